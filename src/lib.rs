@@ -1,0 +1,1 @@
+//! tabi, a SOCKS5 proxy server.

@@ -1,0 +1,3 @@
+//! The tabi command.
+
+fn main() {}
