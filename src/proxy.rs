@@ -1,0 +1,342 @@
+//! One client's whole life, top to bottom: identity, request, permit, dial, reply, relay, account.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+
+use crate::connect::{self, Source};
+use crate::lookup;
+use crate::pool::Partner;
+use crate::relay::{self, relay};
+use crate::rules::{Denied, Refusal, Rules};
+use crate::sessions::{Account, Ending, Session, Sessions, Stage};
+use crate::socks5::{self, Command, Rep, Reply, Request};
+use crate::users::Users;
+
+/// How long a client may take to read a failing reply before the connection is closed.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What is read at once from a client until its request is complete. A greeting has 257 octets at
+/// the most and a request 262.
+const HANDSHAKE_BUFFER: usize = 512;
+
+/// What all sessions have in common.
+pub struct Proxy {
+    /// Those who may use the server.
+    pub users: Users,
+    /// What they may do.
+    pub rules: Rules,
+    /// Those who use it now.
+    pub sessions: Arc<Sessions>,
+    /// Local addresses of outgoing connections.
+    pub source: Source,
+    /// From the request to the connection with the target.
+    pub connect_timeout: Duration,
+    /// Clients that were turned away.
+    pub refusals: Refusals,
+}
+
+impl Proxy {
+    /// Whether the client at `peer` is served. The log tells of one that is not.
+    pub fn serves(&self, peer: SocketAddr) -> bool {
+        let serves = self.rules.serves(peer.ip());
+        if !serves {
+            self.refusals.log(&format!(
+                "turned away client={peer}: it is in no network that is served (--allow-from)"
+            ));
+        }
+        serves
+    }
+
+    /// Serves one client until its session has ended, and logs how it went.
+    pub fn serve(&self, stream: TcpStream, peer: SocketAddr, partner: &Partner) {
+        let session = match self.sessions.open(peer, stream) {
+            Ok(session) => session,
+            Err(too_many) => {
+                self.refusals.log(&format!(
+                    "turned away client={peer}: it has {} connections already (--max-per-client)",
+                    too_many.limit
+                ));
+                return;
+            }
+        };
+        let outcome = self.attend(&session, partner);
+        if let Err(failure) = &outcome
+            && session.ending().is_none()
+        {
+            farewell(&session, &failure.last_words());
+        }
+        log_end(&session, outcome.err().as_ref());
+    }
+
+    fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
+        if !relay::ACCEPTED_INHERITS {
+            relay::prepare(session.stream())?;
+        }
+        let mut client = Client::new(session.stream());
+        let identity = self.users.authenticate(&mut client)?;
+        if let Some(user) = identity.user() {
+            session.identified(user);
+        }
+        let request = Request::read_from(&mut client)?;
+        session.requested(request.command, request.destination.clone());
+        session.enter(Stage::Dial);
+        if request.command != Command::Connect {
+            return Err(Failure::Socks(socks5::Error::Command(request.command as u8)));
+        }
+        let deadline = Instant::now() + self.connect_timeout;
+        let watched = client.watched();
+        let permit = self.rules.permit(&identity, session.client, &request, |name, port| {
+            let has_left = || watched.is_some_and(connect::has_left);
+            lookup::resolve(name, port, partner, deadline, has_left)
+        })?;
+        let (target, address) = connect::connect(&permit, self.source, deadline, watched)?;
+        relay::prepare(&target)?;
+        let bound = target.local_addr()?;
+        session.connected(target, address);
+        Reply::succeeded(bound).write_to(&mut client)?;
+        session.enter(Stage::Relay);
+        client.pass_on_early_octets(session)?;
+        drop(client);
+        relay(session.account(), partner);
+        Ok(())
+    }
+}
+
+/// The client's connection until the relay begins: read through a buffer, written to at once.
+struct Client<'a> {
+    reader: BufReader<&'a TcpStream>,
+}
+
+impl<'a> Client<'a> {
+    fn new(stream: &'a TcpStream) -> Self {
+        Client { reader: BufReader::with_capacity(HANDSHAKE_BUFFER, stream) }
+    }
+
+    /// The connection, if an end of file on it means that the client has gone: one who has sent
+    /// octets for its target waits for an answer to them.
+    fn watched(&self) -> Option<&'a TcpStream> {
+        self.reader.buffer().is_empty().then_some(*self.reader.get_ref())
+    }
+
+    /// Sends the target what the client has sent behind its request.
+    fn pass_on_early_octets(&self, session: &Session) -> io::Result<()> {
+        let early = self.reader.buffer();
+        if let (false, Some(mut target)) = (early.is_empty(), session.target()) {
+            target.write_all(early)?;
+            session
+                .up_counter()
+                .fetch_add(early.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Read for Client<'_> {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(octets)
+    }
+}
+
+impl Write for Client<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.reader.get_mut().write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Why a session has come to no relay.
+enum Failure {
+    Socks(socks5::Error),
+    Denied(Denied),
+    Lookup(lookup::Error),
+    Connect(connect::Error),
+}
+
+impl Failure {
+    /// What the client is told: the one place where a failing reply is made.
+    fn last_words(&self) -> Vec<u8> {
+        let mut words = Vec::new();
+        let written = match self {
+            Failure::Socks(socks5::Error::Socks4) => words.write_all(socks5::SOCKS4_REJECTION),
+            Failure::Socks(socks5::Error::Http) => words.write_all(socks5::HTTP_REJECTION),
+            Failure::Socks(socks5::Error::NoAcceptableMethod) => {
+                socks5::write_selection(None, &mut words)
+            }
+            _ => match self.rep() {
+                Some(rep) => Reply::failed(rep).write_to(&mut words),
+                None => Ok(()),
+            },
+        };
+        written.expect("memory takes every message");
+        words
+    }
+
+    /// The REP that the client is owed, if it is owed one.
+    fn rep(&self) -> Option<Rep> {
+        Some(match self {
+            Failure::Denied(_) => Rep::NotAllowed,
+            Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
+            Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
+            Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
+            Failure::Socks(error) => match error {
+                socks5::Error::Command(_) => Rep::CommandNotSupported,
+                socks5::Error::AddressType(_) => Rep::AddressTypeNotSupported,
+                socks5::Error::Name(_) | socks5::Error::RequestVersion(_) => Rep::GeneralFailure,
+                socks5::Error::Socks4
+                | socks5::Error::Http
+                | socks5::Error::NotSocks(_)
+                | socks5::Error::NoAcceptableMethod
+                | socks5::Error::Io(_) => return None,
+            },
+            Failure::Lookup(lookup::Error::ClientLeft)
+            | Failure::Connect(connect::Error::ClientLeft) => return None,
+        })
+    }
+
+    /// A word for the log, and the sentence behind it where there is one.
+    fn tell(&self) -> (&'static str, Option<String>) {
+        match self {
+            Failure::Socks(socks5::Error::Io(_))
+            | Failure::Lookup(lookup::Error::ClientLeft)
+            | Failure::Connect(connect::Error::ClientLeft) => ("client-left", None),
+            Failure::Socks(error) => ("bad-request", Some(error.to_string())),
+            Failure::Denied(denied) => ("denied", Some(denied.to_string())),
+            Failure::Lookup(lookup::Error::Unresolved(error)) => {
+                ("unresolved", Some(error.to_string()))
+            }
+            Failure::Lookup(lookup::Error::TimedOut) => ("timed-out", None),
+            Failure::Connect(connect::Error::Unreachable(error)) => match Rep::from(error) {
+                Rep::ConnectionRefused => ("refused", None),
+                Rep::NetworkUnreachable => ("network-unreachable", None),
+                Rep::HostUnreachable => ("host-unreachable", None),
+                Rep::TtlExpired => ("timed-out", None),
+                _ => ("failed", Some(error.to_string())),
+            },
+        }
+    }
+}
+
+impl From<socks5::Error> for Failure {
+    fn from(error: socks5::Error) -> Self {
+        Failure::Socks(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Socks(error.into())
+    }
+}
+
+impl From<Refusal<lookup::Error>> for Failure {
+    fn from(refusal: Refusal<lookup::Error>) -> Self {
+        match refusal {
+            Refusal::Denied(denied) => Failure::Denied(denied),
+            Refusal::Lookup(error) => Failure::Lookup(error),
+        }
+    }
+}
+
+impl From<connect::Error> for Failure {
+    fn from(error: connect::Error) -> Self {
+        Failure::Connect(error)
+    }
+}
+
+/// Says `words` and gives the client a moment to read them. Closing at once would reset a
+/// connection on which the client has sent more than was read, and the words would be lost.
+fn farewell(session: &Session, words: &[u8]) {
+    if words.is_empty() {
+        return;
+    }
+    session.enter(Stage::Farewell);
+    let mut stream = session.stream();
+    if stream.write_all(words).and_then(|()| stream.shutdown(Shutdown::Write)).is_err() {
+        return;
+    }
+    let deadline = Instant::now() + FAREWELL;
+    let mut unread = [0; 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+            return;
+        }
+        if let Ok(0) | Err(_) = stream.read(&mut unread) {
+            return;
+        }
+    }
+}
+
+/// The one line that a session leaves in the log. What the client chose in it was checked to be
+/// harmless (names) or is escaped.
+fn log_end(account: &Account, failure: Option<&Failure>) {
+    let (outcome, why) = match (account.ending(), failure) {
+        (Some(Ending::ClientReset), _) => ("client-reset", None),
+        (Some(Ending::TargetReset), _) => ("target-reset", None),
+        (Some(Ending::HandshakeTimeout), _) => ("handshake-timeout", None),
+        (Some(Ending::IdleTimeout), _) => ("idle-timeout", None),
+        (Some(Ending::Stopped), _) => ("stopped", None),
+        (None, Some(failure)) => failure.tell(),
+        (None, None) => ("closed", None),
+    };
+    let or_none = |field: Option<String>| field.unwrap_or_else(|| "-".into());
+    let line = format!(
+        "client={} user={} command={} dest={} reached={} up={} down={} seconds={:.3} outcome={outcome}{}",
+        account.client,
+        or_none(account.user().map(|user| user.escape_default().to_string())),
+        or_none(account.request().map(|(command, _)| command.to_string())),
+        or_none(account.request().map(|(_, destination)| destination.to_string())),
+        or_none(account.reached().map(|address| address.to_string())),
+        account.up(),
+        account.down(),
+        account.opened.elapsed().as_secs_f64(),
+        why.map(|why| format!(" why={why:?}")).unwrap_or_default(),
+    );
+    // Port scanners and health checks come and go without a request.
+    if outcome == "client-left" && account.request().is_none() {
+        debug!("{line}");
+    } else {
+        info!("{line}");
+    }
+}
+
+/// Logs those who are turned away, but not more than a few a second: they are not to fill a disk.
+#[derive(Default)]
+pub struct Refusals {
+    window: Mutex<Option<Window>>,
+}
+
+struct Window {
+    since: Instant,
+    said: u32,
+    hidden: u32,
+}
+
+impl Refusals {
+    const A_SECOND: u32 = 10;
+
+    fn log(&self, line: &str) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.as_ref().is_none_or(|window| window.since.elapsed().as_secs() > 0) {
+            if let Some(Window { hidden: hidden @ 1.., .. }) = *window {
+                warn!("turned away {hidden} more clients");
+            }
+            *window = Some(Window { since: Instant::now(), said: 0, hidden: 0 });
+        }
+        if let Some(window) = window.as_mut() {
+            if window.said < Self::A_SECOND {
+                window.said += 1;
+                warn!("{line}");
+            } else {
+                window.hidden += 1;
+            }
+        }
+    }
+}

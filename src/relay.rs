@@ -1,0 +1,182 @@
+//! Two directions between a client and its target, with half-closes and resets passed on.
+//!
+//! The worker carries one direction and its partner the other. An end of file on one side becomes a
+//! half-close on the other; a failure of either side becomes a reset of both, so that a download
+//! that was cut off never looks complete.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::pool::Partner;
+use crate::sessions::{Account, Ending};
+
+/// A direction begins with a buffer of this many octets, which most tunnels never outgrow.
+const SMALL_BUFFER: usize = 16 * 1024;
+
+/// After this many octets a direction counts as bulk.
+const BULK_AFTER: u64 = 256 * 1024;
+
+/// Plain `io::copy` moves 8 KiB a time, at 2.5 times the processor time of this.
+const BULK_BUFFER: usize = 256 * 1024;
+
+/// A peer that says nothing is asked after this time whether it is still there, and then again.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// Whether an accepted connection has the options of its listener, so that [`prepare`] once on the
+/// listener is enough.
+pub const ACCEPTED_INHERITS: bool = cfg!(target_os = "linux");
+
+/// Sets what every relayed connection has: no delay, keepalive, and urgent data in line.
+///
+/// # Errors
+///
+/// Whatever the system refuses.
+pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let socket = socket.into();
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_out_of_band_inline(true)
+}
+
+/// Carries octets both ways until both sides have sent their end of file, or until the session is
+/// ended early ([`Account::ending`]), as it is when one side fails.
+pub fn relay(account: Arc<Account>, partner: &Partner) {
+    let tunnel = Arc::new(Tunnel {
+        account,
+        up_ended: AtomicBool::new(false),
+        down_ended: AtomicBool::new(false),
+    });
+    let down = partner.start_job({
+        let tunnel = Arc::clone(&tunnel);
+        move || tunnel.down().carry()
+    });
+    tunnel.up().carry();
+    if down.wait().is_none() {
+        tunnel.account.end(Ending::TargetReset);
+    }
+}
+
+struct Tunnel {
+    account: Arc<Account>,
+    /// The end of file has been passed on.
+    up_ended: AtomicBool,
+    down_ended: AtomicBool,
+}
+
+impl Tunnel {
+    fn target(&self) -> &TcpStream {
+        self.account.target().expect("a tunnel begins when its target is connected")
+    }
+
+    fn up(&self) -> Direction<'_> {
+        Direction {
+            tunnel: self,
+            source: self.account.stream(),
+            sink: self.target(),
+            moved: self.account.up_counter(),
+            ended: &self.up_ended,
+            other_ended: &self.down_ended,
+            source_side: Ending::ClientReset,
+            sink_side: Ending::TargetReset,
+        }
+    }
+
+    fn down(&self) -> Direction<'_> {
+        Direction {
+            tunnel: self,
+            source: self.target(),
+            sink: self.account.stream(),
+            moved: self.account.down_counter(),
+            ended: &self.down_ended,
+            other_ended: &self.up_ended,
+            source_side: Ending::TargetReset,
+            sink_side: Ending::ClientReset,
+        }
+    }
+}
+
+/// One direction of a tunnel.
+struct Direction<'a> {
+    tunnel: &'a Tunnel,
+    source: &'a TcpStream,
+    sink: &'a TcpStream,
+    moved: &'a AtomicU64,
+    ended: &'a AtomicBool,
+    other_ended: &'a AtomicBool,
+    source_side: Ending,
+    sink_side: Ending,
+}
+
+impl Direction<'_> {
+    /// Carries octets until the source's end of file, and passes that on.
+    fn carry(&self) {
+        match self.copy() {
+            Ok(()) if self.is_clean_end() => {
+                // The order matters to `is_clean_end` of the other direction.
+                self.ended.store(true, Ordering::Release);
+                let _ = self.sink.shutdown(Shutdown::Write);
+            }
+            Ok(()) => self.tunnel.account.end(self.source_side),
+            Err(side) => self.tunnel.account.end(side),
+        }
+    }
+
+    fn copy(&self) -> Result<(), Ending> {
+        if self.copy_some(SMALL_BUFFER, BULK_AFTER)? == BULK_AFTER {
+            self.copy_some(BULK_BUFFER, u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Copies through a buffer until the end of file or until `most` octets are over.
+    fn copy_some(&self, buffer: usize, most: u64) -> Result<u64, Ending> {
+        let account = &self.tunnel.account;
+        let mut sink = Sink { account, stream: self.sink, moved: self.moved, failed: false };
+        let mut source = BufReader::with_capacity(buffer, self.source.take(most));
+        io::copy(&mut source, &mut sink)
+            .map_err(|_| if sink.failed { self.sink_side } else { self.source_side })
+    }
+
+    /// Whether an end of file was the source's own. The system tells of a reset once: should the
+    /// other direction have been told while it wrote, this one finds a mere end of file, and only
+    /// that the source has no peer any more gives it away. The source has none either when it was
+    /// closed in both directions, but then the other direction has ended before.
+    fn is_clean_end(&self) -> bool {
+        self.tunnel.account.ending().is_none()
+            && (self.source.peer_addr().is_ok() || self.other_ended.load(Ordering::Acquire))
+    }
+}
+
+/// Writes to a stream, counts, and remembers that it was the writing that failed.
+struct Sink<'a> {
+    account: &'a Account,
+    stream: &'a TcpStream,
+    moved: &'a AtomicU64,
+    failed: bool,
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let written = self.account.while_writing(|| self.stream.write(octets));
+        let written = written.inspect_err(|error| {
+            self.failed = error.kind() != io::ErrorKind::Interrupted;
+        })?;
+        self.moved.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

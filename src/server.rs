@@ -1,0 +1,380 @@
+//! The accept loops: admission, accept errors, and the end.
+
+use std::io;
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use log::{debug, info, warn};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use crate::connect::Source;
+use crate::pool::Pool;
+use crate::proxy::{Proxy, Refusals};
+use crate::relay;
+use crate::rules::Rules;
+use crate::sessions::{Ending, Limits, Sessions};
+use crate::users::Users;
+
+/// Clients that the kernel keeps waiting while no slot is free; it may allow fewer.
+const BACKLOG: i32 = 4096;
+
+/// Descriptors that are not for tunnels: standard streams, listeners, the log, lookups, and the
+/// attempts of connections that are being raced.
+const SPARE_DESCRIPTORS: u64 = 100;
+
+/// Mappings of memory that are not the stacks of threads.
+const SPARE_MAPPINGS: u64 = 1000;
+
+/// Mappings that the two threads of a session take: stack, alternate signal stack, guards.
+const MAPPINGS_A_SESSION: u64 = 8;
+
+/// Pauses between attempts to accept while accepting fails.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long sessions may take to notice that they were ended.
+const LAST_MOMENT: Duration = Duration::from_secs(3);
+
+/// Everything that a server can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen. The unspecified IPv6 address means every address, of IPv4 too.
+    pub listen: Vec<SocketAddr>,
+    /// Networks whose clients are served; none means [`crate::rules::DEFAULT_CLIENTS`].
+    pub allow_from: Vec<IpNet>,
+    /// Local addresses of outgoing connections.
+    pub source: Source,
+    /// Sessions at once.
+    pub max_connections: usize,
+    /// Sessions at once of one client address.
+    pub max_per_client: usize,
+    /// From the greeting to the request.
+    pub handshake_timeout: Duration,
+    /// From the request to the connection with the target.
+    pub connect_timeout: Duration,
+    /// Without an octet in either direction.
+    pub idle_timeout: Duration,
+    /// For live sessions to finish once the server stops.
+    pub grace: Duration,
+}
+
+/// A server that listens, and that [`Server::run`] makes serve.
+pub struct Server {
+    listeners: Vec<Arc<TcpListener>>,
+    proxy: Arc<Proxy>,
+    pool: Arc<Pool>,
+    stop: Arc<Stop>,
+    grace: Duration,
+}
+
+impl Server {
+    /// Listens on every address of `config`, and raises the limit on descriptors.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on; the error names it.
+    pub fn bind(config: &Config) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        for &address in &config.listen {
+            listeners.push(Arc::new(listen(address).map_err(|error| told(address, &error))?));
+        }
+        let max_connections = fit(config.max_connections);
+        let mut ports = Vec::new();
+        for listener in &listeners {
+            let address = listener.local_addr()?;
+            info!("listening on {address}{}", scope(address.ip()));
+            ports.push(address.port());
+        }
+        check_source(config.source);
+        let sessions = Sessions::new(Limits {
+            per_client: config.max_per_client,
+            handshake: config.handshake_timeout,
+            idle: config.idle_timeout,
+        });
+        let rules = Rules::new(&config.allow_from, ports);
+        let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
+        info!("serving clients from {} (--allow-from)", clients.join(", "));
+        let proxy = Proxy {
+            users: Users,
+            rules,
+            sessions,
+            source: config.source,
+            connect_timeout: config.connect_timeout,
+            refusals: Refusals::default(),
+        };
+        let pool = Pool::new(max_connections);
+        let stop = Arc::new(Stop {
+            listeners: Mutex::new(Some(listeners.clone())),
+            stopped: Condvar::new(),
+            pool: Arc::clone(&pool),
+        });
+        Ok(Server { listeners, proxy: Arc::new(proxy), pool, stop, grace: config.grace })
+    }
+
+    /// Where the server listens, with the port that the system chose where 0 was asked for.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system says against a listener.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.listeners.iter().map(|listener| listener.local_addr()).collect()
+    }
+
+    /// The means to stop the server from another thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.stop))
+    }
+
+    /// Serves until it is stopped, and then until the last session has finished or the grace is
+    /// over.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread to begin with.
+    pub fn run(self) -> io::Result<()> {
+        let Server { listeners, proxy, pool, stop, grace } = self;
+        thread::scope(|scope| {
+            let (sessions, trimmed) = (&proxy.sessions, &pool);
+            thread::Builder::new()
+                .name("tabi watch".into())
+                .spawn_scoped(scope, || sessions.watch(|now| trimmed.trim(now)))?;
+            let mut accepting = Vec::new();
+            for listener in listeners {
+                let (proxy, pool, stop) = (&proxy, &pool, &stop);
+                let spawned = thread::Builder::new()
+                    .name("tabi accept".into())
+                    .spawn_scoped(scope, move || accept_loop(&listener, proxy, pool, stop));
+                if spawned.is_err() {
+                    stop.stop();
+                    sessions.stop_watch();
+                }
+                accepting.push(spawned?);
+            }
+            for accepting in accepting {
+                let _ = accepting.join();
+            }
+            drain(sessions, &pool, grace);
+            sessions.stop_watch();
+            Ok(())
+        })
+    }
+}
+
+/// Hands each client of one listener to the pool, until the server stops.
+fn accept_loop(listener: &TcpListener, proxy: &Arc<Proxy>, pool: &Arc<Pool>, stop: &Stop) {
+    let mut trouble: Option<Duration> = None;
+    while pool.wait_for_room() {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                if trouble.take().is_some() {
+                    info!("clients are accepted again");
+                }
+                admit(stream, peer, proxy, pool);
+            }
+            Err(error) if stop.is_stopped() => {
+                debug!("the listener is closed: {error}");
+                return;
+            }
+            // This client has gone again; the next one may be there already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                debug!("a client left before it was accepted");
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let pause = trouble.map_or(SHORTEST_PAUSE, |pause| (2 * pause).min(LONGEST_PAUSE));
+                if trouble.replace(pause).is_none() {
+                    warn!("no client can be accepted, trying on: {error}");
+                }
+                stop.wait(pause);
+            }
+        }
+    }
+}
+
+fn admit(stream: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, pool: &Arc<Pool>) {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    if !proxy.serves(peer) {
+        return;
+    }
+    // There was room before the client was accepted, so this waits only where a second listener
+    // has filled it, or no thread is to be had.
+    if let Some(slot) = pool.slot() {
+        let proxy = Arc::clone(proxy);
+        Pool::execute(slot, move |partner| proxy.serve(stream, peer, partner));
+    }
+}
+
+/// Lets live sessions finish within `grace`, then ends them.
+fn drain(sessions: &Sessions, pool: &Pool, grace: Duration) {
+    let mut left = pool.live();
+    if left > 0 {
+        info!("stopping; {left} sessions have {} s to finish", grace.as_secs_f32());
+    }
+    let mut grace = grace;
+    while left > 0 && !grace.is_zero() {
+        let round = grace.min(Duration::from_secs(1));
+        left = pool.wait_until_idle(round);
+        grace -= round;
+        info!("{left} sessions left");
+    }
+    if left > 0 {
+        warn!("ending {left} sessions that have not finished");
+        sessions.end_all(Ending::Stopped);
+        pool.wait_until_idle(LAST_MOMENT);
+    }
+    info!("stopped");
+}
+
+/// Stops a server. Every clone stops the same one.
+#[derive(Clone)]
+pub struct Stopper(Arc<Stop>);
+
+impl Stopper {
+    /// Closes the listeners at once and makes [`Server::run`] drain and return.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+struct Stop {
+    /// `None` once the server is stopped.
+    listeners: Mutex<Option<Vec<Arc<TcpListener>>>>,
+    stopped: Condvar,
+    pool: Arc<Pool>,
+}
+
+impl Stop {
+    fn stop(&self) {
+        let listeners = self.lock().take();
+        self.pool.close();
+        self.stopped.notify_all();
+        for listener in listeners.into_iter().flatten() {
+            // This closes the port and wakes the thread that is blocked in `accept`.
+            let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
+            if cfg!(not(target_os = "linux"))
+                && let Ok(address) = listener.local_addr()
+            {
+                // Elsewhere only a client wakes that thread.
+                let _ = TcpStream::connect_timeout(&reachable(address), SHORTEST_PAUSE);
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    fn wait(&self, limit: Duration) {
+        let listeners = self.lock();
+        if listeners.is_some() {
+            let _ = self.stopped.wait_timeout(listeners, limit);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Arc<TcpListener>>>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+/// Listens on `address`. The unspecified IPv6 address takes IPv4 as well, and IPv4 alone where
+/// there is no IPv6.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    match listen_exactly(address, every) {
+        Err(error) if every && is_without_ipv6(&error) => {
+            listen_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
+        }
+        result => result,
+    }
+}
+
+fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!dual_stack)?;
+    }
+    // A restart is not to wait until the last connections of the earlier process have timed out.
+    socket.set_reuse_address(true)?;
+    relay::prepare(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.raw_os_error() == Some(NO_FAMILY) || error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+fn told(address: SocketAddr, error: &io::Error) -> io::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose another port",
+        _ => "see the system's message",
+    };
+    io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {hint}"))
+}
+
+fn scope(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V6(ip) if ip.is_unspecified() => ", every address of IPv6 and IPv4",
+        IpAddr::V4(ip) if ip.is_unspecified() => ", every address of IPv4",
+        _ => "",
+    }
+}
+
+/// An address may yet come, so a missing one is no reason not to start.
+fn check_source(source: Source) {
+    for address in source.ipv4.iter().chain(&source.ipv6) {
+        if let Err(error) = UdpSocket::bind((*address, 0)) {
+            warn!("--source {address} cannot be used at present: {error}");
+        }
+    }
+}
+
+/// As many connections as the system has descriptors and mappings for, `wanted` at the most.
+fn fit(wanted: usize) -> usize {
+    let descriptors = raise_descriptor_limit();
+    let by_descriptors = descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2;
+    let by_mappings =
+        mapping_limit().map(|most| most.saturating_sub(SPARE_MAPPINGS) / MAPPINGS_A_SESSION);
+    let most = by_descriptors.min(by_mappings.unwrap_or(u64::MAX)).max(1);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    if wanted > most {
+        let reason = if by_mappings.is_some_and(|mappings| mappings < by_descriptors) {
+            "vm.max_map_count allows no more threads".into()
+        } else {
+            format!("there are {descriptors} descriptors, and a connection takes two")
+        };
+        warn!("--max-connections is {most}, not {wanted}: {reason}");
+    }
+    wanted.min(most)
+}
+
+/// Raises the soft limit on open descriptors to the hard one, and says what it is then.
+fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    now.current.unwrap_or(u64::MAX)
+}
+
+fn mapping_limit() -> Option<u64> {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}

@@ -1,0 +1,98 @@
+//! The messages of SOCKS protocol version 5 (RFC 1928).
+//!
+//! ```text
+//! client                                server
+//!   | greeting   05 n methods             |
+//!   |------------------------------------>|
+//!   |             05 method     selection |
+//!   |<------------------------------------|
+//!   | request    05 cmd 00 atyp dst port  |
+//!   |------------------------------------>|
+//!   |   05 rep 00 atyp bnd port     reply |
+//!   |<------------------------------------|
+//!   |  octets of the client and target    |
+//!   |<----------------------------------->|
+//! ```
+//!
+//! Each message reads itself from any [`std::io::Read`], taking exactly its own octets and not one
+//! more, and writes itself with one `write_all`. Nothing here knows a socket, a policy or a log.
+
+use std::{fmt, io};
+
+mod address;
+mod greeting;
+mod reply;
+mod request;
+
+pub use address::{Address, Host, Name};
+pub use greeting::{Greeting, HTTP_REJECTION, Method, SOCKS4_REJECTION, write_selection};
+pub use reply::{Rep, Reply};
+pub use request::{Command, Request};
+
+/// VER, the first octet of every message but the credentials.
+pub const VERSION: u8 = 0x05;
+
+/// Why a client's message could not be read. Every variant but [`Error::Io`] is the client's fault.
+#[derive(Debug)]
+pub enum Error {
+    /// The greeting begins as SOCKS version 4 does.
+    Socks4,
+    /// The greeting begins as an HTTP request does.
+    Http,
+    /// The greeting begins with an octet that is no version of SOCKS.
+    NotSocks(u8),
+    /// No method that the client offers is acceptable (RFC 1928 section 3).
+    NoAcceptableMethod,
+    /// The request has another VER than the greeting had.
+    RequestVersion(u8),
+    /// CMD is none of those in RFC 1928 section 4.
+    Command(u8),
+    /// ATYP is none of those in RFC 1928 section 5.
+    AddressType(u8),
+    /// DST.ADDR is a name that no host can have; these are its octets.
+    Name(Vec<u8>),
+    /// The stream failed or ended inside a message.
+    Io(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Socks4 => f.write_str("the client speaks SOCKS4; set it to SOCKS5"),
+            Error::Http => {
+                f.write_str("the client speaks HTTP; set this server as its SOCKS5 proxy")
+            }
+            Error::NotSocks(0x16) => f.write_str("the client speaks TLS, not SOCKS5"),
+            Error::NotSocks(octet) => {
+                write!(f, "the client's first octet is {octet:#04x}, not SOCKS5's 0x05")
+            }
+            Error::NoAcceptableMethod => f.write_str("the client offers no acceptable method"),
+            Error::RequestVersion(octet) => {
+                write!(f, "the request's VER is {octet:#04x}, not 0x05")
+            }
+            Error::Command(octet) => write!(f, "CMD {octet:#04x} is unknown"),
+            Error::AddressType(octet) => write!(f, "ATYP {octet:#04x} is unknown"),
+            Error::Name(octets) => write!(f, "no host is named '{}'", octets.escape_ascii()),
+            Error::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::Io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_chose_is_escaped_in_an_error() {
+        let error = Error::Name(b"a\nb\x1b[31m\xff".to_vec());
+        assert_eq!(error.to_string(), r"no host is named 'a\nb\x1b[31m\xff'");
+    }
+}

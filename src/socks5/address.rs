@@ -1,0 +1,202 @@
+//! An address on the wire: ATYP, the host, the port (RFC 1928 section 5).
+
+use std::fmt;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use byteorder::{BigEndian, ReadBytesExt, WriteBytesExt};
+
+use super::Error;
+
+const IPV4: u8 = 0x01;
+const NAME: u8 = 0x03;
+const IPV6: u8 = 0x04;
+
+/// A host and a port, as a client asks for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The host, by address or by name.
+    pub host: Host,
+    /// The TCP or UDP port.
+    pub port: u16,
+}
+
+/// A host, by address or by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// An address; an IPv4-mapped one is kept as the IPv4 address that it is.
+    Ip(IpAddr),
+    /// A name that is yet to be resolved.
+    Name(Name),
+}
+
+/// A host name of 1 to 255 visible ASCII characters. It is safe to log as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name(String);
+
+impl Name {
+    /// Takes the octets of a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Name`] when it is empty or has an octet that no host name has.
+    pub fn new(octets: Vec<u8>) -> Result<Self, Error> {
+        if octets.is_empty() || !octets.iter().all(u8::is_ascii_graphic) {
+            return Err(Error::Name(octets));
+        }
+        String::from_utf8(octets).map(Name).map_err(|error| Error::Name(error.into_bytes()))
+    }
+
+    /// The name as the client spelled it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address, if the name spells one; curl and others send `[::1]` as a name.
+    fn literal(&self) -> Option<IpAddr> {
+        let name = self.as_str();
+        match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(inside) => inside.parse().ok().map(IpAddr::V6),
+            None => name.parse().ok(),
+        }
+    }
+}
+
+impl Address {
+    /// Reads ATYP, the host and the port.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AddressType`] for an unknown ATYP, [`Error::Name`] for a name that no host can have
+    /// (the port has been read then, too), [`Error::Io`] when the stream fails or ends.
+    pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
+        let host = match reader.read_u8()? {
+            IPV4 => Ok(Host::Ip(Ipv4Addr::from(reader.read_u32::<BigEndian>()?).into())),
+            IPV6 => {
+                let address = Ipv6Addr::from(reader.read_u128::<BigEndian>()?);
+                Ok(Host::Ip(IpAddr::V6(address).to_canonical()))
+            }
+            NAME => {
+                let mut octets = vec![0; usize::from(reader.read_u8()?)];
+                reader.read_exact(&mut octets)?;
+                Name::new(octets).map(Host::from)
+            }
+            other => return Err(Error::AddressType(other)),
+        };
+        let port = reader.read_u16::<BigEndian>()?;
+        Ok(Address { host: host?, port })
+    }
+
+    /// Appends the wire form of `address`, an IPv4-mapped one as IPv4.
+    pub(super) fn append(address: SocketAddr, message: &mut Vec<u8>) -> io::Result<()> {
+        match address.ip().to_canonical() {
+            IpAddr::V4(ip) => {
+                message.push(IPV4);
+                message.extend(ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                message.push(IPV6);
+                message.extend(ip.octets());
+            }
+        }
+        message.write_u16::<BigEndian>(address.port())
+    }
+}
+
+impl From<Name> for Host {
+    fn from(name: Name) -> Self {
+        match name.literal() {
+            Some(ip) => Host::Ip(ip.to_canonical()),
+            None => Host::Name(name),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{}:{}", name.as_str(), self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIRE: [(&[u8], &str); 7] = [
+        (b"\x01\xc0\x00\x02\x07\x00\x50", "192.0.2.7:80"),
+        (b"\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x01\xbb", "[2001:db8::1]:443"),
+        (b"\x04\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\x01\x00\x16", "127.0.0.1:22"),
+        (b"\x03\x0bexample.org\x00\x50", "example.org:80"),
+        (b"\x03\x09192.0.2.7\x00\x50", "192.0.2.7:80"),
+        (b"\x03\x05[::1]\x1f\x90", "[::1]:8080"),
+        (b"\x03\x03::1\x1f\x90", "[::1]:8080"),
+    ];
+
+    #[test]
+    fn reads_exactly_its_octets() {
+        for (octets, shown) in WIRE {
+            let stream = [octets, b"payload"].concat();
+            let mut rest = stream.as_slice();
+            assert_eq!(Address::read_from(&mut rest).unwrap().to_string(), shown);
+            assert_eq!(rest, b"payload", "{shown}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        for (octets, shown) in WIRE {
+            for length in 0..octets.len() {
+                let error = Address::read_from(&mut &octets[..length]).unwrap_err();
+                assert!(matches!(error, Error::Io(_)), "{shown} cut to {length}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_told() {
+        for atyp in [0x00, 0x02, 0x05, 0xff] {
+            let error = Address::read_from(&mut [atyp, 1, 2, 3, 4, 0, 80].as_slice()).unwrap_err();
+            assert!(matches!(error, Error::AddressType(told) if told == atyp));
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_host_has_is_read_whole_and_refused() {
+        for name in [b"".as_slice(), b"a b", b"a\0b", b"a\nb", b"caf\xc3\xa9", b"\x7f"] {
+            let length = [u8::try_from(name.len()).unwrap()];
+            let stream = [b"\x03", length.as_slice(), name, b"\x00\x50payload"].concat();
+            let mut rest = stream.as_slice();
+            let error = Address::read_from(&mut rest).unwrap_err();
+            assert!(matches!(error, Error::Name(octets) if octets == name));
+            assert_eq!(rest, b"payload");
+        }
+    }
+
+    #[test]
+    fn a_name_may_have_255_octets() {
+        let name = "a".repeat(255);
+        let stream = [b"\x03\xff", name.as_bytes(), b"\x00\x50"].concat();
+        let address = Address::read_from(&mut stream.as_slice()).unwrap();
+        assert_eq!(address.host, Host::Name(Name(name)));
+    }
+
+    #[test]
+    fn appends_its_octets() {
+        for (octets, shown) in &WIRE[..2] {
+            let mut message = Vec::new();
+            Address::append(shown.parse().unwrap(), &mut message).unwrap();
+            assert_eq!(&message, octets);
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_appended_as_ipv4() {
+        let mut message = Vec::new();
+        Address::append("[::ffff:192.0.2.7]:80".parse().unwrap(), &mut message).unwrap();
+        assert_eq!(message, WIRE[0].0);
+    }
+}

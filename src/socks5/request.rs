@@ -1,0 +1,122 @@
+//! The request: what the client wants, and where (RFC 1928 section 4).
+
+use std::fmt;
+use std::io::Read;
+
+use byteorder::ReadBytesExt;
+
+use super::{Address, Error, VERSION};
+
+/// CMD: what the client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Command {
+    /// A connection to the destination.
+    Connect = 0x01,
+    /// One connection from the destination.
+    Bind = 0x02,
+    /// A relay of UDP datagrams.
+    UdpAssociate = 0x03,
+}
+
+impl Command {
+    const ALL: [Command; 3] = [Command::Connect, Command::Bind, Command::UdpAssociate];
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Command::Connect => "CONNECT",
+            Command::Bind => "BIND",
+            Command::UdpAssociate => "UDP",
+        })
+    }
+}
+
+/// A client's request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// CMD.
+    pub command: Command,
+    /// DST.ADDR and DST.PORT.
+    pub destination: Address,
+}
+
+impl Request {
+    /// Reads VER, CMD, RSV and the destination. RSV may be anything: some clients do not clear it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RequestVersion`], [`Error::Command`] (the request has been read whole then), those
+    /// of [`Address::read_from`], and [`Error::Io`] when the stream fails or ends.
+    pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
+        let version = reader.read_u8()?;
+        if version != VERSION {
+            return Err(Error::RequestVersion(version));
+        }
+        let cmd = reader.read_u8()?;
+        let _rsv = reader.read_u8()?;
+        let destination = Address::read_from(reader)?;
+        let command = Command::ALL.into_iter().find(|&command| command as u8 == cmd);
+        Ok(Request { command: command.ok_or(Error::Command(cmd))?, destination })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONNECT: &[u8] = b"\x05\x01\x00\x01\xc0\x00\x02\x07\x00\x50";
+
+    #[test]
+    fn reads_exactly_its_octets() {
+        let stream = [CONNECT, b"GET /"].concat();
+        let mut rest = stream.as_slice();
+        let request = Request::read_from(&mut rest).unwrap();
+        assert_eq!(request.command, Command::Connect);
+        assert_eq!(request.destination.to_string(), "192.0.2.7:80");
+        assert_eq!(rest, b"GET /");
+    }
+
+    #[test]
+    fn knows_every_command() {
+        for command in Command::ALL {
+            let mut stream = CONNECT.to_vec();
+            stream[1] = command as u8;
+            assert_eq!(Request::read_from(&mut stream.as_slice()).unwrap().command, command);
+        }
+    }
+
+    #[test]
+    fn any_reserved_octet_is_accepted() {
+        let mut stream = CONNECT.to_vec();
+        stream[2] = 0xff;
+        assert!(Request::read_from(&mut stream.as_slice()).is_ok());
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        for length in 0..CONNECT.len() {
+            let error = Request::read_from(&mut &CONNECT[..length]).unwrap_err();
+            assert!(matches!(error, Error::Io(_)), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_command_is_read_whole() {
+        for cmd in [0x00, 0x04, 0xf0] {
+            let mut stream = CONNECT.to_vec();
+            stream[1] = cmd;
+            let mut rest = stream.as_slice();
+            let error = Request::read_from(&mut rest).unwrap_err();
+            assert!(matches!(error, Error::Command(told) if told == cmd));
+            assert!(rest.is_empty());
+        }
+    }
+
+    #[test]
+    fn another_version_is_told() {
+        let error = Request::read_from(&mut b"\x04\x01\x00".as_slice()).unwrap_err();
+        assert!(matches!(error, Error::RequestVersion(0x04)));
+    }
+}
