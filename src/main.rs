@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{LevelFilter, error};
 use simplelog::{
-    ColorChoice, Config, ConfigBuilder, FormatItem, LevelPadding, SharedLogger, TermLogger,
-    TerminalMode, WriteLogger, format_description,
+    ColorChoice, Config, ConfigBuilder, LevelPadding, SharedLogger, TermLogger, TerminalMode,
+    WriteLogger,
 };
 use tabi::cli::{self, Arguments};
 use tabi::server::{Server, Stopper};
@@ -77,17 +77,11 @@ fn logger(arguments: &Arguments) -> Result<Box<dyn SharedLogger>, String> {
     })
 }
 
-/// As RFC 3339 has it, to the millisecond.
-const TIME: &[FormatItem<'_>] = format_description!(
-    "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]\
-     [offset_hour sign:mandatory]:[offset_minute]"
-);
-
 /// Time with its offset, level, message.
 fn log_format() -> Config {
     let mut format = ConfigBuilder::new();
     format
-        .set_time_format_custom(TIME)
+        .set_time_format_rfc3339()
         .set_level_padding(LevelPadding::Right)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
