@@ -14,7 +14,7 @@ use crate::relay::{self, relay};
 use crate::rules::{Denied, Refusal, Rules};
 use crate::sessions::{Account, Ending, Session, Sessions, Stage};
 use crate::socks5::{self, Command, Rep, Reply, Request};
-use crate::users::Users;
+use crate::users::{Identity, Users};
 
 /// How long a client may take to read a failing reply before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -84,12 +84,26 @@ impl Proxy {
         let request = Request::read_from(&mut client)?;
         session.requested(request.command, request.destination.clone());
         session.enter(Stage::Dial);
-        if request.command != Command::Connect {
-            return Err(Failure::Socks(socks5::Error::Command(request.command as u8)));
+        match request.command {
+            Command::Connect => self.connect(session, client, &identity, &request, partner),
+            Command::Bind | Command::UdpAssociate => {
+                Err(Failure::Socks(socks5::Error::Command(request.command as u8)))
+            }
         }
+    }
+
+    /// Dials, replies and relays.
+    fn connect(
+        &self,
+        session: &Session,
+        mut client: Client<'_>,
+        identity: &Identity,
+        request: &Request,
+        partner: &Partner,
+    ) -> Result<(), Failure> {
         let deadline = Instant::now() + self.connect_timeout;
         let watched = client.watched();
-        let permit = self.rules.permit(&identity, session.client, &request, |name, port| {
+        let permit = self.rules.permit(identity, session.client, request, |name, port| {
             let has_left = || watched.is_some_and(connect::has_left);
             lookup::resolve(name, port, partner, deadline, has_left)
         })?;
