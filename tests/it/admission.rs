@@ -1,0 +1,60 @@
+//! Who gets in, and who waits.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::Duration;
+
+use crate::stage::{GREETING, LONG, ask, connect, echo, request, start, take, tunnel};
+
+#[test]
+fn at_the_limit_the_next_client_waits_until_a_slot_is_free() {
+    let server = start(&["--max-connections", "2"]);
+    let target = echo();
+    let first = tunnel(&server, target);
+    let _second = tunnel(&server, target);
+    let mut third = connect(server.address);
+    third.write_all(&[GREETING, &request(target), b"payload"].concat()).unwrap();
+    third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert_eq!(third.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(first);
+    third.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(take(&mut third), *b"\x05\x00");
+    take::<10>(&mut third);
+    assert_eq!(take(&mut third), *b"payload");
+}
+
+#[test]
+fn one_client_does_not_take_every_slot() {
+    let server = start(&["--max-per-client", "2"]);
+    let target = echo();
+    let first = tunnel(&server, target);
+    let _second = tunnel(&server, target);
+    let mut attacker = connect(server.address);
+    // It is closed, by a reset if the greeting was faster than the refusal.
+    let _ = attacker.write_all(GREETING);
+    assert!(!matches!(attacker.read(&mut [0]), Ok(1..)));
+    drop(first);
+    // The slot is free a moment after the client's end of file.
+    let begin = std::time::Instant::now();
+    loop {
+        let mut client = connect(server.address);
+        let _ = client.write_all(GREETING);
+        if let Ok(1..) = client.read(&mut [0]) {
+            break;
+        }
+        assert!(begin.elapsed() < LONG, "the slot did not become free");
+    }
+}
+
+#[test]
+fn a_client_in_no_served_network_never_gets_a_greeting() {
+    let server = start(&["--allow-from", "192.0.2.0/24"]);
+    let mut stranger = connect(server.address);
+    let _ = stranger.write_all(GREETING);
+    assert!(!matches!(stranger.read(&mut [0]), Ok(1..)));
+}
+
+#[test]
+fn a_client_in_a_served_network_does() {
+    let server = start(&["--allow-from", "127.0.0.1"]);
+    assert_eq!(ask(&server, &request(echo())).0, 0x00);
+}

@@ -1,0 +1,12 @@
+//! End-to-end tests: a server on port 0 of this machine, and clients and targets beside it that
+//! speak in plain octets. Every wait has a limit.
+
+#![allow(unreachable_pub, reason = "a test crate exports nothing")]
+
+mod admission;
+mod curl;
+mod relay;
+mod stage;
+mod stop;
+mod time;
+mod wire;

@@ -1,0 +1,73 @@
+//! Every wait has a limit.
+
+use std::io::{ErrorKind, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::stage::{LONG, at_end, connect, expect_reset, pair, start, take};
+
+#[test]
+fn a_client_that_says_nothing_is_cut() {
+    let server = start(&["--handshake-timeout", "0.3"]);
+    let begin = Instant::now();
+    let mut attacker = connect(server.address);
+    assert!(at_end(&mut attacker));
+    assert!(begin.elapsed() >= Duration::from_millis(250), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_client_that_drips_is_cut_by_the_one_deadline() {
+    let server = start(&["--handshake-timeout", "0.5"]);
+    let begin = Instant::now();
+    let mut attacker = connect(server.address);
+    attacker.write_all(b"\x05\xff").unwrap();
+    for _ in 0..255 {
+        if attacker.write_all(b"\x01").is_err() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+        assert!(begin.elapsed() < Duration::from_secs(10), "it was let drip on");
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(450), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn an_idle_session_is_ended() {
+    let server = start(&["--idle-timeout", "0.4"]);
+    let (mut client, mut target) = pair(&server);
+    let begin = Instant::now();
+    expect_reset(&mut client);
+    expect_reset(&mut target);
+    assert!(begin.elapsed() >= Duration::from_millis(350), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn octets_in_one_direction_keep_the_other_alive() {
+    let server = start(&["--idle-timeout", "0.8"]);
+    let (mut client, mut target) = pair(&server);
+    for _ in 0..20 {
+        client.write_all(b"tick").unwrap();
+        assert_eq!(take(&mut target), *b"tick");
+        thread::sleep(Duration::from_millis(100));
+    }
+    target.write_all(b"still here").unwrap();
+    assert_eq!(take(&mut client), *b"still here");
+}
+
+#[test]
+fn a_stalled_session_is_idle_too() {
+    let server = start(&["--idle-timeout", "1"]);
+    let (mut client, target) = pair(&server);
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let endless = vec![0x55; 64 * 1024];
+    let begin = Instant::now();
+    loop {
+        assert!(begin.elapsed() < LONG, "a stalled session lives on");
+        match client.write(&endless) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    drop(target);
+}
