@@ -45,6 +45,8 @@ struct Entry {
     /// The octets that the watch saw moved, and when it first saw so many.
     seen: u64,
     since: Instant,
+    /// The watch has seen it ended in an earlier round.
+    told: bool,
 }
 
 /// One client has as many sessions as it may.
@@ -77,7 +79,8 @@ impl Sessions {
         let id = live.next;
         live.next += 1;
         let account = Arc::new(Account::new(id, peer, stream, now));
-        let entry = Entry { account: Arc::clone(&account), seen: u64::MAX, since: now };
+        let entry =
+            Entry { account: Arc::clone(&account), seen: u64::MAX, since: now, told: false };
         live.entries.insert(id, entry);
         if live.watch_sleeps {
             self.opened.notify_one();
@@ -160,8 +163,10 @@ impl Live {
         for entry in self.entries.values_mut() {
             let account = &entry.account;
             if account.ending().is_some() {
-                // It was told in an earlier round, and is still here.
-                account.end_by_force();
+                if entry.told && account.is_writing() {
+                    account.end_by_force();
+                }
+                entry.told = true;
                 continue;
             }
             match account.stage() {
@@ -180,7 +185,7 @@ impl Live {
                         entry.since = now;
                     } else if now.duration_since(entry.since) >= limits.idle {
                         account.end(Ending::IdleTimeout);
-                    } else if account.stalled.load(Ordering::Relaxed) > 0 {
+                    } else if account.is_writing() {
                         account.end_if_reset();
                     }
                 }
@@ -265,7 +270,7 @@ pub struct Account {
     down: AtomicU64,
     stage: AtomicU8,
     /// Directions that are in the middle of a write.
-    stalled: AtomicU8,
+    writing: AtomicU8,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
 }
@@ -283,7 +288,7 @@ impl Account {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
             stage: AtomicU8::new(Stage::Handshake as u8),
-            stalled: AtomicU8::new(0),
+            writing: AtomicU8::new(0),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
         }
@@ -375,10 +380,14 @@ impl Account {
     /// Runs `write` and lets the watch know of it: while a direction is blocked there, nobody reads
     /// from its source, and the watch looks out for a reset in its stead.
     pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.stalled.fetch_add(1, Ordering::Relaxed);
+        self.writing.fetch_add(1, Ordering::Relaxed);
         let written = write();
-        self.stalled.fetch_sub(1, Ordering::Relaxed);
+        self.writing.fetch_sub(1, Ordering::Relaxed);
         written
+    }
+
+    fn is_writing(&self) -> bool {
+        self.writing.load(Ordering::Relaxed) > 0
     }
 
     fn end_if_reset(&self) {

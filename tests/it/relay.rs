@@ -132,7 +132,7 @@ fn a_cut_download_does_not_look_complete() {
 #[test]
 fn a_reset_amid_both_directions_is_no_end_of_file() {
     let server = start(&[]);
-    for _ in 0..50 {
+    for _ in 0..400 {
         let (client, mut target) = pair(&server);
         thread::scope(|scope| {
             scope.spawn(|| talk_until_reset(&client));
