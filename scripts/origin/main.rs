@@ -154,11 +154,7 @@ fn page(mut client: &TcpStream, status: &str, text: &str) -> io::Result<()> {
 fn echo(reader: &mut impl BufRead, mut client: &TcpStream, length: u64) -> io::Result<()> {
     start(client, "200 OK", length)?;
     let copied = io::copy(&mut reader.take(length), &mut client)?;
-    if copied == length {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
+    if copied == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn bytes(client: &TcpStream, length: u64) -> io::Result<()> {
