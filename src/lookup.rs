@@ -65,7 +65,7 @@ mod tests {
     fn with_partner<T: Send + 'static>(job: impl FnOnce(&Partner) -> T + Send + 'static) -> T {
         let pool = Pool::new(1);
         let (sender, receiver) = channel();
-        Pool::execute(pool.slot().unwrap(), move |partner| sender.send(job(partner)).unwrap());
+        pool.slot().unwrap().execute(move |partner| sender.send(job(partner)).unwrap());
         receiver.recv_timeout(Duration::from_secs(30)).unwrap()
     }
 

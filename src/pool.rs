@@ -1,11 +1,13 @@
-//! The threads: a worker of the pool and a partner for each live session, grown on demand.
+//! The threads: a worker and a partner for each live session, grown on demand.
 //!
-//! `threadpool` queues without bound and never refuses, so admission is decided here, before
-//! `execute`: a job needs a [`Slot`], there are only so many of them, and every slot brings the
-//! partner thread on which the second direction runs. Nothing ever waits behind a live session.
+//! `threadpool` queues without bound, never refuses, and hands jobs out in turn, so that each finds
+//! a thread whose stack and caches have gone cold. So its jobs here are not sessions but threads
+//! that wait for one, and admission is decided before: a session needs a [`Slot`], there are only
+//! so many of them, and each is a worker and its partner, the most recently used first. Nothing
+//! ever waits behind a live session.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
@@ -18,8 +20,8 @@ use threadpool::ThreadPool;
 /// counts as memory.
 const STACK: usize = 512 * 1024;
 
-/// Workers that stay, however quiet it is.
-const FEWEST_WORKERS: usize = 4;
+/// Pairs of threads that stay, however quiet it is.
+const FEWEST_PAIRS: usize = 4;
 
 /// How often the pool looks whether it has become larger than it needs to be.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
@@ -36,20 +38,17 @@ pub struct Pool {
 }
 
 struct State {
+    /// Has as many threads as there are in `idle` and in slots.
     threads: ThreadPool,
-    /// Grows by one when `threads` is replaced; what an older one runs is not counted in `busy`.
-    generation: u64,
-    /// Workers in `threads`.
-    size: usize,
-    /// Workers in `threads` that have a slot.
-    busy: usize,
-    /// Slots taken, of every generation.
+    /// Pairs in all.
+    pairs: usize,
+    /// Pairs without a slot, the most recently used one last.
+    idle: Vec<Pair>,
+    /// Slots taken.
     live: usize,
     /// The most slots taken at once since the last trim.
     peak: usize,
     trimmed: Instant,
-    /// Partners without a slot, the most recently used one last.
-    idle: Vec<Partner>,
     /// How many wait on `freed`; a signal that nobody waits for would cost a system call.
     waiting: usize,
     full_since: Option<Instant>,
@@ -57,24 +56,26 @@ struct State {
     closed: bool,
 }
 
+struct Pair {
+    worker: Thread,
+    partner: Partner,
+}
+
 impl Pool {
     /// A pool of at most `max` sessions at once.
-    ///
-    /// # Panics
-    ///
-    /// If the system refuses the first few threads.
     #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
-        let size = FEWEST_WORKERS.min(max);
         let state = State {
-            threads: workers(size),
-            generation: 0,
-            size,
-            busy: 0,
+            threads: threadpool::Builder::new()
+                .num_threads(1)
+                .thread_name("tabi session".into())
+                .thread_stack_size(STACK)
+                .build(),
+            pairs: 0,
+            idle: Vec::new(),
             live: 0,
             peak: 0,
             trimmed: Instant::now(),
-            idle: Vec::new(),
             waiting: 0,
             full_since: None,
             out_of_threads: false,
@@ -102,44 +103,18 @@ impl Pool {
     /// Takes a slot, and waits for one where none is free. `None` once the pool is closed.
     pub fn slot(self: &Arc<Self>) -> Option<Slot> {
         let mut state = self.lock();
-        loop {
-            if state.closed {
-                return None;
-            }
-            if state.live < self.max {
-                if let Some(partner) = state.pair() {
-                    state.live += 1;
-                    state.busy += 1;
-                    state.peak = state.peak.max(state.live);
-                    let generation = state.generation;
-                    drop(state);
-                    return Some(Slot {
-                        pool: Arc::clone(self),
-                        generation,
-                        partner: Some(partner),
-                    });
-                }
-                state = self.wait(state, Some(THREAD_RETRY));
-            } else {
+        while !state.closed {
+            if state.live >= self.max {
                 state = self.wait(state, None);
+            } else if let Some(pair) = state.pair() {
+                state.live += 1;
+                state.peak = state.peak.max(state.live);
+                return Some(Slot { pool: Arc::clone(self), pair: Some(pair) });
+            } else {
+                state = self.wait(state, Some(THREAD_RETRY));
             }
         }
-    }
-
-    /// Runs `job` on a worker. The slot is free again when the job is done, even if it panics.
-    pub fn execute(slot: Slot, job: impl FnOnce(&Partner) + Send + 'static) {
-        let pool = Arc::clone(&slot.pool);
-        let state = pool.lock();
-        // A slot of an older generation goes to the newer one, where it is not counted: the worst
-        // is a worker more than is needed.
-        state.threads.execute(move || {
-            // A slot has its partner until it is dropped.
-            let job = || slot.partner.as_ref().map(job);
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                error!("a session ended by a fault in tabi; please report the lines above");
-            }
-            drop(slot);
-        });
+        None
     }
 
     /// How many slots are taken.
@@ -168,38 +143,30 @@ impl Pool {
         state.live
     }
 
-    /// Ends threads that the last minute had no use for. `threadpool` never ends an idle worker, so
-    /// a smaller pool takes the place of the larger one, whose workers end with their sessions.
+    /// Ends threads that the last minute had no use for.
     pub fn trim(&self, now: Instant) {
         let mut state = self.lock();
         if now.duration_since(state.trimmed) < TRIM_EVERY {
             return;
         }
-        let wanted = state.peak.max(FEWEST_WORKERS).min(self.max);
+        let wanted = state.peak.max(FEWEST_PAIRS);
         state.trimmed = now;
         state.peak = state.live;
-        if state.size <= 2 * wanted {
-            return;
-        }
-        let keep = (wanted - state.live.min(wanted)).min(state.idle.len());
-        let surplus = state.idle.len() - keep;
-        let ended: Vec<Partner> = state.idle.drain(..surplus).collect();
-        let Ok(smaller) = catch_unwind(|| workers(wanted)) else { return };
-        let larger = mem::replace(&mut state.threads, smaller);
-        state.generation += 1;
-        state.size = wanted;
-        state.busy = 0;
+        // The least recently used ones stand first.
+        let surplus = state.pairs.saturating_sub(wanted).min(state.idle.len());
+        let ended: Vec<Pair> = state.idle.drain(..surplus).collect();
+        state.pairs -= surplus;
+        // A thread whose job has ended leaves if there are more than this.
+        let threads = 2 * state.pairs;
+        state.threads.set_num_threads(threads.max(1));
         drop(state);
-        drop((larger, ended));
+        drop(ended);
     }
 
-    fn release(&self, partner: Option<Partner>, generation: u64) {
+    fn release(&self, pair: Option<Pair>) {
         let mut state = self.lock();
-        state.idle.extend(partner);
+        state.idle.extend(pair);
         state.live -= 1;
-        if generation == state.generation {
-            state.busy -= 1;
-        }
         // The gap between full and free keeps a server at its limit from logging at every session.
         if let Some(since) = state.full_since
             && state.live <= self.max * 7 / 8
@@ -237,18 +204,17 @@ impl Pool {
 }
 
 impl State {
-    /// A free worker and its partner, both made now if need be. `None` when the system has no
-    /// thread to give.
-    fn pair(&mut self) -> Option<Partner> {
-        let partner = match self.idle.pop() {
-            Some(partner) => Ok(partner),
-            None => Partner::start(),
+    /// A pair of threads without a slot, made now if need be. `None` when the system has none to
+    /// give.
+    fn pair(&mut self) -> Option<Pair> {
+        let pair = match self.idle.pop() {
+            Some(pair) => Ok(pair),
+            None => self.add_pair(),
         };
-        let partner = partner.and_then(|partner| self.add_worker().map(|()| partner));
-        match partner {
-            Ok(partner) => {
+        match pair {
+            Ok(pair) => {
                 self.out_of_threads = false;
-                Some(partner)
+                Some(pair)
             }
             Err(error) => {
                 if !mem::replace(&mut self.out_of_threads, true) {
@@ -262,75 +228,96 @@ impl State {
         }
     }
 
-    /// Makes a worker if each has a slot.
-    fn add_worker(&mut self) -> io::Result<()> {
-        if self.busy < self.size {
-            return Ok(());
+    fn add_pair(&mut self) -> io::Result<Pair> {
+        let threads = 2 * (self.pairs + 1);
+        // `set_num_threads` panics when the system refuses a thread, having counted it already, so
+        // the system is asked before.
+        for probe in [probe()?, probe()?] {
+            let _ = probe.join();
         }
-        let threads = &mut self.threads;
-        let size = self.size;
-        // `set_num_threads` panics when the system refuses a thread, having counted it already.
-        if catch_unwind(AssertUnwindSafe(|| threads.set_num_threads(size + 1))).is_err() {
-            threads.set_num_threads(size);
+        let grown = catch_unwind(AssertUnwindSafe(|| self.threads.set_num_threads(threads)));
+        if grown.is_err() {
+            self.threads.set_num_threads(threads - 2);
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.size += 1;
-        Ok(())
+        self.pairs += 1;
+        let worker = Thread::start(&self.threads);
+        let partner = Partner(Thread::start(&self.threads));
+        Ok(Pair { worker, partner })
     }
 }
 
-fn workers(count: usize) -> ThreadPool {
-    threadpool::Builder::new()
-        .num_threads(count)
-        .thread_name("tabi worker".into())
-        .thread_stack_size(STACK)
-        .build()
+/// Fails where the system has no thread to give. Two at once stand for a pair.
+fn probe() -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().stack_size(STACK).spawn(|| ())
 }
 
-/// The right to run one job, and the partner thread that goes with it.
+/// The right to run one job, and the threads that go with it.
 pub struct Slot {
     pool: Arc<Pool>,
-    generation: u64,
-    partner: Option<Partner>,
+    pair: Option<Pair>,
+}
+
+impl Slot {
+    /// Runs `job` on the worker. The slot is free again when the job is done, even if it panics.
+    pub fn execute(self, job: impl FnOnce(&Partner) + Send + 'static) {
+        let Some(worker) = self.pair.as_ref().map(|pair| pair.worker.clone()) else { return };
+        worker.run(Box::new(move || {
+            let job = || self.pair.as_ref().map(|pair| job(&pair.partner));
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                error!("a session ended by a fault in tabi; please report the lines above");
+            }
+            drop(self);
+        }));
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.pool.release(self.partner.take(), self.generation);
+        self.pool.release(self.pair.take());
     }
 }
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that waits beside a worker for what the worker cannot do itself: the second direction
-/// of a tunnel, or a lookup that has to be given up on.
-pub struct Partner {
-    jobs: Sender<Job>,
+/// A thread of the pool that runs one job after the other, and ends when nobody can send it one.
+#[derive(Clone)]
+struct Thread {
+    jobs: SyncSender<Job>,
 }
 
-impl Partner {
-    fn start() -> io::Result<Self> {
-        let (jobs, inbox) = channel::<Job>();
-        thread::Builder::new().name("tabi partner".into()).stack_size(STACK).spawn(move || {
+impl Thread {
+    fn start(threads: &ThreadPool) -> Self {
+        let (jobs, inbox) = sync_channel::<Job>(1);
+        threads.execute(move || {
             for job in inbox {
                 // The one who waits for the job sees that it has ended without a result.
                 let _ = catch_unwind(AssertUnwindSafe(job));
             }
-        })?;
-        Ok(Partner { jobs })
+        });
+        Thread { jobs }
     }
 
+    fn run(&self, job: Job) {
+        // Should the thread be gone, the job is dropped, and with it what it holds.
+        let _ = self.jobs.send(job);
+    }
+}
+
+/// A thread that waits beside a worker for what the worker cannot do itself: the second direction
+/// of a tunnel, or a lookup that has to be given up on.
+pub struct Partner(Thread);
+
+impl Partner {
     /// Starts `job` on the partner thread.
     pub fn start_job<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Pending<'_, T> {
         let (sender, result) = sync_channel(1);
-        let job = Box::new(move || {
+        self.0.run(Box::new(move || {
             let _ = sender.send(job());
-        });
-        // Should the thread be gone, the job is dropped with its sender, and `wait` sees that.
-        let _ = self.jobs.send(job);
+        }));
         Pending { result, over: false, _partner: self }
     }
 }
@@ -374,6 +361,7 @@ impl<T> Drop for Pending<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::channel;
 
     const LONG: Duration = Duration::from_secs(10);
 
@@ -384,7 +372,7 @@ mod tests {
         let held = Arc::new(Mutex::new(held));
         for _ in 0..2 {
             let held = Arc::clone(&held);
-            Pool::execute(pool.slot().unwrap(), move |_| {
+            pool.slot().unwrap().execute(move |_| {
                 let _ = held.lock().unwrap().recv();
             });
         }
@@ -405,27 +393,32 @@ mod tests {
     fn grows_to_as_many_as_are_needed_and_shrinks_again() {
         let pool = Pool::new(64);
         let slots: Vec<Slot> = (0..64).map(|_| pool.slot().unwrap()).collect();
-        assert_eq!(pool.lock().size, 64);
+        assert_eq!(pool.lock().pairs, 64);
         drop(slots);
         assert_eq!(pool.lock().idle.len(), 64);
         let now = Instant::now();
         pool.trim(now + TRIM_EVERY);
-        assert_eq!(pool.lock().size, 64, "the minute had use for them");
+        assert_eq!(pool.lock().pairs, 64, "the minute had use for them");
         pool.trim(now + 2 * TRIM_EVERY);
-        assert_eq!(pool.lock().size, FEWEST_WORKERS);
-        assert_eq!(pool.lock().idle.len(), FEWEST_WORKERS);
+        assert_eq!(pool.lock().pairs, FEWEST_PAIRS);
+        assert_eq!(pool.lock().idle.len(), FEWEST_PAIRS);
+        let begin = Instant::now();
+        while pool.lock().threads.active_count() > 2 * FEWEST_PAIRS {
+            assert!(begin.elapsed() < LONG, "the threads stay");
+            thread::yield_now();
+        }
         let (sender, receiver) = channel();
-        Pool::execute(pool.slot().unwrap(), move |_| sender.send(7).unwrap());
+        pool.slot().unwrap().execute(move |_| sender.send(7).unwrap());
         assert_eq!(receiver.recv_timeout(LONG), Ok(7));
     }
 
     #[test]
     fn a_job_that_panics_frees_its_slot() {
         let pool = Pool::new(1);
-        Pool::execute(pool.slot().unwrap(), |_| panic!("as this test wants it"));
+        pool.slot().unwrap().execute(|_| panic!("as this test wants it"));
         assert_eq!(pool.wait_until_idle(LONG), 0);
         let (sender, receiver) = channel();
-        Pool::execute(pool.slot().unwrap(), move |partner| {
+        pool.slot().unwrap().execute(move |partner| {
             let job: Pending<u32> = partner.start_job(|| panic!("as this test wants it"));
             sender.send((job.wait(), partner.start_job(|| 7).wait())).unwrap();
         });
@@ -434,7 +427,8 @@ mod tests {
 
     #[test]
     fn a_pending_job_is_waited_for_when_it_is_dropped() {
-        let partner = Partner::start().unwrap();
+        let threads = ThreadPool::new(1);
+        let partner = Partner(Thread::start(&threads));
         let (release, held) = channel::<()>();
         let mut job = partner.start_job(move || held.recv());
         assert_eq!(job.wait_for(Duration::from_millis(10)), Err(RecvTimeoutError::Timeout));

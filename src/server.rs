@@ -206,7 +206,7 @@ fn admit(stream: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, pool: &Arc<Poo
     // has filled it, or no thread is to be had.
     if let Some(slot) = pool.slot() {
         let proxy = Arc::clone(proxy);
-        Pool::execute(slot, move |partner| proxy.serve(stream, peer, partner));
+        slot.execute(move |partner| proxy.serve(stream, peer, partner));
     }
 }
 
