@@ -40,7 +40,18 @@ pub struct Source {
     pub ipv6: Option<IpAddr>,
 }
 
-/// Connects to the first of the permitted addresses that accepts, and says which one that was.
+/// A connection with a target.
+#[derive(Debug)]
+pub struct Connection {
+    /// The connection itself.
+    pub stream: TcpStream,
+    /// The address that was reached.
+    pub address: SocketAddr,
+    /// The local address: BND.ADDR and BND.PORT.
+    pub bound: SocketAddr,
+}
+
+/// Connects to the first of the permitted addresses that accepts.
 ///
 /// # Errors
 ///
@@ -51,7 +62,7 @@ pub fn connect(
     source: Source,
     deadline: Instant,
     mut client: Option<&TcpStream>,
-) -> Result<(TcpStream, SocketAddr), Error> {
+) -> Result<Connection, Error> {
     let mut race = Race { source, attempts: Vec::new(), failure: None };
     let mut addresses = interleave(permit.addresses()).into_iter().take(MOST_ATTEMPTS).peekable();
     let mut next_start = Instant::now();
@@ -101,24 +112,33 @@ pub fn has_left(client: &TcpStream) -> bool {
 /// The attempts under way, and the most telling failure of those that are over.
 struct Race {
     source: Source,
-    attempts: Vec<(Socket, SocketAddr)>,
+    attempts: Vec<Attempt>,
     failure: Option<io::Error>,
+}
+
+struct Attempt {
+    socket: Socket,
+    address: SocketAddr,
+    /// What the last wait has seen of it.
+    seen: PollFlags,
 }
 
 impl Race {
     fn start(&mut self, address: SocketAddr) {
         match begin(address, self.source) {
-            Ok(socket) => self.attempts.push((socket, address)),
+            Ok(socket) => {
+                self.attempts.push(Attempt { socket, address, seen: PollFlags::empty() });
+            }
             Err(error) => self.fail(error),
         }
     }
 
     /// Waits until an attempt is over, `until` comes, or the client may have left (then: true).
-    fn wait(&self, until: Instant, client: Option<&TcpStream>) -> io::Result<bool> {
+    fn wait(&mut self, until: Instant, client: Option<&TcpStream>) -> io::Result<bool> {
         let mut polled: Vec<PollFd<'_>> = self
             .attempts
             .iter()
-            .map(|(socket, _)| PollFd::new(socket, PollFlags::OUT))
+            .map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT))
             .chain(client.map(|client| PollFd::new(client, GONE)))
             .collect();
         let pause = until.saturating_duration_since(Instant::now());
@@ -127,25 +147,24 @@ impl Race {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let gone = polled.last().filter(|_| client.is_some());
-        Ok(gone.is_some_and(|fd| !fd.revents().is_empty()))
+        let seen: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+        for (attempt, seen) in self.attempts.iter_mut().zip(&seen) {
+            attempt.seen = *seen;
+        }
+        Ok(client.is_some() && seen.last().is_some_and(|seen| !seen.is_empty()))
     }
 
     /// The attempt that has connected, if one has; those that have failed are put away.
-    fn winner(&mut self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    fn winner(&mut self) -> Option<io::Result<Connection>> {
         let mut index = 0;
         while index < self.attempts.len() {
-            let (socket, address) = &self.attempts[index];
-            match outcome(socket, *address) {
-                Ok(false) => index += 1,
-                Ok(true) => {
-                    let (socket, address) = self.attempts.swap_remove(index);
-                    return Some(finish(socket).map(|stream| (stream, address)));
-                }
-                Err(error) => {
-                    self.attempts.swap_remove(index);
-                    self.fail(error);
-                }
+            if self.attempts[index].seen.is_empty() {
+                index += 1;
+                continue;
+            }
+            match self.attempts.swap_remove(index).finish() {
+                Ok(connection) => return Some(Ok(connection)),
+                Err(error) => self.fail(error),
             }
         }
         None
@@ -173,7 +192,12 @@ impl Race {
 
 /// Starts to connect without waiting.
 fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let domain = Domain::for_address(address);
+    #[cfg(target_os = "linux")]
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    #[cfg(not(target_os = "linux"))]
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true)?;
     let local = if address.is_ipv4() { source.ipv4 } else { source.ipv6 };
     if let Some(local) = local {
@@ -189,26 +213,24 @@ fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
     }
 }
 
-/// Whether the attempt has connected; an error if it has failed.
-fn outcome(socket: &Socket, address: SocketAddr) -> io::Result<bool> {
-    let mut ready = [PollFd::new(socket, PollFlags::OUT)];
-    if poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? == 0 {
-        return Ok(false);
+impl Attempt {
+    /// Takes the connection out of an attempt that is over, or the failure.
+    fn finish(self) -> io::Result<Connection> {
+        if self.seen.intersects(PollFlags::ERR | PollFlags::HUP)
+            && let Some(error) = self.socket.take_error()?
+        {
+            return Err(error);
+        }
+        let stream = TcpStream::from(self.socket);
+        let bound = stream.local_addr()?;
+        // Where nobody listens on a local port that is free for outgoing connections, TCP may
+        // connect a socket to itself.
+        if bound == self.address {
+            return Err(ErrorKind::ConnectionRefused.into());
+        }
+        stream.set_nonblocking(false)?;
+        Ok(Connection { stream, address: self.address, bound })
     }
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    // Where nobody listens on a local port that is free for outgoing connections, TCP may connect
-    // a socket to itself.
-    if socket.local_addr()?.as_socket() == Some(address) {
-        return Err(ErrorKind::ConnectionRefused.into());
-    }
-    Ok(true)
-}
-
-fn finish(socket: Socket) -> io::Result<TcpStream> {
-    socket.set_nonblocking(false)?;
-    Ok(socket.into())
 }
 
 /// Takes the families in turn, beginning with that of the first address (RFC 8305 section 4).

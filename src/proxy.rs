@@ -96,7 +96,7 @@ impl Proxy {
     fn connect(
         &self,
         session: &Session,
-        mut client: Client<'_>,
+        client: Client<'_>,
         identity: &Identity,
         request: &Request,
         partner: &Partner,
@@ -107,15 +107,14 @@ impl Proxy {
             let has_left = || watched.is_some_and(connect::has_left);
             lookup::resolve(name, port, partner, deadline, has_left)
         })?;
-        let (target, address) = connect::connect(&permit, self.source, deadline, watched)?;
-        relay::prepare(&target)?;
-        let bound = target.local_addr()?;
-        session.connected(target, address);
-        Reply::succeeded(bound).write_to(&mut client)?;
+        let target = connect::connect(&permit, self.source, deadline, watched)?;
+        relay::prepare(&target.stream)?;
+        session.connected(target.stream, target.address);
         session.enter(Stage::Relay);
         client.pass_on_early_octets(session)?;
         drop(client);
-        relay(session.account(), partner);
+        let reply = Reply::succeeded(target.bound);
+        relay(session.account(), partner, || reply.write_to(&mut session.stream()));
         Ok(())
     }
 }

@@ -8,9 +8,8 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 
 use crate::pool::Partner;
 use crate::sessions::{Account, Ending};
@@ -24,46 +23,43 @@ const BULK_AFTER: u64 = 256 * 1024;
 /// Plain `io::copy` moves 8 KiB a time, at 2.5 times the processor time of this.
 const BULK_BUFFER: usize = 256 * 1024;
 
-/// A peer that says nothing is asked after this time whether it is still there, and then again.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-const KEEPALIVE_PROBES: u32 = 4;
-
 /// Whether an accepted connection has the options of its listener, so that [`prepare`] once on the
 /// listener is enough.
 pub const ACCEPTED_INHERITS: bool = cfg!(target_os = "linux");
 
-/// Sets what every relayed connection has: no delay, keepalive, and urgent data in line.
+/// Sets what every relayed connection has: no delay, and urgent data in line.
 ///
 /// # Errors
 ///
 /// Whatever the system refuses.
 pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let socket = socket.into();
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_AFTER)
-        .with_interval(KEEPALIVE_EVERY)
-        .with_retries(KEEPALIVE_PROBES);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keepalive)?;
     socket.set_out_of_band_inline(true)
 }
 
 /// Carries octets both ways until both sides have sent their end of file, or until the session is
 /// ended early ([`Account::ending`]), as it is when one side fails.
-pub fn relay(account: Arc<Account>, partner: &Partner) {
+///
+/// `reply` tells the client that it may begin. Its octets are awaited before that, on the partner
+/// thread, while the worker has the direction that usually ends last: so neither waits for the
+/// other to wake up.
+pub fn relay(account: Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
     let tunnel = Arc::new(Tunnel {
         account,
         up_ended: AtomicBool::new(false),
         down_ended: AtomicBool::new(false),
     });
-    let down = partner.start_job({
+    let up = partner.start_job({
         let tunnel = Arc::clone(&tunnel);
-        move || tunnel.down().carry()
+        move || tunnel.up().carry()
     });
-    tunnel.up().carry();
-    if down.wait().is_none() {
-        tunnel.account.end(Ending::TargetReset);
+    match reply() {
+        Ok(()) => tunnel.down().carry(),
+        Err(_) => tunnel.account.end(Ending::ClientReset),
+    }
+    if up.wait().is_none() {
+        tunnel.account.end(Ending::ClientReset);
     }
 }
 
@@ -154,7 +150,11 @@ impl Direction<'_> {
     /// closed in both directions, but then the other direction has ended before.
     fn is_clean_end(&self) -> bool {
         self.tunnel.account.ending().is_none()
-            && (self.source.peer_addr().is_ok() || self.other_ended.load(Ordering::Acquire))
+            && (self.other_has_ended() || self.source.peer_addr().is_ok() || self.other_has_ended())
+    }
+
+    fn other_has_ended(&self) -> bool {
+        self.other_ended.load(Ordering::Acquire)
     }
 }
 

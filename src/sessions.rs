@@ -8,9 +8,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::socks5::{Address, Command};
+
+/// A peer that says nothing is asked after this time whether it is still there, and then again.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// How many sessions one client may have, and how long a session may do nothing.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +54,9 @@ struct Entry {
     told: bool,
 }
 
+/// More octets than any session moves: the watch has not seen it relaying yet.
+const NEVER: u64 = u64::MAX;
+
 /// One client has as many sessions as it may.
 #[derive(Debug)]
 pub struct TooMany {
@@ -79,8 +87,7 @@ impl Sessions {
         let id = live.next;
         live.next += 1;
         let account = Arc::new(Account::new(id, peer, stream, now));
-        let entry =
-            Entry { account: Arc::clone(&account), seen: u64::MAX, since: now, told: false };
+        let entry = Entry { account: Arc::clone(&account), seen: NEVER, since: now, told: false };
         live.entries.insert(id, entry);
         if live.watch_sleeps {
             self.opened.notify_one();
@@ -180,6 +187,11 @@ impl Live {
                 }
                 Stage::Relay => {
                     let moved = account.up() + account.down();
+                    if entry.seen == NEVER {
+                        // Most sessions are over before anyone could miss their peers, and do
+                        // without these system calls.
+                        account.keep_alive();
+                    }
                     if moved != entry.seen {
                         entry.seen = moved;
                         entry.since = now;
@@ -384,6 +396,16 @@ impl Account {
         let written = write();
         self.writing.fetch_sub(1, Ordering::Relaxed);
         written
+    }
+
+    fn keep_alive(&self) {
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_EVERY)
+            .with_retries(KEEPALIVE_PROBES);
+        for stream in [Some(&self.stream), self.target()].into_iter().flatten() {
+            let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+        }
     }
 
     fn is_writing(&self) -> bool {
