@@ -18,7 +18,9 @@
 //! lookup    names to addresses, within a deadline                    -> pool, socks5
 //! connect   CONNECT: races the permitted addresses                   -> rules
 //! relay     two directions, half-closes and resets                   -> sessions, pool
-//! sessions  the registry of live sessions, counters, time limits     -> socks5
+//!           (relay::splice: the bulk path on Linux)                  -> descriptors
+//! sessions  the registry of live sessions, counters, time limits     -> socks5, descriptors
+//! descriptors  the limit on them, and who holds how many
 //! pool      the threads: a worker and its partner for each session
 //! socks5    the messages, one a file
 //! ```
@@ -41,6 +43,7 @@
 
 pub mod cli;
 pub mod connect;
+pub mod descriptors;
 pub mod lookup;
 pub mod pool;
 pub mod proxy;

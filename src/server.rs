@@ -13,6 +13,7 @@ use log::{debug, info, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::connect::Source;
+use crate::descriptors::Descriptors;
 use crate::pool::Pool;
 use crate::proxy::{Proxy, Refusals};
 use crate::relay;
@@ -23,15 +24,11 @@ use crate::users::Users;
 /// Clients that the kernel keeps waiting while no slot is free; it may allow fewer.
 const BACKLOG: i32 = 4096;
 
-/// Descriptors that are not for tunnels: standard streams, listeners, the log, lookups, and the
-/// attempts of connections that are being raced.
-const SPARE_DESCRIPTORS: u64 = 100;
-
 /// Mappings of memory that are not the stacks of threads.
-const SPARE_MAPPINGS: u64 = 1000;
+const SPARE_MAPPINGS: usize = 1000;
 
 /// Mappings that the two threads of a session take: stack, alternate signal stack, guards.
-const MAPPINGS_A_SESSION: u64 = 8;
+const MAPPINGS_A_SESSION: usize = 8;
 
 /// Pauses between attempts to accept while accepting fails.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -83,7 +80,8 @@ impl Server {
         for &address in &config.listen {
             listeners.push(Arc::new(listen(address).map_err(|error| told(address, &error))?));
         }
-        let max_connections = fit(config.max_connections);
+        let descriptors = Descriptors::raise();
+        let max_connections = fit(config.max_connections, &descriptors);
         let mut ports = Vec::new();
         for listener in &listeners {
             let address = listener.local_addr()?;
@@ -91,11 +89,14 @@ impl Server {
             ports.push(address.port());
         }
         check_source(config.source);
-        let sessions = Sessions::new(Limits {
-            per_client: config.max_per_client,
-            handshake: config.handshake_timeout,
-            idle: config.idle_timeout,
-        });
+        let sessions = Sessions::new(
+            Limits {
+                per_client: config.max_per_client,
+                handshake: config.handshake_timeout,
+                idle: config.idle_timeout,
+            },
+            descriptors,
+        );
         let rules = Rules::new(&config.allow_from, ports);
         let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
         info!("serving clients from {} (--allow-from)", clients.join(", "));
@@ -348,33 +349,22 @@ fn check_source(source: Source) {
 }
 
 /// As many connections as the system has descriptors and mappings for, `wanted` at the most.
-fn fit(wanted: usize) -> usize {
-    let descriptors = raise_descriptor_limit();
-    let by_descriptors = descriptors.saturating_sub(SPARE_DESCRIPTORS) / 2;
-    let by_mappings =
-        mapping_limit().map(|most| most.saturating_sub(SPARE_MAPPINGS) / MAPPINGS_A_SESSION);
-    let most = by_descriptors.min(by_mappings.unwrap_or(u64::MAX)).max(1);
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
+fn fit(wanted: usize, descriptors: &Descriptors) -> usize {
+    let by_descriptors = descriptors.tunnels();
+    let by_mappings = mapping_limit()
+        .map_or(usize::MAX, |most| most.saturating_sub(SPARE_MAPPINGS) / MAPPINGS_A_SESSION);
+    let most = by_descriptors.min(by_mappings).max(1);
     if wanted > most {
-        let reason = if by_mappings.is_some_and(|mappings| mappings < by_descriptors) {
+        let reason = if by_mappings < by_descriptors {
             "vm.max_map_count allows no more threads".into()
         } else {
-            format!("there are {descriptors} descriptors, and a connection takes two")
+            format!("there are {} descriptors, and a connection takes two", descriptors.limit())
         };
         warn!("--max-connections is {most}, not {wanted}: {reason}");
     }
     wanted.min(most)
 }
 
-/// Raises the soft limit on open descriptors to the hard one, and says what it is then.
-fn raise_descriptor_limit() -> u64 {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
-    now.current.unwrap_or(u64::MAX)
-}
-
-fn mapping_limit() -> Option<u64> {
+fn mapping_limit() -> Option<usize> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
+use crate::descriptors::{Descriptors, Held};
 use crate::socks5::{Address, Command};
 
 /// A peer that says nothing is asked after this time whether it is still there, and then again.
@@ -31,6 +32,7 @@ pub struct Limits {
 /// Every live session of this process.
 pub struct Sessions {
     limits: Limits,
+    descriptors: Arc<Descriptors>,
     live: Mutex<Live>,
     /// Signalled when a session opens while the watch sleeps without a limit, and at the end.
     opened: Condvar,
@@ -65,10 +67,10 @@ pub struct TooMany {
 }
 
 impl Sessions {
-    /// An empty registry.
+    /// An empty registry of sessions that hold some of `descriptors`.
     #[must_use]
-    pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Sessions { limits, live: Mutex::default(), opened: Condvar::new() })
+    pub fn new(limits: Limits, descriptors: Arc<Descriptors>) -> Arc<Self> {
+        Arc::new(Sessions { limits, descriptors, live: Mutex::default(), opened: Condvar::new() })
     }
 
     /// Opens a session for the client at the far end of `stream`. It ends when it is dropped.
@@ -86,7 +88,7 @@ impl Sessions {
         *count += 1;
         let id = live.next;
         live.next += 1;
-        let account = Arc::new(Account::new(id, peer, stream, now));
+        let account = Arc::new(Account::new(id, peer, stream, now, self.descriptors.hold()));
         let entry = Entry { account: Arc::clone(&account), seen: NEVER, since: now, told: false };
         live.entries.insert(id, entry);
         if live.watch_sleeps {
@@ -285,10 +287,11 @@ pub struct Account {
     writing: AtomicU8,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
+    held: Held,
 }
 
 impl Account {
-    fn new(id: u64, client: SocketAddr, stream: TcpStream, opened: Instant) -> Self {
+    fn new(id: u64, client: SocketAddr, stream: TcpStream, opened: Instant, held: Held) -> Self {
         Account {
             id,
             client,
@@ -303,6 +306,7 @@ impl Account {
             writing: AtomicU8::new(0),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
+            held,
         }
     }
 
@@ -316,6 +320,12 @@ impl Account {
     #[must_use]
     pub fn target(&self) -> Option<&TcpStream> {
         self.target.get().map(|(stream, _)| stream)
+    }
+
+    /// Those of the whole process.
+    #[must_use]
+    pub fn descriptors(&self) -> &Arc<Descriptors> {
+        self.held.of()
     }
 
     /// The address that was reached, once one was.

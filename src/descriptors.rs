@@ -1,0 +1,111 @@
+//! The limit on open descriptors, and who holds how many: tunnels first, pipes of what is left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log,
+/// lookups, and connections that are being raced.
+const SPARE: usize = 100;
+
+/// What a tunnel holds, and what a pipe holds.
+const A_PAIR: usize = 2;
+
+/// Descriptors of this process.
+#[derive(Debug)]
+pub struct Descriptors {
+    limit: usize,
+    held: AtomicUsize,
+}
+
+impl Descriptors {
+    /// Raises the soft limit of the process to the hard one.
+    #[must_use]
+    pub fn raise() -> Arc<Self> {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+        let limit = now.current.and_then(|limit| usize::try_from(limit).ok());
+        Arc::new(Descriptors { limit: limit.unwrap_or(usize::MAX), held: AtomicUsize::new(0) })
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How many tunnels they are enough for, at least one.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        (self.limit.saturating_sub(SPARE) / A_PAIR).max(1)
+    }
+
+    /// Notes that a tunnel has two until what is given back is dropped. Tunnels always get theirs:
+    /// there are no more of them than fit.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Held {
+        self.held.fetch_add(A_PAIR, Ordering::Relaxed);
+        Held(Arc::clone(self))
+    }
+
+    /// Whether pipes have to make room for tunnels.
+    #[must_use]
+    pub fn are_short(&self) -> bool {
+        // Pipes notice only between two moves, so room is made before it is needed.
+        let margin = SPARE + self.limit / 8;
+        self.held.load(Ordering::Relaxed).saturating_add(margin) > self.limit
+    }
+}
+
+/// Two descriptors.
+#[derive(Debug)]
+pub struct Held(Arc<Descriptors>);
+
+impl Held {
+    /// Those of the whole process.
+    #[must_use]
+    pub fn of(&self) -> &Arc<Descriptors> {
+        &self.0
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(A_PAIR, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_limit(limit: usize) -> Arc<Descriptors> {
+        Arc::new(Descriptors { limit, held: AtomicUsize::new(0) })
+    }
+
+    #[test]
+    fn a_tunnel_takes_two() {
+        assert_eq!(with_limit(20_000).tunnels(), 9_950);
+        assert_eq!(with_limit(64).tunnels(), 1);
+    }
+
+    #[test]
+    fn pipes_make_room_before_tunnels_need_it() {
+        let descriptors = with_limit(1_000);
+        let mut held: Vec<Held> = (0..387).map(|_| descriptors.hold()).collect();
+        assert!(!descriptors.are_short());
+        held.push(descriptors.hold());
+        assert!(descriptors.are_short());
+        held.pop();
+        assert!(!descriptors.are_short());
+    }
+
+    #[test]
+    fn no_limit_is_no_shortage() {
+        let descriptors = with_limit(usize::MAX);
+        let _held = descriptors.hold();
+        assert!(!descriptors.are_short());
+    }
+}
