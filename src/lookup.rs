@@ -3,10 +3,9 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use crate::pool::Partner;
+use crate::pool::{Partner, UnderWay};
 use crate::socks5::Name;
 
 /// How often to look whether the client is still there.
@@ -42,16 +41,14 @@ pub fn resolve(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match answer.wait_for(left.min(LOOK_UP)) {
-            Ok(Ok(addresses)) if addresses.is_empty() => {
+            Ok(Some(Ok(addresses))) if addresses.is_empty() => {
                 return Err(Error::Unresolved(ErrorKind::NotFound.into()));
             }
-            Ok(answer) => return answer.map_err(Error::Unresolved),
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::Unresolved(io::Error::other("the resolver failed")));
-            }
-            Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(Error::TimedOut),
-            Err(RecvTimeoutError::Timeout) if client_left() => return Err(Error::ClientLeft),
-            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Some(answer)) => return answer.map_err(Error::Unresolved),
+            Ok(None) => return Err(Error::Unresolved(io::Error::other("the resolver failed"))),
+            Err(UnderWay) if left.is_zero() => return Err(Error::TimedOut),
+            Err(UnderWay) if client_left() => return Err(Error::ClientLeft),
+            Err(UnderWay) => {}
         }
     }
 }

@@ -7,7 +7,6 @@
 //! ever waits behind a live session.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
@@ -261,14 +260,16 @@ pub struct Slot {
 impl Slot {
     /// Runs `job` on the worker. The slot is free again when the job is done, even if it panics.
     pub fn execute(self, job: impl FnOnce(&Partner) + Send + 'static) {
-        let Some(worker) = self.pair.as_ref().map(|pair| pair.worker.clone()) else { return };
-        worker.run(Box::new(move || {
+        let Some(worker) = self.pair.as_ref().map(|pair| Arc::clone(&pair.worker.inbox)) else {
+            return;
+        };
+        worker.put(Next::Run(Box::new(move || {
             let job = || self.pair.as_ref().map(|pair| job(&pair.partner));
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 error!("a session ended by a fault in tabi; please report the lines above");
             }
             drop(self);
-        }));
+        })));
     }
 }
 
@@ -280,27 +281,63 @@ impl Drop for Slot {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread of the pool that runs one job after the other, and ends when nobody can send it one.
-#[derive(Clone)]
+/// A thread of the pool that runs one job after the other, and ends when this is dropped.
 struct Thread {
-    jobs: SyncSender<Job>,
+    inbox: Arc<Inbox>,
+}
+
+/// Holds one job at the most: whoever sends the next one knows that this one has begun.
+#[derive(Default)]
+struct Inbox {
+    next: Mutex<Next>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+enum Next {
+    #[default]
+    Wait,
+    Run(Job),
+    End,
 }
 
 impl Thread {
     fn start(threads: &ThreadPool) -> Self {
-        let (jobs, inbox) = sync_channel::<Job>(1);
+        let inbox = Arc::<Inbox>::default();
+        let thread = Thread { inbox: Arc::clone(&inbox) };
         threads.execute(move || {
-            for job in inbox {
+            while let Some(job) = inbox.take() {
                 // The one who waits for the job sees that it has ended without a result.
                 let _ = catch_unwind(AssertUnwindSafe(job));
             }
         });
-        Thread { jobs }
+        thread
+    }
+}
+
+impl Inbox {
+    fn put(&self, next: Next) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        self.filled.notify_one();
     }
 
-    fn run(&self, job: Job) {
-        // Should the thread be gone, the job is dropped, and with it what it holds.
-        let _ = self.jobs.send(job);
+    fn take(&self) -> Option<Job> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match mem::take(&mut *next) {
+                Next::Wait => {
+                    next = self.filled.wait(next).unwrap_or_else(PoisonError::into_inner);
+                }
+                Next::Run(job) => return Some(job),
+                Next::End => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.inbox.put(Next::End);
     }
 }
 
@@ -314,46 +351,108 @@ impl Partner {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Pending<'_, T> {
-        let (sender, result) = sync_channel(1);
-        self.0.run(Box::new(move || {
-            let _ = sender.send(job());
-        }));
-        Pending { result, over: false, _partner: self }
+        let outcome = Arc::<Outcome<T>>::default();
+        let told = Told(Arc::clone(&outcome));
+        self.0.inbox.put(Next::Run(Box::new(move || {
+            let result = job();
+            told.0.tell(Progress::Done(result));
+        })));
+        Pending { outcome, over: false, _partner: self }
+    }
+}
+
+struct Outcome<T> {
+    progress: Mutex<Progress<T>>,
+    told: Condvar,
+}
+
+enum Progress<T> {
+    UnderWay,
+    Done(T),
+    Failed,
+}
+
+impl<T> Default for Outcome<T> {
+    fn default() -> Self {
+        Outcome { progress: Mutex::new(Progress::UnderWay), told: Condvar::new() }
+    }
+}
+
+impl<T> Outcome<T> {
+    /// Only the first word counts.
+    fn tell(&self, news: Progress<T>) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*progress, Progress::UnderWay) {
+            *progress = news;
+            self.told.notify_one();
+        }
+    }
+}
+
+/// Tells of a failure when it is dropped before anything else was told.
+struct Told<T>(Arc<Outcome<T>>);
+
+impl<T> Drop for Told<T> {
+    fn drop(&mut self) {
+        self.0.tell(Progress::Failed);
     }
 }
 
 /// A job on its way on a partner thread. Dropping it waits for the job's end: a partner is never
 /// handed on while it is busy.
 pub struct Pending<'a, T> {
-    result: Receiver<T>,
+    outcome: Arc<Outcome<T>>,
     over: bool,
     _partner: &'a Partner,
 }
+
+/// A job is still on its way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnderWay;
 
 impl<T> Pending<'_, T> {
     /// Waits for the result. `None` if the job panicked.
     #[must_use]
     pub fn wait(mut self) -> Option<T> {
-        self.over = true;
-        self.result.recv().ok()
+        self.take(None).unwrap_or(None)
     }
 
-    /// Waits for the result, for at most `limit`.
+    /// Waits for the result, for at most `limit`. `None` if the job panicked, or if its result was
+    /// taken before.
     ///
     /// # Errors
     ///
-    /// `Timeout` when the job is still on its way, `Disconnected` when it panicked.
-    pub fn wait_for(&mut self, limit: Duration) -> Result<T, RecvTimeoutError> {
-        let result = self.result.recv_timeout(limit);
-        self.over = !matches!(result, Err(RecvTimeoutError::Timeout));
-        result
+    /// When the job is still on its way.
+    pub fn wait_for(&mut self, limit: Duration) -> Result<Option<T>, UnderWay> {
+        self.take(Some(limit))
+    }
+
+    fn take(&mut self, limit: Option<Duration>) -> Result<Option<T>, UnderWay> {
+        let Outcome { progress, told } = &*self.outcome;
+        let progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = |progress: &mut Progress<T>| matches!(progress, Progress::UnderWay);
+        let mut progress = match limit {
+            None => told.wait_while(progress, under_way).unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => {
+                let waited = told.wait_timeout_while(progress, limit, under_way);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        if under_way(&mut progress) {
+            return Err(UnderWay);
+        }
+        self.over = true;
+        match mem::replace(&mut *progress, Progress::Failed) {
+            Progress::Done(result) => Ok(Some(result)),
+            Progress::UnderWay | Progress::Failed => Ok(None),
+        }
     }
 }
 
 impl<T> Drop for Pending<'_, T> {
     fn drop(&mut self) {
         if !self.over {
-            let _ = self.result.recv();
+            let _ = self.take(None);
         }
     }
 }
@@ -431,7 +530,7 @@ mod tests {
         let partner = Partner(Thread::start(&threads));
         let (release, held) = channel::<()>();
         let mut job = partner.start_job(move || held.recv());
-        assert_eq!(job.wait_for(Duration::from_millis(10)), Err(RecvTimeoutError::Timeout));
+        assert_eq!(job.wait_for(Duration::from_millis(10)), Err(UnderWay));
         release.send(()).unwrap();
         drop(job);
         assert_eq!(partner.start_job(|| 7).wait(), Some(7));
