@@ -3,7 +3,8 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -13,6 +14,7 @@ use log::LevelFilter;
 
 use crate::connect::Source;
 use crate::server::Config;
+use crate::users::Passwords;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -48,6 +50,7 @@ pub fn parse(
         config: Config {
             listen: options.listen,
             allow_from: options.allow_from,
+            users: options.users.as_deref().map(users).transpose()?,
             source: one_a_family(&options.source)?,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
@@ -75,6 +78,10 @@ struct Options {
     /// Clients that are served; repeatable, replaces the default: loopback and private networks
     #[arg(long, value_name = "CIDR", value_parser = network)]
     allow_from: Vec<IpNet>,
+
+    /// Require username and password: a file with `name:password` a line, that only its owner can read
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
 
     /// Local address of outgoing connections, repeatable: one a family
     #[arg(long, value_name = "ADDRESS", value_parser = source)]
@@ -142,6 +149,15 @@ fn network(given: &str) -> Result<IpNet, String> {
     }
     .map(|net| net.trunc())
     .map_err(|error| error.to_string())
+}
+
+fn users(path: &Path) -> Result<Arc<Passwords>, clap::Error> {
+    Passwords::load(path).map(Arc::new).map_err(|told| bad_file("--users", &told))
+}
+
+/// `told` begins with the file's name, and with the line's number where a line is bad.
+fn bad_file(option: &str, told: &str) -> clap::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
 }
 
 fn source(given: &str) -> Result<IpAddr, String> {

@@ -13,7 +13,7 @@
 //! cli       the command line, parsed                                 -> server (its Config)
 //! server    accept loops: admission, accept errors, drain            -> proxy, pool
 //! proxy     one client's whole life                                  -> all below
-//! users     method selection, Identity                               -> socks5
+//! users     method selection, passwords, penalties, Identity         -> socks5
 //! rules     who is served, what may be reached, Permit               -> users, socks5
 //! lookup    names to addresses, within a deadline                    -> pool, socks5
 //! connect   CONNECT: races the permitted addresses                   -> rules

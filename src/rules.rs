@@ -177,12 +177,14 @@ mod tests {
     use crate::users::Users;
     use std::convert::Infallible;
     use std::io::Cursor;
+    use std::net::Ipv4Addr;
 
     const LAN: &str = "192.168.1.7:50000";
     const LOCAL: &str = "127.0.0.1:50000";
 
     fn anyone() -> Identity {
-        Users.authenticate(&mut Cursor::new(b"\x05\x01\x00\0\0".to_vec())).unwrap()
+        let mut client = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
+        Users::default().authenticate(&mut client, Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
     fn judge(client: &str, destination: &str) -> Result<Permit, Refusal<Infallible>> {

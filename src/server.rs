@@ -19,7 +19,7 @@ use crate::proxy::{Proxy, Refusals};
 use crate::relay;
 use crate::rules::Rules;
 use crate::sessions::{Ending, Limits, Sessions};
-use crate::users::Users;
+use crate::users::{Passwords, Users};
 
 /// Clients that the kernel keeps waiting while no slot is free; it may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -44,6 +44,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Networks whose clients are served; none means [`crate::rules::DEFAULT_CLIENTS`].
     pub allow_from: Vec<IpNet>,
+    /// Who has to authenticate, and how; `None` where nobody has to.
+    pub users: Option<Arc<Passwords>>,
     /// Local addresses of outgoing connections.
     pub source: Source,
     /// Sessions at once.
@@ -100,8 +102,11 @@ impl Server {
         let rules = Rules::new(&config.allow_from, ports);
         let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
         info!("serving clients from {} (--allow-from)", clients.join(", "));
+        if let Some(passwords) = &config.users {
+            info!("serving only who is among {} users (--users)", passwords.count());
+        }
         let proxy = Proxy {
-            users: Users,
+            users: Users::new(config.users.clone()),
             rules,
             sessions,
             source: config.source,

@@ -6,7 +6,9 @@
 mod admission;
 mod curl;
 mod relay;
+mod scratch;
 mod stage;
 mod stop;
 mod time;
+mod users;
 mod wire;
