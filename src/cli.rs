@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::connect::Source;
+use crate::rules::{RuleFile, networks};
 use crate::server::Config;
 use crate::users::Passwords;
 
@@ -50,6 +51,7 @@ pub fn parse(
         config: Config {
             listen: options.listen,
             allow_from: options.allow_from,
+            rules: options.rules.as_deref().map(rules).transpose()?.unwrap_or_default(),
             users: options.users.as_deref().map(users).transpose()?,
             source: one_a_family(&options.source)?,
             max_connections: options.max_connections,
@@ -78,6 +80,10 @@ struct Options {
     /// Clients that are served; repeatable, replaces the default: loopback and private networks
     #[arg(long, value_name = "CIDR", value_parser = network)]
     allow_from: Vec<IpNet>,
+
+    /// Who may do what, and where: a file with a rule a line, the first that matches decides
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
 
     /// Require username and password: a file with `name:password` a line, that only its owner can read
     #[arg(long, value_name = "FILE")]
@@ -136,19 +142,11 @@ fn listen(given: &str) -> Result<SocketAddr, String> {
 }
 
 fn network(given: &str) -> Result<IpNet, String> {
-    let net = given.parse().ok().or_else(|| given.parse().ok().map(|ip: IpAddr| ip.into()));
-    let net: IpNet =
-        net.ok_or("expected a network as in 192.168.1.0/24 or fd00::/8, or an address")?;
-    // Clients that come by IPv4 are known by their IPv4 address.
-    match net {
-        IpNet::V6(v6) => match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-            (Some(ip), Some(length)) => Ipv4Net::new(ip, length).map(IpNet::V4),
-            _ => Ok(net),
-        },
-        IpNet::V4(_) => Ok(net),
-    }
-    .map(|net| net.trunc())
-    .map_err(|error| error.to_string())
+    networks::parse(given).ok_or_else(|| format!("expected {}", networks::EXPECTED))
+}
+
+fn rules(path: &Path) -> Result<Arc<RuleFile>, clap::Error> {
+    RuleFile::load(path).map(Arc::new).map_err(|told| bad_file("--rules", &told))
 }
 
 fn users(path: &Path) -> Result<Arc<Passwords>, clap::Error> {

@@ -6,6 +6,7 @@
 mod admission;
 mod curl;
 mod relay;
+mod rules;
 mod scratch;
 mod stage;
 mod stop;
