@@ -3,16 +3,19 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::connect::Source;
+use crate::rules::{RuleFile, networks};
 use crate::server::Config;
+use crate::users::Passwords;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub fn parse(
         config: Config {
             listen: options.listen,
             allow_from: options.allow_from,
+            rules: options.rules.as_deref().map(rules).transpose()?.unwrap_or_default(),
+            users: options.users.as_deref().map(users).transpose()?,
             source: one_a_family(&options.source)?,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
@@ -75,6 +80,14 @@ struct Options {
     /// Clients that are served; repeatable, replaces the default: loopback and private networks
     #[arg(long, value_name = "CIDR", value_parser = network)]
     allow_from: Vec<IpNet>,
+
+    /// Who may do what, and where: a file with a rule a line, the first that matches decides
+    #[arg(long, value_name = "FILE")]
+    rules: Option<PathBuf>,
+
+    /// Require username and password: a file with `name:password` a line, that only its owner can read
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
 
     /// Local address of outgoing connections, repeatable: one a family
     #[arg(long, value_name = "ADDRESS", value_parser = source)]
@@ -129,19 +142,20 @@ fn listen(given: &str) -> Result<SocketAddr, String> {
 }
 
 fn network(given: &str) -> Result<IpNet, String> {
-    let net = given.parse().ok().or_else(|| given.parse().ok().map(|ip: IpAddr| ip.into()));
-    let net: IpNet =
-        net.ok_or("expected a network as in 192.168.1.0/24 or fd00::/8, or an address")?;
-    // Clients that come by IPv4 are known by their IPv4 address.
-    match net {
-        IpNet::V6(v6) => match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-            (Some(ip), Some(length)) => Ipv4Net::new(ip, length).map(IpNet::V4),
-            _ => Ok(net),
-        },
-        IpNet::V4(_) => Ok(net),
-    }
-    .map(|net| net.trunc())
-    .map_err(|error| error.to_string())
+    networks::parse(given).ok_or_else(|| format!("expected {}", networks::EXPECTED))
+}
+
+fn rules(path: &Path) -> Result<Arc<RuleFile>, clap::Error> {
+    RuleFile::load(path).map(Arc::new).map_err(|told| bad_file("--rules", &told))
+}
+
+fn users(path: &Path) -> Result<Arc<Passwords>, clap::Error> {
+    Passwords::load(path).map(Arc::new).map_err(|told| bad_file("--users", &told))
+}
+
+/// `told` begins with the file's name, and with the line's number where a line is bad.
+fn bad_file(option: &str, told: &str) -> clap::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
 }
 
 fn source(given: &str) -> Result<IpAddr, String> {

@@ -13,8 +13,8 @@
 //! cli       the command line, parsed                                 -> server (its Config)
 //! server    accept loops: admission, accept errors, drain            -> proxy, pool
 //! proxy     one client's whole life                                  -> all below
-//! users     method selection, Identity                               -> socks5
-//! rules     who is served, what may be reached, Permit               -> users, socks5
+//! users     method selection, passwords, penalties, Identity         -> socks5
+//! rules     who is served, the rules file, Permit                    -> users, socks5
 //! lookup    names to addresses, within a deadline                    -> pool, socks5
 //! connect   CONNECT: races the permitted addresses                   -> rules
 //! relay     two directions, half-closes and resets                   -> sessions, pool
@@ -32,9 +32,9 @@
 //! 1. [`socks5`] is `Read`, `Write` and octets. Nothing in it knows a socket, a policy or a log.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
-//! 3. Nothing is dialed without a [`rules::Permit`]. Only [`rules::Rules::permit`] makes one, it
-//!    needs a [`users::Identity`], and only [`users::Users::authenticate`] makes that. A permit
-//!    carries resolved addresses, and only those are dialed.
+//! 3. Nothing is dialed without a [`rules::Permit`]. Only [`rules::Rules`] makes one, it needs a
+//!    [`users::Identity`], and only [`users::Users::authenticate`] makes that. A permit carries
+//!    resolved addresses, and only those are dialed.
 //! 4. Every wait has a limit. From greeting to request there is one deadline, not one a read.
 //! 5. The pool never waits on itself: admission is decided before a job is queued, and a worker has
 //!    its partner before it begins. A live tunnel is two descriptors and two threads.

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, LineWriter, stderr};
 use std::process::{ExitCode, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::{LevelFilter, error};
+use log::{LevelFilter, error, warn};
 use simplelog::{
     ColorChoice, Config, ConfigBuilder, LevelPadding, SharedLogger, TermLogger, TerminalMode,
     WriteLogger,
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), String> {
     start_log(arguments)?;
     if arguments.check {
+        arguments.config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
         println!("the options are in order");
         return Ok(());
     }

@@ -42,13 +42,20 @@ pub struct Proxy {
 impl Proxy {
     /// Whether the client at `peer` is served. The log tells of one that is not.
     pub fn serves(&self, peer: SocketAddr) -> bool {
-        let serves = self.rules.serves(peer.ip());
-        if !serves {
+        if !self.rules.serves(peer.ip()) {
             self.refusals.log(&format!(
                 "turned away client={peer}: it is in no network that is served (--allow-from)"
             ));
+            return false;
         }
-        serves
+        if let Some(left) = self.users.turned_away(peer.ip()) {
+            self.refusals.log(&format!(
+                "turned away client={peer}: too many wrong passwords, for another {:.1} s (--users)",
+                left.as_secs_f32()
+            ));
+            return false;
+        }
+        true
     }
 
     /// Serves one client until its session has ended, and logs how it went.
@@ -77,7 +84,12 @@ impl Proxy {
             relay::prepare(session.stream())?;
         }
         let mut client = Client::new(session.stream());
-        let identity = self.users.authenticate(&mut client)?;
+        let identity =
+            self.users.authenticate(&mut client, session.client.ip()).inspect_err(|error| {
+                if let socks5::Error::BadCredentials(user) = error {
+                    session.identified(user);
+                }
+            })?;
         if let Some(user) = identity.user() {
             session.identified(user);
         }
@@ -182,6 +194,9 @@ impl Failure {
             Failure::Socks(socks5::Error::NoAcceptableMethod) => {
                 socks5::write_selection(None, &mut words)
             }
+            Failure::Socks(
+                socks5::Error::CredentialsVersion(_) | socks5::Error::BadCredentials(_),
+            ) => socks5::write_status(false, &mut words),
             _ => match self.rep() {
                 Some(rep) => Reply::failed(rep).write_to(&mut words),
                 None => Ok(()),
@@ -206,6 +221,8 @@ impl Failure {
                 | socks5::Error::Http
                 | socks5::Error::NotSocks(_)
                 | socks5::Error::NoAcceptableMethod
+                | socks5::Error::CredentialsVersion(_)
+                | socks5::Error::BadCredentials(_)
                 | socks5::Error::Io(_) => return None,
             },
             Failure::Lookup(lookup::Error::ClientLeft)
@@ -219,6 +236,7 @@ impl Failure {
             Failure::Socks(socks5::Error::Io(_))
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => ("client-left", None),
+            Failure::Socks(socks5::Error::BadCredentials(_)) => ("bad-credentials", None),
             Failure::Socks(error) => ("bad-request", Some(error.to_string())),
             Failure::Denied(denied) => ("denied", Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
@@ -288,7 +306,7 @@ fn farewell(session: &Session, words: &[u8]) {
 }
 
 /// The one line that a session leaves in the log. What the client chose in it was checked to be
-/// harmless (names) or is escaped.
+/// harmless (host names) or is escaped (user names).
 fn log_end(account: &Account, failure: Option<&Failure>) {
     let (outcome, why) = match (account.ending(), failure) {
         (Some(Ending::ClientReset), _) => ("client-reset", None),
@@ -303,7 +321,7 @@ fn log_end(account: &Account, failure: Option<&Failure>) {
     let line = format!(
         "client={} user={} command={} dest={} reached={} up={} down={} seconds={:.3} outcome={outcome}{}",
         account.client,
-        or_none(account.user().map(|user| user.escape_default().to_string())),
+        or_none(account.user().map(str::to_owned)),
         or_none(account.request().map(|(command, _)| command.to_string())),
         or_none(account.request().map(|(_, destination)| destination.to_string())),
         or_none(account.reached().map(|address| address.to_string())),
@@ -315,6 +333,8 @@ fn log_end(account: &Account, failure: Option<&Failure>) {
     // Port scanners and health checks come and go without a request.
     if outcome == "client-left" && account.request().is_none() {
         debug!("{line}");
+    } else if outcome == "bad-credentials" {
+        warn!("{line}");
     } else {
         info!("{line}");
     }

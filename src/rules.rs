@@ -2,8 +2,17 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use ipnet::IpNet;
+
+mod file;
+mod index;
+pub mod networks;
+mod rule;
+
+pub use file::RuleFile;
+use index::Verdict;
 
 use crate::socks5::{Command, Host, Name, Request};
 use crate::users::Identity;
@@ -25,10 +34,11 @@ pub const DEFAULT_CLIENTS: [&str; 8] = [
 pub struct Rules {
     clients: Vec<IpNet>,
     own_ports: Vec<u16>,
+    file: Arc<RuleFile>,
 }
 
 /// A request that may be carried out, and the addresses that it may go to. Only [`Rules::permit`]
-/// makes one. What was checked is what is reached: nothing is resolved again.
+/// and, without an address, [`Rules::permit_open`] make one. What was checked is what is reached: nothing is resolved again.
 #[derive(Debug)]
 pub struct Permit {
     command: Command,
@@ -58,20 +68,40 @@ pub enum Refusal<E> {
     Lookup(E),
 }
 
-/// What a rule has against a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denied {
-    address: SocketAddr,
-    reason: &'static str,
+/// What a request is denied for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// A rule of a file denies it.
+    ByRule {
+        /// The file.
+        file: Arc<str>,
+        /// The rule's line, from 1.
+        line: u32,
+        /// The address that the rule was asked about, if it was.
+        address: Option<SocketAddr>,
+    },
+    /// No rule says anything, and the address is closed to clients on other machines.
+    Closed {
+        /// The address.
+        address: SocketAddr,
+        /// What it is.
+        reason: &'static str,
+    },
 }
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} is {}, which is closed to clients on other machines",
-            self.address, self.reason
-        )
+        match self {
+            Denied::ByRule { file, line, address: Some(address) } => {
+                write!(f, "{file}:{line}: this rule denies {address}")
+            }
+            Denied::ByRule { file, line, address: None } => {
+                write!(f, "{file}:{line}: this rule denies it")
+            }
+            Denied::Closed { address, reason } => {
+                write!(f, "{address} is {reason}, which is closed to clients on other machines")
+            }
+        }
     }
 }
 
@@ -89,7 +119,13 @@ impl Rules {
         } else {
             clients.to_vec()
         };
-        Rules { clients, own_ports }
+        Rules { clients, own_ports, file: Arc::default() }
+    }
+
+    /// The same, with the rules of a file before it.
+    #[must_use]
+    pub fn with_file(self, file: Arc<RuleFile>) -> Self {
+        Rules { file, ..self }
     }
 
     /// The clients that are served.
@@ -104,36 +140,87 @@ impl Rules {
         self.clients.iter().any(|net| net.contains(&client))
     }
 
-    /// Judges a request. A name is looked up with `lookup`, and of its addresses only the permitted
-    /// ones are in the permit.
+    /// Judges a request. A name is looked up with `lookup`, unless the rules deny whatever address
+    /// it may have; of its addresses only the permitted ones are in the permit.
     ///
     /// # Errors
     ///
     /// [`Refusal::Denied`] when no address is permitted, [`Refusal::Lookup`] when `lookup` fails.
     pub fn permit<E>(
         &self,
-        _identity: &Identity,
+        identity: &Identity,
         client: SocketAddr,
         request: &Request,
         lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, E>,
     ) -> Result<Permit, Refusal<E>> {
         let destination = &request.destination;
-        let mut addresses = match &destination.host {
-            Host::Ip(ip) => vec![SocketAddr::new(*ip, destination.port)],
-            Host::Name(name) => lookup(name, destination.port).map_err(Refusal::Lookup)?,
+        let index = &self.file.index;
+        let asked = index.ask(request.command, identity.user(), client.ip(), destination.port);
+        let (named, mut addresses) = match &destination.host {
+            Host::Ip(ip) => {
+                (index.match_name(&asked, None), vec![SocketAddr::new(*ip, destination.port)])
+            }
+            Host::Name(name) => {
+                let named = index.match_name(&asked, Some(name.as_str()));
+                if let Some(verdict) = index.denial_of_every_address(&asked, named) {
+                    return Err(Refusal::Denied(self.denied_by(verdict, None)));
+                }
+                (named, lookup(name, destination.port).map_err(Refusal::Lookup)?)
+            }
         };
         let mut denied = None;
-        addresses.retain(|address| match self.closed(client.ip(), *address) {
-            None => true,
-            Some(reason) => {
-                denied.get_or_insert(Denied { address: *address, reason });
-                false
-            }
+        addresses.retain(|&address| {
+            let verdict = index.match_address(&asked, named, address.ip());
+            let judged = self.judge(verdict, client.ip(), address);
+            judged.map_err(|reason| denied.get_or_insert(reason)).is_ok()
         });
         match denied {
             Some(denied) if addresses.is_empty() => Err(Refusal::Denied(denied)),
             _ => Ok(Permit { command: request.command, addresses }),
         }
+    }
+
+    /// Judges a request whose destination is not known yet. It is denied only when the rules leave
+    /// no destination at all to this client; each destination is judged when it is known, with
+    /// [`Rules::permit`]. The permit has no address.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] by a rule with neither `to` nor `port`, before which no rule allows anything.
+    pub fn permit_open(
+        &self,
+        identity: &Identity,
+        client: SocketAddr,
+        command: Command,
+    ) -> Result<Permit, Denied> {
+        let index = &self.file.index;
+        let asked = index.ask(command, identity.user(), client.ip(), 0);
+        match index.denial_of_everything(&asked) {
+            Some(verdict) => Err(self.denied_by(verdict, None)),
+            None => Ok(Permit { command, addresses: Vec::new() }),
+        }
+    }
+
+    /// A rule that names its destination is the last word. One that does not is about who may do
+    /// what, and does not open this machine to others.
+    fn judge(
+        &self,
+        verdict: Option<Verdict>,
+        client: IpAddr,
+        address: SocketAddr,
+    ) -> Result<(), Denied> {
+        match verdict {
+            Some(verdict) if !verdict.allow => Err(self.denied_by(verdict, Some(address))),
+            Some(Verdict { has_destination: true, .. }) => Ok(()),
+            _ => match self.closed(client, address) {
+                Some(reason) => Err(Denied::Closed { address, reason }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn denied_by(&self, verdict: Verdict, address: Option<SocketAddr>) -> Denied {
+        Denied::ByRule { file: Arc::clone(&self.file.name), line: verdict.line, address }
     }
 
     /// What closes `address` to `client`, if anything does. A client on another machine may not
@@ -174,15 +261,17 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
     use crate::socks5::Address;
-    use crate::users::Users;
+    use crate::users::{Passwords, Users};
     use std::convert::Infallible;
     use std::io::Cursor;
+    use std::net::Ipv4Addr;
 
     const LAN: &str = "192.168.1.7:50000";
     const LOCAL: &str = "127.0.0.1:50000";
 
     fn anyone() -> Identity {
-        Users.authenticate(&mut Cursor::new(b"\x05\x01\x00\0\0".to_vec())).unwrap()
+        let mut client = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
+        Users::default().authenticate(&mut client, Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
     fn judge(client: &str, destination: &str) -> Result<Permit, Refusal<Infallible>> {
@@ -283,7 +372,142 @@ mod tests {
         assert_eq!(permit.addresses(), all(&["192.0.2.1:80"]));
         let refusal = judge(&["127.0.0.1:80", "[::1]:80"]).unwrap_err();
         assert!(
-            matches!(refusal, Refusal::Denied(Denied { address, .. }) if address == all(&["127.0.0.1:80"])[0])
+            matches!(refusal, Refusal::Denied(Denied::Closed { address, .. }) if address == all(&["127.0.0.1:80"])[0])
         );
+    }
+
+    fn identity(user: &str) -> Identity {
+        let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
+        let users = Users::new(Some(Arc::new(passwords)));
+        let length = [u8::try_from(user.len()).unwrap()];
+        let said = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
+        // What is written goes where the zeros are.
+        users.authenticate(&mut Cursor::new(said), Ipv4Addr::LOCALHOST.into()).unwrap()
+    }
+
+    fn following(file: &str) -> Rules {
+        let file = RuleFile::parse(file.as_bytes(), "rules").unwrap();
+        Rules::new(&[], vec![1080]).with_file(Arc::new(file))
+    }
+
+    /// Asks for `destination` with a client on the network; a name has the addresses of `found`,
+    /// or must not be looked up where they are `None`.
+    fn ask(
+        file: &str,
+        user: Option<&str>,
+        destination: (&str, u16),
+        found: Option<&[&str]>,
+    ) -> Result<Vec<String>, String> {
+        let host = Host::from(Name::new(destination.0.into()).unwrap());
+        let destination = Address { host, port: destination.1 };
+        let request = Request { command: Command::Connect, destination };
+        let identity = user.map_or_else(anyone, identity);
+        let lookup = |name: &Name, port| {
+            let found = found.unwrap_or_else(|| panic!("{} is looked up", name.as_str()));
+            let all = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+            Ok::<_, Infallible>(all.collect())
+        };
+        match following(file).permit(&identity, LAN.parse().unwrap(), &request, lookup) {
+            Ok(permit) => Ok(permit.addresses().iter().map(|it| it.ip().to_string()).collect()),
+            Err(Refusal::Denied(denied)) => Err(denied.to_string()),
+            Err(Refusal::Lookup(never)) => match never {},
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_decides() {
+        let file = "# the household\n\
+            deny to *.tracker.example\n\
+            allow user alice to 10.0.0.0/8 port 22\n\
+            deny to 10.0.0.0/8\n\
+            deny port 25\n";
+        let told = |line: u32| Err(format!("rules:{line}: this rule denies it"));
+        assert_eq!(ask(file, None, ("ads.tracker.example", 80), None), told(2));
+        assert_eq!(ask(file, None, ("ADS.Tracker.example.", 80), None), told(2));
+        let address = Ok(vec!["192.0.2.1".to_owned()]);
+        assert_eq!(ask(file, None, ("tracker.example", 80), Some(&["192.0.2.1"])), address);
+        assert_eq!(ask(file, None, ("192.0.2.1", 80), None), address);
+        assert_eq!(ask(file, Some("alice"), ("10.0.0.1", 22), None), Ok(vec!["10.0.0.1".into()]));
+        for (user, port) in [(Some("alice"), 23), (Some("bob"), 22), (None, 22)] {
+            let denied = Err(format!("rules:4: this rule denies 10.0.0.1:{port}"));
+            assert_eq!(ask(file, user, ("10.0.0.1", port), None), denied);
+            assert_eq!(ask(file, user, ("::ffff:10.0.0.1", port), None), denied);
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_only_when_its_address_may_make_a_difference() {
+        let whitelist = "allow to 192.0.2.0/24 port 443\nallow to example.org\ndeny\n";
+        assert!(ask(whitelist, None, ("example.com", 80), None).is_err());
+        let both: &[&str] = &["192.0.2.1", "198.51.100.1"];
+        let found = ask(whitelist, None, ("example.com", 443), Some(both));
+        assert_eq!(found, Ok(vec!["192.0.2.1".into()]));
+        let found = ask(whitelist, None, ("example.org", 80), Some(both));
+        assert_eq!(found.unwrap(), both);
+        let found = ask(whitelist, None, ("example.com", 443), Some(&both[1..]));
+        assert_eq!(found, Err("rules:3: this rule denies 198.51.100.1:443".into()));
+        // What an earlier rule denies would not change that all is denied.
+        let blacklist = "deny to 192.0.2.0/24\ndeny to *.example\n";
+        assert!(ask(blacklist, None, ("a.example", 80), None).is_err());
+        let found = ask(blacklist, None, ("example.org", 80), Some(both));
+        assert_eq!(found, Ok(vec!["198.51.100.1".into()]));
+    }
+
+    #[test]
+    fn an_address_has_no_name() {
+        let file = "deny to *.0.0.example\ndeny to localhost\n";
+        assert!(ask(file, None, ("192.0.2.1", 80), None).is_ok());
+        assert!(ask(file, None, ("[2001:db8::1]", 80), None).is_ok());
+    }
+
+    #[test]
+    fn only_a_rule_that_names_the_destination_opens_this_machine() {
+        let opened = |file, name| ask(file, None, (name, 80), Some(&["127.0.0.1"])).is_ok();
+        assert!(opened("allow to 127.0.0.0/8", "127.0.0.1"));
+        assert!(opened("allow to 127.0.0.0/8", "this.example"));
+        assert!(opened("allow to this.example", "this.example"));
+        assert!(!opened("allow to this.example", "other.example"));
+        assert!(!opened("allow\n", "127.0.0.1"));
+        assert!(!opened("allow port 80\nallow to 127.0.0.0/8", "127.0.0.1"));
+        assert!(!opened("allow to 127.0.0.1 port 81", "127.0.0.1"));
+        let told = ask("allow port 80", None, ("169.254.169.254", 80), None).unwrap_err();
+        assert!(told.contains("a link-local address"), "{told}");
+    }
+
+    #[test]
+    fn rules_are_for_clients_on_this_machine_too() {
+        let rules = following("deny to 127.0.0.0/8");
+        let destination = Address { host: Host::Ip(Ipv4Addr::LOCALHOST.into()), port: 80 };
+        let request = Request { command: Command::Bind, destination };
+        let judged =
+            rules.permit(&anyone(), LOCAL.parse().unwrap(), &request, |_, _| Err::<_, ()>(()));
+        assert!(matches!(judged, Err(Refusal::Denied(Denied::ByRule { line: 1, .. }))));
+    }
+
+    #[test]
+    fn a_request_without_destination_is_denied_when_nothing_could_come_of_it() {
+        let judge = |file, user: Option<&str>, command| {
+            let identity = user.map_or_else(anyone, identity);
+            following(file).permit_open(&identity, LAN.parse().unwrap(), command).map_err(
+                |denied| {
+                    let Denied::ByRule { line, .. } = denied else { panic!("{denied}") };
+                    line
+                },
+            )
+        };
+        let (udp, bind) = (Command::UdpAssociate, Command::Bind);
+        assert!(judge("", None, udp).unwrap().addresses().is_empty());
+        assert_eq!(judge("", None, bind).unwrap().command(), bind);
+        assert_eq!(judge("deny command bind", None, bind).unwrap_err(), 1);
+        assert!(judge("deny command bind", None, udp).is_ok());
+        // These wait for the destination.
+        assert!(judge("deny command udp to 10.0.0.0/8\ndeny port 53", None, udp).is_ok());
+        let only_dns = "allow command udp port 53\n\ndeny command udp";
+        assert!(judge(only_dns, None, udp).is_ok());
+        let only_alice = "allow user alice\ndeny\nallow user bob";
+        assert!(judge(only_alice, Some("alice"), udp).is_ok());
+        assert_eq!(judge(only_alice, Some("bob"), udp).unwrap_err(), 2);
+        assert_eq!(judge(only_alice, None, udp).unwrap_err(), 2);
+        assert_eq!(judge("deny from 192.168.0.0/16", None, udp).unwrap_err(), 1);
     }
 }

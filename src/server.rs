@@ -17,9 +17,9 @@ use crate::descriptors::Descriptors;
 use crate::pool::Pool;
 use crate::proxy::{Proxy, Refusals};
 use crate::relay;
-use crate::rules::Rules;
+use crate::rules::{RuleFile, Rules};
 use crate::sessions::{Ending, Limits, Sessions};
-use crate::users::Users;
+use crate::users::{Passwords, Users};
 
 /// Clients that the kernel keeps waiting while no slot is free; it may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -34,6 +34,9 @@ const MAPPINGS_A_SESSION: usize = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Doubts about a configuration that are told at once.
+const MOST_DOUBTS: usize = 10;
+
 /// How long sessions may take to notice that they were ended.
 const LAST_MOMENT: Duration = Duration::from_secs(3);
 
@@ -44,6 +47,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Networks whose clients are served; none means [`crate::rules::DEFAULT_CLIENTS`].
     pub allow_from: Vec<IpNet>,
+    /// Who may do what, and where, before what is so by default.
+    pub rules: Arc<RuleFile>,
+    /// Who has to authenticate, and how; `None` where nobody has to.
+    pub users: Option<Arc<Passwords>>,
     /// Local addresses of outgoing connections.
     pub source: Source,
     /// Sessions at once.
@@ -58,6 +65,19 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// For live sessions to finish once the server stops.
     pub grace: Duration,
+}
+
+impl Config {
+    /// What is in order but hardly meant: rules about users that there are not.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<String> {
+        let is_known = |user| self.users.as_ref().is_some_and(|users| users.has(user));
+        let unknown = self.rules.users().filter(|(user, _)| !is_known(user));
+        let told = unknown.map(|(user, place)| {
+            format!("{place}: this rule matches nobody: there is no user {user} (--users)")
+        });
+        told.take(MOST_DOUBTS).collect()
+    }
 }
 
 /// A server that listens, and that [`Server::run`] makes serve.
@@ -97,11 +117,10 @@ impl Server {
             },
             descriptors,
         );
-        let rules = Rules::new(&config.allow_from, ports);
-        let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
-        info!("serving clients from {} (--allow-from)", clients.join(", "));
+        let rules = Rules::new(&config.allow_from, ports).with_file(Arc::clone(&config.rules));
+        tell_policy(config, &rules);
         let proxy = Proxy {
-            users: Users,
+            users: Users::new(config.users.clone()),
             rules,
             sessions,
             source: config.source,
@@ -336,6 +355,19 @@ fn scope(address: IpAddr) -> &'static str {
         IpAddr::V6(ip) if ip.is_unspecified() => ", every address of IPv6 and IPv4",
         IpAddr::V4(ip) if ip.is_unspecified() => ", every address of IPv4",
         _ => "",
+    }
+}
+
+/// Logs who may do what, and what of it is hardly meant.
+fn tell_policy(config: &Config, rules: &Rules) {
+    let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
+    info!("serving clients from {} (--allow-from)", clients.join(", "));
+    if config.rules.count() > 0 {
+        info!("following {} rules (--rules)", config.rules.count());
+    }
+    config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
+    if let Some(passwords) = &config.users {
+        info!("serving only who is among {} users (--users)", passwords.count());
     }
 }
 

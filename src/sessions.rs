@@ -334,7 +334,7 @@ impl Account {
         self.target.get().map(|(_, address)| *address)
     }
 
-    /// The name that the client has authenticated with.
+    /// The name that the client has authenticated with, or failed to: one word of visible ASCII.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.get().map(String::as_str)
@@ -370,7 +370,7 @@ impl Account {
         &self.down
     }
 
-    /// Notes who the client is.
+    /// Notes who the client is, or says that it is; see [`crate::users::spelling`].
     pub fn identified(&self, user: &str) {
         let _ = self.user.set(user.into());
     }

@@ -1,10 +1,14 @@
-//! The messages of SOCKS protocol version 5 (RFC 1928).
+//! The messages of SOCKS protocol version 5 (RFC 1928) and of its username and password (RFC 1929).
 //!
 //! ```text
 //! client                                server
 //!   | greeting   05 n methods             |
 //!   |------------------------------------>|
 //!   |             05 method     selection |
+//!   |<------------------------------------|
+//!   | credentials  01 n name n password   |   where the method is 02
+//!   |------------------------------------>|
+//!   |             01 status        status |
 //!   |<------------------------------------|
 //!   | request    05 cmd 00 atyp dst port  |
 //!   |------------------------------------>|
@@ -23,11 +27,13 @@ mod address;
 mod greeting;
 mod reply;
 mod request;
+mod userpass;
 
 pub use address::{Address, Host, Name};
 pub use greeting::{Greeting, HTTP_REJECTION, Method, SOCKS4_REJECTION, write_selection};
 pub use reply::{Rep, Reply};
 pub use request::{Command, Request};
+pub use userpass::{Credentials, Password, write_status};
 
 /// VER, the first octet of every message but the credentials.
 pub const VERSION: u8 = 0x05;
@@ -43,6 +49,10 @@ pub enum Error {
     NotSocks(u8),
     /// No method that the client offers is acceptable (RFC 1928 section 3).
     NoAcceptableMethod,
+    /// The credentials have another VER than RFC 1929's.
+    CredentialsVersion(u8),
+    /// Nobody has this name and password. The name is one word of visible ASCII.
+    BadCredentials(String),
     /// The request has another VER than the greeting had.
     RequestVersion(u8),
     /// CMD is none of those in RFC 1928 section 4.
@@ -67,6 +77,10 @@ impl fmt::Display for Error {
                 write!(f, "the client's first octet is {octet:#04x}, not SOCKS5's 0x05")
             }
             Error::NoAcceptableMethod => f.write_str("the client offers no acceptable method"),
+            Error::CredentialsVersion(octet) => {
+                write!(f, "the credentials' VER is {octet:#04x}, not 0x01")
+            }
+            Error::BadCredentials(name) => write!(f, "wrong name or password of {name}"),
             Error::RequestVersion(octet) => {
                 write!(f, "the request's VER is {octet:#04x}, not 0x05")
             }

@@ -1,40 +1,207 @@
-//! Who a client is: the method selection, and the proof that it was passed.
+//! Who a client is: the method selection, username and password, and the proof that all was passed.
 
 use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::socks5::{Error, Greeting, Method, write_selection};
+use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
+
+mod passwords;
+mod penalties;
+pub mod spelling;
+
+pub use passwords::Passwords;
+use penalties::Penalties;
 
 /// Who a client is. Only [`Users::authenticate`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    user: Option<String>,
+    user: Option<Arc<str>>,
 }
 
 impl Identity {
-    /// The name that the client has authenticated with; `None` where no user is required.
+    /// The name that the client has authenticated with, as [`spelling::spell`] writes it; `None`
+    /// where no user is required.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 }
 
-/// Those who may use the server.
+/// Those who may use the server: everybody, unless there are passwords.
 #[derive(Debug, Default)]
-pub struct Users;
+pub struct Users {
+    passwords: Option<Arc<Passwords>>,
+    penalties: Penalties,
+}
 
 impl Users {
-    /// Reads the greeting, selects a method and carries it out (RFC 1928 section 3).
+    /// Those whose password is among `passwords`; where there are none, everybody.
+    #[must_use]
+    pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
+        Users { passwords, penalties: Penalties::default() }
+    }
+
+    /// For how long the client at `from` is turned away because it has failed too often, if it is.
+    #[must_use]
+    pub fn turned_away(&self, from: IpAddr) -> Option<Duration> {
+        self.passwords.as_ref()?;
+        self.penalties.left(from, Instant::now())
+    }
+
+    /// Reads the greeting of the client at `from`, selects a method and carries it out (RFC 1928
+    /// section 3, RFC 1929). The status of a failure is not written: that is the caller's.
     ///
     /// # Errors
     ///
-    /// [`Error::NoAcceptableMethod`] when the client offers none that is acceptable, those of
-    /// [`Greeting::read_from`], and [`Error::Io`].
-    pub fn authenticate(&self, client: &mut (impl Read + Write)) -> Result<Identity, Error> {
+    /// [`Error::NoAcceptableMethod`] when the client offers none that is acceptable,
+    /// [`Error::BadCredentials`], those of [`Greeting::read_from`] and [`Credentials::read_from`],
+    /// and [`Error::Io`].
+    pub fn authenticate(
+        &self,
+        client: &mut (impl Read + Write),
+        from: IpAddr,
+    ) -> Result<Identity, Error> {
+        let method = match self.passwords {
+            None => Method::NoAuthentication,
+            Some(_) => Method::UsernamePassword,
+        };
         let greeting = Greeting::read_from(client)?;
-        if !greeting.offers(Method::NoAuthentication) {
+        if !greeting.offers(method) {
             return Err(Error::NoAcceptableMethod);
         }
-        write_selection(Some(Method::NoAuthentication), client)?;
-        Ok(Identity { user: None })
+        write_selection(Some(method), client)?;
+        let Some(passwords) = &self.passwords else {
+            return Ok(Identity { user: None });
+        };
+        let credentials = Credentials::read_from(client)?;
+        let Some(user) = self.check(passwords, &credentials, from) else {
+            return Err(Error::BadCredentials(spelling::spell(&credentials.name)));
+        };
+        write_status(true, client)?;
+        Ok(Identity { user: Some(user) })
+    }
+
+    /// Who has these credentials. A client that had many connections before it failed on the first
+    /// of them is to gain nothing by it: what it sends while it is turned away is not looked at.
+    fn check(
+        &self,
+        passwords: &Passwords,
+        credentials: &Credentials,
+        from: IpAddr,
+    ) -> Option<Arc<str>> {
+        let now = Instant::now();
+        if self.penalties.left(from, now).is_some() {
+            return None;
+        }
+        let user = passwords.check(credentials);
+        match user {
+            Some(_) => self.penalties.succeeded(from),
+            None => self.penalties.failed(from, now),
+        }
+        user
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::net::Ipv4Addr;
+
+    const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A client that has said everything at once, and what it was told. One octet a read.
+    struct Script<'a> {
+        said: &'a [u8],
+        told: Vec<u8>,
+    }
+
+    impl Read for Script<'_> {
+        fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+            let most = octets.len().min(1);
+            self.said.read(&mut octets[..most])
+        }
+    }
+
+    impl Write for Script<'_> {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.told.write(octets)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn alice() -> Users {
+        let passwords = Passwords::parse(b"alice:open sesame", "users").unwrap();
+        Users::new(Some(Arc::new(passwords)))
+    }
+
+    /// The outcome, what the client was told, and what it has said that was not read.
+    fn play<'a>(users: &Users, said: &'a [u8]) -> (Result<Identity, Error>, Vec<u8>, &'a [u8]) {
+        let mut client = Script { said, told: Vec::new() };
+        let outcome = users.authenticate(&mut client, FROM);
+        (outcome, client.told, client.said)
+    }
+
+    #[test]
+    fn without_users_nobody_is_asked() {
+        let (outcome, told, rest) = play(&Users::default(), b"\x05\x02\x00\x02\x05\x01\x00");
+        assert_eq!(outcome.unwrap().user(), None);
+        assert_eq!((told.as_slice(), rest), (b"\x05\x00".as_slice(), b"\x05\x01\x00".as_slice()));
+        let (outcome, told, _) = play(&Users::default(), b"\x05\x01\x02");
+        assert!(matches!(outcome, Err(Error::NoAcceptableMethod)));
+        assert_eq!(told, b"");
+    }
+
+    #[test]
+    fn with_users_the_right_password_is_required() {
+        let said = b"\x05\x02\x00\x02\x01\x05alice\x0bopen sesame\x05\x01\x00";
+        let (outcome, told, rest) = play(&alice(), said);
+        assert_eq!(outcome.unwrap().user(), Some("alice"));
+        assert_eq!(told, b"\x05\x02\x01\x00");
+        assert_eq!(rest, b"\x05\x01\x00");
+    }
+
+    #[test]
+    fn a_client_that_offers_no_password_is_not_asked_for_one() {
+        for greeting in [b"\x05\x01\x00\x05\x01\x00".as_slice(), b"\x05\x00", b"\x05\x02\x01\x80"] {
+            let (outcome, told, _) = play(&alice(), greeting);
+            assert!(matches!(outcome, Err(Error::NoAcceptableMethod)));
+            assert_eq!(told, b"");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_and_a_wrong_password_look_the_same() {
+        for (said, name) in [
+            (b"\x05\x01\x02\x01\x05alice\x04open".as_slice(), "alice"),
+            (b"\x05\x01\x02\x01\x05mal y\x0bopen sesame", r"mal\x20y"),
+            (b"\x05\x01\x02\x01\x00\x00", ""),
+        ] {
+            let (outcome, told, _) = play(&alice(), said);
+            assert!(matches!(outcome, Err(Error::BadCredentials(told)) if told == name));
+            assert_eq!(told, b"\x05\x02");
+        }
+    }
+
+    #[test]
+    fn after_five_failures_even_the_right_password_is_not_looked_at() {
+        const RIGHT: &[u8] = b"\x05\x01\x02\x01\x05alice\x0bopen sesame";
+        const WRONG: &[u8] = b"\x05\x01\x02\x01\x05alice\x04open";
+        let users = alice();
+        for _ in 0..4 {
+            play(&users, WRONG).0.unwrap_err();
+        }
+        play(&users, RIGHT).0.expect("it clears the failures");
+        for _ in 0..5 {
+            assert_eq!(users.turned_away(FROM), None);
+            play(&users, WRONG).0.unwrap_err();
+        }
+        assert!(users.turned_away(FROM).is_some());
+        assert!(matches!(play(&users, RIGHT).0, Err(Error::BadCredentials(_))));
     }
 }

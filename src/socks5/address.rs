@@ -30,7 +30,8 @@ pub enum Host {
     Name(Name),
 }
 
-/// A host name of 1 to 255 visible ASCII characters. It is safe to log as it is.
+/// A host name of 1 to 255 visible ASCII characters. It is safe to log as it is. No backslash is
+/// among them: resolvers read `ex\097mple.org` as `example.org`, and a rule would not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(String);
 
@@ -41,7 +42,9 @@ impl Name {
     ///
     /// [`Error::Name`] when it is empty or has an octet that no host name has.
     pub fn new(octets: Vec<u8>) -> Result<Self, Error> {
-        if octets.is_empty() || !octets.iter().all(u8::is_ascii_graphic) {
+        if octets.is_empty()
+            || !octets.iter().all(|octet| octet.is_ascii_graphic() && *octet != b'\\')
+        {
             return Err(Error::Name(octets));
         }
         String::from_utf8(octets).map(Name).map_err(|error| Error::Name(error.into_bytes()))
@@ -166,7 +169,9 @@ mod tests {
 
     #[test]
     fn a_name_that_no_host_has_is_read_whole_and_refused() {
-        for name in [b"".as_slice(), b"a b", b"a\0b", b"a\nb", b"caf\xc3\xa9", b"\x7f"] {
+        for name in
+            [b"".as_slice(), b"a b", b"a\0b", b"a\nb", b"caf\xc3\xa9", b"\x7f", b"ex\\097mple.org"]
+        {
             let length = [u8::try_from(name.len()).unwrap()];
             let stream = [b"\x03", length.as_slice(), name, b"\x00\x50payload"].concat();
             let mut rest = stream.as_slice();

@@ -8,7 +8,7 @@ use byteorder::ReadBytesExt;
 use super::{Address, Error, VERSION};
 
 /// CMD: what the client wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Command {
     /// A connection to the destination.

@@ -6,7 +6,10 @@
 mod admission;
 mod curl;
 mod relay;
+mod rules;
+mod scratch;
 mod stage;
 mod stop;
 mod time;
+mod users;
 mod wire;

@@ -1,0 +1,105 @@
+//! The rules file: a rule a line.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::index::Index;
+use super::rule::Rule;
+
+/// Bad lines that are told at once.
+const MOST_TOLD: usize = 10;
+
+/// The rules of a file, the first of which that matches decides. By default there are none.
+#[derive(Debug, Default)]
+pub struct RuleFile {
+    /// How the file was named.
+    pub(super) name: Arc<str>,
+    pub(super) index: Index,
+}
+
+impl RuleFile {
+    /// Reads a rules file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, and when a line is no rule: the error names up to ten of those.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let name = path.display().to_string();
+        let octets = fs::read(path).map_err(|error| format!("{name}: {error}"))?;
+        RuleFile::parse(&octets, &name)
+    }
+
+    /// Takes the content of a file that is named `name`.
+    ///
+    /// # Errors
+    ///
+    /// When a line is no rule, as [`RuleFile::load`] does.
+    pub fn parse(octets: &[u8], name: &str) -> Result<Self, String> {
+        let (mut rules, mut bad) = (Vec::new(), Vec::new());
+        for (line, text) in (1..).zip(octets.split(|octet| *octet == b'\n')) {
+            match Rule::parse(text) {
+                Ok(Some(rule)) => rules.push((line, rule)),
+                Ok(None) => {}
+                Err(told) => bad.push(format!("{name}:{line}: {told}")),
+            }
+            if bad.len() == MOST_TOLD {
+                break;
+            }
+        }
+        if !bad.is_empty() {
+            return Err(bad.join("\n"));
+        }
+        Ok(RuleFile { name: name.into(), index: Index::new(rules) })
+    }
+
+    /// How many rules there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.index.count()
+    }
+
+    /// The users that rules name, and `FILE:LINE` of the first that names each.
+    pub fn users(&self) -> impl Iterator<Item = (&str, String)> {
+        self.index.users().map(|(user, line)| (user, format!("{}:{line}", self.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_line_is_named_up_to_ten() {
+        let told =
+            RuleFile::parse(b"allow\n# x\npermit\r\ndeny\ndeny port x", "rules").unwrap_err();
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), 2, "{told}");
+        assert_eq!(lines[0], "rules:3: 'permit': expected allow or deny");
+        assert!(lines[1].starts_with("rules:5: 'x': expected a port"), "{told}");
+        let told = RuleFile::parse(&b"permit\n".repeat(1000), "rules").unwrap_err();
+        assert_eq!(told.lines().count(), 10);
+    }
+
+    #[test]
+    fn lines_without_a_rule_are_not_counted() {
+        let file = RuleFile::parse(b"# nothing\n\nallow\n\n deny # all\n", "rules").unwrap();
+        assert_eq!(file.count(), 2);
+        assert_eq!(RuleFile::parse(b"", "rules").unwrap().count(), 0);
+    }
+
+    #[test]
+    fn users_are_told_with_the_first_line_that_names_them() {
+        let rules = b"allow\ndeny user bob\nallow user alice\nallow user bob\n";
+        let file = RuleFile::parse(rules, "rules").unwrap();
+        let mut users: Vec<_> = file.users().collect();
+        users.sort();
+        assert_eq!(users, [("alice", "rules:3".into()), ("bob", "rules:2".into())]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let told = RuleFile::load(Path::new("/nonexistent/rules")).unwrap_err();
+        assert!(told.starts_with("/nonexistent/rules: "), "{told}");
+    }
+}

@@ -1,0 +1,115 @@
+//! Networks: how they are written, and a map in which an address finds those that it is in.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+/// What [`parse`] takes, for those who were given something else.
+pub const EXPECTED: &str = "a network as in 192.168.1.0/24 or fd00::/8, or an address";
+
+/// Takes a network in CIDR form, or an address as the network of it alone. Bits behind the prefix
+/// do not matter. IPv4-mapped networks become IPv4: that is how their addresses are known.
+#[must_use]
+pub fn parse(given: &str) -> Option<IpNet> {
+    let net = given.parse().ok().or_else(|| given.parse().ok().map(|ip: IpAddr| ip.into()));
+    let net: IpNet = net?;
+    let net = match net {
+        IpNet::V6(v6) => match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
+            (Some(ip), Some(length)) => IpNet::V4(Ipv4Net::new(ip, length).ok()?),
+            _ => net,
+        },
+        IpNet::V4(_) => net,
+    };
+    Some(net.trunc())
+}
+
+/// A number for each of many networks. An address finds its own by one look for each prefix length
+/// that there is.
+#[derive(Debug, Default)]
+pub(super) struct Networks {
+    numbers: HashMap<IpNet, u32>,
+    ipv4_lengths: Vec<u8>,
+    ipv6_lengths: Vec<u8>,
+}
+
+impl Networks {
+    /// The number of a network, which is `number` from now on if it had none.
+    pub(super) fn number(&mut self, net: IpNet, number: u32) -> u32 {
+        let lengths = match net {
+            IpNet::V4(_) => &mut self.ipv4_lengths,
+            IpNet::V6(_) => &mut self.ipv6_lengths,
+        };
+        if !lengths.contains(&net.prefix_len()) {
+            lengths.push(net.prefix_len());
+        }
+        *self.numbers.entry(net.trunc()).or_insert(number)
+    }
+
+    /// The numbers of all networks that `ip` is in.
+    pub(super) fn around(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
+        let ip = ip.to_canonical();
+        let lengths = if ip.is_ipv4() { &self.ipv4_lengths } else { &self.ipv6_lengths };
+        lengths.iter().filter_map(move |length| {
+            let net = IpNet::new(ip, *length).ok()?;
+            self.numbers.get(&net.trunc()).copied()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(given: &str) -> Option<String> {
+        parse(given).map(|net| net.to_string())
+    }
+
+    #[test]
+    fn networks_and_addresses_are_taken() {
+        for (given, expected) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.168.1.7/24", "192.168.1.0/24"),
+            ("192.168.1.7", "192.168.1.7/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("fd00::/8", "fd00::/8"),
+            ("::1", "::1/128"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.0.0/112", "10.1.0.0/16"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(shown(given).as_deref(), Some(expected));
+        }
+        for given in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "/8", "localhost"] {
+            assert_eq!(shown(given), None, "{given}");
+        }
+    }
+
+    #[test]
+    fn an_address_finds_every_network_that_it_is_in() {
+        let mut networks = Networks::default();
+        for (number, net) in
+            (0..).zip(["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "10.2.0.0/16", "::/0"])
+        {
+            assert_eq!(networks.number(parse(net).unwrap(), number), number);
+        }
+        let around = |ip: &str| {
+            let mut numbers: Vec<_> = networks.around(ip.parse().unwrap()).collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        assert_eq!(around("10.1.2.3"), [0, 1, 2, 3]);
+        assert_eq!(around("::ffff:10.1.2.4"), [0, 1, 2]);
+        assert_eq!(around("192.0.2.1"), [0]);
+        assert_eq!(around("2001:db8::1"), [5]);
+    }
+
+    #[test]
+    fn a_network_keeps_its_number() {
+        let mut networks = Networks::default();
+        let net = parse("10.0.0.0/8").unwrap();
+        assert_eq!(networks.number(net, 7), 7);
+        assert_eq!(networks.number(net, 3), 7);
+        assert_eq!(networks.around("10.9.9.9".parse().unwrap()).collect::<Vec<_>>(), [7]);
+    }
+}

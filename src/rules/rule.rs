@@ -1,0 +1,270 @@
+//! One rule, and how it is written:
+//!
+//! ```text
+//! allow|deny [command connect|bind|udp] [user NAME] [from CIDR] [to CIDR|name|*.name] [port N|N-M]
+//! ```
+
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::networks;
+use crate::socks5::Command;
+use crate::users::spelling;
+
+/// A line of a rules file. What it leaves open it does not ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    /// Allow, or deny.
+    pub(super) allow: bool,
+    pub(super) command: Option<Command>,
+    /// As [`spelling::spell`] writes it.
+    pub(super) user: Option<String>,
+    /// The client's network.
+    pub(super) from: Option<IpNet>,
+    pub(super) to: Option<To>,
+    pub(super) ports: Option<RangeInclusive<u16>>,
+}
+
+/// The destinations of a rule. Names are in lower case and without a dot at their end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    Network(IpNet),
+    Name(String),
+    /// The names that end in a dot and this.
+    Subdomains(String),
+}
+
+const COMMANDS: [(&[u8], Command); 3] =
+    [(b"connect", Command::Connect), (b"bind", Command::Bind), (b"udp", Command::UdpAssociate)];
+
+impl Rule {
+    /// Takes one line, `None` where there is nothing but a comment on it. The fields may come in
+    /// any order.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and what is expected instead.
+    pub(super) fn parse(line: &[u8]) -> Result<Option<Self>, String> {
+        let mut words = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty())
+            .take_while(|word| !word.starts_with(b"#"));
+        let allow = match words.next() {
+            None => return Ok(None),
+            Some(b"allow") => true,
+            Some(b"deny") => false,
+            Some(other) => return Err(told(other, "allow or deny")),
+        };
+        let mut rule = Rule { allow, command: None, user: None, from: None, to: None, ports: None };
+        while let Some(field) = words.next() {
+            rule.take(field, words.next())?;
+        }
+        Ok(Some(rule))
+    }
+
+    fn take(&mut self, field: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+        match field {
+            b"command" => set(&mut self.command, field, value, "connect, bind or udp", command),
+            b"user" => set(
+                &mut self.user,
+                field,
+                value,
+                r"a name, \xNN in it for what is no visible ASCII and \\ for a backslash",
+                |word| spelling::read(word).map(|name| spelling::spell(&name)),
+            ),
+            b"from" => set(&mut self.from, field, value, networks::EXPECTED, network),
+            b"to" => set(
+                &mut self.to,
+                field,
+                value,
+                "a network as in 10.0.0.0/8, an address, a name in ASCII, or *.name",
+                destination,
+            ),
+            b"port" => set(
+                &mut self.ports,
+                field,
+                value,
+                "a port from 0 to 65535, or a range as in 8000-8999",
+                ports,
+            ),
+            other => Err(told(other, "command, user, from, to or port")),
+        }
+    }
+}
+
+/// Fills `place`, which is empty as long as `field` has not been there.
+fn set<T>(
+    place: &mut Option<T>,
+    field: &[u8],
+    value: Option<&[u8]>,
+    expected: &str,
+    parse: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<(), String> {
+    if place.is_some() {
+        return Err(told(field, "every field once"));
+    }
+    let value = value.ok_or_else(|| told(field, &format!("{expected} behind it")))?;
+    *place = Some(parse(value).ok_or_else(|| told(value, expected))?);
+    Ok(())
+}
+
+fn told(token: &[u8], expected: &str) -> String {
+    format!("'{}': expected {expected}", String::from_utf8_lossy(token).escape_debug())
+}
+
+fn command(word: &[u8]) -> Option<Command> {
+    COMMANDS.iter().find(|(name, _)| *name == word).map(|(_, command)| *command)
+}
+
+fn network(word: &[u8]) -> Option<IpNet> {
+    networks::parse(std::str::from_utf8(word).ok()?)
+}
+
+fn destination(word: &[u8]) -> Option<To> {
+    if let Some(net) = network(word) {
+        return Some(To::Network(net));
+    }
+    let word = std::str::from_utf8(word).ok()?;
+    match word.strip_prefix("*.") {
+        Some(parent) => host_name(parent).map(To::Subdomains),
+        None => host_name(word).map(To::Name),
+    }
+}
+
+/// A name that a host can have. One whose last label is a number is a misspelled address.
+fn host_name(word: &str) -> Option<String> {
+    let name = word.strip_suffix('.').unwrap_or(word).to_ascii_lowercase();
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet))
+    };
+    let last = name.rsplit('.').next()?;
+    let is_number = last.bytes().all(|octet| octet.is_ascii_digit())
+        || last
+            .strip_prefix("0x")
+            .is_some_and(|digits| digits.bytes().all(|octet| octet.is_ascii_hexdigit()));
+    (name.len() <= 253 && name.split('.').all(is_label) && !is_number).then_some(name)
+}
+
+fn ports(word: &[u8]) -> Option<RangeInclusive<u16>> {
+    let port = |digits: &str| {
+        let only_digits = digits.bytes().all(|octet| octet.is_ascii_digit());
+        only_digits.then(|| digits.parse().ok()).flatten()
+    };
+    let word = std::str::from_utf8(word).ok()?;
+    let (first, last) = word.split_once('-').unwrap_or((word, word));
+    let range = port(first)?..=port(last)?;
+    (!range.is_empty()).then_some(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(line: &str) -> Rule {
+        Rule::parse(line.as_bytes()).unwrap().unwrap()
+    }
+
+    fn to(word: &str) -> To {
+        rule(&format!("deny to {word}")).to.unwrap()
+    }
+
+    #[test]
+    fn a_rule_with_every_field_in_any_order() {
+        let expected = Rule {
+            allow: true,
+            command: Some(Command::UdpAssociate),
+            user: Some("alice".into()),
+            from: Some("192.168.1.0/24".parse().unwrap()),
+            to: Some(To::Subdomains("example.org".into())),
+            ports: Some(53..=54),
+        };
+        for line in [
+            "allow command udp user alice from 192.168.1.0/24 to *.example.org port 53-54",
+            "\tallow  port 53-54 to *.Example.ORG.\tfrom 192.168.1.9/24 user alice command udp # x",
+            "allow command udp user al\\x69ce from 192.168.1.0/24 to *.example.org port 53-54\r",
+        ] {
+            assert_eq!(rule(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_rule_may_have_no_field() {
+        let bare =
+            Rule { allow: false, command: None, user: None, from: None, to: None, ports: None };
+        assert_eq!(rule("deny"), bare);
+        assert_eq!(rule("deny #all"), bare);
+        assert_eq!(rule("allow command connect").command, Some(Command::Connect));
+        assert_eq!(rule("allow command bind").command, Some(Command::Bind));
+        assert_eq!(rule("allow port 0-65535").ports, Some(0..=65535));
+        assert_eq!(rule("allow port 22").ports, Some(22..=22));
+    }
+
+    #[test]
+    fn comments_and_blank_lines_are_no_rules() {
+        for line in [b"".as_slice(), b"  \t", b"# deny", b"  # deny", b"\r", b"#", b"#deny \xff"] {
+            assert_eq!(Rule::parse(line), Ok(None), "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn every_kind_of_destination() {
+        let net = |net: &str| To::Network(net.parse().unwrap());
+        assert_eq!(to("10.1.2.3/8"), net("10.0.0.0/8"));
+        assert_eq!(to("10.1.2.3"), net("10.1.2.3/32"));
+        assert_eq!(to("::1"), net("::1/128"));
+        assert_eq!(to("::ffff:127.0.0.0/104"), net("127.0.0.0/8"));
+        assert_eq!(to("Example.ORG."), To::Name("example.org".into()));
+        assert_eq!(to("localhost"), To::Name("localhost".into()));
+        assert_eq!(to("xn--bcher-kva.example"), To::Name("xn--bcher-kva.example".into()));
+        assert_eq!(to("_dmarc.4you"), To::Name("_dmarc.4you".into()));
+        assert_eq!(to("*.example"), To::Subdomains("example".into()));
+    }
+
+    #[test]
+    fn users_are_named_as_the_log_names_them() {
+        assert_eq!(rule(r"deny user HOME\\al\x20ice").user.unwrap(), r"HOME\\al\x20ice");
+        assert_eq!(rule("deny user ren\u{e9}e").user.unwrap(), r"ren\xc3\xa9e");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_is_expected() {
+        for (line, token, expected) in [
+            ("permit", "permit", "allow or deny"),
+            ("Allow", "Allow", "allow or deny"),
+            ("allow dest 10.0.0.1", "dest", "command, user, from, to or port"),
+            ("allow 10.0.0.1", "10.0.0.1", "command, user, from, to or port"),
+            ("deny command associate", "associate", "connect, bind or udp"),
+            ("deny command", "command", "connect, bind or udp behind it"),
+            (r"deny user HOME\alice", r"HOME\\alice", "a name,"),
+            ("deny user #alice", "user", "a name,"),
+            ("deny from example.org", "example.org", "a network as in"),
+            ("deny from 10.0.0.0/33", "10.0.0.0/33", "a network as in"),
+            ("deny to 10.0.0.0/33", "10.0.0.0/33", "a network as in"),
+            ("deny to 127.1", "127.1", "a network as in"),
+            ("deny to 0x7f", "0x7f", "a network as in"),
+            ("deny to *", "*", "or *.name"),
+            ("deny to *example.org", "*example.org", "or *.name"),
+            ("deny to a.*.example", "a.*.example", "or *.name"),
+            ("deny to example.org:80", "example.org:80", "or *.name"),
+            ("deny to a..example", "a..example", "or *.name"),
+            ("deny to example..", "example..", "or *.name"),
+            ("deny to .", ".", "or *.name"),
+            ("deny to b\u{fc}cher.example", "b\u{fc}cher.example", "a name in ASCII"),
+            ("deny port 65536", "65536", "a port from 0 to 65535"),
+            ("deny port +80", "+80", "a port from 0 to 65535"),
+            ("deny port 90-80", "90-80", "a range as in"),
+            ("deny port 80-", "80-", "a range as in"),
+            ("deny port -80", "-80", "a range as in"),
+            ("deny port", "port", "a range as in"),
+            ("deny port 80 port 81", "port", "every field once"),
+            ("deny to 10.0.0.1 to 10.0.0.2", "to", "every field once"),
+            ("deny\x1b[31m", r"deny\u{1b}[31m", "allow or deny"),
+        ] {
+            let told = Rule::parse(line.as_bytes()).unwrap_err();
+            assert!(told.starts_with(&format!("'{token}': expected ")), "{line}: {told}");
+            assert!(told.contains(expected), "{line}: {told}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Username and password: the client's credentials, and the status that answers them (RFC 1929).
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use byteorder::ReadBytesExt;
+use subtle::{Choice, ConstantTimeEq};
+
+use super::Error;
+
+/// VER of the subnegotiation, which has a version of its own.
+const VERSION: u8 = 0x01;
+
+/// STATUS: any other octet than the first is a failure.
+const SUCCESS: u8 = 0x00;
+const FAILURE: u8 = 0x01;
+
+/// What a client says that it is, and the proof that it offers.
+#[derive(Debug)]
+pub struct Credentials {
+    /// UNAME: up to 255 octets of any kind.
+    pub name: Vec<u8>,
+    /// PASSWD.
+    pub password: Password,
+}
+
+impl Credentials {
+    /// Reads VER, ULEN, UNAME, PLEN and PASSWD. RFC 1929 has both at 1 octet at least; empty ones
+    /// are read all the same, and nobody is named so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CredentialsVersion`] for another VER (nothing behind it has been read then), and
+    /// [`Error::Io`] when the stream fails or ends.
+    pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
+        let version = reader.read_u8()?;
+        if version != VERSION {
+            return Err(Error::CredentialsVersion(version));
+        }
+        let mut name = vec![0; usize::from(reader.read_u8()?)];
+        reader.read_exact(&mut name)?;
+        let mut password = Password { length: reader.read_u8()?, ..Password::NONE };
+        reader.read_exact(&mut password.octets[..usize::from(password.length)])?;
+        Ok(Credentials { name, password })
+    }
+}
+
+/// Writes VER and STATUS. A client that is told of a failure is served no further.
+///
+/// # Errors
+///
+/// Whatever the stream fails with.
+pub fn write_status(success: bool, writer: &mut impl Write) -> io::Result<()> {
+    writer.write_all(&[VERSION, if success { SUCCESS } else { FAILURE }])
+}
+
+/// A password of up to 255 octets. It can be compared, in a time that depends neither on its
+/// octets nor on its length, but not shown.
+#[derive(Clone)]
+pub struct Password {
+    /// Zeros behind the password.
+    octets: [u8; 255],
+    length: u8,
+}
+
+impl Password {
+    /// No password at all.
+    pub const NONE: Password = Password { octets: [0; 255], length: 0 };
+
+    /// Takes the octets of a password, if they are 1 to 255.
+    #[must_use]
+    pub fn new(octets: &[u8]) -> Option<Self> {
+        let length = u8::try_from(octets.len()).ok().filter(|length| *length > 0)?;
+        let mut password = Password { length, ..Password::NONE };
+        password.octets[..octets.len()].copy_from_slice(octets);
+        Some(password)
+    }
+}
+
+impl ConstantTimeEq for Password {
+    fn ct_eq(&self, other: &Self) -> Choice {
+        self.octets.ct_eq(&other.octets) & self.length.ct_eq(&other.length)
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIRE: &[u8] = b"\x01\x05alice\x0bopen sesame";
+
+    fn equal(password: &Password, octets: &[u8]) -> bool {
+        password.ct_eq(&Password::new(octets).unwrap()).into()
+    }
+
+    #[test]
+    fn reads_exactly_its_octets() {
+        let stream = [WIRE, b"\x05\x01\x00"].concat();
+        let mut rest = stream.as_slice();
+        let credentials = Credentials::read_from(&mut rest).unwrap();
+        assert_eq!(credentials.name, b"alice");
+        assert!(equal(&credentials.password, b"open sesame"));
+        assert_eq!(rest, b"\x05\x01\x00");
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        for length in 0..WIRE.len() {
+            let error = Credentials::read_from(&mut &WIRE[..length]).unwrap_err();
+            assert!(matches!(error, Error::Io(_)), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn both_may_have_any_octets_and_every_length() {
+        let all: Vec<u8> = (1..=255).collect();
+        let stream = [b"\x01\xff", all.as_slice(), b"\xff", &all].concat();
+        let credentials = Credentials::read_from(&mut stream.as_slice()).unwrap();
+        assert_eq!(credentials.name, all);
+        assert!(equal(&credentials.password, &all));
+        let empty = Credentials::read_from(&mut b"\x01\x00\x00".as_slice()).unwrap();
+        assert_eq!(empty.name, b"");
+        assert!(bool::from(empty.password.ct_eq(&Password::NONE)));
+    }
+
+    #[test]
+    fn another_version_is_told() {
+        for version in [0x00, 0x02, 0x05] {
+            let error = Credentials::read_from(&mut [version, 1, 2].as_slice()).unwrap_err();
+            assert!(matches!(error, Error::CredentialsVersion(told) if told == version));
+        }
+    }
+
+    #[test]
+    fn writes_the_status() {
+        let mut wire = Vec::new();
+        write_status(true, &mut wire).unwrap();
+        write_status(false, &mut wire).unwrap();
+        assert_eq!(wire, b"\x01\x00\x01\x01");
+    }
+
+    #[test]
+    fn only_the_same_password_is_equal() {
+        let password = Password::new(b"open sesame").unwrap();
+        assert!(equal(&password, b"open sesame"));
+        for other in [b"open sesamE".as_slice(), b"Open sesame", b"open sesam", b"open sesame\0"] {
+            assert!(!equal(&password, other), "{}", other.escape_ascii());
+        }
+        assert!(Password::new(b"").is_none());
+        assert!(Password::new(&[b'a'; 256]).is_none());
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let credentials = Credentials::read_from(&mut &*WIRE).unwrap();
+        assert!(!format!("{credentials:?}").contains("sesame"));
+    }
+}

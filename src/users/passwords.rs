@@ -1,0 +1,313 @@
+//! The users file: `name:password` a line.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use subtle::{Choice, ConstantTimeEq};
+
+use super::spelling;
+use crate::socks5::{Credentials, Password};
+
+/// What group and others may do with a file.
+const NOT_THE_OWNER: u32 = 0o077;
+
+/// Bad lines that are told at once.
+const MOST_TOLD: usize = 10;
+
+/// The longest UNAME (RFC 1929 section 2), in octets.
+const LONGEST_NAME: usize = 255;
+
+/// The names and passwords of a users file.
+pub struct Passwords {
+    users: HashMap<Box<[u8]>, User>,
+    /// Whom an unknown name is compared with.
+    nobody: User,
+}
+
+struct User {
+    /// As the log and rules spell it; its clones cost no memory.
+    spelled: Arc<str>,
+    password: Password,
+}
+
+impl Passwords {
+    /// Reads a users file.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, when others than its owner can read or change it, and when a
+    /// line is bad: the error names up to ten of those, and never shows a password.
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let octets = read_private(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Passwords::parse(&octets, &path.display().to_string())
+    }
+
+    /// Takes the content of `file`.
+    ///
+    /// # Errors
+    ///
+    /// When a line is bad, as [`Passwords::load`] does.
+    pub fn parse(octets: &[u8], file: &str) -> Result<Self, String> {
+        let mut lines = Lines { passwords: Passwords::none(), places: HashMap::new() };
+        let mut bad = Vec::new();
+        for (number, line) in (1_usize..).zip(octets.split(|octet| *octet == b'\n')) {
+            // A file from a system that ends its lines with CR LF means the same.
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if let Err(told) = lines.take(number, line) {
+                bad.push(format!("{file}:{number}: {told}"));
+            }
+            if bad.len() == MOST_TOLD {
+                break;
+            }
+        }
+        if !bad.is_empty() {
+            return Err(bad.join("\n"));
+        }
+        if lines.passwords.users.is_empty() {
+            return Err(format!("{file}: nobody is in it: expected `name:password` a line"));
+        }
+        Ok(lines.passwords)
+    }
+
+    fn none() -> Self {
+        let nobody = User { spelled: "".into(), password: Password::NONE };
+        Passwords { users: HashMap::new(), nobody }
+    }
+
+    /// How many users there are, one at least.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether somebody is named so; `name` is as [`spelling::spell`] writes it.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        spelling::read(name.as_bytes()).is_some_and(|name| self.users.contains_key(&*name))
+    }
+
+    /// The spelled name of the user whose credentials these are. A wrong password takes the same
+    /// time as an unknown name, and as a right one.
+    #[must_use]
+    pub fn check(&self, credentials: &Credentials) -> Option<Arc<str>> {
+        let user = self.users.get(&*credentials.name);
+        let known = Choice::from(u8::from(user.is_some()));
+        let user = user.unwrap_or(&self.nobody);
+        let right = known & user.password.ct_eq(&credentials.password);
+        bool::from(right).then(|| Arc::clone(&user.spelled))
+    }
+}
+
+impl fmt::Debug for Passwords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Passwords of {} users", self.count())
+    }
+}
+
+/// What the lines up to now have said, and where.
+struct Lines {
+    passwords: Passwords,
+    places: HashMap<Box<[u8]>, usize>,
+}
+
+impl Lines {
+    fn take(&mut self, number: usize, line: &[u8]) -> Result<(), String> {
+        let text = line.trim_ascii_start();
+        if text.is_empty() || text.starts_with(b"#") {
+            return Ok(());
+        }
+        // Where there is no colon the line may be a password, and is not shown.
+        let colon = line.iter().position(|octet| *octet == b':');
+        let colon = colon.ok_or("no colon in the line: expected `name:password`")?;
+        let (name, password) = (&line[..colon], &line[colon + 1..]);
+        let shown = name[..name.len().min(LONGEST_NAME)].escape_ascii();
+        if !(1..=LONGEST_NAME).contains(&name.len()) {
+            return Err(format!("'{shown}': expected a name of 1 to 255 octets before the colon"));
+        }
+        if name.trim_ascii() != name {
+            return Err(format!("'{shown}': expected a name without white space at its ends"));
+        }
+        let password = Password::new(password).ok_or_else(|| {
+            format!("'{shown}': expected a password of 1 to 255 octets behind the colon")
+        })?;
+        match self.places.entry(name.into()) {
+            Entry::Occupied(earlier) => Err(format!(
+                "'{shown}': expected every name once, and it is in line {} already",
+                earlier.get()
+            )),
+            Entry::Vacant(place) => {
+                place.insert(number);
+                let spelled = spelling::spell(name).into();
+                self.passwords.users.insert(name.into(), User { spelled, password });
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The content of a file that nobody but its owner can read or change.
+fn read_private(path: &Path) -> Result<Vec<u8>, String> {
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    // The open file is asked, not the path: it may be another one by now.
+    let mode = file.metadata().map_err(|error| error.to_string())?.permissions().mode();
+    if mode & NOT_THE_OWNER != 0 {
+        return Err(format!(
+            "others than its owner have access to it (mode {:04o}): expected 0600; \
+             run: chmod 600 '{}'",
+            mode & 0o7777,
+            path.display()
+        ));
+    }
+    let mut octets = Vec::new();
+    file.read_to_end(&mut octets).map_err(|error| error.to_string())?;
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A file of its own for each test, gone with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(content: &[u8], mode: u32) -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let next = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("tabi-users-{}-{next}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            Scratch(path)
+        }
+
+        fn load(&self) -> Result<Passwords, String> {
+            Passwords::load(&self.0)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    fn load(content: &[u8]) -> Result<Passwords, String> {
+        Passwords::parse(content, "users")
+    }
+
+    fn check(passwords: &Passwords, name: &[u8], password: &[u8]) -> Option<Arc<str>> {
+        let password = Password::new(password).unwrap_or(Password::NONE);
+        passwords.check(&Credentials { name: name.into(), password })
+    }
+
+    #[test]
+    fn a_line_is_a_name_and_a_password() {
+        let file = b"# who may use the proxy\n\nalice:open sesame\n  \n \t# bob:old\nbob:a:b:#c \n\
+            ren\xc3\xa9e:\xff\x00\r\r\ncarol:last line";
+        let passwords = load(file).unwrap();
+        assert_eq!(passwords.count(), 4);
+        assert_eq!(check(&passwords, b"alice", b"open sesame").as_deref(), Some("alice"));
+        assert!(check(&passwords, b"bob", b"a:b:#c ").is_some());
+        let spelled = check(&passwords, b"ren\xc3\xa9e", b"\xff\x00\r");
+        assert_eq!(spelled.as_deref(), Some(r"ren\xc3\xa9e"));
+        assert!(check(&passwords, b"carol", b"last line").is_some());
+        assert!(passwords.has("alice") && passwords.has(r"ren\xc3\xa9e") && !passwords.has("al"));
+    }
+
+    #[test]
+    fn nobody_gets_in_with_anything_else() {
+        let passwords = load(b"alice:open sesame\nbob:bob").unwrap();
+        for (name, password) in [
+            (b"alice".as_slice(), b"open sesam".as_slice()),
+            (b"alice", b"open sesame "),
+            (b"alice", b"bob"),
+            (b"alice", b""),
+            (b"Alice", b"open sesame"),
+            (b"alice\0", b"open sesame"),
+            (b"carol", b"open sesame"),
+            (b"carol", b""),
+            (b"", b""),
+        ] {
+            assert_eq!(check(&passwords, name, password), None, "{}", name.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_longest_name_and_password_are_taken() {
+        let longest = [b'a'; 255];
+        let passwords = load(&[&longest[..], b":", &longest[..]].concat()).unwrap();
+        assert!(check(&passwords, &longest, &longest).is_some());
+    }
+
+    #[test]
+    fn bad_lines_are_named_with_what_is_expected_and_without_a_password() {
+        let long = "x".repeat(256);
+        let file = format!(
+            "alice:a\nsecret\n:secret\nbob:\nalice:secret\n{long}:secret\ncarol:{long}\neve :secret\n"
+        );
+        let told = load(file.as_bytes()).unwrap_err();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 7, "{told}");
+        for (line, (number, token, expected)) in lines.iter().zip([
+            (2, "no colon", "expected `name:password`"),
+            (3, "''", "expected a name of 1 to 255 octets"),
+            (4, "'bob'", "expected a password of 1 to 255 octets"),
+            (5, "'alice'", "it is in line 1 already"),
+            (6, "'xxx", "expected a name of 1 to 255 octets"),
+            (7, "'carol'", "expected a password of 1 to 255 octets"),
+            (8, "'eve '", "without white space"),
+        ]) {
+            assert!(line.starts_with(&format!("users:{number}: ")), "{line}");
+            assert!(line.contains(token) && line.contains(expected), "{line}");
+        }
+        assert!(!told.contains("secret"), "{told}");
+    }
+
+    #[test]
+    fn no_more_than_ten_bad_lines_are_told() {
+        assert_eq!(load(&b"secret\n".repeat(1000)).unwrap_err().lines().count(), 10);
+    }
+
+    #[test]
+    fn a_file_without_users_is_refused() {
+        for empty in [b"".as_slice(), b"# nobody\n\n"] {
+            let told = load(empty).unwrap_err();
+            assert!(told.contains("nobody is in it"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_have_access_to_is_refused() {
+        for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610] {
+            let told = Scratch::new(b"alice:secret", mode).load().unwrap_err();
+            assert!(told.contains(&format!("{mode:04o}")), "{told}");
+            assert!(told.contains("run: chmod 600 '"), "{told}");
+        }
+        for mode in [0o600, 0o400] {
+            let passwords = Scratch::new(b"alice:secret", mode).load().unwrap();
+            assert!(check(&passwords, b"alice", b"secret").is_some(), "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let told = Passwords::load(Path::new("/nonexistent/users")).unwrap_err();
+        assert!(told.starts_with("/nonexistent/users: "), "{told}");
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let passwords = load(b"alice:sesame").unwrap();
+        assert_eq!(format!("{passwords:?}"), "Passwords of 1 users");
+    }
+}

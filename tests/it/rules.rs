@@ -1,0 +1,103 @@
+//! Rules as a client sees them, and what the log says of them.
+
+use std::io::Write;
+
+use crate::scratch::{Program, Scratch, check};
+use crate::stage::{GREETING, ask, connect, echo, reply, request, request_by_name, start, take};
+
+const DENIED: u8 = 0x02;
+
+#[test]
+fn a_denied_destination() {
+    let (open, closed) = (echo(), echo());
+    let file = Scratch::new(format!("deny port {}\n", closed.port()).as_bytes());
+    let server = start(&["--rules", file.path()]);
+    assert_eq!(ask(&server, &request(closed)).0, DENIED);
+    let (rep, mut client) = ask(&server, &request(open));
+    assert_eq!(rep, 0x00);
+    client.write_all(b"payload").unwrap();
+    assert_eq!(take(&mut client), *b"payload");
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let target = echo();
+    let file =
+        format!("allow to 127.0.0.1 port {0} # this one\ndeny to 127.0.0.0/8\n", target.port());
+    let file = Scratch::new(file.as_bytes());
+    let server = start(&["--rules", file.path()]);
+    assert_eq!(ask(&server, &request(target)).0, 0x00);
+    assert_eq!(ask(&server, &request(([127, 0, 0, 2], target.port()).into())).0, DENIED);
+    let port = target.port();
+    for (name, rep) in [("localhost", 0x00), ("127.0.0.2", DENIED), ("127.2", DENIED)] {
+        assert_eq!(ask(&server, &request_by_name(name.as_bytes(), port)).0, rep, "{name}");
+    }
+}
+
+#[test]
+fn a_denied_name_is_not_looked_up() {
+    let file = Scratch::new(b"deny to *.invalid\ndeny to localhost\n");
+    let server = start(&["--rules", file.path()]);
+    let rep = |name: &str| ask(&server, &request_by_name(name.as_bytes(), 9)).0;
+    for name in ["localhost", "LocalHost", "localhost.", "a.invalid", "A.b.INVALID."] {
+        // A lookup would have ended in 04.
+        assert_eq!(rep(name), DENIED, "{name}");
+    }
+    assert_eq!(rep("invalid"), 0x04, "a name is no subdomain of itself");
+}
+
+#[test]
+fn rules_tell_users_apart() {
+    let users = Scratch::new(b"alice:a\nbob:b\n");
+    let target = echo();
+    let rules = Scratch::new(format!("deny user bob port {}\n", target.port()).as_bytes());
+    let server = start(&["--users", users.path(), "--rules", rules.path()]);
+    for (credentials, rep) in
+        [(b"\x01\x05alice\x01a".as_slice(), 0x00), (b"\x01\x03bob\x01b", DENIED)]
+    {
+        let mut client = connect(server.address);
+        client.write_all(&[b"\x05\x01\x02", credentials, &request(target)].concat()).unwrap();
+        assert_eq!(take(&mut client), *b"\x05\x02\x01\x00");
+        assert_eq!(reply(&mut client).0, rep);
+    }
+}
+
+#[test]
+fn the_log_names_the_line_of_the_rule() {
+    let file = Scratch::new(b"# nothing on this machine\ndeny to 127.0.0.0/8\ndeny to *.example\n");
+    let mut program = Program::start(&["--rules", file.path()]);
+    for (destination, line) in [(request(echo()), 2), (request_by_name(b"ads.example", 80), 3)] {
+        let mut client = connect(program.address);
+        client.write_all(&[GREETING, &destination].concat()).unwrap();
+        assert_eq!(take(&mut client), *b"\x05\x00");
+        assert_eq!(reply(&mut client).0, DENIED);
+        drop(client);
+        let told = program.log_line("outcome=denied");
+        assert!(told.contains(&format!(" why=\"{}:{line}: ", file.path())), "{told}");
+    }
+}
+
+#[test]
+fn bad_lines_are_named_at_start() {
+    let file = Scratch::new(b"deny to *.tracker.example\nallow dest 10.0.0.1\ndeny port http\n");
+    let (status, told) = check(&["--rules", file.path()]);
+    assert_eq!(status, 2);
+    for (line, rest) in [
+        (2, "'dest': expected command, user, from, to or port"),
+        (3, "'http': expected a port from 0 to 65535"),
+    ] {
+        let line = format!("{}:{line}: {rest}", file.path());
+        assert!(told.lines().any(|told| told.starts_with(&line)), "{told}");
+    }
+}
+
+#[test]
+fn a_rule_about_a_user_that_there_is_not_is_told_of() {
+    let users = Scratch::new(b"alice:a\n");
+    let rules = Scratch::new(b"allow user alice\ndeny user allice\n");
+    let (status, told) = check(&["--users", users.path(), "--rules", rules.path()]);
+    assert_eq!(status, 0);
+    let place = format!("{}:2: ", rules.path());
+    assert!(told.contains(&place) && told.contains("no user allice"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+}

@@ -1,0 +1,88 @@
+//! Files that live as long as a test, and the program itself with its log.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A file that only its owner can read, and that is gone with its test.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(content: &[u8]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tabi-it-{}-{next}", std::process::id()));
+        fs::write(&path, content).unwrap();
+        let file = Scratch(path);
+        file.set_mode(0o600);
+        file
+    }
+
+    pub fn set_mode(&self, mode: u32) {
+        fs::set_permissions(&self.0, Permissions::from_mode(mode)).unwrap();
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The program, listening on a free port. It is killed when it is dropped.
+pub struct Program {
+    pub address: SocketAddr,
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Program {
+    pub fn start(options: &[&str]) -> Self {
+        let mut child = program(options).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let line = line_with(&mut log, "listening on ");
+        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+        Program { address, child, log }
+    }
+
+    /// The next line of the log that has `part` in it.
+    pub fn log_line(&mut self, part: &str) -> String {
+        line_with(&mut self.log, part)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `tabi --check` prints to standard error, and its exit status.
+pub fn check(options: &[&str]) -> (i32, String) {
+    let output = program(options).arg("--check").output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn program(options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
+    command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
+    command
+}
+
+fn line_with(log: &mut impl BufRead, part: &str) -> String {
+    let mut line = String::new();
+    while !line.contains(part) {
+        line.clear();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
+    }
+    line
+}

@@ -1,0 +1,160 @@
+//! Username and password as a client sees them (RFC 1929), and what the log says of them.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::scratch::{Program, Scratch, check};
+use crate::stage::{LONG, connect, echo, reply, request, start, take};
+
+const USERS: &[u8] = b"# the household\nalice:open sesame\nbob:a:b\r\n";
+
+/// Method 02, and nothing else.
+const GREETING: &[u8] = b"\x05\x01\x02";
+
+fn credentials(name: &[u8], password: &[u8]) -> Vec<u8> {
+    let length = |field: &[u8]| [u8::try_from(field.len()).unwrap()];
+    [b"\x01", &length(name)[..], name, &length(password), password].concat()
+}
+
+/// Everything that the server says until the connection ends. Clean or by a reset: a client that
+/// is turned away at accept may get either.
+fn last_words(server: SocketAddr, said: &[u8]) -> Vec<u8> {
+    let mut client = connect(server);
+    let _ = client.write_all(said);
+    let mut words = Vec::new();
+    if let Err(error) = client.read_to_end(&mut words) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    words
+}
+
+#[test]
+fn the_right_password_opens_the_server() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    for (name, password) in [(b"alice".as_slice(), b"open sesame".as_slice()), (b"bob", b"a:b")] {
+        let mut client = connect(server.address);
+        client.write_all(b"\x05\x03\x00\x01\x02").unwrap();
+        assert_eq!(take(&mut client), *b"\x05\x02");
+        client.write_all(&credentials(name, password)).unwrap();
+        assert_eq!(take(&mut client), *b"\x01\x00");
+        client.write_all(&request(echo())).unwrap();
+        assert_eq!(reply(&mut client).0, 0x00);
+        client.write_all(b"payload").unwrap();
+        assert_eq!(take(&mut client), *b"payload");
+    }
+}
+
+#[test]
+fn credentials_split_octet_by_octet_and_all_in_one_segment() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    let request = request(echo());
+    let said = [GREETING, &credentials(b"alice", b"open sesame"), &request, b"payload"].concat();
+    for pieces in [1, said.len()] {
+        let mut client = connect(server.address);
+        client.set_nodelay(true).unwrap();
+        for piece in said.chunks(pieces) {
+            client.write_all(piece).unwrap();
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(take(&mut client), *b"\x05\x02\x01\x00");
+        assert_eq!(reply(&mut client).0, 0x00);
+        assert_eq!(take(&mut client), *b"payload");
+    }
+}
+
+#[test]
+fn a_client_without_credentials_is_refused() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    let said = [b"\x05\x01\x00", request(echo()).as_slice()].concat();
+    assert_eq!(last_words(server.address, &said), b"\x05\xff");
+}
+
+#[test]
+fn nothing_is_served_after_a_failure() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    let right = credentials(b"alice", b"open sesame");
+    let wrong = credentials(b"alice", b"open");
+    let unknown = credentials(b"mallory", b"open sesame");
+    let version = [b"\x05", &right[1..]].concat();
+    for bad in [wrong, unknown, version, b"\x01\x00\x00".to_vec()] {
+        let said = [GREETING, &bad, &right, &request(echo()), &vec![0x55; 100_000]].concat();
+        assert_eq!(last_words(server.address, &said), b"\x05\x02\x01\x01");
+    }
+}
+
+#[test]
+fn one_who_keeps_failing_is_turned_away_for_a_while() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    let wrong = [GREETING, &credentials(b"alice", b"open")].concat();
+    for _ in 0..5 {
+        assert_eq!(last_words(server.address, &wrong), b"\x05\x02\x01\x01");
+    }
+    assert_eq!(last_words(server.address, &wrong), b"");
+    // The first time it is for a second, and what was turned away meanwhile adds nothing to it.
+    let right = [GREETING, &credentials(b"alice", b"open sesame")].concat();
+    let begin = Instant::now();
+    loop {
+        let mut client = connect(server.address);
+        let _ = client.write_all(&right);
+        let mut words = [0; 4];
+        if client.read_exact(&mut words).is_ok() {
+            assert_eq!(&words, b"\x05\x02\x01\x00");
+            break;
+        }
+        assert!(begin.elapsed() < LONG, "the address is still turned away");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_log_names_client_and_user_and_no_password() {
+    let file = Scratch::new(USERS);
+    let mut program = Program::start(&["--users", file.path(), "-v"]);
+    let mut client = connect(program.address);
+    client.write_all(GREETING).unwrap();
+    client.write_all(&credentials(b"mal outcome=closed\n\"\xff", b"guess")).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x02\x01\x01");
+    let from = client.local_addr().unwrap();
+    drop(client);
+    let line = program.log_line("outcome=bad-credentials");
+    let expected =
+        format!("client={from} user=mal\\x20outcome=closed\\x0a\\x22\\xff command=- dest=- ");
+    assert!(line.contains(&expected) && !line.contains("guess"), "{line}");
+
+    let mut client = connect(program.address);
+    client.write_all(&[GREETING, &credentials(b"bob", b"a:b"), &request(echo())].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x02\x01\x00");
+    assert_eq!(reply(&mut client).0, 0x00);
+    drop(client);
+    let line = program.log_line("outcome=closed");
+    assert!(line.contains(" user=bob command=CONNECT ") && !line.contains("a:b"), "{line}");
+}
+
+#[test]
+fn a_file_that_others_can_read_is_refused_at_start() {
+    let file = Scratch::new(USERS);
+    assert_eq!(check(&["--users", file.path()]).0, 0);
+    file.set_mode(0o644);
+    let (status, told) = check(&["--users", file.path()]);
+    assert_eq!(status, 2);
+    assert!(told.contains(&format!("chmod 600 '{}'", file.path())), "{told}");
+}
+
+#[test]
+fn a_bad_line_is_named_at_start() {
+    let file = Scratch::new(b"alice:open sesame\nsecret\nbob:\n");
+    let (status, told) = check(&["--users", file.path()]);
+    assert_eq!(status, 2);
+    for line in [2, 3] {
+        let line = format!("{}:{line}: ", file.path());
+        assert!(told.lines().any(|told| told.starts_with(&line)), "{told}");
+    }
+    assert!(told.contains("expected `name:password`") && !told.contains("secret"), "{told}");
+}
