@@ -1,0 +1,240 @@
+//! The proxies that are compared, and how each is started: logging off, its limits raised.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::account;
+use crate::process::Process;
+
+/// What is known of a proxy's command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// No proxy: what the machine and the load generator can do.
+    Direct,
+    Tabi,
+    Microsocks,
+    Dante,
+    GoSocks5,
+    FastSocks5,
+    Merino,
+}
+
+/// Every kind with the name it goes by, which a label begins with.
+const KINDS: [(&str, Kind); 7] = [
+    ("direct", Kind::Direct),
+    ("tabi", Kind::Tabi),
+    ("microsocks", Kind::Microsocks),
+    ("dante", Kind::Dante),
+    ("go-socks5", Kind::GoSocks5),
+    ("fast-socks5", Kind::FastSocks5),
+    ("merino", Kind::Merino),
+];
+
+/// A proxy to compare. Two of one kind differ in label and program.
+#[derive(Clone, Debug)]
+pub(crate) struct Contender {
+    pub(crate) label: String,
+    pub(crate) kind: Kind,
+    program: PathBuf,
+}
+
+impl Contender {
+    /// Reads `LABEL` or `LABEL=PROGRAM`, where the label begins with the name of a kind.
+    pub(crate) fn parse(text: &str, peers: &Path) -> Result<Contender, String> {
+        let (label, program) = text.split_once('=').unwrap_or((text, ""));
+        let kind = KINDS.iter().find(|(name, _)| label.starts_with(name));
+        let Some(&(name, kind)) = kind else {
+            let names = KINDS.map(|(name, _)| name).join(", ");
+            return Err(format!("{label} begins with none of {names}"));
+        };
+        let program = if program.is_empty() {
+            kind.program(name, peers)
+        } else {
+            PathBuf::from(program)
+        };
+        Ok(Contender {
+            label: label.to_owned(),
+            kind,
+            program,
+        })
+    }
+
+    pub(crate) fn is_proxy(&self) -> bool {
+        self.kind != Kind::Direct
+    }
+
+    /// The version: what the program says of itself, or what was noted when it was installed.
+    pub(crate) fn version(&self, peers: &Path) -> String {
+        match self.kind {
+            Kind::Direct => "no proxy".to_owned(),
+            Kind::Tabi => {
+                let output = Command::new(&self.program).arg("--version").output();
+                output.map_or_else(
+                    |error| error.to_string(),
+                    |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+                )
+            }
+            _ => fs::read_to_string(peers.join("versions"))
+                .unwrap_or_default()
+                .lines()
+                .find_map(|line| line.strip_prefix(self.label.as_str())?.strip_prefix(' '))
+                .map_or_else(|| "version not noted".to_owned(), str::to_owned),
+        }
+    }
+
+    /// Starts the proxy on a port of its own and waits until it accepts.
+    pub(crate) fn start(&self) -> io::Result<Running> {
+        self.start_as(true)
+    }
+
+    /// Without the guard that ends it should the load generator be killed: for measuring the start.
+    pub(crate) fn start_unguarded(&self) -> io::Result<Running> {
+        self.start_as(false)
+    }
+
+    fn start_as(&self, guarded: bool) -> io::Result<Running> {
+        if self.kind == Kind::Direct {
+            return Ok(Running {
+                process: None,
+                address: None,
+                ready: Duration::ZERO,
+            });
+        }
+        let port = free_port()?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut command = if guarded {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("guard").arg("--").arg(&self.program);
+            command
+        } else {
+            Command::new(&self.program)
+        };
+        command.args(self.arguments(port)?);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let begun = Instant::now();
+        let mut process = Process::start(&mut command, self.kind == Kind::Dante)?;
+        while TcpStream::connect(address).is_err() {
+            if let Some(end) = process.ended() {
+                return Err(io::Error::other(end));
+            }
+            if begun.elapsed() > Duration::from_secs(10) {
+                return Err(io::Error::other("does not accept within 10 seconds"));
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        Ok(Running {
+            process: Some(process),
+            address: Some(address),
+            ready: begun.elapsed(),
+        })
+    }
+
+    fn arguments(&self, port: u16) -> io::Result<Vec<String>> {
+        let listen = format!("127.0.0.1:{port}");
+        let port = port.to_string();
+        let arguments = match self.kind {
+            Kind::Direct => vec![],
+            Kind::Tabi => {
+                vec![
+                    "-q",
+                    "--max-connections",
+                    "9950",
+                    "--max-per-client",
+                    "20000",
+                    &listen,
+                ]
+            }
+            Kind::Microsocks if quiet(&self.program) => vec!["-q", "-i", "127.0.0.1", "-p", &port],
+            Kind::Microsocks => vec!["-i", "127.0.0.1", "-p", &port],
+            Kind::Dante => return dante(&port),
+            Kind::GoSocks5 | Kind::FastSocks5 => vec![listen.as_str()],
+            Kind::Merino => vec!["--no-auth", "--ip", "127.0.0.1", "--port", &port],
+        };
+        Ok(arguments.into_iter().map(str::to_owned).collect())
+    }
+}
+
+impl Kind {
+    /// Where the program is when the command line does not say.
+    fn program(self, name: &str, peers: &Path) -> PathBuf {
+        let installed = peers.join("bin").join(name);
+        match self {
+            Kind::Dante => PathBuf::from("/usr/sbin/danted"),
+            _ if installed.exists() => installed,
+            _ => PathBuf::from(name),
+        }
+    }
+}
+
+/// Whether this microsocks can be told not to log: Debian 12 has one that cannot.
+fn quiet(program: &Path) -> bool {
+    let output = Command::new(program).arg("-h").output();
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains(" -q"))
+}
+
+/// Dante takes everything from a file, which is left in the directory for temporary files.
+fn dante(port: &str) -> io::Result<Vec<String>> {
+    let path = std::env::temp_dir().join(format!("load-dante-{}.conf", std::process::id()));
+    fs::write(
+        &path,
+        format!(
+            "errorlog: /dev/null\n\
+             internal: 127.0.0.1 port = {port}\n\
+             external: 127.0.0.1\n\
+             clientmethod: none\n\
+             socksmethod: none\n\
+             user.privileged: root\n\
+             user.unprivileged: nobody\n\
+             client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
+             socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
+        ),
+    )?;
+    Ok(vec!["-f".to_owned(), path.display().to_string()])
+}
+
+/// A loopback port below those that outgoing connections use, and never the same twice in a run.
+fn free_port() -> io::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = u16::try_from(std::process::id() % 100).unwrap_or_default() * 100;
+    for _ in 0..10_000 {
+        let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("no free port"))
+}
+
+/// A contender that accepts connections.
+pub(crate) struct Running {
+    process: Option<Process>,
+    /// None where there is no proxy.
+    pub(crate) address: Option<SocketAddr>,
+    /// How long it took from its start to the first connection.
+    pub(crate) ready: Duration,
+}
+
+impl Running {
+    /// The processor time used so far.
+    pub(crate) fn cpu(&self) -> io::Result<Duration> {
+        self.process
+            .as_ref()
+            .map_or(Ok(Duration::ZERO), |process| account::cpu(process.id()))
+    }
+
+    /// Resident memory in octets.
+    pub(crate) fn resident(&self) -> io::Result<f64> {
+        self.process
+            .as_ref()
+            .map_or(Ok(0.0), |process| account::resident(process.id()))
+    }
+}
