@@ -38,6 +38,11 @@ fn buried(pid: u32) -> Option<Duration> {
     Some(TICK * ticks)
 }
 
+/// Whether a child has ended, buried or not.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    stat(pid).is_none_or(|fields| fields.first().is_some_and(|state| state == "Z"))
+}
+
 /// The fields of `/proc/PID/stat` after the name, which may itself hold spaces and parentheses.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

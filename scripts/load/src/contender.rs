@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use crate::account;
 use crate::process::Process;
 
@@ -65,6 +67,11 @@ impl Contender {
         })
     }
 
+    /// Whether it has UDP ASSOCIATE, as far as is known of its kind.
+    pub(crate) fn has_udp(&self) -> bool {
+        !matches!(self.kind, Kind::Microsocks | Kind::GoSocks5 | Kind::Merino)
+    }
+
     pub(crate) fn is_proxy(&self) -> bool {
         self.kind != Kind::Direct
     }
@@ -90,24 +97,41 @@ impl Contender {
 
     /// Starts the proxy on a port of its own and waits until it accepts.
     pub(crate) fn start(&self) -> io::Result<Running> {
-        self.start_as(true)
-    }
-
-    /// Without the guard that ends it should the load generator be killed: for measuring the start.
-    pub(crate) fn start_unguarded(&self) -> io::Result<Running> {
-        self.start_as(false)
-    }
-
-    fn start_as(&self, guarded: bool) -> io::Result<Running> {
-        if self.kind == Kind::Direct {
+        if !self.is_proxy() {
             return Ok(Running {
                 process: None,
                 address: None,
-                ready: Duration::ZERO,
             });
         }
+        let (mut process, address) = self.spawn(true)?;
+        await_accept(&mut process, address)?;
+        Ok(Running {
+            process: Some(process),
+            address: Some(address),
+        })
+    }
+
+    /// How long it takes from the start of the process to its first connection.
+    pub(crate) fn time_to_accept(&self) -> io::Result<Duration> {
+        let begun = Instant::now();
+        // The guard would be counted in, and this process does not live long enough to need it.
+        let (mut process, address) = self.spawn(false)?;
+        await_accept(&mut process, address)?;
+        Ok(begun.elapsed())
+    }
+
+    /// The resident memory of a proxy that nobody has ever connected to.
+    pub(crate) fn resident_untouched(&self) -> io::Result<f64> {
+        let (mut process, _) = self.spawn(true)?;
+        thread::sleep(Duration::from_millis(500));
+        match process.ended() {
+            Some(end) => Err(io::Error::other(end)),
+            None => account::resident(process.id()),
+        }
+    }
+
+    fn spawn(&self, guarded: bool) -> io::Result<(Process, SocketAddr)> {
         let port = free_port()?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = if guarded {
             let mut command = Command::new(std::env::current_exe()?);
             command.arg("guard").arg("--").arg(&self.program);
@@ -115,39 +139,26 @@ impl Contender {
         } else {
             Command::new(&self.program)
         };
-        command.args(self.arguments(port)?);
+        command.args(self.arguments(port)?).env("RUST_LOG", "off");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let begun = Instant::now();
-        let mut process = Process::start(&mut command, self.kind == Kind::Dante)?;
-        while TcpStream::connect(address).is_err() {
-            if let Some(end) = process.ended() {
-                return Err(io::Error::other(end));
-            }
-            if begun.elapsed() > Duration::from_secs(10) {
-                return Err(io::Error::other("does not accept within 10 seconds"));
-            }
-            thread::sleep(Duration::from_micros(100));
-        }
-        Ok(Running {
-            process: Some(process),
-            address: Some(address),
-            ready: begun.elapsed(),
-        })
+        let process = Process::start(&mut command, self.kind == Kind::Dante)?;
+        Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
     }
 
     fn arguments(&self, port: u16) -> io::Result<Vec<String>> {
         let listen = format!("127.0.0.1:{port}");
         let port = port.to_string();
+        let most = most_tunnels()?.to_string();
         let arguments = match self.kind {
             Kind::Direct => vec![],
             Kind::Tabi => {
                 vec![
                     "-q",
                     "--max-connections",
-                    "9950",
+                    &most,
                     "--max-per-client",
                     "20000",
                     &listen,
@@ -156,11 +167,41 @@ impl Contender {
             Kind::Microsocks if quiet(&self.program) => vec!["-q", "-i", "127.0.0.1", "-p", &port],
             Kind::Microsocks => vec!["-i", "127.0.0.1", "-p", &port],
             Kind::Dante => return dante(&port),
-            Kind::GoSocks5 | Kind::FastSocks5 => vec![listen.as_str()],
+            Kind::GoSocks5 => vec![listen.as_str()],
+            Kind::FastSocks5 => {
+                vec![
+                    "--listen-addr",
+                    &listen,
+                    "--allow-udp",
+                    "--public-addr",
+                    "127.0.0.1",
+                    "no-auth",
+                ]
+            }
             Kind::Merino => vec!["--no-auth", "--ip", "127.0.0.1", "--port", &port],
         };
         Ok(arguments.into_iter().map(str::to_owned).collect())
     }
+}
+
+fn await_accept(process: &mut Process, address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(address).is_err() {
+        if let Some(end) = process.ended() {
+            return Err(io::Error::other(end));
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other("does not accept within 10 seconds"));
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
+
+/// The tunnels that a proxy can hold at two descriptors each, a few left for everything else.
+pub(crate) fn most_tunnels() -> io::Result<usize> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(usize::try_from(limit.saturating_sub(100) / 2).unwrap_or(usize::MAX))
 }
 
 impl Kind {
@@ -219,8 +260,6 @@ pub(crate) struct Running {
     process: Option<Process>,
     /// None where there is no proxy.
     pub(crate) address: Option<SocketAddr>,
-    /// How long it took from its start to the first connection.
-    pub(crate) ready: Duration,
 }
 
 impl Running {
@@ -236,5 +275,12 @@ impl Running {
         self.process
             .as_ref()
             .map_or(Ok(0.0), |process| account::resident(process.id()))
+    }
+
+    /// Whether the proxy has given up while it was being measured.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|process| account::has_ended(process.id()))
     }
 }

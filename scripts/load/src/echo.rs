@@ -7,6 +7,7 @@ use std::thread;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use socket2::SockRef;
 
 /// Echoes what arrives on streams accepted from any of the listeners, for ever.
 pub(crate) fn serve(listeners: Vec<TcpListener>) -> io::Result<()> {
@@ -79,6 +80,8 @@ fn echo(mut stream: &TcpStream, buffer: &mut [u8]) -> bool {
 /// Starts a datagram echo and says on which port.
 pub(crate) fn datagrams() -> io::Result<u16> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // Room for what all clients may have in flight: what is lost shall not be lost here.
+    SockRef::from(&socket).set_recv_buffer_size(4 * 1024 * 1024)?;
     let port = socket.local_addr()?.port();
     thread::Builder::new().spawn(move || {
         let mut buffer = vec![0; 64 * 1024];

@@ -39,7 +39,9 @@ pub(crate) fn play(options: &Options) -> io::Result<Results> {
                     return Ok(results);
                 }
                 let contender = &contenders[(turn + round as usize) % contenders.len()];
-                if results.failure(Some(*work), &contender.label).is_some() {
+                if !work.suits(contender)
+                    || results.failure(Some(*work), &contender.label).is_some()
+                {
                     continue;
                 }
                 eprint!(
@@ -70,10 +72,7 @@ fn take_turn(
     options: &Options,
     results: &mut Results,
 ) {
-    // A fresh process each time: no work finds the memory or the threads of the one before it.
-    let running = contender.start();
-    let figures = running.and_then(|running| work.run(&running, backend, options.timing()));
-    match figures {
+    match work.run(contender, backend, options.timing()) {
         Ok(mut figures) => {
             figures.retain(|(measure, _)| measure.direct || contender.is_proxy());
             for (measure, value) in &figures {

@@ -2,12 +2,16 @@
 
 mod bulk;
 mod connect;
+mod datagrams;
+mod idle;
 mod ping;
+mod stalled;
+mod start;
 
 use std::io;
 
 use crate::backend::Backend;
-use crate::contender::Running;
+use crate::contender::Contender;
 use crate::figure::Figure;
 use crate::window::Timing;
 
@@ -18,10 +22,19 @@ pub(crate) enum Work {
     BulkUp(usize),
     Ping(usize),
     Connect(usize),
+    Idle(usize),
+    /// As many idle tunnels as there can be.
+    MostIdle,
+    Stalled(usize),
+    Start,
+    Datagrams {
+        associations: usize,
+        size: usize,
+    },
 }
 
 /// Every work with the name that the command line knows it by and what the table calls it.
-pub(crate) const WORKS: [(&str, &str, Work); 8] = [
+pub(crate) const WORKS: [(&str, &str, Work); 16] = [
     ("bulk1down", "bulk down, 1 stream", Work::BulkDown(1)),
     ("bulk1up", "bulk up, 1 stream", Work::BulkUp(1)),
     ("bulk8down", "bulk down, 8 streams", Work::BulkDown(8)),
@@ -30,15 +43,35 @@ pub(crate) const WORKS: [(&str, &str, Work); 8] = [
     ("ping16", "64-octet ping-pong, 16 tunnels", Work::Ping(16)),
     (
         "conn1",
-        "new connection + 64 octets, 1 client",
+        "connection + 64 octets, 1 client",
         Work::Connect(1),
     ),
     (
         "conn8",
-        "new connection + 64 octets, 8 clients",
+        "connection + 64 octets, 8 clients",
         Work::Connect(8),
     ),
+    ("idle3000", "3,000 idle tunnels", Work::Idle(3000)),
+    ("idlemost", "as many idle tunnels as go", Work::MostIdle),
+    ("stalled", "64 sources, readers stalled", Work::Stalled(64)),
+    ("start", "before the first client", Work::Start),
+    ("udp1x64", "UDP, 64 octets, 1 association", udp(1, 64)),
+    ("udp8x64", "UDP, 64 octets, 8 associations", udp(8, 64)),
+    (
+        "udp1x1400",
+        "UDP, 1,400 octets, 1 association",
+        udp(1, 1400),
+    ),
+    (
+        "udp8x1400",
+        "UDP, 1,400 octets, 8 associations",
+        udp(8, 1400),
+    ),
 ];
+
+const fn udp(associations: usize, size: usize) -> Work {
+    Work::Datagrams { associations, size }
+}
 
 impl Work {
     /// The works that a word of the command line means: one by name, or all that begin with it.
@@ -71,18 +104,36 @@ impl Work {
             .map_or("", |(_, title, _)| title)
     }
 
-    /// Loads the proxy once.
+    /// Whether there is anything to measure: not every proxy has UDP, and none is no process.
+    pub(crate) fn suits(self, contender: &Contender) -> bool {
+        match self {
+            Work::Datagrams { .. } => contender.has_udp(),
+            Work::Start | Work::Stalled(_) => contender.is_proxy(),
+            _ => true,
+        }
+    }
+
+    /// Starts the contender and loads it once. A fresh process each time: no work finds the memory
+    /// or the threads of the one before it.
     pub(crate) fn run(
         self,
-        proxy: &Running,
+        contender: &Contender,
         backend: &Backend,
         timing: Timing,
     ) -> io::Result<Vec<Figure>> {
+        let proxy = || contender.start();
         match self {
-            Work::BulkDown(streams) => bulk::down(proxy, backend, timing, streams),
-            Work::BulkUp(streams) => bulk::up(proxy, backend, timing, streams),
-            Work::Ping(tunnels) => ping::run(proxy, backend, timing, tunnels),
-            Work::Connect(clients) => connect::run(proxy, backend, timing, clients),
+            Work::Start => start::run(contender),
+            Work::BulkDown(streams) => bulk::down(&proxy()?, backend, timing, streams),
+            Work::BulkUp(streams) => bulk::up(&proxy()?, backend, timing, streams),
+            Work::Ping(tunnels) => ping::run(&proxy()?, backend, timing, tunnels),
+            Work::Connect(clients) => connect::run(&proxy()?, backend, timing, clients),
+            Work::Idle(tunnels) => idle::some(&proxy()?, backend, tunnels),
+            Work::MostIdle => idle::most(&proxy()?, backend),
+            Work::Stalled(tunnels) => stalled::run(&proxy()?, backend, tunnels),
+            Work::Datagrams { associations, size } => {
+                datagrams::run(&proxy()?, backend, timing, associations, size)
+            }
         }
     }
 }
