@@ -95,3 +95,48 @@ pub(crate) fn resident(root: u32) -> io::Result<f64> {
     }
     Ok(total * 1024.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::{cpu, has_ended, resident, tree};
+
+    fn burn(time: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < time {}
+    }
+
+    #[test]
+    fn the_time_of_threads_that_have_ended_counts() {
+        let me = std::process::id();
+        let before = cpu(me).unwrap();
+        thread::spawn(|| burn(Duration::from_millis(200)))
+            .join()
+            .unwrap();
+        let used = cpu(me).unwrap() - before;
+        // The thread may have waited for a processor for a part of its time.
+        assert!(used > Duration::from_millis(20), "{used:?}");
+    }
+
+    #[test]
+    fn a_child_belongs_to_the_tree_and_is_known_to_have_ended() {
+        let mut child = Command::new("sleep").arg("10").spawn().unwrap();
+        assert!(tree(std::process::id()).unwrap().contains(&child.id()));
+        assert!(!has_ended(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(has_ended(child.id()));
+    }
+
+    #[test]
+    fn resident_memory_is_what_a_process_holds() {
+        let mut child = Command::new("sleep").arg("10").spawn().unwrap();
+        let octets = resident(child.id()).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!((100e3..100e6).contains(&octets), "{octets}");
+    }
+}

@@ -56,7 +56,7 @@ impl Contender {
             return Err(format!("{label} begins with none of {names}"));
         };
         let program = if program.is_empty() {
-            kind.program(name, peers)
+            installed(name, peers)
         } else {
             PathBuf::from(program)
         };
@@ -78,21 +78,28 @@ impl Contender {
 
     /// The version: what the program says of itself, or what was noted when it was installed.
     pub(crate) fn version(&self, peers: &Path) -> String {
-        match self.kind {
-            Kind::Direct => "no proxy".to_owned(),
-            Kind::Tabi => {
-                let output = Command::new(&self.program).arg("--version").output();
-                output.map_or_else(
-                    |error| error.to_string(),
-                    |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-                )
-            }
-            _ => fs::read_to_string(peers.join("versions"))
-                .unwrap_or_default()
-                .lines()
-                .find_map(|line| line.strip_prefix(self.label.as_str())?.strip_prefix(' '))
-                .map_or_else(|| "version not noted".to_owned(), str::to_owned),
+        if self.kind == Kind::Direct {
+            return "no proxy".to_owned();
         }
+        if self.kind == Kind::Tabi {
+            let output = Command::new(&self.program).arg("--version").output();
+            return output.map_or_else(
+                |error| error.to_string(),
+                |output| {
+                    let text = String::from_utf8_lossy(&output.stdout);
+                    text.lines().next().unwrap_or("says none").to_owned()
+                },
+            );
+        }
+        let name = KINDS
+            .iter()
+            .find(|(_, kind)| *kind == self.kind)
+            .map_or("", |(name, _)| name);
+        fs::read_to_string(peers.join("versions"))
+            .unwrap_or_default()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .map_or_else(|| "version not noted".to_owned(), str::to_owned)
     }
 
     /// Starts the proxy on a port of its own and waits until it accepts.
@@ -204,15 +211,13 @@ pub(crate) fn most_tunnels() -> io::Result<usize> {
     Ok(usize::try_from(limit.saturating_sub(100) / 2).unwrap_or(usize::MAX))
 }
 
-impl Kind {
-    /// Where the program is when the command line does not say.
-    fn program(self, name: &str, peers: &Path) -> PathBuf {
-        let installed = peers.join("bin").join(name);
-        match self {
-            Kind::Dante => PathBuf::from("/usr/sbin/danted"),
-            _ if installed.exists() => installed,
-            _ => PathBuf::from(name),
-        }
+/// The program when the command line names none: as installed for the benchmark, or by its name.
+fn installed(name: &str, peers: &Path) -> PathBuf {
+    let program = peers.join("bin").join(name);
+    if program.exists() {
+        program
+    } else {
+        PathBuf::from(name)
     }
 }
 
@@ -233,8 +238,6 @@ fn dante(port: &str) -> io::Result<Vec<String>> {
              external: 127.0.0.1\n\
              clientmethod: none\n\
              socksmethod: none\n\
-             user.privileged: root\n\
-             user.unprivileged: nobody\n\
              client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
              socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
         ),

@@ -2,6 +2,7 @@
 
 mod account;
 mod backend;
+mod chart;
 mod contender;
 mod digest;
 mod echo;
@@ -57,7 +58,8 @@ fn measure(options: &options::Options) -> io::Result<()> {
         give_up(124);
     })?;
     let results = tournament::play(options)?;
-    table::write(&results, options)
+    table::write(&results, options)?;
+    chart::write(&results, &options.out.join("bench.svg"))
 }
 
 /// Ends what was started, and then the load generator.

@@ -39,6 +39,7 @@ pub(crate) struct Options {
         long,
         value_name = "LIST",
         value_delimiter = ',',
+        overrides_with = "contenders",
         default_value = "direct,tabi,microsocks,dante,go-socks5,fast-socks5,merino"
     )]
     contenders: Vec<String>,

@@ -151,7 +151,7 @@ fn cells(
 }
 
 /// Three significant digits, and thousands set apart.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let magnitude = value.abs();
     if magnitude >= 1000.0 {
         let whole = format!("{value:.0}");

@@ -1,10 +1,10 @@
 //! What the contenders are made to do.
 
-mod bulk;
-mod connect;
-mod datagrams;
-mod idle;
-mod ping;
+pub(crate) mod bulk;
+pub(crate) mod connect;
+pub(crate) mod datagrams;
+pub(crate) mod idle;
+pub(crate) mod ping;
 mod stalled;
 mod start;
 

@@ -10,7 +10,7 @@ use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
 use crate::socks;
 use crate::window::{self, Timing};
 
-const RATE: Measure = of_client("echoes/s", Better::Higher);
+pub(crate) const RATE: Measure = of_client("echoes/s", Better::Higher);
 const CPU: Measure = of_proxy("proxy CPU µs/echo");
 const LOST: Measure = of_client("lost", Better::Lower);
 
@@ -68,8 +68,8 @@ pub(crate) fn run(
     }
     Ok(vec![
         (RATE, echoes / outcome.seconds),
-        (CPU, outcome.cpu * 1e6 / echoes),
         (LOST, lost),
+        (CPU, outcome.cpu * 1e6 / echoes),
     ])
 }
 
