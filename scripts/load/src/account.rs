@@ -54,11 +54,7 @@ fn stat(pid: u32) -> Option<Vec<String>> {
 fn tree(root: u32) -> io::Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
         if let Some(parent) = stat(pid).and_then(|fields| fields.get(1)?.parse::<u32>().ok()) {
@@ -68,12 +64,7 @@ fn tree(root: u32) -> io::Result<Vec<u32>> {
     let mut tree = vec![root];
     let mut next = 0;
     while let Some(&pid) = tree.get(next) {
-        tree.extend(
-            parents
-                .iter()
-                .filter(|(_, parent)| *parent == pid)
-                .map(|(child, _)| child),
-        );
+        tree.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child));
         next += 1;
     }
     Ok(tree)
@@ -113,9 +104,7 @@ mod tests {
     fn the_time_of_threads_that_have_ended_counts() {
         let me = std::process::id();
         let before = cpu(me).unwrap();
-        thread::spawn(|| burn(Duration::from_millis(200)))
-            .join()
-            .unwrap();
+        thread::spawn(|| burn(Duration::from_millis(200))).join().unwrap();
         let used = cpu(me).unwrap().saturating_sub(before);
         // The thread may have waited for a processor for a part of its time.
         assert!(used > Duration::from_millis(20), "{used:?}");

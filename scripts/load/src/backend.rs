@@ -25,26 +25,17 @@ pub(crate) struct Backend {
 impl Backend {
     pub(crate) fn start() -> io::Result<Backend> {
         let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg("backend")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg("backend").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start(&mut command, false)?;
         let output = process.child().stdout.take();
         let output = output.ok_or_else(|| io::Error::other("the back end has no output"))?;
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        let ports: Vec<u16> = line
-            .split_whitespace()
-            .filter_map(|port| port.parse().ok())
-            .collect();
-        let ports = ports
-            .try_into()
-            .map_err(|_| io::Error::other("the back end did not come up"))?;
-        Ok(Backend {
-            _process: process,
-            ports,
-        })
+        let ports: Vec<u16> =
+            line.split_whitespace().filter_map(|port| port.parse().ok()).collect();
+        let ports =
+            ports.try_into().map_err(|_| io::Error::other("the back end did not come up"))?;
+        Ok(Backend { _process: process, ports })
     }
 
     /// Answers with what it is sent. `number` spreads tunnels over the addresses of the service.
@@ -89,14 +80,7 @@ pub(crate) fn run() -> io::Result<()> {
         thread::Builder::new().spawn(move || accept(&listener, service))?;
     }
     ports.push(echo::datagrams()?);
-    println!(
-        "{}",
-        ports
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(" ")
-    );
+    println!("{}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" "));
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
 }
@@ -113,9 +97,7 @@ fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
 fn accept(listener: &TcpListener, service: fn(TcpStream) -> io::Result<()>) {
     for stream in listener.incoming().flatten() {
         // How a tunnel ends is its client's business, so an error here is not one.
-        let _ = thread::Builder::new()
-            .stack_size(64 * 1024)
-            .spawn(move || service(stream));
+        let _ = thread::Builder::new().stack_size(64 * 1024).spawn(move || service(stream));
     }
 }
 

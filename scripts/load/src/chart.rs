@@ -34,37 +34,14 @@ const LONGEST: f64 = 3.0;
 
 /// What the panels show.
 const PANELS: [(&str, Work, Measure); 6] = [
-    (
-        "Proxy CPU, seconds per GB down, 1 stream",
-        Work::BulkDown(1),
-        bulk::CPU,
-    ),
-    (
-        "Throughput down, GB/s, 8 streams",
-        Work::BulkDown(8),
-        bulk::THROUGHPUT,
-    ),
-    (
-        "New connections a second, 8 clients",
-        Work::Connect(8),
-        connect::RATE,
-    ),
-    (
-        "Echo of 64 octets, median µs, 1 tunnel",
-        Work::Ping(1),
-        ping::MEDIAN,
-    ),
-    (
-        "Resident KiB per idle tunnel",
-        Work::Idle(3000),
-        idle::PER_TUNNEL,
-    ),
+    ("Proxy CPU, seconds per GB down, 1 stream", Work::BulkDown(1), bulk::CPU),
+    ("Throughput down, GB/s, 8 streams", Work::BulkDown(8), bulk::THROUGHPUT),
+    ("New connections a second, 8 clients", Work::Connect(8), connect::RATE),
+    ("Echo of 64 octets, median µs, 1 tunnel", Work::Ping(1), ping::MEDIAN),
+    ("Resident KiB per idle tunnel", Work::Idle(3000), idle::PER_TUNNEL),
     (
         "UDP echoes a second, 64 octets",
-        Work::Datagrams {
-            associations: 1,
-            size: 64,
-        },
+        Work::Datagrams { associations: 1, size: 64 },
         datagrams::RATE,
     ),
 ];
@@ -87,10 +64,8 @@ pub(crate) fn write(results: &Results, path: &Path) -> std::io::Result<()> {
 
 fn draw(results: &Results, panels: &[Panel], path: &Path) -> Drawn<'static> {
     let rows: Vec<_> = panels.chunks(COLUMNS).collect();
-    let heights: Vec<i32> = rows
-        .iter()
-        .map(|row| row.iter().map(Panel::height).max().unwrap_or(0))
-        .collect();
+    let heights: Vec<i32> =
+        rows.iter().map(|row| row.iter().map(Panel::height).max().unwrap_or(0)).collect();
     let height = heights.iter().sum::<i32>() + TITLE + MARGIN;
     let size = (WIDTH.unsigned_abs(), height.unsigned_abs());
     let area = SVGBackend::new(path, size).into_drawing_area();
@@ -105,16 +80,8 @@ fn draw(results: &Results, panels: &[Panel], path: &Path) -> Drawn<'static> {
         }
         top += height;
     }
-    let note = format!(
-        "Medians of {} rounds. {}.",
-        results.rounds,
-        machine::describe()
-    );
-    area.draw(&Text::new(
-        note,
-        (MARGIN, top + TITLE / 2),
-        style(11, HPos::Left),
-    ))?;
+    let note = format!("Medians of {} rounds. {}.", results.rounds, machine::describe());
+    area.draw(&Text::new(note, (MARGIN, top + TITLE / 2), style(11, HPos::Left)))?;
     area.present()
 }
 
@@ -145,20 +112,13 @@ impl Panel {
             work.suits(contender) && (measure.direct || contender.is_proxy())
         };
         let bars: Vec<Bar> = results.contenders.iter().filter(suits).map(bar).collect();
-        let medians: Vec<f64> = bars
-            .iter()
-            .filter_map(|bar| Some(bar.spread?.median))
-            .collect();
+        let medians: Vec<f64> = bars.iter().filter_map(|bar| Some(bar.spread?.median)).collect();
         let full = Spread::of(&medians).map_or(1.0, |all| all.greatest.min(all.median * LONGEST));
         let better = match measure.better {
             Better::Higher => "more is better",
             Better::Lower => "less is better",
         };
-        Panel {
-            title: format!("{title} ({better})"),
-            bars,
-            full,
-        }
+        Panel { title: format!("{title} ({better})"), bars, full }
     }
 
     fn height(&self) -> i32 {
@@ -169,11 +129,7 @@ impl Panel {
         let left = left + MARGIN;
         let room = width - 2 * MARGIN - LABEL - VALUE;
         let title = style(13, HPos::Left).color(&BLACK);
-        area.draw(&Text::new(
-            self.title.clone(),
-            (left, top + TITLE / 2),
-            title,
-        ))?;
+        area.draw(&Text::new(self.title.clone(), (left, top + TITLE / 2), title))?;
         let mut y = top + TITLE;
         for bar in &self.bars {
             let middle = y + BAR / 2;
@@ -187,10 +143,7 @@ impl Panel {
             ))?;
             if bar.is_cut(self.full) {
                 let cut = start + length - 14;
-                area.draw(&Rectangle::new(
-                    [(cut, y + 1), (cut + 4, y + BAR - 1)],
-                    WHITE.filled(),
-                ))?;
+                area.draw(&Rectangle::new([(cut, y + 1), (cut + 4, y + BAR - 1)], WHITE.filled()))?;
             }
             let value = style(12, HPos::Left);
             area.draw(&Text::new(bar.value(), (start + length + 6, middle), value))?;
@@ -201,14 +154,9 @@ impl Panel {
 }
 
 impl Bar {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a length within the picture"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "a length within the picture")]
     fn length(&self, full: f64, room: i32) -> i32 {
-        let share = self
-            .spread
-            .map_or(0.0, |spread| (spread.median / full).clamp(0.0, 1.0));
+        let share = self.spread.map_or(0.0, |spread| (spread.median / full).clamp(0.0, 1.0));
         (share * f64::from(room)).round() as i32
     }
 
@@ -234,8 +182,5 @@ impl Bar {
 }
 
 fn style(size: i32, anchor: HPos) -> TextStyle<'static> {
-    ("sans-serif", size)
-        .into_font()
-        .color(&BLACK)
-        .pos(Pos::new(anchor, VPos::Center))
+    ("sans-serif", size).into_font().color(&BLACK).pos(Pos::new(anchor, VPos::Center))
 }

@@ -55,16 +55,9 @@ impl Contender {
             let names = KINDS.map(|(name, _)| name).join(", ");
             return Err(format!("{label} begins with none of {names}"));
         };
-        let program = if program.is_empty() {
-            installed(name, peers)
-        } else {
-            PathBuf::from(program)
-        };
-        Ok(Contender {
-            label: label.to_owned(),
-            kind,
-            program,
-        })
+        let program =
+            if program.is_empty() { installed(name, peers) } else { PathBuf::from(program) };
+        Ok(Contender { label: label.to_owned(), kind, program })
     }
 
     /// Whether it has UDP ASSOCIATE, as far as is known of its kind.
@@ -91,10 +84,7 @@ impl Contender {
                 },
             );
         }
-        let name = KINDS
-            .iter()
-            .find(|(_, kind)| *kind == self.kind)
-            .map_or("", |(name, _)| name);
+        let name = KINDS.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(name, _)| name);
         fs::read_to_string(peers.join("versions"))
             .unwrap_or_default()
             .lines()
@@ -105,17 +95,11 @@ impl Contender {
     /// Starts the proxy on a port of its own and waits until it accepts.
     pub(crate) fn start(&self) -> io::Result<Running> {
         if !self.is_proxy() {
-            return Ok(Running {
-                process: None,
-                address: None,
-            });
+            return Ok(Running { process: None, address: None });
         }
         let (mut process, address) = self.spawn(true)?;
         await_accept(&mut process, address)?;
-        Ok(Running {
-            process: Some(process),
-            address: Some(address),
-        })
+        Ok(Running { process: Some(process), address: Some(address) })
     }
 
     /// How long it takes from the start of the process to its first connection.
@@ -147,10 +131,7 @@ impl Contender {
             Command::new(&self.program)
         };
         command.args(self.arguments(port)?).env("RUST_LOG", "off");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = Process::start(&mut command, self.kind == Kind::Dante)?;
         Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
     }
@@ -162,14 +143,7 @@ impl Contender {
         let arguments = match self.kind {
             Kind::Direct => vec![],
             Kind::Tabi => {
-                vec![
-                    "-q",
-                    "--max-connections",
-                    &most,
-                    "--max-per-client",
-                    "20000",
-                    &listen,
-                ]
+                vec!["-q", "--max-connections", &most, "--max-per-client", "20000", &listen]
             }
             Kind::Microsocks if quiet(&self.program) => vec!["-q", "-i", "127.0.0.1", "-p", &port],
             Kind::Microsocks => vec!["-i", "127.0.0.1", "-p", &port],
@@ -214,11 +188,7 @@ pub(crate) fn most_tunnels() -> io::Result<usize> {
 /// The program when the command line names none: as installed for the benchmark, or by its name.
 fn installed(name: &str, peers: &Path) -> PathBuf {
     let program = peers.join("bin").join(name);
-    if program.exists() {
-        program
-    } else {
-        PathBuf::from(name)
-    }
+    if program.exists() { program } else { PathBuf::from(name) }
 }
 
 /// Whether this microsocks can be told not to log: Debian 12 has one that cannot.
@@ -268,22 +238,16 @@ pub(crate) struct Running {
 impl Running {
     /// The processor time used so far.
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
-        self.process
-            .as_ref()
-            .map_or(Ok(Duration::ZERO), |process| account::cpu(process.id()))
+        self.process.as_ref().map_or(Ok(Duration::ZERO), |process| account::cpu(process.id()))
     }
 
     /// Resident memory in octets.
     pub(crate) fn resident(&self) -> io::Result<f64> {
-        self.process
-            .as_ref()
-            .map_or(Ok(0.0), |process| account::resident(process.id()))
+        self.process.as_ref().map_or(Ok(0.0), |process| account::resident(process.id()))
     }
 
     /// Whether the proxy has given up while it was being measured.
     pub(crate) fn has_ended(&self) -> bool {
-        self.process
-            .as_ref()
-            .is_some_and(|process| account::has_ended(process.id()))
+        self.process.as_ref().is_some_and(|process| account::has_ended(process.id()))
     }
 }

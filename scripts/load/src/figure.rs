@@ -18,20 +18,12 @@ pub(crate) struct Measure {
 
 /// A measure of the client's.
 pub(crate) const fn of_client(name: &'static str, better: Better) -> Measure {
-    Measure {
-        name,
-        better,
-        direct: true,
-    }
+    Measure { name, better, direct: true }
 }
 
 /// A measure of the proxy's own use of the machine.
 pub(crate) const fn of_proxy(name: &'static str) -> Measure {
-    Measure {
-        name,
-        better: Better::Lower,
-        direct: false,
-    }
+    Measure { name, better: Better::Lower, direct: false }
 }
 
 /// One figure of one round.
@@ -57,11 +49,7 @@ impl Spread {
         } else {
             sorted[middle]
         };
-        Some(Spread {
-            median,
-            least,
-            greatest,
-        })
+        Some(Spread { median, least, greatest })
     }
 }
 
@@ -75,9 +63,7 @@ pub(crate) fn percentile(sorted_nanoseconds: &[u32], share: f64) -> f64 {
     )]
     let index = (sorted_nanoseconds.len() as f64 * share) as usize;
     let index = index.min(sorted_nanoseconds.len().saturating_sub(1));
-    sorted_nanoseconds
-        .get(index)
-        .map_or(f64::NAN, |&value| f64::from(value) / 1000.0)
+    sorted_nanoseconds.get(index).map_or(f64::NAN, |&value| f64::from(value) / 1000.0)
 }
 
 #[cfg(test)]
@@ -86,13 +72,7 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle_or_between_the_two_middle_figures() {
-        let spread = |median, least, greatest| {
-            Some(Spread {
-                median,
-                least,
-                greatest,
-            })
-        };
+        let spread = |median, least, greatest| Some(Spread { median, least, greatest });
         assert_eq!(Spread::of(&[]), None);
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), spread(2.0, 1.0, 3.0));
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]), spread(2.5, 1.0, 4.0));

@@ -9,10 +9,7 @@ pub(crate) fn describe() -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let memory = field("/proc/meminfo", "MemTotal")
         .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
-        .map_or_else(
-            || "memory unknown".into(),
-            |kib| format!("{} MiB", kib / 1024),
-        );
+        .map_or_else(|| "memory unknown".into(), |kib| format!("{} MiB", kib / 1024));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{model}, {cores} cores, {memory}, Linux {}", kernel.trim())
 }

@@ -65,10 +65,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn contenders(&self) -> Result<Vec<Contender>, String> {
-        self.contenders
-            .iter()
-            .map(|text| Contender::parse(text, &self.peers))
-            .collect()
+        self.contenders.iter().map(|text| Contender::parse(text, &self.peers)).collect()
     }
 
     /// In the order of the table, whatever the order of the words.
@@ -78,9 +75,7 @@ impl Options {
             wanted.extend(Work::parse(word)?);
         }
         let all = WORKS.iter().map(|(.., work)| *work);
-        Ok(all
-            .filter(|work| self.only.is_empty() || wanted.contains(work))
-            .collect())
+        Ok(all.filter(|work| self.only.is_empty() || wanted.contains(work)).collect())
     }
 
     pub(crate) fn timing(&self) -> Timing {

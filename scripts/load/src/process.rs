@@ -28,11 +28,7 @@ impl Process {
         let child = command.process_group(0).spawn()?;
         let group = i32::try_from(child.id()).map_err(io::Error::other)?;
         groups.push(group);
-        Ok(Process {
-            child,
-            group,
-            gently,
-        })
+        Ok(Process { child, group, gently })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -45,11 +41,7 @@ impl Process {
 
     /// Says how the child ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<String> {
-        self.child
-            .try_wait()
-            .ok()
-            .flatten()
-            .map(|status| format!("ended early: {status}"))
+        self.child.try_wait().ok().flatten().map(|status| format!("ended early: {status}"))
     }
 }
 
@@ -71,9 +63,7 @@ impl Drop for Process {
 }
 
 fn lock() -> std::sync::MutexGuard<'static, Vec<i32>> {
-    GROUPS
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    GROUPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Ends every child at once; for a signal or a deadline, after which nothing else runs.
@@ -88,9 +78,8 @@ pub(crate) fn end_all() {
 
 /// Becomes `command`, to be killed when the load generator dies, whatever it dies of.
 pub(crate) fn become_guarded(command: &[String]) -> io::Result<()> {
-    let (program, arguments) = command
-        .split_first()
-        .ok_or_else(|| io::Error::other("no command given"))?;
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| io::Error::other("no command given"))?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     Err(Command::new(program).args(arguments).exec())
 }

@@ -31,38 +31,21 @@ pub(crate) struct Failure {
 
 impl Results {
     pub(crate) fn new(contenders: Vec<Contender>) -> Results {
-        Results {
-            contenders,
-            rows: Vec::new(),
-            failures: Vec::new(),
-            rounds: 0,
-        }
+        Results { contenders, rows: Vec::new(), failures: Vec::new(), rounds: 0 }
     }
 
     pub(crate) fn add(&mut self, work: Work, label: &str, figures: Vec<Figure>) {
         for (measure, value) in figures {
             let figure = (label.to_owned(), value);
-            match self
-                .rows
-                .iter_mut()
-                .find(|row| row.work == work && row.measure == measure)
-            {
+            match self.rows.iter_mut().find(|row| row.work == work && row.measure == measure) {
                 Some(row) => row.figures.push(figure),
-                None => self.rows.push(Row {
-                    work,
-                    measure,
-                    figures: vec![figure],
-                }),
+                None => self.rows.push(Row { work, measure, figures: vec![figure] }),
             }
         }
     }
 
     pub(crate) fn fail(&mut self, work: Option<Work>, label: &str, reason: String) {
-        self.failures.push(Failure {
-            label: label.to_owned(),
-            work,
-            reason,
-        });
+        self.failures.push(Failure { label: label.to_owned(), work, reason });
     }
 
     /// Why a contender has no figures for a work, if so.
@@ -87,10 +70,7 @@ impl Results {
 
     /// What the rounds say of one measure of one contender.
     pub(crate) fn spread(&self, work: Work, measure: Measure, label: &str) -> Option<Spread> {
-        let row = self
-            .rows
-            .iter()
-            .find(|row| row.work == work && row.measure == measure)?;
+        let row = self.rows.iter().find(|row| row.work == work && row.measure == measure)?;
         let figures = row.figures.iter().filter(|(other, _)| other == label);
         Spread::of(&figures.map(|(_, value)| *value).collect::<Vec<_>>())
     }
@@ -102,10 +82,7 @@ impl Results {
             .iter()
             .filter(|contender| !matches!(contender.kind, Kind::Tabi | Kind::Direct));
         let medians = peers.filter_map(|peer| {
-            Some((
-                peer.label.as_str(),
-                self.spread(work, measure, &peer.label)?.median,
-            ))
+            Some((peer.label.as_str(), self.spread(work, measure, &peer.label)?.median))
         });
         medians.min_by(|(_, one), (_, other)| match measure.better {
             Better::Lower => one.total_cmp(other),

@@ -65,8 +65,5 @@ pub(crate) fn negotiate(
     let [0x05, 0x00, _, 0x01, a, b, c, d, high, low] = reply else {
         return Err(io::Error::other(format!("reply {reply:02x?}")));
     };
-    Ok(SocketAddrV4::new(
-        Ipv4Addr::new(a, b, c, d),
-        u16::from_be_bytes([high, low]),
-    ))
+    Ok(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
 }

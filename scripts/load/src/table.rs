@@ -30,12 +30,7 @@ fn markdown(results: &Results, options: &Options) -> Result<String, fmt::Error> 
         results.rounds
     )?;
     for contender in &results.contenders {
-        writeln!(
-            text,
-            "- {}: {}",
-            contender.label,
-            contender.version(&options.peers)
-        )?;
+        writeln!(text, "- {}: {}", contender.label, contender.version(&options.peers))?;
     }
     medians(&mut text, results, &measures)?;
     spreads(&mut text, results, &measures)?;
@@ -55,35 +50,22 @@ fn medians(text: &mut String, results: &Results, measures: &[(Work, Measure)]) -
     head.extend(ours.iter().map(|label| format!("{label} / best")));
     // A second build of tabi is compared with the first one too.
     let pairs: Vec<_> = ours.iter().skip(1).map(|label| (*label, ours[0])).collect();
-    head.extend(
-        pairs
-            .iter()
-            .map(|(label, first)| format!("{label} / {first}")),
-    );
+    head.extend(pairs.iter().map(|(label, first)| format!("{label} / {first}")));
     write_head(text, &head)?;
     for &(work, measure) in measures {
         let median = |label: &str| Some(results.spread(work, measure, label)?.median);
         let best = results.best_peer(work, measure);
         let mut row = cells(results, work, measure, |spread| number(spread.median));
         row.push(best.map_or("-".to_owned(), |(label, _)| label.to_owned()));
-        row.extend(
-            ours.iter()
-                .map(|label| ratio(median(label), best.map(|(_, best)| best))),
-        );
-        row.extend(
-            pairs
-                .iter()
-                .map(|(label, first)| ratio(median(label), median(first))),
-        );
+        row.extend(ours.iter().map(|label| ratio(median(label), best.map(|(_, best)| best))));
+        row.extend(pairs.iter().map(|(label, first)| ratio(median(label), median(first))));
         write_row(text, work, measure, &row)?;
     }
     Ok(())
 }
 
 fn ratio(figure: Option<f64>, to: Option<f64>) -> String {
-    figure
-        .zip(to)
-        .map_or("-".to_owned(), |(figure, to)| format!("{:.2}", figure / to))
+    figure.zip(to).map_or("-".to_owned(), |(figure, to)| format!("{:.2}", figure / to))
 }
 
 fn spreads(text: &mut String, results: &Results, measures: &[(Work, Measure)]) -> fmt::Result {
@@ -110,11 +92,7 @@ fn failures(text: &mut String, results: &Results) -> fmt::Result {
 }
 
 fn labels(results: &Results) -> Vec<String> {
-    results
-        .contenders
-        .iter()
-        .map(|contender| contender.label.clone())
-        .collect()
+    results.contenders.iter().map(|contender| contender.label.clone()).collect()
 }
 
 fn write_head(text: &mut String, cells: &[String]) -> fmt::Result {
@@ -123,13 +101,7 @@ fn write_head(text: &mut String, cells: &[String]) -> fmt::Result {
 }
 
 fn write_row(text: &mut String, work: Work, measure: Measure, cells: &[String]) -> fmt::Result {
-    writeln!(
-        text,
-        "| {} | {} | {} |",
-        work.title(),
-        measure.name,
-        cells.join(" | ")
-    )
+    writeln!(text, "| {} | {} | {} |", work.title(), measure.name, cells.join(" | "))
 }
 
 /// One cell for each contender: the figure, or that it failed, or that there is none to be had.
@@ -143,9 +115,7 @@ fn cells(
         if results.failure(Some(work), &contender.label).is_some() {
             return "failed".to_owned();
         }
-        results
-            .spread(work, measure, &contender.label)
-            .map_or("-".to_owned(), &format)
+        results.spread(work, measure, &contender.label).map_or("-".to_owned(), &format)
     };
     results.contenders.iter().map(cell).collect()
 }

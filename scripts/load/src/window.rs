@@ -59,10 +59,7 @@ pub(crate) fn run<T: Send>(
     settle: bool,
     job: impl Fn(usize, &Window) -> io::Result<T> + Sync,
 ) -> io::Result<Outcome<T>> {
-    let window = Window {
-        phase: AtomicU8::new(WARMUP),
-        ready: AtomicUsize::new(0),
-    };
+    let window = Window { phase: AtomicU8::new(WARMUP), ready: AtomicUsize::new(0) };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..clients)
             .map(|number| {
@@ -85,10 +82,7 @@ pub(crate) fn run<T: Send>(
         window.phase.store(OVER, Ordering::Relaxed);
         let seconds = begun.elapsed().as_secs_f64();
         let mut after = proxy.cpu();
-        let results: Vec<_> = workers
-            .into_iter()
-            .map(thread::ScopedJoinHandle::join)
-            .collect();
+        let results: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         if settle {
             after = at_rest(proxy);
         }
@@ -96,11 +90,7 @@ pub(crate) fn run<T: Send>(
             .into_iter()
             .map(|result| result.unwrap_or_else(|_| Err(io::Error::other("a client panicked"))))
             .collect::<io::Result<_>>()?;
-        Ok(Outcome {
-            clients,
-            seconds,
-            cpu: after?.saturating_sub(before?).as_secs_f64(),
-        })
+        Ok(Outcome { clients, seconds, cpu: after?.saturating_sub(before?).as_secs_f64() })
     })
 }
 

@@ -41,32 +41,16 @@ pub(crate) const WORKS: [(&str, &str, Work); 16] = [
     ("bulk8up", "bulk up, 8 streams", Work::BulkUp(8)),
     ("ping1", "64-octet ping-pong, 1 tunnel", Work::Ping(1)),
     ("ping16", "64-octet ping-pong, 16 tunnels", Work::Ping(16)),
-    (
-        "conn1",
-        "connection + 64 octets, 1 client",
-        Work::Connect(1),
-    ),
-    (
-        "conn8",
-        "connection + 64 octets, 8 clients",
-        Work::Connect(8),
-    ),
+    ("conn1", "connection + 64 octets, 1 client", Work::Connect(1)),
+    ("conn8", "connection + 64 octets, 8 clients", Work::Connect(8)),
     ("idle3000", "3,000 idle tunnels", Work::Idle(3000)),
     ("idlemost", "as many idle tunnels as go", Work::MostIdle),
     ("stalled", "64 sources, readers stalled", Work::Stalled(64)),
     ("start", "before the first client", Work::Start),
     ("udp1x64", "UDP, 64 octets, 1 association", udp(1, 64)),
     ("udp8x64", "UDP, 64 octets, 8 associations", udp(8, 64)),
-    (
-        "udp1x1400",
-        "UDP, 1,400 octets, 1 association",
-        udp(1, 1400),
-    ),
-    (
-        "udp8x1400",
-        "UDP, 1,400 octets, 8 associations",
-        udp(8, 1400),
-    ),
+    ("udp1x1400", "UDP, 1,400 octets, 1 association", udp(1, 1400)),
+    ("udp8x1400", "UDP, 1,400 octets, 8 associations", udp(8, 1400)),
 ];
 
 const fn udp(associations: usize, size: usize) -> Work {
@@ -77,18 +61,10 @@ impl Work {
     /// The works that a word of the command line means: one by name, or all that begin with it.
     pub(crate) fn parse(word: &str) -> Result<Vec<Work>, String> {
         let named = |matches: &dyn Fn(&str) -> bool| -> Vec<Work> {
-            WORKS
-                .iter()
-                .filter(|(name, ..)| matches(name))
-                .map(|(.., work)| *work)
-                .collect()
+            WORKS.iter().filter(|(name, ..)| matches(name)).map(|(.., work)| *work).collect()
         };
         let exact = named(&|name| name == word);
-        let found = if exact.is_empty() {
-            named(&|name| name.starts_with(word))
-        } else {
-            exact
-        };
+        let found = if exact.is_empty() { named(&|name| name.starts_with(word)) } else { exact };
         if found.is_empty() {
             let known = WORKS.map(|(name, ..)| name).join(", ");
             return Err(format!("{word} is none of {known}"));
@@ -98,10 +74,7 @@ impl Work {
 
     /// What the table calls it.
     pub(crate) fn title(self) -> &'static str {
-        WORKS
-            .iter()
-            .find(|(.., work)| *work == self)
-            .map_or("", |(_, title, _)| title)
+        WORKS.iter().find(|(.., work)| *work == self).map_or("", |(_, title, _)| title)
     }
 
     /// Whether there is anything to measure: not every proxy has UDP, and none is no process.

@@ -59,8 +59,5 @@ pub(crate) fn up(
 fn figures(outcome: &Outcome<u64>) -> Vec<Figure> {
     #[expect(clippy::cast_precision_loss, reason = "far fewer octets than 2^53")]
     let gigabytes = outcome.clients.iter().sum::<u64>() as f64 / 1e9;
-    vec![
-        (THROUGHPUT, gigabytes / outcome.seconds),
-        (CPU, outcome.cpu / gigabytes),
-    ]
+    vec![(THROUGHPUT, gigabytes / outcome.seconds), (CPU, outcome.cpu / gigabytes)]
 }

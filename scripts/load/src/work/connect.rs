@@ -46,10 +46,7 @@ pub(crate) fn run(
     })?;
     let mut times = outcome.clients.concat();
     times.sort_unstable();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "far fewer connections than 2^53"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "far fewer connections than 2^53")]
     let connections = times.len() as f64;
     Ok(vec![
         (RATE, connections / outcome.seconds),

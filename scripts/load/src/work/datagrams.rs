@@ -55,22 +55,12 @@ pub(crate) fn run(
         }
         Ok((echoes, lost))
     })?;
-    let echoes = f64::from(
-        outcome
-            .clients
-            .iter()
-            .map(|(echoes, _)| echoes)
-            .sum::<u32>(),
-    );
+    let echoes = f64::from(outcome.clients.iter().map(|(echoes, _)| echoes).sum::<u32>());
     let lost = f64::from(outcome.clients.iter().map(|(_, lost)| lost).sum::<u32>());
     if echoes == 0.0 {
         return Err(io::Error::other("no datagram came back"));
     }
-    Ok(vec![
-        (RATE, echoes / outcome.seconds),
-        (LOST, lost),
-        (CPU, outcome.cpu * 1e6 / echoes),
-    ])
+    Ok(vec![(RATE, echoes / outcome.seconds), (LOST, lost), (CPU, outcome.cpu * 1e6 / echoes)])
 }
 
 /// An association, or without a proxy a socket and nothing more.
@@ -88,31 +78,19 @@ impl Association {
         socket.set_read_timeout(Some(TOO_LATE))?;
         let Some(address) = proxy.address else {
             socket.connect(target)?;
-            return Ok(Association {
-                _control: None,
-                socket,
-                datagram: vec![0x5a; size],
-            });
+            return Ok(Association { _control: None, socket, datagram: vec![0x5a; size] });
         };
         let mut control = TcpStream::connect(address)?;
         control.set_read_timeout(Some(socks::PATIENCE))?;
         let unknown = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
         let relay = socks::negotiate(&mut control, socks::ASSOCIATE, unknown)?;
-        let host = if relay.ip().is_unspecified() {
-            &Ipv4Addr::LOCALHOST
-        } else {
-            relay.ip()
-        };
+        let host = if relay.ip().is_unspecified() { &Ipv4Addr::LOCALHOST } else { relay.ip() };
         socket.connect((*host, relay.port()))?;
         let mut datagram = vec![0x00, 0x00, 0x00, 0x01];
         datagram.extend_from_slice(&target.ip().octets());
         datagram.extend_from_slice(&target.port().to_be_bytes());
         datagram.resize(datagram.len() + size, 0x5a);
-        Ok(Association {
-            _control: Some(control),
-            socket,
-            datagram,
-        })
+        Ok(Association { _control: Some(control), socket, datagram })
     }
 
     /// One datagram there and back, unchanged. The first may come before the proxy is ready for it.

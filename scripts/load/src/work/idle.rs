@@ -43,46 +43,25 @@ fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Resu
                 scope.spawn(move || open(proxy, backend, (opener..wanted).step_by(OPENERS)))
             })
             .collect();
-        openers
-            .into_iter()
-            .filter_map(|opener| opener.join().ok())
-            .collect()
+        openers.into_iter().filter_map(|opener| opener.join().ok()).collect()
     });
-    let tunnels = openers
-        .iter()
-        .map(|opened| opened.tunnels.len())
-        .sum::<usize>();
+    let tunnels = openers.iter().map(|opened| opened.tunnels.len()).sum::<usize>();
     if let Some(error) = openers.iter().find_map(|opened| opened.error.as_ref())
         && (all || tunnels == 0)
     {
-        return Err(io::Error::other(format!(
-            "{tunnels} of {wanted} tunnels, then {error}"
-        )));
+        return Err(io::Error::other(format!("{tunnels} of {wanted} tunnels, then {error}")));
     }
-    let last = openers
-        .iter()
-        .map(|opened| opened.last)
-        .max()
-        .unwrap_or(begun);
+    let last = openers.iter().map(|opened| opened.last).max().unwrap_or(begun);
     // Whatever the proxy does for new tunnels is over by then.
     thread::sleep(Duration::from_millis(500));
     let (resident_then, cpu_then) = (proxy.resident()?, proxy.cpu()?);
     let answers: usize = thread::scope(|scope| {
-        let openers: Vec<_> = openers
-            .iter()
-            .map(|opened| scope.spawn(|| answering(&opened.tunnels)))
-            .collect();
-        openers
-            .into_iter()
-            .filter_map(|opener| opener.join().ok())
-            .sum()
+        let openers: Vec<_> =
+            openers.iter().map(|opened| scope.spawn(|| answering(&opened.tunnels))).collect();
+        openers.into_iter().filter_map(|opener| opener.join().ok()).sum()
     });
     if answers < tunnels {
-        let end = if proxy.has_ended() {
-            ": the proxy has ended"
-        } else {
-            ""
-        };
+        let end = if proxy.has_ended() { ": the proxy has ended" } else { "" };
         let text = format!("only {answers} of {tunnels} tunnels still answer{end}");
         return Err(io::Error::other(text));
     }
@@ -91,10 +70,7 @@ fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Resu
     Ok(vec![
         (TUNNELS, count),
         (TIME, (last - begun).as_secs_f64()),
-        (
-            CPU,
-            cpu_then.saturating_sub(cpu).as_secs_f64() * 1e6 / count,
-        ),
+        (CPU, cpu_then.saturating_sub(cpu).as_secs_f64() * 1e6 / count),
         (RESIDENT, resident_then / 1024.0 / 1024.0),
         (PER_TUNNEL, (resident_then - resident) / 1024.0 / count),
         (PER_USED_TUNNEL, (resident_used - resident) / 1024.0 / count),
@@ -112,11 +88,7 @@ struct Opened {
 
 fn open(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>) -> Opened {
     let begun = Instant::now();
-    let mut opened = Opened {
-        tunnels: Vec::new(),
-        last: begun,
-        error: None,
-    };
+    let mut opened = Opened { tunnels: Vec::new(), last: begun, error: None };
     for number in numbers {
         if begun.elapsed() > LIMIT {
             opened.error = Some(io::Error::other("time was up"));
@@ -137,14 +109,10 @@ fn open(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>
 /// How many tunnels send an octet back. All are asked before the first answer is waited for.
 fn answering(tunnels: &[TcpStream]) -> usize {
     let deadline = Instant::now() + PATIENCE;
-    let asked: Vec<_> = tunnels
-        .iter()
-        .filter(|tunnel| (&**tunnel).write_all(b"?").is_ok())
-        .collect();
+    let asked: Vec<_> =
+        tunnels.iter().filter(|tunnel| (&**tunnel).write_all(b"?").is_ok()).collect();
     let answers = asked.into_iter().filter(|tunnel| {
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(Duration::from_millis(1));
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let mut answer = [0];
         tunnel.set_read_timeout(Some(left)).is_ok()
             && (&**tunnel).read_exact(&mut answer).is_ok()

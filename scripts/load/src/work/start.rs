@@ -11,8 +11,5 @@ const RESIDENT: Measure = of_proxy("resident MiB");
 pub(crate) fn run(contender: &Contender) -> io::Result<Vec<Figure>> {
     let ready = contender.time_to_accept()?;
     let resident = contender.resident_untouched()?;
-    Ok(vec![
-        (READY, ready.as_secs_f64() * 1e3),
-        (RESIDENT, resident / 1024.0 / 1024.0),
-    ])
+    Ok(vec![(READY, ready.as_secs_f64() * 1e3), (RESIDENT, resident / 1024.0 / 1024.0)])
 }
