@@ -1,7 +1,7 @@
 //! The proxies that are compared, and how each is started: logging off, its limits raised.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -131,7 +131,7 @@ impl Contender {
             Command::new(&self.program)
         };
         command.args(self.arguments(port)?).env("RUST_LOG", "off");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(self.input(port)?).stdout(Stdio::null()).stderr(Stdio::null());
         let process = Process::start(&mut command, self.kind == Kind::Dante)?;
         Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
     }
@@ -147,7 +147,7 @@ impl Contender {
             }
             Kind::Microsocks if quiet(&self.program) => vec!["-q", "-i", "127.0.0.1", "-p", &port],
             Kind::Microsocks => vec!["-i", "127.0.0.1", "-p", &port],
-            Kind::Dante => return dante(&port),
+            Kind::Dante => vec!["-f", "/dev/stdin"],
             Kind::GoSocks5 => vec![listen.as_str()],
             Kind::FastSocks5 => {
                 vec![
@@ -162,6 +162,29 @@ impl Contender {
             Kind::Merino => vec!["--no-auth", "--ip", "127.0.0.1", "--port", &port],
         };
         Ok(arguments.into_iter().map(str::to_owned).collect())
+    }
+
+    /// What the proxy is told by its standard input. Dante takes everything from a file, which here
+    /// has no name any more by the time it is read, so that none is left behind.
+    fn input(&self, port: u16) -> io::Result<Stdio> {
+        if self.kind != Kind::Dante {
+            return Ok(Stdio::null());
+        }
+        let path = std::env::temp_dir().join(format!("load-dante-{}-{port}", std::process::id()));
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        fs::remove_file(&path)?;
+        write!(
+            file,
+            "errorlog: /dev/null\n\
+             internal: 127.0.0.1 port = {port}\n\
+             external: 127.0.0.1\n\
+             clientmethod: none\n\
+             socksmethod: none\n\
+             client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
+             socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
+        )?;
+        file.rewind()?;
+        Ok(file.into())
     }
 }
 
@@ -195,24 +218,6 @@ fn installed(name: &str, peers: &Path) -> PathBuf {
 fn quiet(program: &Path) -> bool {
     let output = Command::new(program).arg("-h").output();
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains(" -q"))
-}
-
-/// Dante takes everything from a file, which is left in the directory for temporary files.
-fn dante(port: &str) -> io::Result<Vec<String>> {
-    let path = std::env::temp_dir().join(format!("load-dante-{}.conf", std::process::id()));
-    fs::write(
-        &path,
-        format!(
-            "errorlog: /dev/null\n\
-             internal: 127.0.0.1 port = {port}\n\
-             external: 127.0.0.1\n\
-             clientmethod: none\n\
-             socksmethod: none\n\
-             client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
-             socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
-        ),
-    )?;
-    Ok(vec!["-f".to_owned(), path.display().to_string()])
 }
 
 /// A loopback port below those that outgoing connections use, and never the same twice in a run.

@@ -46,10 +46,12 @@ fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Resu
         openers.into_iter().filter_map(|opener| opener.join().ok()).collect()
     });
     let tunnels = openers.iter().map(|opened| opened.tunnels.len()).sum::<usize>();
-    if let Some(error) = openers.iter().find_map(|opened| opened.error.as_ref())
-        && (all || tunnels == 0)
-    {
-        return Err(io::Error::other(format!("{tunnels} of {wanted} tunnels, then {error}")));
+    if let Some(error) = openers.iter().find_map(|opened| opened.error.as_ref()) {
+        let reason = format!("{tunnels} of {wanted} tunnels, then: {error}");
+        if all || tunnels == 0 {
+            return Err(io::Error::other(reason));
+        }
+        eprint!("  {reason};");
     }
     let last = openers.iter().map(|opened| opened.last).max().unwrap_or(begun);
     // Whatever the proxy does for new tunnels is over by then.
