@@ -1,6 +1,7 @@
 //! Measures SOCKS5 proxies side by side on loopback. `scripts/bench` builds and runs this.
 
 mod account;
+mod association;
 mod backend;
 mod chart;
 mod contender;

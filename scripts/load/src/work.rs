@@ -1,5 +1,6 @@
 //! What the contenders are made to do.
 
+mod associations;
 pub(crate) mod bulk;
 pub(crate) mod connect;
 pub(crate) mod datagrams;
@@ -31,10 +32,11 @@ pub(crate) enum Work {
         associations: usize,
         size: usize,
     },
+    Associations(usize),
 }
 
 /// Every work with the name that the command line knows it by and what the table calls it.
-pub(crate) const WORKS: [(&str, &str, Work); 16] = [
+pub(crate) const WORKS: [(&str, &str, Work); 17] = [
     ("bulk1down", "bulk down, 1 stream", Work::BulkDown(1)),
     ("bulk1up", "bulk up, 1 stream", Work::BulkUp(1)),
     ("bulk8down", "bulk down, 8 streams", Work::BulkDown(8)),
@@ -51,6 +53,7 @@ pub(crate) const WORKS: [(&str, &str, Work); 16] = [
     ("udp8x64", "UDP, 64 octets, 8 associations", udp(8, 64)),
     ("udp1x1400", "UDP, 1,400 octets, 1 association", udp(1, 1400)),
     ("udp8x1400", "UDP, 1,400 octets, 8 associations", udp(8, 1400)),
+    ("udp1000", "1,000 UDP associations", Work::Associations(1000)),
 ];
 
 const fn udp(associations: usize, size: usize) -> Work {
@@ -80,7 +83,7 @@ impl Work {
     /// Whether there is anything to measure: not every proxy has UDP, and none is no process.
     pub(crate) fn suits(self, contender: &Contender) -> bool {
         match self {
-            Work::Datagrams { .. } => contender.has_udp(),
+            Work::Datagrams { .. } | Work::Associations(_) => contender.has_udp(),
             Work::Start | Work::Stalled(_) => contender.is_proxy(),
             _ => true,
         }
@@ -104,6 +107,7 @@ impl Work {
             Work::Idle(tunnels) => idle::some(&proxy()?, backend, tunnels),
             Work::MostIdle => idle::most(&proxy()?, backend),
             Work::Stalled(tunnels) => stalled::run(&proxy()?, backend, tunnels),
+            Work::Associations(count) => associations::run(&proxy()?, backend, count),
             Work::Datagrams { associations, size } => {
                 datagrams::run(&proxy()?, backend, timing, associations, size)
             }
