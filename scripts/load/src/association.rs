@@ -27,14 +27,14 @@ impl Association {
     ) -> io::Result<Association> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_read_timeout(Some(TOO_LATE))?;
-        let Some(address) = proxy.address else {
+        let Some(proxy) = proxy.address else {
             socket.connect(target)?;
             return Ok(Association { _control: None, socket, datagram: vec![0x5a; size] });
         };
-        let mut control = TcpStream::connect(address)?;
+        let mut control = TcpStream::connect(proxy.address)?;
         control.set_read_timeout(Some(socks::PATIENCE))?;
         let unknown = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let relay = socks::negotiate(&mut control, socks::ASSOCIATE, unknown)?;
+        let relay = socks::negotiate(&mut control, proxy.users, socks::ASSOCIATE, unknown)?;
         let host = if relay.ip().is_unspecified() { &Ipv4Addr::LOCALHOST } else { relay.ip() };
         socket.connect((*host, relay.port()))?;
         let mut datagram = vec![0x00, 0x00, 0x00, 0x01];

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,6 +14,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::account;
 use crate::process::Process;
+use crate::socks::{self, USER};
 
 /// What is known of a proxy's command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct Contender {
     pub(crate) label: String,
     pub(crate) kind: Kind,
     program: PathBuf,
+    /// Whether it is started with a user whom it must ask for.
+    users: bool,
 }
 
 impl Contender {
@@ -57,7 +61,17 @@ impl Contender {
         };
         let program =
             if program.is_empty() { installed(name, peers) } else { PathBuf::from(program) };
-        Ok(Contender { label: label.to_owned(), kind, program })
+        Ok(Contender { label: label.to_owned(), kind, program, users: false })
+    }
+
+    /// The same, but started so that it serves nobody but a user with a password.
+    pub(crate) fn with_users(&self) -> Contender {
+        Contender { users: true, ..self.clone() }
+    }
+
+    /// Whether it can be given a user by its command line or its standard input.
+    pub(crate) fn has_users(&self) -> bool {
+        matches!(self.kind, Kind::Tabi | Kind::Microsocks | Kind::FastSocks5)
     }
 
     /// Whether it has UDP ASSOCIATE, as far as is known of its kind.
@@ -99,7 +113,10 @@ impl Contender {
         }
         let (mut process, address) = self.spawn(true)?;
         await_accept(&mut process, address)?;
-        Ok(Running { process: Some(process), address: Some(address) })
+        Ok(Running {
+            process: Some(process),
+            address: Some(socks::Proxy { address, users: self.users }),
+        })
     }
 
     /// How long it takes from the start of the process to its first connection.
@@ -161,31 +178,55 @@ impl Contender {
             }
             Kind::Merino => vec!["--no-auth", "--ip", "127.0.0.1", "--port", &port],
         };
-        Ok(arguments.into_iter().map(str::to_owned).collect())
+        let mut arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        if self.users {
+            self.ask_for_user(&mut arguments);
+        }
+        Ok(arguments)
     }
 
-    /// What the proxy is told by its standard input. Dante takes everything from a file, which here
-    /// has no name any more by the time it is read, so that none is left behind.
+    fn ask_for_user(&self, arguments: &mut Vec<String>) {
+        let more = match self.kind {
+            Kind::Tabi => vec!["--users", "/dev/stdin"],
+            Kind::Microsocks => vec!["-u", USER, "-P", USER],
+            Kind::FastSocks5 => {
+                arguments.retain(|argument| argument != "no-auth");
+                vec!["password", "--username", USER, "--password", USER]
+            }
+            _ => vec![],
+        };
+        arguments.extend(more.into_iter().map(str::to_owned));
+    }
+
+    /// What the proxy reads from its standard input, which is a file that only its owner can read
+    /// and that has lost its name already, so that none is left behind.
     fn input(&self, port: u16) -> io::Result<Stdio> {
-        if self.kind != Kind::Dante {
-            return Ok(Stdio::null());
-        }
-        let path = std::env::temp_dir().join(format!("load-dante-{}-{port}", std::process::id()));
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        let text = match self.kind {
+            Kind::Dante => dante(port),
+            Kind::Tabi if self.users => format!("{USER}:{USER}\n"),
+            _ => return Ok(Stdio::null()),
+        };
+        let path = std::env::temp_dir().join(format!("load-{}-{port}", std::process::id()));
+        let mut options = File::options();
+        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         fs::remove_file(&path)?;
-        write!(
-            file,
-            "errorlog: /dev/null\n\
-             internal: 127.0.0.1 port = {port}\n\
-             external: 127.0.0.1\n\
-             clientmethod: none\n\
-             socksmethod: none\n\
-             client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
-             socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
-        )?;
+        file.write_all(text.as_bytes())?;
         file.rewind()?;
         Ok(file.into())
     }
+}
+
+/// Dante has no command line to speak of.
+fn dante(port: u16) -> String {
+    format!(
+        "errorlog: /dev/null\n\
+         internal: 127.0.0.1 port = {port}\n\
+         external: 127.0.0.1\n\
+         clientmethod: none\n\
+         socksmethod: none\n\
+         client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
+         socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
+    )
 }
 
 fn await_accept(process: &mut Process, address: SocketAddr) -> io::Result<()> {
@@ -237,7 +278,7 @@ fn free_port() -> io::Result<u16> {
 pub(crate) struct Running {
     process: Option<Process>,
     /// None where there is no proxy.
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: Option<socks::Proxy>,
 }
 
 impl Running {

@@ -1,7 +1,7 @@
 //! The proof that a proxy relays: octets both ways, compared by digest.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddrV4, TcpStream};
 
 use sha2::{Digest, Sha256};
 
@@ -35,7 +35,7 @@ pub(crate) fn answer(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// The client's side.
-pub(crate) fn check(proxy: Option<SocketAddr>, target: SocketAddrV4) -> io::Result<()> {
+pub(crate) fn check(proxy: Option<socks::Proxy>, target: SocketAddrV4) -> io::Result<()> {
     let mut stream = socks::tunnel(proxy, target)?;
     let up = octets(UP);
     stream.write_all(&up)?;

@@ -13,22 +13,32 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const CONNECT: u8 = 0x01;
 pub(crate) const ASSOCIATE: u8 = 0x03;
 
+/// The user and the password, where the proxy asks for them.
+pub(crate) const USER: &str = "bench";
+
+/// Where a proxy is, and whether it asks who comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    pub(crate) users: bool,
+}
+
 /// A connection to `target`: through the proxy, or straight to it where there is none.
-pub(crate) fn tunnel(proxy: Option<SocketAddr>, target: SocketAddrV4) -> io::Result<TcpStream> {
+pub(crate) fn tunnel(proxy: Option<Proxy>, target: SocketAddrV4) -> io::Result<TcpStream> {
     tunnel_from(Ipv4Addr::LOCALHOST, proxy, target)
 }
 
 /// The same from a client address of one's own.
 pub(crate) fn tunnel_from(
     client: Ipv4Addr,
-    proxy: Option<SocketAddr>,
+    proxy: Option<Proxy>,
     target: SocketAddrV4,
 ) -> io::Result<TcpStream> {
     let Some(proxy) = proxy else {
         return dial(client, target.into());
     };
-    let mut stream = dial(client, proxy)?;
-    negotiate(&mut stream, CONNECT, target)?;
+    let mut stream = dial(client, proxy.address)?;
+    negotiate(&mut stream, proxy.users, CONNECT, target)?;
     Ok(stream)
 }
 
@@ -44,17 +54,22 @@ fn dial(client: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// Greeting and request without authentication. The answer is BND, the bound address.
+/// Greeting, authentication if there are users, and request. The answer is BND, the bound address.
 pub(crate) fn negotiate(
     stream: &mut TcpStream,
+    users: bool,
     command: u8,
     target: SocketAddrV4,
 ) -> io::Result<SocketAddrV4> {
-    stream.write_all(&[0x05, 0x01, 0x00])?;
-    let mut method = [0; 2];
-    stream.read_exact(&mut method)?;
-    if method != [0x05, 0x00] {
-        return Err(io::Error::other(format!("method selection {method:02x?}")));
+    let method = if users { 0x02 } else { 0x00 };
+    stream.write_all(&[0x05, 0x01, method])?;
+    let mut selection = [0; 2];
+    stream.read_exact(&mut selection)?;
+    if selection != [0x05, method] {
+        return Err(io::Error::other(format!("method selection {selection:02x?}")));
+    }
+    if users {
+        authenticate(stream)?;
     }
     let mut request = [0x05, command, 0x00, 0x01, 0, 0, 0, 0, 0, 0];
     request[4..8].copy_from_slice(&target.ip().octets());
@@ -66,4 +81,20 @@ pub(crate) fn negotiate(
         return Err(io::Error::other(format!("reply {reply:02x?}")));
     };
     Ok(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
+}
+
+fn authenticate(stream: &mut TcpStream) -> io::Result<()> {
+    let length = u8::try_from(USER.len()).unwrap_or_default();
+    let mut message = vec![0x01];
+    for _user_and_password in 0..2 {
+        message.push(length);
+        message.extend_from_slice(USER.as_bytes());
+    }
+    stream.write_all(&message)?;
+    let mut status = [0; 2];
+    stream.read_exact(&mut status)?;
+    if status != [0x01, 0x00] {
+        return Err(io::Error::other(format!("authentication status {status:02x?}")));
+    }
+    Ok(())
 }

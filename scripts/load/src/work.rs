@@ -23,6 +23,8 @@ pub(crate) enum Work {
     BulkUp(usize),
     Ping(usize),
     Connect(usize),
+    /// The same by a user with a password.
+    ConnectAsUser(usize),
     Idle(usize),
     /// As many idle tunnels as there can be.
     MostIdle,
@@ -36,7 +38,7 @@ pub(crate) enum Work {
 }
 
 /// Every work with the name that the command line knows it by and what the table calls it.
-pub(crate) const WORKS: [(&str, &str, Work); 17] = [
+pub(crate) const WORKS: [(&str, &str, Work); 18] = [
     ("bulk1down", "bulk down, 1 stream", Work::BulkDown(1)),
     ("bulk1up", "bulk up, 1 stream", Work::BulkUp(1)),
     ("bulk8down", "bulk down, 8 streams", Work::BulkDown(8)),
@@ -45,6 +47,7 @@ pub(crate) const WORKS: [(&str, &str, Work); 17] = [
     ("ping16", "64-octet ping-pong, 16 tunnels", Work::Ping(16)),
     ("conn1", "connection + 64 octets, 1 client", Work::Connect(1)),
     ("conn8", "connection + 64 octets, 8 clients", Work::Connect(8)),
+    ("user8", "the same with a password", Work::ConnectAsUser(8)),
     ("idle3000", "3,000 idle tunnels", Work::Idle(3000)),
     ("idlemost", "as many idle tunnels as go", Work::MostIdle),
     ("stalled", "64 sources, readers stalled", Work::Stalled(64)),
@@ -84,6 +87,7 @@ impl Work {
     pub(crate) fn suits(self, contender: &Contender) -> bool {
         match self {
             Work::Datagrams { .. } | Work::Associations(_) => contender.has_udp(),
+            Work::ConnectAsUser(_) => contender.has_users(),
             Work::Start | Work::Stalled(_) => contender.is_proxy(),
             _ => true,
         }
@@ -104,6 +108,9 @@ impl Work {
             Work::BulkUp(streams) => bulk::up(&proxy()?, backend, timing, streams),
             Work::Ping(tunnels) => ping::run(&proxy()?, backend, timing, tunnels),
             Work::Connect(clients) => connect::run(&proxy()?, backend, timing, clients),
+            Work::ConnectAsUser(clients) => {
+                connect::run(&contender.with_users().start()?, backend, timing, clients)
+            }
             Work::Idle(tunnels) => idle::some(&proxy()?, backend, tunnels),
             Work::MostIdle => idle::most(&proxy()?, backend),
             Work::Stalled(tunnels) => stalled::run(&proxy()?, backend, tunnels),
