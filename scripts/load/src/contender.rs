@@ -111,7 +111,7 @@ impl Contender {
         if !self.is_proxy() {
             return Ok(Running { process: None, address: None });
         }
-        let (mut process, address) = self.spawn(true)?;
+        let (mut process, address, _) = self.spawn(true)?;
         await_accept(&mut process, address)?;
         Ok(Running {
             process: Some(process),
@@ -121,16 +121,15 @@ impl Contender {
 
     /// How long it takes from the start of the process to its first connection.
     pub(crate) fn time_to_accept(&self) -> io::Result<Duration> {
-        let begun = Instant::now();
         // The guard would be counted in, and this process does not live long enough to need it.
-        let (mut process, address) = self.spawn(false)?;
+        let (mut process, address, begun) = self.spawn(false)?;
         await_accept(&mut process, address)?;
         Ok(begun.elapsed())
     }
 
     /// The resident memory of a proxy that nobody has ever connected to.
     pub(crate) fn resident_untouched(&self) -> io::Result<f64> {
-        let (mut process, _) = self.spawn(true)?;
+        let (mut process, ..) = self.spawn(true)?;
         thread::sleep(Duration::from_millis(500));
         match process.ended() {
             Some(end) => Err(io::Error::other(end)),
@@ -138,7 +137,8 @@ impl Contender {
         }
     }
 
-    fn spawn(&self, guarded: bool) -> io::Result<(Process, SocketAddr)> {
+    /// The process, where it is going to listen, and when it was started.
+    fn spawn(&self, guarded: bool) -> io::Result<(Process, SocketAddr, Instant)> {
         let port = free_port()?;
         let mut command = if guarded {
             let mut command = Command::new(std::env::current_exe()?);
@@ -149,8 +149,9 @@ impl Contender {
         };
         command.args(self.arguments(port)?).env("RUST_LOG", "off");
         command.stdin(self.input(port)?).stdout(Stdio::null()).stderr(Stdio::null());
+        let begun = Instant::now();
         let process = Process::start(&mut command, self.kind == Kind::Dante)?;
-        Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port))))
+        Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), begun))
     }
 
     fn arguments(&self, port: u16) -> io::Result<Vec<String>> {
