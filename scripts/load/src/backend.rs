@@ -1,0 +1,115 @@
+//! The back end that tunnels lead to, in a process of its own so that the proxy's figures are clean.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::{digest, echo, process::Process};
+
+/// Large enough that the back end makes few system calls, small enough for the processor's cache.
+pub(crate) const BLOCK: usize = 256 * 1024;
+
+/// The echo service is on this many loopback addresses, so that the ports of connections that have
+/// just been closed do not run out.
+pub(crate) const ADDRESSES: u8 = 64;
+
+/// A running back end and where its services are.
+pub(crate) struct Backend {
+    _process: Process,
+    ports: [u16; 5],
+}
+
+impl Backend {
+    pub(crate) fn start() -> io::Result<Backend> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("backend").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command, false)?;
+        let output = process.child().stdout.take();
+        let output = output.ok_or_else(|| io::Error::other("the back end has no output"))?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let ports: Vec<u16> =
+            line.split_whitespace().filter_map(|port| port.parse().ok()).collect();
+        let ports =
+            ports.try_into().map_err(|_| io::Error::other("the back end did not come up"))?;
+        Ok(Backend { _process: process, ports })
+    }
+
+    /// Answers with what it is sent. `number` spreads tunnels over the addresses of the service.
+    pub(crate) fn echo(&self, number: usize) -> SocketAddrV4 {
+        let offset = u8::try_from(number % usize::from(ADDRESSES)).unwrap_or_default();
+        SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2 + offset), self.ports[0])
+    }
+
+    /// Sends for as long as it is read from.
+    pub(crate) fn source(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.ports[1])
+    }
+
+    /// Reads for as long as it is sent to.
+    pub(crate) fn sink(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.ports[2])
+    }
+
+    /// Answers with the digest of what it was sent, and then with octets of its own.
+    pub(crate) fn digest(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.ports[3])
+    }
+
+    /// Sends each datagram back to where it came from.
+    pub(crate) fn datagrams(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.ports[4])
+    }
+}
+
+/// The back end's whole life: says where it listens and serves until its input ends.
+pub(crate) fn run() -> io::Result<()> {
+    let mut echoes = vec![listen(Ipv4Addr::new(127, 0, 0, 2), 0)?];
+    let echo_port = echoes[0].local_addr()?.port();
+    for last in 3..2 + ADDRESSES {
+        echoes.push(listen(Ipv4Addr::new(127, 0, 0, last), echo_port)?);
+    }
+    let mut ports = vec![echo_port];
+    thread::Builder::new().spawn(move || echo::serve(echoes))?;
+    for service in [source, sink, digest::answer] {
+        let listener = listen(Ipv4Addr::LOCALHOST, 0)?;
+        ports.push(listener.local_addr()?.port());
+        thread::Builder::new().spawn(move || accept(&listener, service))?;
+    }
+    ports.push(echo::datagrams()?);
+    println!("{}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" "));
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    // Accepted sockets inherit this from their listener.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&SocketAddr::from((address, port)).into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+fn accept(listener: &TcpListener, service: fn(TcpStream) -> io::Result<()>) {
+    for stream in listener.incoming().flatten() {
+        // How a tunnel ends is its client's business, so an error here is not one.
+        let _ = thread::Builder::new().stack_size(64 * 1024).spawn(move || service(stream));
+    }
+}
+
+fn source(mut stream: TcpStream) -> io::Result<()> {
+    let block = vec![0x5a; BLOCK];
+    loop {
+        stream.write_all(&block)?;
+    }
+}
+
+fn sink(mut stream: TcpStream) -> io::Result<()> {
+    let mut block = vec![0; BLOCK];
+    while stream.read(&mut block)? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! The proxies that are compared, and how each is started: logging off, its limits raised.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::account;
+use crate::process::Process;
+use crate::socks::{self, USER};
+
+/// What is known of a proxy's command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// No proxy: what the machine and the load generator can do.
+    Direct,
+    Tabi,
+    Microsocks,
+    Dante,
+    GoSocks5,
+    FastSocks5,
+    Merino,
+}
+
+/// Every kind with the name it goes by, which a label begins with.
+const KINDS: [(&str, Kind); 7] = [
+    ("direct", Kind::Direct),
+    ("tabi", Kind::Tabi),
+    ("microsocks", Kind::Microsocks),
+    ("dante", Kind::Dante),
+    ("go-socks5", Kind::GoSocks5),
+    ("fast-socks5", Kind::FastSocks5),
+    ("merino", Kind::Merino),
+];
+
+/// A proxy to compare. Two of one kind differ in label and program.
+#[derive(Clone, Debug)]
+pub(crate) struct Contender {
+    pub(crate) label: String,
+    pub(crate) kind: Kind,
+    program: PathBuf,
+    /// Whether it is started with a user whom it must ask for.
+    users: bool,
+}
+
+impl Contender {
+    /// Reads `LABEL` or `LABEL=PROGRAM`, where the label begins with the name of a kind.
+    pub(crate) fn parse(text: &str, peers: &Path) -> Result<Contender, String> {
+        let (label, program) = text.split_once('=').unwrap_or((text, ""));
+        let kind = KINDS.iter().find(|(name, _)| label.starts_with(name));
+        let Some(&(name, kind)) = kind else {
+            let names = KINDS.map(|(name, _)| name).join(", ");
+            return Err(format!("{label} begins with none of {names}"));
+        };
+        let program =
+            if program.is_empty() { installed(name, peers) } else { PathBuf::from(program) };
+        Ok(Contender { label: label.to_owned(), kind, program, users: false })
+    }
+
+    /// The same, but started so that it serves nobody but a user with a password.
+    pub(crate) fn with_users(&self) -> Contender {
+        Contender { users: true, ..self.clone() }
+    }
+
+    /// Whether it can be given a user by its command line or its standard input.
+    pub(crate) fn has_users(&self) -> bool {
+        matches!(self.kind, Kind::Tabi | Kind::Microsocks | Kind::FastSocks5)
+    }
+
+    /// Whether it has UDP ASSOCIATE, as far as is known of its kind.
+    pub(crate) fn has_udp(&self) -> bool {
+        !matches!(self.kind, Kind::Microsocks | Kind::GoSocks5 | Kind::Merino)
+    }
+
+    pub(crate) fn is_proxy(&self) -> bool {
+        self.kind != Kind::Direct
+    }
+
+    /// The version: what the program says of itself, or what was noted when it was installed.
+    pub(crate) fn version(&self, peers: &Path) -> String {
+        if self.kind == Kind::Direct {
+            return "no proxy".to_owned();
+        }
+        if self.kind == Kind::Tabi {
+            let output = Command::new(&self.program).arg("--version").output();
+            return output.map_or_else(
+                |error| error.to_string(),
+                |output| {
+                    let text = String::from_utf8_lossy(&output.stdout);
+                    text.lines().next().unwrap_or("says none").to_owned()
+                },
+            );
+        }
+        let name = KINDS.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(name, _)| name);
+        fs::read_to_string(peers.join("versions"))
+            .unwrap_or_default()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+            .map_or_else(|| "version not noted".to_owned(), str::to_owned)
+    }
+
+    /// Starts the proxy on a port of its own and waits until it accepts.
+    pub(crate) fn start(&self) -> io::Result<Running> {
+        if !self.is_proxy() {
+            return Ok(Running { process: None, address: None });
+        }
+        let (mut process, address, _) = self.spawn(true)?;
+        await_accept(&mut process, address)?;
+        Ok(Running {
+            process: Some(process),
+            address: Some(socks::Proxy { address, users: self.users }),
+        })
+    }
+
+    /// How long it takes from the start of the process to its first connection.
+    pub(crate) fn time_to_accept(&self) -> io::Result<Duration> {
+        // The guard would be counted in, and this process does not live long enough to need it.
+        let (mut process, address, begun) = self.spawn(false)?;
+        await_accept(&mut process, address)?;
+        Ok(begun.elapsed())
+    }
+
+    /// The resident memory of a proxy that nobody has ever connected to.
+    pub(crate) fn resident_untouched(&self) -> io::Result<f64> {
+        let (mut process, ..) = self.spawn(true)?;
+        thread::sleep(Duration::from_millis(500));
+        match process.ended() {
+            Some(end) => Err(io::Error::other(end)),
+            None => account::resident(process.id()),
+        }
+    }
+
+    /// The process, where it is going to listen, and when it was started.
+    fn spawn(&self, guarded: bool) -> io::Result<(Process, SocketAddr, Instant)> {
+        let port = free_port()?;
+        let mut command = if guarded {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("guard").arg("--").arg(&self.program);
+            command
+        } else {
+            Command::new(&self.program)
+        };
+        command.args(self.arguments(port)?).env("RUST_LOG", "off");
+        command.stdin(self.input(port)?).stdout(Stdio::null()).stderr(Stdio::null());
+        let begun = Instant::now();
+        let process = Process::start(&mut command, self.kind == Kind::Dante)?;
+        Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), begun))
+    }
+
+    fn arguments(&self, port: u16) -> io::Result<Vec<String>> {
+        let listen = format!("127.0.0.1:{port}");
+        let port = port.to_string();
+        let most = most_tunnels()?.to_string();
+        let arguments = match self.kind {
+            Kind::Direct => vec![],
+            Kind::Tabi => {
+                vec!["-q", "--max-connections", &most, "--max-per-client", "20000", &listen]
+            }
+            Kind::Microsocks if quiet(&self.program) => vec!["-q", "-i", "127.0.0.1", "-p", &port],
+            Kind::Microsocks => vec!["-i", "127.0.0.1", "-p", &port],
+            Kind::Dante => vec!["-f", "/dev/stdin"],
+            Kind::GoSocks5 => vec![listen.as_str()],
+            Kind::FastSocks5 => {
+                vec![
+                    "--listen-addr",
+                    &listen,
+                    "--allow-udp",
+                    "--public-addr",
+                    "127.0.0.1",
+                    "no-auth",
+                ]
+            }
+            Kind::Merino => vec!["--no-auth", "--ip", "127.0.0.1", "--port", &port],
+        };
+        let mut arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        if self.users {
+            self.ask_for_user(&mut arguments);
+        }
+        Ok(arguments)
+    }
+
+    fn ask_for_user(&self, arguments: &mut Vec<String>) {
+        let more = match self.kind {
+            Kind::Tabi => vec!["--users", "/dev/stdin"],
+            Kind::Microsocks => vec!["-u", USER, "-P", USER],
+            Kind::FastSocks5 => {
+                arguments.retain(|argument| argument != "no-auth");
+                vec!["password", "--username", USER, "--password", USER]
+            }
+            _ => vec![],
+        };
+        arguments.extend(more.into_iter().map(str::to_owned));
+    }
+
+    /// What the proxy reads from its standard input, which is a file that only its owner can read
+    /// and that has lost its name already, so that none is left behind.
+    fn input(&self, port: u16) -> io::Result<Stdio> {
+        let text = match self.kind {
+            Kind::Dante => dante(port),
+            Kind::Tabi if self.users => format!("{USER}:{USER}\n"),
+            _ => return Ok(Stdio::null()),
+        };
+        let path = std::env::temp_dir().join(format!("load-{}-{port}", std::process::id()));
+        let mut options = File::options();
+        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        fs::remove_file(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.rewind()?;
+        Ok(file.into())
+    }
+}
+
+/// Dante has no command line to speak of.
+fn dante(port: u16) -> String {
+    format!(
+        "errorlog: /dev/null\n\
+         internal: 127.0.0.1 port = {port}\n\
+         external: 127.0.0.1\n\
+         clientmethod: none\n\
+         socksmethod: none\n\
+         client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
+         socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
+    )
+}
+
+fn await_accept(process: &mut Process, address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(address).is_err() {
+        if let Some(end) = process.ended() {
+            return Err(io::Error::other(end));
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other("does not accept within 10 seconds"));
+        }
+        thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
+}
+
+/// The tunnels that a proxy can hold at two descriptors each, a few left for everything else.
+pub(crate) fn most_tunnels() -> io::Result<usize> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(usize::try_from(limit.saturating_sub(100) / 2).unwrap_or(usize::MAX))
+}
+
+/// The program when the command line names none: as installed for the benchmark, or by its name.
+fn installed(name: &str, peers: &Path) -> PathBuf {
+    let program = peers.join("bin").join(name);
+    if program.exists() { program } else { PathBuf::from(name) }
+}
+
+/// Whether this microsocks can be told not to log: Debian 12 has one that cannot.
+fn quiet(program: &Path) -> bool {
+    let output = Command::new(program).arg("-h").output();
+    output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains(" -q"))
+}
+
+/// A loopback port below those that outgoing connections use, and never the same twice in a run.
+fn free_port() -> io::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = u16::try_from(std::process::id() % 100).unwrap_or_default() * 100;
+    for _ in 0..10_000 {
+        let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("no free port"))
+}
+
+/// A contender that accepts connections.
+pub(crate) struct Running {
+    process: Option<Process>,
+    /// None where there is no proxy.
+    pub(crate) address: Option<socks::Proxy>,
+}
+
+impl Running {
+    /// The processor time used so far.
+    pub(crate) fn cpu(&self) -> io::Result<Duration> {
+        self.process.as_ref().map_or(Ok(Duration::ZERO), |process| account::cpu(process.id()))
+    }
+
+    /// Resident memory in octets.
+    pub(crate) fn resident(&self) -> io::Result<f64> {
+        self.process.as_ref().map_or(Ok(0.0), |process| account::resident(process.id()))
+    }
+
+    /// Whether the proxy has given up while it was being measured.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| account::has_ended(process.id()))
+    }
+}

@@ -1,0 +1,53 @@
+//! The proof that a proxy relays: octets both ways, compared by digest.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddrV4, TcpStream};
+
+use sha2::{Digest, Sha256};
+
+use crate::socks;
+
+/// Octets each way. More than all the buffers on the way hold together.
+const LENGTH: usize = 4 * 1024 * 1024;
+
+const UP: u64 = 0x0123_4567_89ab_cdef;
+const DOWN: u64 = 0xfedc_ba98_7654_3210;
+
+/// Octets that look random and are the same on every run.
+fn octets(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut octets = Vec::with_capacity(LENGTH);
+    while octets.len() < LENGTH {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        octets.extend_from_slice(&state.to_le_bytes());
+    }
+    octets
+}
+
+/// The back end's side: digests what the client sends, answers the digest and octets of its own.
+pub(crate) fn answer(mut stream: TcpStream) -> io::Result<()> {
+    let mut received = vec![0; LENGTH];
+    stream.read_exact(&mut received)?;
+    stream.write_all(&Sha256::digest(&received))?;
+    stream.write_all(&octets(DOWN))
+}
+
+/// The client's side.
+pub(crate) fn check(proxy: Option<socks::Proxy>, target: SocketAddrV4) -> io::Result<()> {
+    let mut stream = socks::tunnel(proxy, target)?;
+    let up = octets(UP);
+    stream.write_all(&up)?;
+    let mut digest = [0; 32];
+    stream.read_exact(&mut digest)?;
+    if digest != *Sha256::digest(&up) {
+        return Err(io::Error::other("what went up arrived changed"));
+    }
+    let mut down = vec![0; LENGTH];
+    stream.read_exact(&mut down)?;
+    if Sha256::digest(&down) != Sha256::digest(octets(DOWN)) {
+        return Err(io::Error::other("what came down arrived changed"));
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::contender::Contender;
+use crate::window::Timing;
+use crate::work::{WORKS, Work};
+
+/// Measures SOCKS5 proxies side by side on loopback
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) part: Option<Part>,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// What the load generator starts itself as.
+#[derive(Subcommand)]
+pub(crate) enum Part {
+    #[command(hide = true)]
+    Backend,
+    #[command(hide = true)]
+    Guard {
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Who takes part: LABEL or LABEL=PROGRAM, where LABEL begins with direct, tabi, microsocks,
+    /// dante, go-socks5, fast-socks5 or merino ("tabi=old,tabi2=new" compares two builds)
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        overrides_with = "contenders",
+        default_value = "direct,tabi,microsocks,dante,go-socks5,fast-socks5,merino"
+    )]
+    contenders: Vec<String>,
+    /// Works to do, by name or by how their names begin ("conn8,bulk"); all if not given
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    only: Vec<String>,
+    /// How often each contender does each work
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) rounds: u32,
+    /// Measure for a third of the time
+    #[arg(long)]
+    quick: bool,
+    /// Begin nothing new after this many minutes
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    minutes: u64,
+    /// Where installed peers are: their programs in bin/, and a file that notes their versions
+    #[arg(long, value_name = "DIR", default_value = "target/bench/peers")]
+    pub(crate) peers: PathBuf,
+    /// Where the table and the chart go
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+}
+
+impl Options {
+    pub(crate) fn contenders(&self) -> Result<Vec<Contender>, String> {
+        self.contenders.iter().map(|text| Contender::parse(text, &self.peers)).collect()
+    }
+
+    /// In the order of the table, whatever the order of the words.
+    pub(crate) fn works(&self) -> Result<Vec<Work>, String> {
+        let mut wanted = Vec::new();
+        for word in &self.only {
+            wanted.extend(Work::parse(word)?);
+        }
+        let all = WORKS.iter().map(|(.., work)| *work);
+        Ok(all.filter(|work| self.only.is_empty() || wanted.contains(work)).collect())
+    }
+
+    pub(crate) fn timing(&self) -> Timing {
+        let milliseconds = if self.quick { (100, 700) } else { (300, 2000) };
+        Timing {
+            warmup: Duration::from_millis(milliseconds.0),
+            counted: Duration::from_millis(milliseconds.1),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Duration {
+        Duration::from_secs(self.minutes * 60)
+    }
+}

@@ -1,0 +1,109 @@
+//! Clients that work at once, and the window of time in which what they do is counted.
+
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::contender::Running;
+
+/// How long clients work before and while they are counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) warmup: Duration,
+    pub(crate) counted: Duration,
+}
+
+const WARMUP: u8 = 0;
+const COUNTED: u8 = 1;
+const OVER: u8 = 2;
+
+/// What a client sees of the window.
+pub(crate) struct Window {
+    phase: AtomicU8,
+    ready: AtomicUsize,
+}
+
+impl Window {
+    /// A client says that it has its tunnel, and that time may begin.
+    pub(crate) fn ready(&self) {
+        self.ready.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == COUNTED
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == OVER
+    }
+}
+
+/// What came of it.
+pub(crate) struct Outcome<T> {
+    /// What each client counted.
+    pub(crate) clients: Vec<T>,
+    pub(crate) seconds: f64,
+    /// The proxy's processor time in the window, in seconds.
+    pub(crate) cpu: f64,
+}
+
+/// Runs `job` in as many threads as there are clients, the number of the client its argument.
+///
+/// With `settle` the proxy's account is closed only when it has come to rest, because work that
+/// clients no longer wait for belongs to what they did.
+pub(crate) fn run<T: Send>(
+    proxy: &Running,
+    clients: usize,
+    timing: Timing,
+    settle: bool,
+    job: impl Fn(usize, &Window) -> io::Result<T> + Sync,
+) -> io::Result<Outcome<T>> {
+    let window = Window { phase: AtomicU8::new(WARMUP), ready: AtomicUsize::new(0) };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..clients)
+            .map(|number| {
+                let (job, window) = (&job, &window);
+                thread::Builder::new().spawn_scoped(scope, move || job(number, window))
+            })
+            .collect::<io::Result<_>>()
+            .inspect_err(|_| window.phase.store(OVER, Ordering::Relaxed))?;
+        // A client that fails ends before the window does, which ends the wait as well.
+        while window.ready.load(Ordering::Relaxed) < clients
+            && !workers.iter().any(thread::ScopedJoinHandle::is_finished)
+        {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(timing.warmup);
+        let before = proxy.cpu();
+        let begun = Instant::now();
+        window.phase.store(COUNTED, Ordering::Relaxed);
+        thread::sleep(timing.counted);
+        window.phase.store(OVER, Ordering::Relaxed);
+        let seconds = begun.elapsed().as_secs_f64();
+        let mut after = proxy.cpu();
+        let results: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        if settle {
+            after = at_rest(proxy);
+        }
+        let clients = results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|_| Err(io::Error::other("a client panicked"))))
+            .collect::<io::Result<_>>()?;
+        Ok(Outcome { clients, seconds, cpu: after?.saturating_sub(before?).as_secs_f64() })
+    })
+}
+
+/// The proxy's processor time once it stands still, or after half a second where it does not.
+fn at_rest(proxy: &Running) -> io::Result<Duration> {
+    let mut last = proxy.cpu()?;
+    for _ in 0..25 {
+        thread::sleep(Duration::from_millis(20));
+        let now = proxy.cpu()?;
+        if now.saturating_sub(last) < Duration::from_micros(100) {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Ok(last)
+}

@@ -1,0 +1,123 @@
+//! What the contenders are made to do.
+
+mod associations;
+pub(crate) mod bulk;
+pub(crate) mod connect;
+pub(crate) mod datagrams;
+pub(crate) mod idle;
+pub(crate) mod ping;
+mod stalled;
+mod start;
+
+use std::io;
+
+use crate::backend::Backend;
+use crate::contender::Contender;
+use crate::figure::Figure;
+use crate::window::Timing;
+
+/// One way of loading a proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Work {
+    BulkDown(usize),
+    BulkUp(usize),
+    Ping(usize),
+    Connect(usize),
+    /// The same by a user with a password.
+    ConnectAsUser(usize),
+    Idle(usize),
+    /// As many idle tunnels as there can be.
+    MostIdle,
+    Stalled(usize),
+    Start,
+    Datagrams {
+        associations: usize,
+        size: usize,
+    },
+    Associations(usize),
+}
+
+/// Every work with the name that the command line knows it by and what the table calls it.
+pub(crate) const WORKS: [(&str, &str, Work); 18] = [
+    ("bulk1down", "bulk down, 1 stream", Work::BulkDown(1)),
+    ("bulk1up", "bulk up, 1 stream", Work::BulkUp(1)),
+    ("bulk8down", "bulk down, 8 streams", Work::BulkDown(8)),
+    ("bulk8up", "bulk up, 8 streams", Work::BulkUp(8)),
+    ("ping1", "64-octet ping-pong, 1 tunnel", Work::Ping(1)),
+    ("ping16", "64-octet ping-pong, 16 tunnels", Work::Ping(16)),
+    ("conn1", "connection + 64 octets, 1 client", Work::Connect(1)),
+    ("conn8", "connection + 64 octets, 8 clients", Work::Connect(8)),
+    ("user8", "the same with a password", Work::ConnectAsUser(8)),
+    ("idle3000", "3,000 idle tunnels", Work::Idle(3000)),
+    ("idlemost", "as many idle tunnels as go", Work::MostIdle),
+    ("stalled", "64 sources, readers stalled", Work::Stalled(64)),
+    ("start", "before the first client", Work::Start),
+    ("udp1x64", "UDP, 64 octets, 1 association", udp(1, 64)),
+    ("udp8x64", "UDP, 64 octets, 8 associations", udp(8, 64)),
+    ("udp1x1400", "UDP, 1,400 octets, 1 association", udp(1, 1400)),
+    ("udp8x1400", "UDP, 1,400 octets, 8 associations", udp(8, 1400)),
+    ("udp1000", "1,000 UDP associations", Work::Associations(1000)),
+];
+
+const fn udp(associations: usize, size: usize) -> Work {
+    Work::Datagrams { associations, size }
+}
+
+impl Work {
+    /// The works that a word of the command line means: one by name, or all that begin with it.
+    pub(crate) fn parse(word: &str) -> Result<Vec<Work>, String> {
+        let named = |matches: &dyn Fn(&str) -> bool| -> Vec<Work> {
+            WORKS.iter().filter(|(name, ..)| matches(name)).map(|(.., work)| *work).collect()
+        };
+        let exact = named(&|name| name == word);
+        let found = if exact.is_empty() { named(&|name| name.starts_with(word)) } else { exact };
+        if found.is_empty() {
+            let known = WORKS.map(|(name, ..)| name).join(", ");
+            return Err(format!("{word} is none of {known}"));
+        }
+        Ok(found)
+    }
+
+    /// What the table calls it.
+    pub(crate) fn title(self) -> &'static str {
+        WORKS.iter().find(|(.., work)| *work == self).map_or("", |(_, title, _)| title)
+    }
+
+    /// Whether there is anything to measure: not every proxy has UDP, and none is no process.
+    pub(crate) fn suits(self, contender: &Contender) -> bool {
+        match self {
+            Work::Datagrams { .. } | Work::Associations(_) => contender.has_udp(),
+            Work::ConnectAsUser(_) => contender.has_users(),
+            Work::Start | Work::Stalled(_) => contender.is_proxy(),
+            _ => true,
+        }
+    }
+
+    /// Starts the contender and loads it once. A fresh process each time: no work finds the memory
+    /// or the threads of the one before it.
+    pub(crate) fn run(
+        self,
+        contender: &Contender,
+        backend: &Backend,
+        timing: Timing,
+    ) -> io::Result<Vec<Figure>> {
+        let proxy = || contender.start();
+        match self {
+            Work::Start => start::run(contender),
+            Work::BulkDown(streams) => bulk::down(&proxy()?, backend, timing, streams),
+            Work::BulkUp(streams) => bulk::up(&proxy()?, backend, timing, streams),
+            Work::Ping(tunnels) => ping::run(&proxy()?, backend, timing, tunnels),
+            Work::Connect(clients) => connect::run(&proxy()?, backend, timing, clients),
+            Work::ConnectAsUser(clients) => {
+                connect::run(&contender.with_users().start()?, backend, timing, clients)
+            }
+            Work::Idle(tunnels) => idle::some(&proxy()?, backend, tunnels),
+            Work::MostIdle => idle::most(&proxy()?, backend),
+            Work::Stalled(tunnels) => stalled::run(&proxy()?, backend, tunnels),
+            Work::Associations(count) => associations::run(&proxy()?, backend, count),
+            Work::Datagrams { associations, size } => {
+                datagrams::run(&proxy()?, backend, timing, associations, size)
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Tunnels that are open and silent: what one costs, how many there can be, whether they still live.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::backend::Backend;
+use crate::contender::{Running, most_tunnels};
+use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
+use crate::socks::{self, PATIENCE};
+
+pub(crate) const PER_TUNNEL: Measure = of_proxy("resident KiB/tunnel");
+const PER_USED_TUNNEL: Measure = of_proxy("resident KiB/tunnel once used");
+const RESIDENT: Measure = of_proxy("resident MiB");
+const TUNNELS: Measure = of_client("tunnels, all answering", Better::Higher);
+const TIME: Measure = of_client("time to open, s", Better::Lower);
+const CPU: Measure = of_proxy("proxy CPU µs/tunnel");
+
+/// Threads that open tunnels at once.
+const OPENERS: usize = 8;
+
+/// Opening takes no longer than this in all.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// So many tunnels, and not one less.
+pub(crate) fn some(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Result<Vec<Figure>> {
+    run(proxy, backend, tunnels, true)
+}
+
+/// As many tunnels as the proxy opens within the descriptor limit.
+pub(crate) fn most(proxy: &Running, backend: &Backend) -> io::Result<Vec<Figure>> {
+    run(proxy, backend, most_tunnels()?, false)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer tunnels than 2^53")]
+fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Result<Vec<Figure>> {
+    let (resident, cpu) = (proxy.resident()?, proxy.cpu()?);
+    let begun = Instant::now();
+    let openers: Vec<Opened> = thread::scope(|scope| {
+        let openers: Vec<_> = (0..OPENERS)
+            .map(|opener| {
+                scope.spawn(move || open(proxy, backend, (opener..wanted).step_by(OPENERS)))
+            })
+            .collect();
+        openers.into_iter().filter_map(|opener| opener.join().ok()).collect()
+    });
+    let tunnels = openers.iter().map(|opened| opened.tunnels.len()).sum::<usize>();
+    if let Some(error) = openers.iter().find_map(|opened| opened.error.as_ref()) {
+        let reason = format!("{tunnels} of {wanted} tunnels, then: {error}");
+        if all || tunnels == 0 {
+            return Err(io::Error::other(reason));
+        }
+        eprint!("  {reason};");
+    }
+    let last = openers.iter().map(|opened| opened.last).max().unwrap_or(begun);
+    // Whatever the proxy does for new tunnels is over by then.
+    thread::sleep(Duration::from_millis(500));
+    let (resident_then, cpu_then) = (proxy.resident()?, proxy.cpu()?);
+    let answers: usize = thread::scope(|scope| {
+        let openers: Vec<_> =
+            openers.iter().map(|opened| scope.spawn(|| answering(&opened.tunnels))).collect();
+        openers.into_iter().filter_map(|opener| opener.join().ok()).sum()
+    });
+    if answers < tunnels {
+        let end = if proxy.has_ended() { ": the proxy has ended" } else { "" };
+        let text = format!("only {answers} of {tunnels} tunnels still answer{end}");
+        return Err(io::Error::other(text));
+    }
+    let resident_used = proxy.resident()?;
+    let count = tunnels as f64;
+    Ok(vec![
+        (TUNNELS, count),
+        (TIME, (last - begun).as_secs_f64()),
+        (CPU, cpu_then.saturating_sub(cpu).as_secs_f64() * 1e6 / count),
+        (RESIDENT, resident_then / 1024.0 / 1024.0),
+        (PER_TUNNEL, (resident_then - resident) / 1024.0 / count),
+        (PER_USED_TUNNEL, (resident_used - resident) / 1024.0 / count),
+    ])
+}
+
+/// What one opener has got.
+struct Opened {
+    tunnels: Vec<TcpStream>,
+    /// When the last one was open.
+    last: Instant,
+    /// What stopped it.
+    error: Option<io::Error>,
+}
+
+fn open(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>) -> Opened {
+    let begun = Instant::now();
+    let mut opened = Opened { tunnels: Vec::new(), last: begun, error: None };
+    for number in numbers {
+        if begun.elapsed() > LIMIT {
+            opened.error = Some(io::Error::other("time was up"));
+            break;
+        }
+        match socks::tunnel(proxy.address, backend.echo(number)) {
+            Ok(tunnel) => opened.tunnels.push(tunnel),
+            Err(error) => {
+                opened.error = Some(error);
+                break;
+            }
+        }
+        opened.last = Instant::now();
+    }
+    opened
+}
+
+/// How many tunnels send an octet back. All are asked before the first answer is waited for.
+fn answering(tunnels: &[TcpStream]) -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    let asked: Vec<_> =
+        tunnels.iter().filter(|tunnel| (&**tunnel).write_all(b"?").is_ok()).collect();
+    let answers = asked.into_iter().filter(|tunnel| {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let mut answer = [0];
+        tunnel.set_read_timeout(Some(left)).is_ok()
+            && (&**tunnel).read_exact(&mut answer).is_ok()
+            && answer == *b"?"
+    });
+    answers.count()
+}

@@ -1,0 +1,33 @@
+//! A fast source and a reader that has stopped: what the proxy hoards.
+
+use std::io::{self, Read};
+use std::thread;
+use std::time::Duration;
+
+use crate::backend::{BLOCK, Backend};
+use crate::contender::Running;
+use crate::figure::{Figure, Measure, of_proxy};
+use crate::socks;
+
+const PER_TUNNEL: Measure = of_proxy("resident KiB/tunnel");
+
+/// Blocks read before the reader stops: 4 MiB, by when every proxy moves in bulk.
+const BLOCKS: usize = 16;
+
+pub(crate) fn run(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Result<Vec<Figure>> {
+    let before = proxy.resident()?;
+    let mut stalled = Vec::new();
+    let mut block = vec![0; BLOCK];
+    for _ in 0..tunnels {
+        let mut stream = socks::tunnel(proxy.address, backend.source())?;
+        for _ in 0..BLOCKS {
+            stream.read_exact(&mut block)?;
+        }
+        stalled.push(stream);
+    }
+    // The source fills whatever there is to fill.
+    thread::sleep(Duration::from_secs(1));
+    #[expect(clippy::cast_precision_loss, reason = "far fewer tunnels than 2^53")]
+    let growth = (proxy.resident()? - before) / 1024.0 / tunnels as f64;
+    Ok(vec![(PER_TUNNEL, growth)])
+}
