@@ -63,7 +63,7 @@ pub fn connect(
     deadline: Instant,
     mut client: Option<&TcpStream>,
 ) -> Result<Connection, Error> {
-    let mut race = Race { source, attempts: Vec::new(), failure: None };
+    let mut race = Race { source, attempts: Vec::with_capacity(1), failure: None };
     let mut addresses = interleave(permit.addresses()).into_iter().take(MOST_ATTEMPTS).peekable();
     let mut next_start = Instant::now();
     loop {

@@ -11,7 +11,7 @@
 //! ```text
 //! main      arguments, logger, listeners, signals, run, exit status  -> cli, server
 //! cli       the command line, parsed                                 -> server (its Config)
-//! server    accept loops: admission, accept errors, drain            -> proxy, pool
+//! server    accept loops: admission, accept errors, drain            -> proxy, pool, mappings
 //! proxy     one client's whole life                                  -> all below
 //! users     method selection, passwords, penalties, Identity         -> socks5
 //! rules     who is served, the rules file, Permit                    -> users, socks5
@@ -21,6 +21,7 @@
 //!           (relay::splice: the bulk path on Linux)                  -> descriptors
 //! sessions  the registry of live sessions, counters, time limits     -> socks5, descriptors
 //! descriptors  the limit on them, and who holds how many
+//! mappings     the limit on them, and how threads do with fewer
 //! pool      the threads: a worker and its partner for each session
 //! socks5    the messages, one a file
 //! ```
@@ -45,6 +46,7 @@ pub mod cli;
 pub mod connect;
 pub mod descriptors;
 pub mod lookup;
+pub mod mappings;
 pub mod pool;
 pub mod proxy;
 pub mod relay;

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, LineWriter, stderr};
+use std::os::unix::process::CommandExt;
 use std::process::{ExitCode, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,7 @@ use simplelog::{
     WriteLogger,
 };
 use tabi::cli::{self, Arguments};
+use tabi::mappings;
 use tabi::server::{Server, Stopper};
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
@@ -18,6 +20,10 @@ const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if let Some(mut anew) = mappings::leaner(arguments.config.max_connections) {
+        // It returns only if that has failed, and then fewer connections will do.
+        let _ = anew.exec();
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(told) => {

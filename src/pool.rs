@@ -65,11 +65,7 @@ impl Pool {
     #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
         let state = State {
-            threads: threadpool::Builder::new()
-                .num_threads(1)
-                .thread_name("tabi session".into())
-                .thread_stack_size(STACK)
-                .build(),
+            threads: threadpool::Builder::new().num_threads(1).thread_stack_size(STACK).build(),
             pairs: 0,
             idle: Vec::new(),
             live: 0,

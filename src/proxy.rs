@@ -19,9 +19,9 @@ use crate::users::{Identity, Users};
 /// How long a client may take to read a failing reply before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What is read at once from a client until its request is complete. A greeting has 257 octets at
-/// the most and a request 262.
-const HANDSHAKE_BUFFER: usize = 512;
+/// Octets that are read at once from a client until its request is complete. Most messages fit;
+/// one that does not takes a second read.
+const HANDSHAKE_BUFFER: usize = 128;
 
 /// What all sessions have in common.
 pub struct Proxy {
@@ -283,6 +283,8 @@ impl From<connect::Error> for Failure {
 
 /// Says `words` and gives the client a moment to read them. Closing at once would reset a
 /// connection on which the client has sent more than was read, and the words would be lost.
+// A session lives on `Proxy::serve`'s stack: what is over before or after is kept out of it.
+#[inline(never)]
 fn farewell(session: &Session, words: &[u8]) {
     if words.is_empty() {
         return;
@@ -307,6 +309,7 @@ fn farewell(session: &Session, words: &[u8]) {
 
 /// The one line that a session leaves in the log. What the client chose in it was checked to be
 /// harmless (host names) or is escaped (user names).
+#[inline(never)]
 fn log_end(account: &Account, failure: Option<&Failure>) {
     let (outcome, why) = match (account.ending(), failure) {
         (Some(Ending::ClientReset), _) => ("client-reset", None),

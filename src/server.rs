@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::connect::Source;
 use crate::descriptors::Descriptors;
+use crate::mappings;
 use crate::pool::Pool;
 use crate::proxy::{Proxy, Refusals};
 use crate::relay;
@@ -23,12 +24,6 @@ use crate::users::{Passwords, Users};
 
 /// Clients that the kernel keeps waiting while no slot is free; it may allow fewer.
 const BACKLOG: i32 = 4096;
-
-/// Mappings of memory that are not the stacks of threads.
-const SPARE_MAPPINGS: usize = 1000;
-
-/// Mappings that the two threads of a session take: stack, alternate signal stack, guards.
-const MAPPINGS_A_SESSION: usize = 8;
 
 /// Pauses between attempts to accept while accepting fails.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -383,20 +378,15 @@ fn check_source(source: Source) {
 /// As many connections as the system has descriptors and mappings for, `wanted` at the most.
 fn fit(wanted: usize, descriptors: &Descriptors) -> usize {
     let by_descriptors = descriptors.tunnels();
-    let by_mappings = mapping_limit()
-        .map_or(usize::MAX, |most| most.saturating_sub(SPARE_MAPPINGS) / MAPPINGS_A_SESSION);
+    let by_mappings = mappings::tunnels();
     let most = by_descriptors.min(by_mappings).max(1);
     if wanted > most {
         let reason = if by_mappings < by_descriptors {
-            "vm.max_map_count allows no more threads".into()
+            "the system allows no more threads (sysctl vm.max_map_count)".into()
         } else {
             format!("there are {} descriptors, and a connection takes two", descriptors.limit())
         };
         warn!("--max-connections is {most}, not {wanted}: {reason}");
     }
     wanted.min(most)
-}
-
-fn mapping_limit() -> Option<usize> {
-    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
 }
