@@ -107,6 +107,18 @@ impl Address {
     }
 }
 
+impl Host {
+    /// Whether this is nobody in particular: BIND for any peer, or UDP ASSOCIATE before the client
+    /// knows where it will send from (RFC 1928 section 7). Some clients say `0` by name.
+    #[must_use]
+    pub fn is_unspecified(&self) -> bool {
+        match self {
+            Host::Ip(ip) => ip.is_unspecified(),
+            Host::Name(name) => name.as_str() == "0",
+        }
+    }
+}
+
 impl From<Name> for Host {
     fn from(name: Name) -> Self {
         match name.literal() {
@@ -187,6 +199,21 @@ mod tests {
         let stream = [b"\x03\xff", name.as_bytes(), b"\x00\x50"].concat();
         let address = Address::read_from(&mut stream.as_slice()).unwrap();
         assert_eq!(address.host, Host::Name(Name(name)));
+    }
+
+    #[test]
+    fn nobody_in_particular_has_three_spellings() {
+        for octets in [
+            b"\x01\0\0\0\0\0\0".as_slice(),
+            b"\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"\x03\x010\0\0",
+        ] {
+            assert!(Address::read_from(&mut &octets[..]).unwrap().host.is_unspecified());
+        }
+        for (octets, shown) in WIRE {
+            let address = Address::read_from(&mut &octets[..]).unwrap();
+            assert!(!address.host.is_unspecified(), "{shown}");
+        }
     }
 
     #[test]
