@@ -18,6 +18,7 @@
 //! lookup    names to addresses, within a deadline                    -> pool, socks5
 //! connect   CONNECT: races the permitted addresses                   -> rules
 //! bind      BIND: one listener, two replies, one expected peer       -> rules, connect
+//! associate UDP ASSOCIATE: lives and dies with its TCP connection     -> rules, lookup, connect, sessions
 //! relay     two directions, half-closes and resets                   -> sessions, pool
 //!           (relay::splice: the bulk path on Linux)                  -> descriptors
 //! sessions  the registry of live sessions, counters, time limits     -> socks5, descriptors
@@ -33,7 +34,7 @@
 //! 1. [`socks5`] is `Read`, `Write` and octets. Nothing in it knows a socket, a policy or a log.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
-//! 3. Nothing is dialed or bound without a [`rules::Permit`]. Only [`rules::Rules`] makes one, it
+//! 3. Nothing is dialed, bound or sent to without a [`rules::Permit`]. Only [`rules::Rules`] makes one, it
 //!    needs a [`users::Identity`], and only [`users::Users::authenticate`] makes that. A permit
 //!    carries resolved addresses, and only those are dialed.
 //! 4. Every wait has a limit. From greeting to request there is one deadline, not one a read.
@@ -42,6 +43,7 @@
 //! 6. No password is logged, printed or put into an error.
 //! 7. A failing reply is made in one place ([`proxy`]), from one table ([`socks5::Rep`]).
 
+pub mod associate;
 pub mod bind;
 pub mod cli;
 pub mod connect;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+use crate::associate::{self, Association};
 use crate::bind::Door;
 use crate::connect::{self, Source};
 use crate::lookup;
@@ -35,6 +36,8 @@ pub struct Proxy {
     pub sessions: Arc<Sessions>,
     /// Local addresses of outgoing connections.
     pub source: Source,
+    /// The address that clients send datagrams to, if it is not that of their connection.
+    pub udp_advertise: Option<IpAddr>,
     /// From the request to the connection with the target.
     pub connect_timeout: Duration,
     /// Clients that were turned away.
@@ -101,9 +104,7 @@ impl Proxy {
         match request.command {
             Command::Connect => self.connect(session, client, &identity, &request, partner),
             Command::Bind => self.bind(session, client, &identity, &request, partner),
-            Command::UdpAssociate => {
-                Err(Failure::Socks(socks5::Error::Command(request.command as u8)))
-            }
+            Command::UdpAssociate => self.associate(session, client, &identity, &request, partner),
         }
     }
 
@@ -177,6 +178,31 @@ impl Proxy {
             debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.client);
         }
         refusal.is_none()
+    }
+
+    /// Binds, replies and relays datagrams.
+    fn associate(
+        &self,
+        session: &Session,
+        mut client: Client<'_>,
+        identity: &Identity,
+        request: &Request,
+        partner: &Partner,
+    ) -> Result<(), Failure> {
+        // The destination is where the client will send from: it is no target for the rules.
+        let permit = self.rules.permit_open(identity, session.client, Command::UdpAssociate)?;
+        let control = control_address(session)?;
+        let association = Association::open(&permit, self.source, control)
+            .map_err(connect::Error::Unreachable)?;
+        let port = association.bound().port();
+        let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
+        Reply::succeeded(bound).write_to(&mut client)?;
+        drop(client);
+        session.enter(Stage::Relay);
+        let client =
+            associate::Client { account: session, identity, announced: &request.destination };
+        association.serve(&client, &self.rules, partner);
+        Ok(())
     }
 }
 
@@ -402,7 +428,7 @@ fn log_end(account: &Account, failure: Option<&Failure>) {
         account.client,
         or_none(account.user().map(str::to_owned)),
         or_none(account.request().map(|(command, _)| command.to_string())),
-        or_none(account.request().map(|(_, destination)| destination.to_string())),
+        or_none(account.request().and_then(destination)),
         or_none(account.reached().map(|address| address.to_string())),
         account.up(),
         account.down(),
@@ -417,6 +443,11 @@ fn log_end(account: &Account, failure: Option<&Failure>) {
     } else {
         info!("{line}");
     }
+}
+
+/// What a session was to reach. For UDP it is many, and DST is where the client sends from.
+fn destination((command, destination): &(Command, Address)) -> Option<String> {
+    (*command != Command::UdpAssociate).then(|| destination.to_string())
 }
 
 /// Logs those who are turned away, but not more than a few a second: they are not to fill a disk.

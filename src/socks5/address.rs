@@ -13,7 +13,7 @@ const NAME: u8 = 0x03;
 const IPV6: u8 = 0x04;
 
 /// A host and a port, as a client asks for them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// The host, by address or by name.
     pub host: Host,
@@ -22,7 +22,7 @@ pub struct Address {
 }
 
 /// A host, by address or by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An address; an IPv4-mapped one is kept as the IPv4 address that it is.
     Ip(IpAddr),
@@ -32,7 +32,7 @@ pub enum Host {
 
 /// A host name of 1 to 255 visible ASCII characters. It is safe to log as it is. No backslash is
 /// among them: resolvers read `ex\097mple.org` as `example.org`, and a rule would not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(String);
 
 impl Name {
