@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use log::{Level, log};
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv, recvfrom};
+use rustix::net::{RecvFlags, recv};
 
+use self::batch::{Batch, HEADROOM};
 use self::lookups::{Answer, Lookups};
 use self::recent::Recent;
 use self::sockets::Outside;
@@ -23,9 +23,10 @@ use crate::connect::Source;
 use crate::pool::Partner;
 use crate::rules::{Permit, Refusal, Rules};
 use crate::sessions::{Account, Ending};
-use crate::socks5::{Address, Command, Datagram, Host, LONGEST_HEADER, Request, append_header};
+use crate::socks5::{Address, Command, Datagram, Host, Request, append_header};
 use crate::users::Identity;
 
+mod batch;
 mod lookups;
 mod recent;
 mod sockets;
@@ -33,17 +34,8 @@ mod sockets;
 /// An association ends when nothing has gone either way for this long (RFC 4787 REQ-5).
 const IDLE: Duration = Duration::from_secs(300);
 
-/// An association that has nothing to do for this long gives its buffer back.
-const KEEP_BUFFER: Duration = Duration::from_secs(5);
-
-/// What precedes a datagram in the buffer: room for the header that a reply gets.
-const HEADROOM: usize = LONGEST_HEADER;
-
-/// No UDP datagram has more octets.
-const LONGEST_DATAGRAM: usize = 65_535;
-
-/// Datagrams that are taken from one socket before the others have their turn.
-const BATCH: usize = 64;
+/// An association that has nothing to do for this long gives its memory back.
+const KEEP_MEMORY: Duration = Duration::from_secs(5);
 
 /// Destinations that the rules have judged for one association, by address or by name, and
 /// addresses that may reply to it.
@@ -113,24 +105,7 @@ impl Association {
     /// Relays datagrams until the client's connection ends, or [`Account::end`] ends it, or nothing
     /// has moved for five minutes.
     pub fn serve(self, client: &Client<'_>, rules: &Rules, partner: &Partner) {
-        let mut relay = Relay {
-            association: self,
-            client,
-            rules,
-            port: client.announced_port(),
-            client_address: None,
-            buffer: Vec::new(),
-            route: Route::default(),
-            header: Vec::new(),
-            source: None,
-            judged: Recent::new(MOST_DESTINATIONS),
-            answerers: Recent::new(MOST_DESTINATIONS),
-            denied: false,
-            moved: Moved::default(),
-            now: Instant::now(),
-            active: Instant::now(),
-            lookups: Lookups::new(partner),
-        };
+        let mut relay = Relay::new(self, client, rules, partner);
         while relay.turn() {}
     }
 }
@@ -176,12 +151,11 @@ struct Relay<'a> {
     port: Option<u16>,
     /// Where the client sends from, once it has.
     client_address: Option<SocketAddr>,
-    /// [`HEADROOM`], and behind it the latest datagram. Empty while there is nothing to do.
-    buffer: Vec<u8>,
+    batch: Batch,
     route: Route,
+    /// Who replied last, and the header for that.
+    source: Option<SocketAddr>,
     header: Vec<u8>,
-    /// Whose header is in the headroom, and where it begins.
-    source: Option<(SocketAddr, usize)>,
     judged: Recent<Address, Judgement>,
     answerers: Recent<SocketAddr, ()>,
     denied: bool,
@@ -192,7 +166,34 @@ struct Relay<'a> {
     lookups: Lookups<'a>,
 }
 
-impl Relay<'_> {
+impl<'a> Relay<'a> {
+    fn new(
+        association: Association,
+        client: &'a Client<'a>,
+        rules: &'a Rules,
+        partner: &'a Partner,
+    ) -> Self {
+        let now = Instant::now();
+        Relay {
+            association,
+            client,
+            rules,
+            port: client.announced_port(),
+            client_address: None,
+            batch: Batch::default(),
+            route: Route::default(),
+            source: None,
+            header: Vec::new(),
+            judged: Recent::new(MOST_DESTINATIONS),
+            answerers: Recent::new(MOST_DESTINATIONS),
+            denied: false,
+            moved: Moved::default(),
+            now,
+            active: now,
+            lookups: Lookups::new(partner),
+        }
+    }
+
     /// Waits for something to do, and does it. False when the association is over.
     fn turn(&mut self) -> bool {
         let Ok(ready) = self.wait() else { return false };
@@ -202,10 +203,6 @@ impl Relay<'_> {
         }
         if let Some(answer) = self.lookups.take() {
             self.answer(answer);
-        }
-        if self.buffer.is_empty() && ready.any() {
-            self.buffer.reserve_exact(HEADROOM + LONGEST_DATAGRAM);
-            self.buffer.resize(HEADROOM, 0);
         }
         if ready.inside {
             self.take_from_client();
@@ -219,7 +216,7 @@ impl Relay<'_> {
     /// Waits until there is something to read, a lookup may be over, or time is up.
     fn wait(&self) -> Result<Ready, Errno> {
         let idle = self.now.saturating_duration_since(self.active);
-        let left = if self.buffer.is_empty() { IDLE.saturating_sub(idle) } else { KEEP_BUFFER };
+        let left = if self.batch.is_released() { IDLE.saturating_sub(idle) } else { KEEP_MEMORY };
         let pause = self.lookups.pause(self.now).map_or(left, |pause| pause.min(left));
         let pause = Timespec::try_from(pause).map_err(|_| Errno::INVAL)?;
         let outside = &self.association.outside;
@@ -258,9 +255,8 @@ impl Relay<'_> {
             return true;
         }
         let idle = self.now.saturating_duration_since(self.active);
-        if idle >= KEEP_BUFFER {
-            self.buffer = Vec::new();
-            self.source = None;
+        if idle >= KEEP_MEMORY {
+            self.batch.release();
         }
         if idle >= IDLE {
             account.end(Ending::IdleTimeout);
@@ -270,14 +266,10 @@ impl Relay<'_> {
 
     /// Sends on what the client has sent.
     fn take_from_client(&mut self) {
-        for _ in 0..BATCH {
-            let from = match receive(&self.association.inside, &mut self.buffer) {
-                Ok(from) => from,
-                Err(Errno::AGAIN) => return,
-                // The client's port was closed, perhaps for a moment only.
-                Err(_) => continue,
-            };
-            let octets = &self.buffer[HEADROOM..];
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.receive(&self.association.inside);
+        for (from, octets) in batch.iter_mut() {
+            let octets = &octets[HEADROOM..];
             if self.client_address == Some(from)
                 && let Some((target, payload)) = self.route.follow(octets, self.now)
             {
@@ -286,11 +278,10 @@ impl Relay<'_> {
                     self.moved.datagrams += 1;
                 }
             } else {
-                let buffer = std::mem::take(&mut self.buffer);
-                self.take_up(&buffer[HEADROOM..], from);
-                self.buffer = buffer;
+                self.take_up(octets, from);
             }
         }
+        self.batch = batch;
     }
 
     /// Judges a datagram that is not like the one before.
@@ -403,45 +394,35 @@ impl Relay<'_> {
 
     /// Sends the client what has come from socket `index` of those outside.
     fn take_from_outside(&mut self, index: usize) {
-        for _ in 0..BATCH {
-            let socket = self.association.outside.socket(index);
-            let from = match receive(socket, &mut self.buffer) {
-                Ok(from) => from,
-                Err(Errno::AGAIN) => return,
-                Err(_) => continue,
-            };
-            let Some(start) = self.header(from) else { continue };
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.receive(self.association.outside.socket(index));
+        for (from, octets) in batch.iter_mut() {
+            if !self.finds_header(from) {
+                continue;
+            }
+            let start = HEADROOM - self.header.len();
+            octets[start..HEADROOM].copy_from_slice(&self.header);
             // What has become too long with its header is dropped here.
-            if self.association.inside.send(&self.buffer[start..]).is_ok() {
-                self.moved.down += (self.buffer.len() - HEADROOM) as u64;
+            if self.association.inside.send(&octets[start..]).is_ok() {
+                self.moved.down += (octets.len() - HEADROOM) as u64;
                 self.moved.datagrams += 1;
             }
         }
+        self.batch = batch;
     }
 
-    /// Puts the header for what has come from `from` into the headroom, and says where it begins.
-    /// `None` if the client has not sent anything there.
-    fn header(&mut self, from: SocketAddr) -> Option<usize> {
-        if let Some((source, start)) = self.source
-            && source == from
-        {
-            return Some(start);
+    /// Makes the header for what has come from `from`. False if the client has not sent there.
+    fn finds_header(&mut self, from: SocketAddr) -> bool {
+        if self.source == Some(from) {
+            return true;
         }
-        self.answerers.peek(&canonical(from))?;
+        if self.answerers.peek(&canonical(from)).is_none() {
+            return false;
+        }
+        self.source = Some(from);
         self.header.clear();
-        append_header(from, &mut self.header).ok()?;
-        let start = HEADROOM - self.header.len();
-        self.buffer[start..HEADROOM].copy_from_slice(&self.header);
-        self.source = Some((from, start));
-        Some(start)
+        append_header(from, &mut self.header).is_ok()
     }
-}
-
-/// Receives one datagram behind the headroom of `buffer`.
-fn receive(socket: &UdpSocket, buffer: &mut Vec<u8>) -> Result<SocketAddr, Errno> {
-    buffer.truncate(HEADROOM);
-    let (_, _, from) = recvfrom(socket, spare_capacity(buffer), RecvFlags::DONTWAIT)?;
-    from.and_then(|from| from.try_into().ok()).ok_or(Errno::INVAL)
 }
 
 /// The address as a client spells it: not IPv4-mapped, without scope.
@@ -455,8 +436,147 @@ struct Ready {
     outside: [bool; 2],
 }
 
-impl Ready {
-    fn any(&self) -> bool {
-        self.inside || self.outside != [false; 2]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptors::Descriptors;
+    use crate::pool::Pool;
+    use crate::sessions::{Limits, Session, Sessions};
+    use crate::socks5::Name;
+    use crate::users::Users;
+    use std::io::Cursor;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::channel;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const LOCAL: &str = "127.0.0.1:0";
+
+    /// A session of a client at `address`, and the client's end of its connection.
+    fn session(address: &str) -> (Session, TcpStream) {
+        let listener = TcpListener::bind(LOCAL).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let limits = Limits { per_client: 1, handshake: LONG, idle: LONG };
+        let (stream, _) = listener.accept().unwrap();
+        let sessions = Sessions::new(limits, Descriptors::raise());
+        (sessions.open(address.parse().unwrap(), stream).unwrap(), client)
+    }
+
+    /// Runs `job` with an association, beside a partner. What it gives back waits for the result.
+    fn with_relay<T: Send + 'static>(
+        session: Session,
+        job: impl FnOnce(Relay<'_>, &Partner) -> T + Send + 'static,
+    ) -> impl FnOnce() -> T {
+        let (sender, result) = channel();
+        Pool::new(1).slot().unwrap().execute(move |partner| {
+            let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
+            let ip = session.client.ip();
+            let identity = Users::default().authenticate(&mut greeting, ip).unwrap();
+            let rules = Rules::new(&[], vec![]);
+            let command = Command::UdpAssociate;
+            let permit = rules.permit_open(&identity, session.client, command).unwrap();
+            let association =
+                Association::open(&permit, Source::default(), LOCAL.parse().unwrap()).unwrap();
+            let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
+            let client = Client { account: &session, identity: &identity, announced: &announced };
+            let relay = Relay::new(association, &client, &rules, partner);
+            sender.send(job(relay, partner)).unwrap();
+        });
+        move || result.recv_timeout(LONG).unwrap()
+    }
+
+    fn to(destination: &str, port: u16) -> Datagram<'static> {
+        let host = match destination.parse() {
+            Ok(ip) => Host::Ip(ip),
+            Err(_) => Host::Name(Name::new(destination.into()).unwrap()),
+        };
+        Datagram { frag: 0, destination: Address { host, port }, header: b"", payload: b"x" }
+    }
+
+    #[test]
+    fn a_slow_lookup_does_not_stall_the_other_datagrams() {
+        let (session, control) = session("127.0.0.1:1");
+        let (bound_to, bound) = channel();
+        let (release, held) = channel::<()>();
+        let ended = with_relay(session, move |mut relay, partner| {
+            let (begun_to, begun) = channel();
+            let resolver_hangs = partner.start_job(move || {
+                begun_to.send(()).unwrap();
+                held.recv()
+            });
+            begun.recv_timeout(LONG).unwrap();
+            bound_to.send(relay.association.bound()).unwrap();
+            while relay.turn() {}
+            assert!(resolver_hangs.wait().is_some());
+        });
+        let (client, target) = (UdpSocket::bind(LOCAL).unwrap(), UdpSocket::bind(LOCAL).unwrap());
+        client.connect(bound.recv_timeout(LONG).unwrap()).unwrap();
+        target.set_read_timeout(Some(LONG)).unwrap();
+        let port = target.local_addr().unwrap().port().to_be_bytes();
+        let by_name = [b"\0\0\0\x03\x05127.1", &port[..], b"late"].concat();
+        let by_address = [b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"at once"].concat();
+        client.send(&by_name).unwrap();
+        let mut octets = [0; 64];
+        for _ in 0..100 {
+            client.send(&by_address).unwrap();
+            let length = target.recv(&mut octets).unwrap();
+            assert_eq!(&octets[..length], b"at once");
+        }
+        release.send(()).unwrap();
+        let length = target.recv(&mut octets).unwrap();
+        assert_eq!(&octets[..length], b"late");
+        drop(control);
+        ended();
+    }
+
+    #[test]
+    fn a_client_elsewhere_sends_nothing_to_this_machine() {
+        let (session, _control) = session("192.168.1.7:1");
+        with_relay(session, |mut relay, _| {
+            for closed in ["127.0.0.1", "::1", "0.0.0.0", "169.254.1.1", "255.255.255.255"] {
+                let judgement = relay.judgement(&to(closed, 9)).unwrap();
+                assert!(judgement.target.is_none(), "{closed}");
+            }
+            let open = relay.judgement(&to("192.0.2.1", 9)).unwrap();
+            assert_eq!(open.target, Some("192.0.2.1:9".parse().unwrap()));
+            let name = to("rebinding.example", 9);
+            relay.answer(Answer {
+                destination: name.destination.clone(),
+                addresses: vec!["127.0.0.1:9".parse().unwrap(), "[::1]:9".parse().unwrap()],
+                payloads: vec![b"x".to_vec()],
+            });
+            assert!(relay.judgement(&name).unwrap().target.is_none());
+            assert_eq!(relay.moved.datagrams, 0);
+        })();
+    }
+
+    #[test]
+    fn five_minutes_of_nothing_end_it() {
+        let (session, _control) = session("127.0.0.1:1");
+        let account = session.account();
+        with_relay(session, |mut relay, _| {
+            relay.now = relay.active + IDLE.checked_sub(Duration::from_millis(1)).unwrap();
+            assert!(relay.count());
+            relay.now += Duration::from_millis(1);
+            relay.moved.datagrams = 1;
+            assert!(relay.count(), "a datagram without payload is one, too");
+            relay.now += IDLE;
+            assert!(!relay.count());
+        })();
+        assert_eq!(account.ending(), Some(Ending::IdleTimeout));
+    }
+
+    #[test]
+    fn a_datagram_like_the_one_before_goes_the_same_way() {
+        let now = Instant::now();
+        let target = "192.0.2.1:9".parse().unwrap();
+        let mut route = Route { header: b"header".to_vec(), judgement: None };
+        assert_eq!(route.follow(b"header", now), None);
+        route.judgement = Some((target, None));
+        assert_eq!(route.follow(b"headerpayload", now), Some((target, b"payload".as_slice())));
+        assert_eq!(route.follow(b"header", now), Some((target, b"".as_slice())));
+        assert_eq!(route.follow(b"heade", now), None);
+        assert_eq!(route.follow(b"Header", now), None);
+        route.judgement = Some((target, Some(now)));
+        assert_eq!(route.follow(b"header", now), None, "a name is not good for ever");
     }
 }

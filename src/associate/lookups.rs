@@ -99,3 +99,57 @@ impl<'a> Lookups<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+    use crate::socks5::Name;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn to(name: &str) -> Address {
+        Address { host: Host::Name(Name::new(name.into()).unwrap()), port: 9 }
+    }
+
+    fn next(lookups: &mut Lookups<'_>) -> Answer {
+        let begin = Instant::now();
+        loop {
+            if let Some(answer) = lookups.take() {
+                return answer;
+            }
+            assert!(begin.elapsed() < LONG, "the lookup does not end");
+            thread::sleep(lookups.pause(Instant::now()).expect("a lookup is under way"));
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_goes_in_order() {
+        let (sender, receiver) = channel();
+        Pool::new(1).slot().unwrap().execute(move |partner| {
+            let mut lookups = Lookups::new(partner);
+            lookups.add(to("127.2"), b"the other");
+            for number in 0..=u8::MAX {
+                lookups.add(to("127.1"), &[number]);
+            }
+            let other = next(&mut lookups);
+            assert_eq!(other.destination, to("127.2"));
+            assert_eq!(other.payloads, [b"the other"]);
+            let answer = next(&mut lookups);
+            assert_eq!(answer.addresses, ["127.0.0.1:9".parse().unwrap()]);
+            let first: Vec<Vec<u8>> = (0..63).map(|number| vec![number]).collect();
+            assert_eq!(answer.payloads, first);
+            assert!(lookups.pause(Instant::now()).is_none());
+            for _ in 0..3 {
+                lookups.add(to("tabi.invalid"), &vec![0; 60_000]);
+            }
+            let answer = next(&mut lookups);
+            assert_eq!((answer.addresses.len(), answer.payloads.len()), (0, 2));
+            assert_eq!(lookups.octets, 0);
+            sender.send(()).unwrap();
+        });
+        receiver.recv_timeout(LONG).unwrap();
+    }
+}
