@@ -105,6 +105,8 @@ impl Association {
     /// Relays datagrams until the client's connection ends, or [`Account::end`] ends it, or nothing
     /// has moved for five minutes.
     pub fn serve(self, client: &Client<'_>, rules: &Rules, partner: &Partner) {
+        // Every session is counted as two descriptors, and this one has up to two more.
+        let _more = client.account.descriptors().hold();
         let mut relay = Relay::new(self, client, rules, partner);
         while relay.turn() {}
     }
