@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::scratch::Scratch;
 use crate::stage::{
     GREETING, LONG, Running, at_end, connect, pattern, reply, request, request_by_name, start,
     start_on, take,
@@ -449,6 +450,32 @@ fn ask_only(server: &Running) -> (u8, IpAddr) {
     assert_eq!(take(&mut control), *b"\x05\x00");
     let (rep, bound) = reply(&mut control);
     (rep, bound.ip())
+}
+
+#[test]
+fn rules_judge_every_destination() {
+    let (closed, open) = (udp("127.0.0.1"), echo("127.0.0.1"));
+    let address = closed.local_addr().unwrap();
+    let rules = format!("deny command udp port {}\ndeny to *.example\n", address.port());
+    let file = Scratch::new(rules.as_bytes());
+    let server = start(&["--rules", file.path()]);
+    let client = associate(&server);
+    for _ in 0..3 {
+        client.send(address, b"denied");
+        client.socket.send(&datagram_by_name(b"a.example", 9, b"denied")).unwrap();
+        client.socket.send(&datagram_by_name(b"127.1", address.port(), b"denied")).unwrap();
+        client.expect_echo(open, b"permitted");
+    }
+    // What is behind it in the queue shows that nothing has come before.
+    udp("127.0.0.1").send_to(b"ours", address).unwrap();
+    assert_eq!(receive_from(&closed).0, b"ours");
+}
+
+#[test]
+fn udp_may_be_denied_altogether() {
+    let file = Scratch::new(b"deny command udp\n");
+    let server = start(&["--rules", file.path()]);
+    assert_eq!(ask_only(&server).0, 0x02);
 }
 
 #[test]

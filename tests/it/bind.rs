@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::scratch::Scratch;
 use crate::stage::{
     GREETING, LONG, Running, at_end, connect, expect, listen, pattern, reply, request,
     request_by_name, reset, send, start, start_on, take,
@@ -138,10 +139,19 @@ fn ipv6_peers_come_too() {
 }
 
 fn reply_by_ipv6(client: &mut TcpStream) -> SocketAddr {
-    let octets: [u8; 22] = take(client);
-    assert_eq!(octets[..4], *b"\x05\x00\x00\x04");
-    let ip: [u8; 16] = octets[4..20].try_into().unwrap();
-    (Ipv6Addr::from(ip), u16::from_be_bytes([octets[20], octets[21]])).into()
+    let address = reply_of_either_family(client);
+    assert!(address.is_ipv6(), "{address}");
+    address
+}
+
+fn reply_of_either_family(client: &mut TcpStream) -> SocketAddr {
+    let [version, rep, _, atyp] = take(client);
+    assert_eq!((version, rep), (0x05, 0x00));
+    let ip: IpAddr = match atyp {
+        0x01 => take::<4>(client).into(),
+        _ => Ipv6Addr::from(take::<16>(client)).into(),
+    };
+    (ip, u16::from_be_bytes(take(client))).into()
 }
 
 #[test]
@@ -220,4 +230,29 @@ fn an_address_that_is_not_here_has_no_listener() {
     let server = start(&["--source", "192.0.2.1"]);
     let mut client = greeted(&server, &request(address));
     assert_eq!(reply(&mut client).0, 0x01);
+}
+
+#[test]
+fn rules_judge_the_peer_that_is_expected_and_the_one_that_comes() {
+    let file = Scratch::new(b"deny command bind to 127.0.0.2\n");
+    let server = start(&["--rules", file.path()]);
+    let mut client = greeted(&server, &expecting("127.0.0.2:9"));
+    assert_eq!(reply(&mut client).0, 0x02);
+    let (bound, mut client) = bind(&server, &expecting("0.0.0.0:0"));
+    let mut attacker = connect_from("127.0.0.2", bound);
+    assert!(!matches!(attacker.read(&mut [0]), Ok(1..)));
+    let peer = connect_from("127.0.0.3", bound);
+    assert_eq!(reply(&mut client), (0x00, peer.local_addr().unwrap()));
+}
+
+#[test]
+fn a_peer_that_is_permitted_by_name_may_come() {
+    let file = Scratch::new(b"allow command bind to localhost\ndeny command bind\n");
+    let server = start(&["--rules", file.path()]);
+    let mut client = greeted(&server, &request_by_name(b"localhost", 9));
+    let bound = reply_of_either_family(&mut client);
+    let peer = connect(bound);
+    assert_eq!(reply_of_either_family(&mut client), peer.local_addr().unwrap());
+    let mut client = greeted(&server, &expecting("127.0.0.1:9"));
+    assert_eq!(reply(&mut client).0, 0x02);
 }
