@@ -54,6 +54,7 @@ pub fn parse(
             rules: options.rules.as_deref().map(rules).transpose()?.unwrap_or_default(),
             users: options.users.as_deref().map(users).transpose()?,
             source: one_a_family(&options.source)?,
+            udp_advertise: options.udp_advertise,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
             handshake_timeout: options.handshake_timeout,
@@ -92,6 +93,11 @@ struct Options {
     /// Local address of outgoing connections, repeatable: one a family
     #[arg(long, value_name = "ADDRESS", value_parser = source)]
     source: Vec<IpAddr>,
+
+    /// Address that clients are told to send UDP datagrams to, if this machine has another one for
+    /// them than it knows of
+    #[arg(long, value_name = "ADDRESS", value_parser = source)]
+    udp_advertise: Option<IpAddr>,
 
     /// Connections that are served at once; further clients wait
     #[arg(long, value_name = "N", default_value = "4096", value_parser = count)]
@@ -161,7 +167,7 @@ fn bad_file(option: &str, told: &str) -> clap::Error {
 fn source(given: &str) -> Result<IpAddr, String> {
     match given.parse::<IpAddr>() {
         Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
-        _ => Err("expected an address of this machine".into()),
+        _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
     }
 }
 
@@ -261,6 +267,7 @@ mod tests {
         for (option, bad, expected) in [
             ("--allow-from", "10.0.0.0/33", "expected a network"),
             ("--source", "0.0.0.0", "expected an address of this machine"),
+            ("--udp-advertise", "::", "expected an address of this machine"),
             ("--max-connections", "0", "expected a whole number above 0"),
             ("--max-per-client", "many", "expected a whole number above 0"),
             ("--handshake-timeout", "0", "expected seconds, above 0"),

@@ -18,9 +18,9 @@ const MOST_ATTEMPTS: usize = 16;
 /// A peer that has gone shows as this, and where the system can tell, one that has sent its end of
 /// file, too.
 #[cfg(target_os = "linux")]
-const GONE: PollFlags = PollFlags::RDHUP;
+pub(crate) const GONE: PollFlags = PollFlags::RDHUP;
 #[cfg(not(target_os = "linux"))]
-const GONE: PollFlags = PollFlags::HUP;
+pub(crate) const GONE: PollFlags = PollFlags::HUP;
 
 /// Why there is no connection to the target.
 #[derive(Debug)]
@@ -38,6 +38,15 @@ pub struct Source {
     pub ipv4: Option<IpAddr>,
     /// For IPv6 targets.
     pub ipv6: Option<IpAddr>,
+}
+
+impl Source {
+    /// The local address, port 0, for what goes to `target`, if one is set for its family.
+    #[must_use]
+    pub fn of(&self, target: SocketAddr) -> Option<SocketAddr> {
+        let local = if target.is_ipv4() { self.ipv4 } else { self.ipv6 };
+        local.map(|local| SocketAddr::new(local, 0))
+    }
 }
 
 /// A connection with a target.
@@ -199,9 +208,8 @@ fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true)?;
-    let local = if address.is_ipv4() { source.ipv4 } else { source.ipv6 };
-    if let Some(local) = local {
-        socket.bind(&SocketAddr::new(local, 0).into())?;
+    if let Some(local) = source.of(address) {
+        socket.bind(&local.into())?;
     }
     match socket.connect(&address.into()) {
         Err(error)

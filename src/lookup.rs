@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::pool::{Partner, UnderWay};
+use crate::pool::{Partner, Pending, UnderWay};
 use crate::socks5::Name;
 
 /// How often to look whether the client is still there.
@@ -34,10 +34,7 @@ pub fn resolve(
     deadline: Instant,
     mut client_left: impl FnMut() -> bool,
 ) -> Result<Vec<SocketAddr>, Error> {
-    let host = name.as_str().to_owned();
-    let mut answer = partner.start_job(move || {
-        (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
-    });
+    let mut answer = start(name, port, partner);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match answer.wait_for(left.min(LOOK_UP)) {
@@ -51,6 +48,17 @@ pub fn resolve(
             Err(UnderWay) => {}
         }
     }
+}
+
+/// Starts to look `name` up. Whoever drops the lookup waits until the resolver is done with it.
+#[must_use]
+pub fn start<'p>(
+    name: &Name,
+    port: u16,
+    partner: &'p Partner,
+) -> Pending<'p, io::Result<Vec<SocketAddr>>> {
+    let host = name.as_str().to_owned();
+    partner.start_job(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect))
 }
 
 #[cfg(test)]

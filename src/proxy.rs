@@ -1,19 +1,22 @@
 //! One client's whole life, top to bottom: identity, request, permit, dial, reply, relay, account.
 
+use std::convert::Infallible;
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+use crate::associate::{self, Association};
+use crate::bind::Door;
 use crate::connect::{self, Source};
 use crate::lookup;
 use crate::pool::Partner;
 use crate::relay::{self, relay};
 use crate::rules::{Denied, Refusal, Rules};
 use crate::sessions::{Account, Ending, Session, Sessions, Stage};
-use crate::socks5::{self, Command, Rep, Reply, Request};
+use crate::socks5::{self, Address, Command, Host, Rep, Reply, Request};
 use crate::users::{Identity, Users};
 
 /// How long a client may take to read a failing reply before the connection is closed.
@@ -33,6 +36,8 @@ pub struct Proxy {
     pub sessions: Arc<Sessions>,
     /// Local addresses of outgoing connections.
     pub source: Source,
+    /// The address that clients send datagrams to, if it is not that of their connection.
+    pub udp_advertise: Option<IpAddr>,
     /// From the request to the connection with the target.
     pub connect_timeout: Duration,
     /// Clients that were turned away.
@@ -98,9 +103,8 @@ impl Proxy {
         session.enter(Stage::Dial);
         match request.command {
             Command::Connect => self.connect(session, client, &identity, &request, partner),
-            Command::Bind | Command::UdpAssociate => {
-                Err(Failure::Socks(socks5::Error::Command(request.command as u8)))
-            }
+            Command::Bind => self.bind(session, client, &identity, &request, partner),
+            Command::UdpAssociate => self.associate(session, client, &identity, &request, partner),
         }
     }
 
@@ -122,13 +126,108 @@ impl Proxy {
         let target = connect::connect(&permit, self.source, deadline, watched)?;
         relay::prepare(&target.stream)?;
         session.connected(target.stream, target.address);
-        session.enter(Stage::Relay);
-        client.pass_on_early_octets(session)?;
+        tunnel(session, client, partner, Reply::succeeded(target.bound))
+    }
+
+    /// Listens, replies, waits for the peer, replies again and relays.
+    fn bind(
+        &self,
+        session: &Session,
+        mut client: Client<'_>,
+        identity: &Identity,
+        request: &Request,
+        partner: &Partner,
+    ) -> Result<(), Failure> {
+        let permit = if request.destination.host.is_unspecified() {
+            self.rules.permit_open(identity, session.client, Command::Bind)?
+        } else {
+            let deadline = Instant::now() + self.connect_timeout;
+            let watched = client.watched();
+            self.rules.permit(identity, session.client, request, |name, port| {
+                let has_left = || watched.is_some_and(connect::has_left);
+                lookup::resolve(name, port, partner, deadline, has_left)
+            })?
+        };
+        let door = Door::open(&permit, self.source, control_address(session)?)?;
+        Reply::succeeded(door.bound()).write_to(&mut client)?;
+        let deadline = Instant::now() + 2 * self.connect_timeout;
+        let (peer, address) = door.wait(session.stream(), deadline, |peer| {
+            self.admits(session, identity, &request.destination.host, peer)
+        })?;
+        drop(door);
+        relay::prepare(&peer)?;
+        session.connected(peer, address);
+        tunnel(session, client, partner, Reply::succeeded(address))
+    }
+
+    /// Whether the rules let `peer` in for a client that has asked for `host`, which may be nobody
+    /// in particular. A name stays one, for the rules about names; it is not looked up again.
+    fn admits(
+        &self,
+        session: &Session,
+        identity: &Identity,
+        host: &Host,
+        peer: SocketAddr,
+    ) -> bool {
+        let host = if host.is_unspecified() { Host::Ip(peer.ip()) } else { host.clone() };
+        let destination = Address { host, port: peer.port() };
+        let request = Request { command: Command::Bind, destination };
+        let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
+        let refusal = self.rules.permit(identity, session.client, &request, lookup).err();
+        if let Some(Refusal::Denied(denied)) = &refusal {
+            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.client);
+        }
+        refusal.is_none()
+    }
+
+    /// Binds, replies and relays datagrams.
+    fn associate(
+        &self,
+        session: &Session,
+        mut client: Client<'_>,
+        identity: &Identity,
+        request: &Request,
+        partner: &Partner,
+    ) -> Result<(), Failure> {
+        // The destination is where the client will send from: it is no target for the rules.
+        let permit = self.rules.permit_open(identity, session.client, Command::UdpAssociate)?;
+        let control = control_address(session)?;
+        let association = Association::open(&permit, self.source, control)
+            .map_err(connect::Error::Unreachable)?;
+        let port = association.bound().port();
+        let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
+        Reply::succeeded(bound).write_to(&mut client)?;
         drop(client);
-        let reply = Reply::succeeded(target.bound);
-        relay(session.account(), partner, || reply.write_to(&mut session.stream()));
+        session.enter(Stage::Relay);
+        let client =
+            associate::Client { account: session, identity, announced: &request.destination };
+        association.serve(&client, &self.rules, partner);
         Ok(())
     }
+}
+
+/// The address at which the client has reached this server.
+fn control_address(session: &Session) -> io::Result<SocketAddr> {
+    let address = session.stream().local_addr()?;
+    Ok(match address.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, address.port()).into(),
+        // A link-local address is nothing without its scope.
+        IpAddr::V6(_) => address,
+    })
+}
+
+/// Passes on what the client has sent early, replies, and relays.
+fn tunnel(
+    session: &Session,
+    client: Client<'_>,
+    partner: &Partner,
+    reply: Reply,
+) -> Result<(), Failure> {
+    session.enter(Stage::Relay);
+    client.pass_on_early_octets(session)?;
+    drop(client);
+    relay(session.account(), partner, || reply.write_to(&mut session.stream()));
+    Ok(())
 }
 
 /// The client's connection until the relay begins: read through a buffer, written to at once.
@@ -275,6 +374,12 @@ impl From<Refusal<lookup::Error>> for Failure {
     }
 }
 
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Failure::Denied(denied)
+    }
+}
+
 impl From<connect::Error> for Failure {
     fn from(error: connect::Error) -> Self {
         Failure::Connect(error)
@@ -326,7 +431,7 @@ fn log_end(account: &Account, failure: Option<&Failure>) {
         account.client,
         or_none(account.user().map(str::to_owned)),
         or_none(account.request().map(|(command, _)| command.to_string())),
-        or_none(account.request().map(|(_, destination)| destination.to_string())),
+        or_none(account.request().and_then(destination)),
         or_none(account.reached().map(|address| address.to_string())),
         account.up(),
         account.down(),
@@ -341,6 +446,11 @@ fn log_end(account: &Account, failure: Option<&Failure>) {
     } else {
         info!("{line}");
     }
+}
+
+/// What a session was to reach. For UDP it is many, and DST is where the client sends from.
+fn destination((command, destination): &(Command, Address)) -> Option<String> {
+    (*command != Command::UdpAssociate).then(|| destination.to_string())
 }
 
 /// Logs those who are turned away, but not more than a few a second: they are not to fill a disk.

@@ -48,6 +48,9 @@ pub struct Config {
     pub users: Option<Arc<Passwords>>,
     /// Local addresses of outgoing connections.
     pub source: Source,
+    /// The address that clients are told to send datagrams to, if it is not that of their
+    /// connection.
+    pub udp_advertise: Option<IpAddr>,
     /// Sessions at once.
     pub max_connections: usize,
     /// Sessions at once of one client address.
@@ -119,6 +122,7 @@ impl Server {
             rules,
             sessions,
             source: config.source,
+            udp_advertise: config.udp_advertise,
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
         };

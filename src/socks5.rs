@@ -24,12 +24,14 @@
 use std::{fmt, io};
 
 mod address;
+mod datagram;
 mod greeting;
 mod reply;
 mod request;
 mod userpass;
 
 pub use address::{Address, Host, Name};
+pub use datagram::{Datagram, LONGEST_HEADER, append_header};
 pub use greeting::{Greeting, HTTP_REJECTION, Method, SOCKS4_REJECTION, write_selection};
 pub use reply::{Rep, Reply};
 pub use request::{Command, Request};

@@ -13,7 +13,7 @@ const NAME: u8 = 0x03;
 const IPV6: u8 = 0x04;
 
 /// A host and a port, as a client asks for them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// The host, by address or by name.
     pub host: Host,
@@ -22,7 +22,7 @@ pub struct Address {
 }
 
 /// A host, by address or by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// An address; an IPv4-mapped one is kept as the IPv4 address that it is.
     Ip(IpAddr),
@@ -32,7 +32,7 @@ pub enum Host {
 
 /// A host name of 1 to 255 visible ASCII characters. It is safe to log as it is. No backslash is
 /// among them: resolvers read `ex\097mple.org` as `example.org`, and a rule would not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Name(String);
 
 impl Name {
@@ -104,6 +104,18 @@ impl Address {
             }
         }
         message.write_u16::<BigEndian>(address.port())
+    }
+}
+
+impl Host {
+    /// Whether this is nobody in particular: BIND for any peer, or UDP ASSOCIATE before the client
+    /// knows where it will send from (RFC 1928 section 7). Some clients say `0` by name.
+    #[must_use]
+    pub fn is_unspecified(&self) -> bool {
+        match self {
+            Host::Ip(ip) => ip.is_unspecified(),
+            Host::Name(name) => name.as_str() == "0",
+        }
     }
 }
 
@@ -187,6 +199,21 @@ mod tests {
         let stream = [b"\x03\xff", name.as_bytes(), b"\x00\x50"].concat();
         let address = Address::read_from(&mut stream.as_slice()).unwrap();
         assert_eq!(address.host, Host::Name(Name(name)));
+    }
+
+    #[test]
+    fn nobody_in_particular_has_three_spellings() {
+        for octets in [
+            b"\x01\0\0\0\0\0\0".as_slice(),
+            b"\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            b"\x03\x010\0\0",
+        ] {
+            assert!(Address::read_from(&mut &octets[..]).unwrap().host.is_unspecified());
+        }
+        for (octets, shown) in WIRE {
+            let address = Address::read_from(&mut &octets[..]).unwrap();
+            assert!(!address.host.is_unspecified(), "{shown}");
+        }
     }
 
     #[test]

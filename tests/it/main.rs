@@ -4,6 +4,8 @@
 #![allow(unreachable_pub, reason = "a test crate exports nothing")]
 
 mod admission;
+mod associate;
+mod bind;
 mod curl;
 mod relay;
 mod rules;

@@ -1,0 +1,85 @@
+//! Datagrams that were received together.
+//!
+//! Sending wakes the one who waits for the datagram. Where many are received before the first is
+//! sent, the receiver finds them all in one go, and does not fall asleep after each.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recvfrom};
+
+use crate::socks5::LONGEST_HEADER;
+
+/// What precedes each datagram: room for the header that a reply gets.
+pub(super) const HEADROOM: usize = LONGEST_HEADER;
+
+/// No UDP datagram has more octets.
+const LONGEST_DATAGRAM: usize = 65_535;
+
+/// A batch takes no further datagram when it has this many, or this many octets.
+const MOST_DATAGRAMS: usize = 32;
+const MOST_OCTETS: usize = 32 * 1024;
+
+/// Datagrams of one socket, in the order in which they have come.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Each datagram behind its headroom. It takes no memory before it is first used, and of that
+    /// only what the datagrams need.
+    octets: Vec<u8>,
+    received: Vec<Received>,
+}
+
+struct Received {
+    from: SocketAddr,
+    end: usize,
+}
+
+impl Batch {
+    /// Takes what waits in `socket`, in place of what was taken before.
+    pub(super) fn receive(&mut self, socket: &UdpSocket) {
+        const CAPACITY: usize = MOST_OCTETS + HEADROOM + LONGEST_DATAGRAM;
+        self.octets.clear();
+        self.octets.reserve_exact(CAPACITY);
+        self.received.clear();
+        for _ in 0..MOST_DATAGRAMS {
+            let start = self.octets.len();
+            self.octets.resize(start + HEADROOM, 0);
+            let from = recvfrom(socket, spare_capacity(&mut self.octets), RecvFlags::DONTWAIT);
+            let from = match from {
+                Ok((_, _, from)) => from.and_then(|from| from.try_into().ok()),
+                Err(Errno::AGAIN) => return self.octets.truncate(start),
+                // The news of an earlier datagram that did not arrive; the next one may.
+                Err(_) => None,
+            };
+            match from {
+                Some(from) => self.received.push(Received { from, end: self.octets.len() }),
+                None => self.octets.truncate(start),
+            }
+            if self.octets.len() > MOST_OCTETS {
+                return;
+            }
+        }
+    }
+
+    /// The datagrams: whence they are, and their octets behind the headroom.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+        let mut rest = self.octets.as_mut_slice();
+        let mut start = 0;
+        self.received.iter().map(move |&Received { from, end }| {
+            let (octets, behind) = std::mem::take(&mut rest).split_at_mut(end - start);
+            (rest, start) = (behind, end);
+            (from, octets)
+        })
+    }
+
+    /// Gives the memory back.
+    pub(super) fn release(&mut self) {
+        *self = Batch::default();
+    }
+
+    /// Whether there is no memory to give back.
+    pub(super) fn is_released(&self) -> bool {
+        self.octets.capacity() == 0
+    }
+}

@@ -1,0 +1,102 @@
+//! The sockets of an association: one towards its client, and usually one towards everyone else.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::connect::Source;
+
+/// What the kernel may keep of datagrams that are yet to be received, in octets; it may allow less.
+/// A burst of the largest datagrams is not to be lost.
+const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// A socket on a free port of `local`. Nothing waits on it.
+pub(super) fn inside(local: SocketAddr) -> io::Result<UdpSocket> {
+    let mut local = local;
+    local.set_port(0);
+    bind(local, false)
+}
+
+/// The sockets that destinations see.
+pub(super) struct Outside {
+    sockets: Vec<Outgoing>,
+}
+
+struct Outgoing {
+    socket: UdpSocket,
+    ipv4: bool,
+    ipv6: bool,
+}
+
+impl Outside {
+    /// One socket for both families. Where `source` binds one of them, each has its own; a family
+    /// that this machine lacks has none.
+    pub(super) fn open(source: Source) -> io::Result<Self> {
+        const IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
+        let (ipv4, ipv6) = (source.of(IPV4), source.of(IPV6));
+        if ipv4.is_none() && ipv6.is_none() {
+            let (socket, has_ipv6) = match bind(IPV6, true) {
+                Err(error) if lacks_family(&error) => (bind(IPV4, false)?, false),
+                both => (both?, true),
+            };
+            return Ok(Outside { sockets: vec![Outgoing { socket, ipv4: true, ipv6: has_ipv6 }] });
+        }
+        let mut sockets = Vec::new();
+        for (wanted, any) in [(ipv4, IPV4), (ipv6, IPV6)] {
+            match bind(wanted.unwrap_or(any), false) {
+                Err(error) if wanted.is_none() && lacks_family(&error) => {}
+                socket => sockets.push(Outgoing {
+                    socket: socket?,
+                    ipv4: any.is_ipv4(),
+                    ipv6: any.is_ipv6(),
+                }),
+            }
+        }
+        Ok(Outside { sockets })
+    }
+
+    /// How many sockets there are: one or two.
+    pub(super) fn count(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Socket `index`, or the last one.
+    pub(super) fn socket(&self, index: usize) -> &UdpSocket {
+        &self.sockets[index.min(self.sockets.len() - 1)].socket
+    }
+
+    /// Sends `payload` whole or not at all.
+    pub(super) fn send(&self, payload: &[u8], target: SocketAddr) -> io::Result<()> {
+        let takes = |outgoing: &&Outgoing| match target {
+            SocketAddr::V4(_) => outgoing.ipv4,
+            SocketAddr::V6(_) => outgoing.ipv6,
+        };
+        let outgoing = self.sockets.iter().find(takes);
+        let outgoing = outgoing.ok_or(ErrorKind::NetworkUnreachable)?;
+        let target = match target {
+            SocketAddr::V4(ipv4) if outgoing.ipv6 => {
+                SocketAddrV6::new(ipv4.ip().to_ipv6_mapped(), ipv4.port(), 0, 0).into()
+            }
+            target => target,
+        };
+        outgoing.socket.send_to(payload, target).map(drop)
+    }
+}
+
+fn bind(local: SocketAddr, dual_stack: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if local.is_ipv6() {
+        socket.set_only_v6(!dual_stack)?;
+    }
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.raw_os_error() == Some(NO_FAMILY) || error.kind() == ErrorKind::AddrNotAvailable
+}
