@@ -7,7 +7,7 @@
 //! ever waits behind a live session.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem, thread};
 
@@ -282,11 +282,12 @@ struct Thread {
     inbox: Arc<Inbox>,
 }
 
-/// Holds one job at the most: whoever sends the next one knows that this one has begun.
+/// Holds one job at the most: whoever sends the next one knows that this one has begun. Its thread
+/// parks rather than waiting on a condition: nobody then makes a system call to wake the waking.
 #[derive(Default)]
 struct Inbox {
     next: Mutex<Next>,
-    filled: Condvar,
+    thread: OnceLock<thread::Thread>,
 }
 
 #[derive(Default)]
@@ -302,6 +303,7 @@ impl Thread {
         let inbox = Arc::<Inbox>::default();
         let thread = Thread { inbox: Arc::clone(&inbox) };
         threads.execute(move || {
+            inbox.thread.get_or_init(thread::current);
             while let Some(job) = inbox.take() {
                 // The one who waits for the job sees that it has ended without a result.
                 let _ = catch_unwind(AssertUnwindSafe(job));
@@ -314,16 +316,17 @@ impl Thread {
 impl Inbox {
     fn put(&self, next: Next) {
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        self.filled.notify_one();
+        // A thread that has not begun yet looks into its inbox before it parks.
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
     }
 
     fn take(&self) -> Option<Job> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match mem::take(&mut *next) {
-                Next::Wait => {
-                    next = self.filled.wait(next).unwrap_or_else(PoisonError::into_inner);
-                }
+            let next = mem::take(&mut *self.next.lock().unwrap_or_else(PoisonError::into_inner));
+            match next {
+                Next::Wait => thread::park(),
                 Next::Run(job) => return Some(job),
                 Next::End => return None,
             }
@@ -347,7 +350,10 @@ impl Partner {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Pending<'_, T> {
-        let outcome = Arc::<Outcome<T>>::default();
+        let outcome = Arc::new(Outcome {
+            progress: Mutex::new(Progress::UnderWay),
+            awaited_by: thread::current(),
+        });
         let told = Told(Arc::clone(&outcome));
         self.0.inbox.put(Next::Run(Box::new(move || {
             let result = job();
@@ -359,7 +365,7 @@ impl Partner {
 
 struct Outcome<T> {
     progress: Mutex<Progress<T>>,
-    told: Condvar,
+    awaited_by: thread::Thread,
 }
 
 enum Progress<T> {
@@ -368,19 +374,23 @@ enum Progress<T> {
     Failed,
 }
 
-impl<T> Default for Outcome<T> {
-    fn default() -> Self {
-        Outcome { progress: Mutex::new(Progress::UnderWay), told: Condvar::new() }
-    }
-}
-
 impl<T> Outcome<T> {
     /// Only the first word counts.
     fn tell(&self, news: Progress<T>) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*progress, Progress::UnderWay) {
             *progress = news;
-            self.told.notify_one();
+            drop(progress);
+            self.awaited_by.unpark();
+        }
+    }
+
+    /// The news, once there is some; it is taken only once.
+    fn news(&self) -> Option<Progress<T>> {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        match *progress {
+            Progress::UnderWay => None,
+            _ => Some(mem::replace(&mut *progress, Progress::Failed)),
         }
     }
 }
@@ -424,23 +434,24 @@ impl<T> Pending<'_, T> {
     }
 
     fn take(&mut self, limit: Option<Duration>) -> Result<Option<T>, UnderWay> {
-        let Outcome { progress, told } = &*self.outcome;
-        let progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let under_way = |progress: &mut Progress<T>| matches!(progress, Progress::UnderWay);
-        let mut progress = match limit {
-            None => told.wait_while(progress, under_way).unwrap_or_else(PoisonError::into_inner),
-            Some(limit) => {
-                let waited = told.wait_timeout_while(progress, limit, under_way);
-                waited.unwrap_or_else(PoisonError::into_inner).0
+        let begin = Instant::now();
+        loop {
+            match self.outcome.news() {
+                Some(Progress::Done(result)) => {
+                    self.over = true;
+                    return Ok(Some(result));
+                }
+                Some(_) => {
+                    self.over = true;
+                    return Ok(None);
+                }
+                None => {}
             }
-        };
-        if under_way(&mut progress) {
-            return Err(UnderWay);
-        }
-        self.over = true;
-        match mem::replace(&mut *progress, Progress::Failed) {
-            Progress::Done(result) => Ok(Some(result)),
-            Progress::UnderWay | Progress::Failed => Ok(None),
+            match limit.map(|limit| limit.saturating_sub(begin.elapsed())) {
+                None => thread::park(),
+                Some(Duration::ZERO) => return Err(UnderWay),
+                Some(left) => thread::park_timeout(left),
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -261,6 +262,11 @@ impl<'a> Client<'a> {
 
 impl Read for Client<'_> {
     fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        if self.reader.buffer().is_empty() {
+            // Where cores are scarce the client gets to run, and its message is there when it is
+            // asked for: that costs less than to fall asleep and be woken.
+            thread::yield_now();
+        }
         self.reader.read(octets)
     }
 }
