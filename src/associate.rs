@@ -557,7 +557,7 @@ mod tests {
     #[test]
     fn five_minutes_of_nothing_end_it() {
         let (session, _control) = session("127.0.0.1:1");
-        let account = session.account();
+        let account = std::sync::Arc::clone(session.account());
         with_relay(session, |mut relay, _| {
             relay.now = relay.active + IDLE.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.count());

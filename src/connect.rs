@@ -1,5 +1,6 @@
 //! CONNECT: races the permitted addresses within a deadline, as RFC 8305 says.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -129,21 +130,25 @@ struct Attempt {
     socket: Socket,
     address: SocketAddr,
     /// What the last wait has seen of it.
-    seen: PollFlags,
+    seen: Cell<PollFlags>,
 }
 
 impl Race {
     fn start(&mut self, address: SocketAddr) {
         match begin(address, self.source) {
             Ok(socket) => {
-                self.attempts.push(Attempt { socket, address, seen: PollFlags::empty() });
+                self.attempts.push(Attempt {
+                    socket,
+                    address,
+                    seen: Cell::new(PollFlags::empty()),
+                });
             }
             Err(error) => self.fail(error),
         }
     }
 
     /// Waits until an attempt is over, `until` comes, or the client may have left (then: true).
-    fn wait(&mut self, until: Instant, client: Option<&TcpStream>) -> io::Result<bool> {
+    fn wait(&self, until: Instant, client: Option<&TcpStream>) -> io::Result<bool> {
         let mut polled: Vec<PollFd<'_>> = self
             .attempts
             .iter()
@@ -156,18 +161,18 @@ impl Race {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let seen: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
-        for (attempt, seen) in self.attempts.iter_mut().zip(&seen) {
-            attempt.seen = *seen;
+        for (attempt, polled) in self.attempts.iter().zip(&polled) {
+            attempt.seen.set(polled.revents());
         }
-        Ok(client.is_some() && seen.last().is_some_and(|seen| !seen.is_empty()))
+        let gone = polled.last().filter(|_| client.is_some());
+        Ok(gone.is_some_and(|polled| !polled.revents().is_empty()))
     }
 
     /// The attempt that has connected, if one has; those that have failed are put away.
     fn winner(&mut self) -> Option<io::Result<Connection>> {
         let mut index = 0;
         while index < self.attempts.len() {
-            if self.attempts[index].seen.is_empty() {
+            if self.attempts[index].seen.get().is_empty() {
                 index += 1;
                 continue;
             }
@@ -224,7 +229,7 @@ fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
 impl Attempt {
     /// Takes the connection out of an attempt that is over, or the failure.
     fn finish(self) -> io::Result<Connection> {
-        if self.seen.intersects(PollFlags::ERR | PollFlags::HUP)
+        if self.seen.get().intersects(PollFlags::ERR | PollFlags::HUP)
             && let Some(error) = self.socket.take_error()?
         {
             return Err(error);
@@ -243,7 +248,7 @@ impl Attempt {
 
 /// Takes the families in turn, beginning with that of the first address (RFC 8305 section 4).
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let Some(first) = addresses.first() else { return Vec::new() };
+    let [first, _, ..] = addresses else { return addresses.to_vec() };
     let (mut ours, mut theirs): (Vec<SocketAddr>, Vec<SocketAddr>) =
         addresses.iter().rev().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
     let mut order = Vec::with_capacity(addresses.len());

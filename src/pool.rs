@@ -225,14 +225,16 @@ impl State {
 
     fn add_pair(&mut self) -> io::Result<Pair> {
         let threads = 2 * (self.pairs + 1);
-        // `set_num_threads` panics when the system refuses a thread, having counted it already, so
-        // the system is asked before.
-        for probe in [probe()?, probe()?] {
-            let _ = probe.join();
+        if self.out_of_threads {
+            for probe in [probe()?, probe()?] {
+                let _ = probe.join();
+            }
         }
+        // This panics when the system refuses a thread, which is then counted already. The system is
+        // asked beforehand only when it has refused one: it costs as much as the thread.
         let grown = catch_unwind(AssertUnwindSafe(|| self.threads.set_num_threads(threads)));
         if grown.is_err() {
-            self.threads.set_num_threads(threads - 2);
+            self.threads.set_num_threads((threads - 2).max(1));
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.pairs += 1;

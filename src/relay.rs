@@ -57,67 +57,24 @@ pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
 /// `reply` tells the client that it may begin. Its octets are awaited before that, on the partner
 /// thread, while the worker has the direction that usually ends last: so neither waits for the
 /// other to wake up.
-pub fn relay(account: Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
-    let tunnel = Arc::new(Tunnel {
-        account,
-        up_ended: AtomicBool::new(false),
-        down_ended: AtomicBool::new(false),
-    });
+pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
+    let Some(down) = Direction::down(account) else { return };
     let up = partner.start_job({
-        let tunnel = Arc::clone(&tunnel);
-        move || tunnel.up().carry()
+        let account = Arc::clone(account);
+        move || Direction::up(&account).map(|up| up.carry())
     });
     match reply() {
-        Ok(()) => tunnel.down().carry(),
-        Err(_) => tunnel.account.end(Ending::ClientReset),
+        Ok(()) => down.carry(),
+        Err(_) => account.end(Ending::ClientReset),
     }
     if up.wait().is_none() {
-        tunnel.account.end(Ending::ClientReset);
-    }
-}
-
-struct Tunnel {
-    account: Arc<Account>,
-    /// The end of file has been passed on.
-    up_ended: AtomicBool,
-    down_ended: AtomicBool,
-}
-
-impl Tunnel {
-    fn target(&self) -> &TcpStream {
-        self.account.target().expect("a tunnel begins when its target is connected")
-    }
-
-    fn up(&self) -> Direction<'_> {
-        Direction {
-            tunnel: self,
-            source: self.account.stream(),
-            sink: self.target(),
-            moved: self.account.up_counter(),
-            ended: &self.up_ended,
-            other_ended: &self.down_ended,
-            source_side: Ending::ClientReset,
-            sink_side: Ending::TargetReset,
-        }
-    }
-
-    fn down(&self) -> Direction<'_> {
-        Direction {
-            tunnel: self,
-            source: self.target(),
-            sink: self.account.stream(),
-            moved: self.account.down_counter(),
-            ended: &self.down_ended,
-            other_ended: &self.up_ended,
-            source_side: Ending::TargetReset,
-            sink_side: Ending::ClientReset,
-        }
+        account.end(Ending::ClientReset);
     }
 }
 
 /// One direction of a tunnel.
 struct Direction<'a> {
-    tunnel: &'a Tunnel,
+    account: &'a Account,
     source: &'a TcpStream,
     sink: &'a TcpStream,
     moved: &'a AtomicU64,
@@ -127,7 +84,35 @@ struct Direction<'a> {
     sink_side: Ending,
 }
 
-impl Direction<'_> {
+impl<'a> Direction<'a> {
+    /// From the client to its target. `None` before there is a target.
+    fn up(account: &'a Account) -> Option<Self> {
+        Some(Direction {
+            account,
+            source: account.stream(),
+            sink: account.target()?,
+            moved: account.up_counter(),
+            ended: account.up_ended(),
+            other_ended: account.down_ended(),
+            source_side: Ending::ClientReset,
+            sink_side: Ending::TargetReset,
+        })
+    }
+
+    /// From the target to the client.
+    fn down(account: &'a Account) -> Option<Self> {
+        Some(Direction {
+            account,
+            source: account.target()?,
+            sink: account.stream(),
+            moved: account.down_counter(),
+            ended: account.down_ended(),
+            other_ended: account.up_ended(),
+            source_side: Ending::TargetReset,
+            sink_side: Ending::ClientReset,
+        })
+    }
+
     /// Carries octets until the source's end of file, and passes that on.
     fn carry(&self) {
         match self.copy() {
@@ -136,8 +121,8 @@ impl Direction<'_> {
                 self.ended.store(true, Ordering::Release);
                 let _ = self.sink.shutdown(Shutdown::Write);
             }
-            Ok(()) => self.tunnel.account.end(self.source_side),
-            Err(side) => self.tunnel.account.end(side),
+            Ok(()) => self.account.end(self.source_side),
+            Err(side) => self.account.end(side),
         }
     }
 
@@ -157,7 +142,7 @@ impl Direction<'_> {
     /// Copies as long as there is much to copy. True when the source has sent its end of file.
     fn copy_bulk(&self) -> Result<bool, Ending> {
         #[cfg(target_os = "linux")]
-        if let Some(pipe) = Pipe::open(self.tunnel.account.descriptors()) {
+        if let Some(pipe) = Pipe::open(self.account.descriptors()) {
             return Ok(pipe.carry(self)? == Left::Ended);
         }
         Ok(self.copy_some(BULK_BUFFER, BULK_ROUND)? < BULK_ROUND)
@@ -199,7 +184,7 @@ impl Direction<'_> {
     /// that the source has no peer any more gives it away. The source has none either when it was
     /// closed in both directions, but then the other direction has ended before.
     fn is_clean_end(&self) -> bool {
-        self.tunnel.account.ending().is_none()
+        self.account.ending().is_none()
             && (self.other_has_ended() || self.source.peer_addr().is_ok() || self.other_has_ended())
     }
 
@@ -216,8 +201,8 @@ struct Sink<'a> {
 
 impl Write for Sink<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let Direction { tunnel, mut sink, .. } = *self.direction;
-        let written = tunnel.account.while_writing(|| sink.write(octets));
+        let Direction { account, mut sink, .. } = *self.direction;
+        let written = account.while_writing(|| sink.write(octets));
         let written = written.inspect_err(|error| {
             self.failed = error.kind() != io::ErrorKind::Interrupted;
         })?;

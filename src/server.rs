@@ -167,7 +167,6 @@ impl Server {
             for listener in listeners {
                 let (proxy, pool, stop) = (&proxy, &pool, &stop);
                 let spawned = thread::Builder::new()
-                    .name("tabi accept".into())
                     .spawn_scoped(scope, move || accept_loop(&listener, proxy, pool, stop));
                 if spawned.is_err() {
                     stop.stop();

@@ -218,10 +218,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// The account, to be held by a second thread.
+    /// The account, to be shared with a second thread.
     #[must_use]
-    pub fn account(&self) -> Arc<Account> {
-        Arc::clone(&self.account)
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 }
 
@@ -286,6 +286,9 @@ pub struct Account {
     /// Directions that are in the middle of a write.
     writing: AtomicU8,
     ending: OnceLock<Ending>,
+    /// The source's end of file has been passed on, from the client and from the target.
+    up_ended: AtomicBool,
+    down_ended: AtomicBool,
     forced: AtomicBool,
     held: Held,
 }
@@ -305,6 +308,8 @@ impl Account {
             stage: AtomicU8::new(Stage::Handshake as u8),
             writing: AtomicU8::new(0),
             ending: OnceLock::new(),
+            up_ended: AtomicBool::new(false),
+            down_ended: AtomicBool::new(false),
             forced: AtomicBool::new(false),
             held,
         }
@@ -368,6 +373,18 @@ impl Account {
     #[must_use]
     pub fn down_counter(&self) -> &AtomicU64 {
         &self.down
+    }
+
+    /// Set when the client's end of file is passed on to the target.
+    #[must_use]
+    pub fn up_ended(&self) -> &AtomicBool {
+        &self.up_ended
+    }
+
+    /// Set when the target's end of file is passed on to the client.
+    #[must_use]
+    pub fn down_ended(&self) -> &AtomicBool {
+        &self.down_ended
     }
 
     /// Notes who the client is, or says that it is; see [`crate::users::spelling`].

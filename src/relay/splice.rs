@@ -87,7 +87,7 @@ impl Pipe {
     fn empty_into(&self, direction: &Direction<'_>, length: usize) -> Result<(), Ending> {
         let mut left = length;
         while left > 0 {
-            let moved = direction.tunnel.account.while_writing(|| {
+            let moved = direction.account.while_writing(|| {
                 again(|| splice(&self.read, None, direction.sink, None, left, SpliceFlags::MOVE))
             });
             match moved {

@@ -5,6 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Address, VERSION};
 
+/// Octets of a reply with an IPv6 address.
+const LONGEST: usize = 22;
+
 /// REP: how the request fared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -69,7 +72,8 @@ impl Reply {
     ///
     /// Whatever the stream fails with.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
-        let mut message = vec![VERSION, self.rep as u8, 0x00];
+        let mut message = Vec::with_capacity(LONGEST);
+        message.extend([VERSION, self.rep as u8, 0x00]);
         Address::append(self.bound, &mut message)?;
         writer.write_all(&message)
     }
