@@ -27,7 +27,13 @@ impl Descriptors {
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
         let limit = now.current.and_then(|limit| usize::try_from(limit).ok());
-        Arc::new(Descriptors { limit: limit.unwrap_or(usize::MAX), held: AtomicUsize::new(0) })
+        Self::new(limit.unwrap_or(usize::MAX))
+    }
+
+    /// Those of a process that may have `limit` of them.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Descriptors { limit, held: AtomicUsize::new(0) })
     }
 
     /// How many there may be.
@@ -81,19 +87,15 @@ impl Drop for Held {
 mod tests {
     use super::*;
 
-    fn with_limit(limit: usize) -> Arc<Descriptors> {
-        Arc::new(Descriptors { limit, held: AtomicUsize::new(0) })
-    }
-
     #[test]
     fn a_tunnel_takes_two() {
-        assert_eq!(with_limit(20_000).tunnels(), 9_950);
-        assert_eq!(with_limit(64).tunnels(), 1);
+        assert_eq!(Descriptors::new(20_000).tunnels(), 9_950);
+        assert_eq!(Descriptors::new(64).tunnels(), 1);
     }
 
     #[test]
     fn pipes_make_room_before_tunnels_need_it() {
-        let descriptors = with_limit(1_000);
+        let descriptors = Descriptors::new(1_000);
         let mut held: Vec<Held> = (0..387).map(|_| descriptors.hold()).collect();
         assert!(!descriptors.are_short());
         held.push(descriptors.hold());
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn no_limit_is_no_shortage() {
-        let descriptors = with_limit(usize::MAX);
+        let descriptors = Descriptors::new(usize::MAX);
         let _held = descriptors.hold();
         assert!(!descriptors.are_short());
     }

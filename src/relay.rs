@@ -214,3 +214,174 @@ impl Write for Sink<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptors::Descriptors;
+    use crate::pool::Pool;
+    use crate::sessions::{Limits, Sessions, Stage};
+    use std::net::TcpListener;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(20);
+    const MIB: usize = 1024 * 1024;
+
+    /// Limits on descriptors under which bulk goes through a pipe, and under which it does not.
+    const BOTH_PATHS: [usize; 2] = [usize::MAX, 0];
+
+    /// A tunnel, seen from both of its far ends.
+    struct Tunnel {
+        client: TcpStream,
+        target: TcpStream,
+        account: Arc<Account>,
+        over: Receiver<()>,
+    }
+
+    impl Tunnel {
+        fn open(descriptors: usize) -> Self {
+            let limits = Limits { per_client: 1, handshake: LONG, idle: LONG };
+            let sessions = Sessions::new(limits, Descriptors::new(descriptors));
+            let (client, stream) = connection();
+            let (target, outgoing) = connection();
+            let session = sessions.open(client.local_addr().unwrap(), stream).unwrap();
+            session.connected(outgoing, target.local_addr().unwrap());
+            session.enter(Stage::Relay);
+            let account = Arc::clone(session.account());
+            let (sender, over) = channel();
+            Pool::new(1).slot().unwrap().execute(move |partner| {
+                relay(session.account(), partner, || Ok(()));
+                sender.send(()).unwrap();
+            });
+            Tunnel { client, target, account, over }
+        }
+
+        /// Waits until the relay is over, and closes what is left of the session.
+        fn close(self) -> Option<Ending> {
+            self.over.recv_timeout(LONG).expect("the relay ends");
+            self.account.ending()
+        }
+    }
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        for stream in [&near, &far] {
+            stream.set_read_timeout(Some(LONG)).unwrap();
+        }
+        (near, far)
+    }
+
+    /// Octets whose order shows: the period has no factor in common with any buffer.
+    fn octets(length: usize) -> Vec<u8> {
+        (0..=250).cycle().take(length).collect()
+    }
+
+    fn send(mut stream: &TcpStream, length: usize) {
+        stream.write_all(&octets(length)).unwrap();
+    }
+
+    fn expect(mut stream: &TcpStream, length: usize) {
+        let mut found = vec![0; length];
+        stream.read_exact(&mut found).unwrap();
+        assert!(found == octets(length), "the octets have changed on their way");
+    }
+
+    fn reset(stream: &TcpStream) {
+        SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(stream).shutdown(Shutdown::Read).unwrap();
+    }
+
+    /// Reads on until the stream ends, which it has to do by a reset.
+    fn expect_reset(mut stream: &TcpStream) {
+        let error = io::copy(&mut stream, &mut io::sink()).expect_err("a clean end of file");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn bulk_goes_both_ways_and_half_closes_are_passed_on() {
+        for path in BOTH_PATHS {
+            let tunnel = Tunnel::open(path);
+            for (from, to) in [(&tunnel.client, &tunnel.target), (&tunnel.target, &tunnel.client)] {
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        send(from, 4 * MIB);
+                        from.shutdown(Shutdown::Write).unwrap();
+                    });
+                    expect(to, 4 * MIB);
+                    assert_eq!({ to }.read(&mut [0]).unwrap(), 0);
+                });
+            }
+            let account = Arc::clone(&tunnel.account);
+            assert_eq!(tunnel.close(), None);
+            assert_eq!((account.up(), account.down()), (4 * MIB as u64, 4 * MIB as u64));
+        }
+    }
+
+    #[test]
+    fn a_reset_amid_bulk_is_passed_on() {
+        for path in BOTH_PATHS {
+            for ending in [Ending::ClientReset, Ending::TargetReset] {
+                let Tunnel { client, target, account, over } = Tunnel::open(path);
+                let (breaks, stays) = match ending {
+                    Ending::ClientReset => (client, target),
+                    _ => (target, client),
+                };
+                thread::scope(|scope| {
+                    scope.spawn(|| send(&breaks, 2 * MIB));
+                    expect(&stays, 2 * MIB);
+                });
+                reset(&breaks);
+                drop(breaks);
+                over.recv_timeout(LONG).expect("the relay ends");
+                assert_eq!(account.ending(), Some(ending));
+                drop(account);
+                expect_reset(&stays);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stalled_reader_stops_bulk_and_loses_nothing() {
+        for path in BOTH_PATHS {
+            let tunnel = Tunnel::open(path);
+            let mut client = &tunnel.client;
+            client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+            let endless = octets(251 * 1024);
+            let mut sent = 0;
+            loop {
+                let at = sent % endless.len();
+                match client.write(&endless[at..]) {
+                    Ok(length) => sent += length,
+                    Err(_) => break,
+                }
+                assert!(sent < 256 * MIB, "the writer was never stopped");
+            }
+            client.shutdown(Shutdown::Write).unwrap();
+            assert!(tunnel.account.up() < sent as u64, "some of it is still on its way");
+            expect(&tunnel.target, sent);
+            tunnel.target.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(tunnel.close(), None);
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_ended_amid_bulk_is_reset_on_both_sides() {
+        for path in BOTH_PATHS {
+            let Tunnel { client, target, account, over } = Tunnel::open(path);
+            thread::scope(|scope| {
+                scope.spawn(|| send(&client, 2 * MIB));
+                expect(&target, 2 * MIB);
+            });
+            account.end(Ending::IdleTimeout);
+            over.recv_timeout(LONG).expect("the relay ends");
+            assert_eq!(account.ending(), Some(Ending::IdleTimeout));
+            drop(account);
+            expect_reset(&client);
+            expect_reset(&target);
+        }
+    }
+}

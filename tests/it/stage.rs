@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use tabi::cli;
 use tabi::server::{Server, Stopper};
 
@@ -87,6 +87,21 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
         let _ = TcpStream::connect(listener.local_addr().unwrap());
         panic!("nobody has connected");
     })
+}
+
+/// A target that neither accepts nor refuses, for as long as what is given back is kept: its backlog
+/// is full.
+pub fn black_hole() -> (Vec<TcpStream>, Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 100, "the backlog is never full");
+    }
+    (waiting, socket, address)
 }
 
 /// A target that sends back what it gets, for as many connections as come.

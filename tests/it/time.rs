@@ -4,7 +4,10 @@ use std::io::{ErrorKind, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::stage::{LONG, at_end, connect, expect_reset, pair, start, take};
+use crate::stage::{
+    GREETING, LONG, ask, at_end, black_hole, connect, echo, expect_reset, pair, request, reset,
+    start, take, tunnel,
+};
 
 #[test]
 fn a_client_that_says_nothing_is_cut() {
@@ -29,6 +32,30 @@ fn a_client_that_drips_is_cut_by_the_one_deadline() {
         assert!(begin.elapsed() < Duration::from_secs(10), "it was let drip on");
     }
     assert!(begin.elapsed() >= Duration::from_millis(450), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_target_that_says_nothing_is_given_up() {
+    let server = start(&["--connect-timeout", "0.5"]);
+    let (_waiting, _socket, target) = black_hole();
+    let begin = Instant::now();
+    let (rep, _client) = ask(&server, &request(target));
+    assert_eq!(rep, 0x06);
+    assert!(begin.elapsed() >= Duration::from_millis(450), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_client_that_leaves_while_its_target_is_dialed_frees_its_slot() {
+    let server = start(&["--connect-timeout", "600", "--max-connections", "1"]);
+    let (_waiting, _socket, target) = black_hole();
+    for leave in [drop, reset] {
+        let mut client = connect(server.address);
+        client.write_all(&[GREETING, &request(target)].concat()).unwrap();
+        take::<2>(&mut client);
+        leave(client);
+        // It would wait for ten minutes otherwise.
+        tunnel(&server, echo());
+    }
 }
 
 #[test]
