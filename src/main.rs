@@ -12,8 +12,8 @@ use simplelog::{
     WriteLogger,
 };
 use tabi::cli::{self, Arguments};
-use tabi::mappings;
 use tabi::server::{Server, Stopper};
+use tabi::{mappings, pool};
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
 const INTERRUPTED: i32 = 130;
@@ -65,7 +65,11 @@ fn start_log(arguments: &Arguments) -> Result<(), String> {
     log::set_max_level(arguments.level);
     log::set_boxed_logger(logger.as_log()).map_err(|error| error.to_string())?;
     // A fault is told where everything else is told.
-    std::panic::set_hook(Box::new(|fault| error!("{fault}")));
+    std::panic::set_hook(Box::new(|fault| {
+        if !pool::panic_is_expected() {
+            error!("{fault}");
+        }
+    }));
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! so many of them, and each is a worker and its partner, the most recently used first. Nothing
 //! ever waits behind a live session.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +28,18 @@ const TRIM_EVERY: Duration = Duration::from_secs(60);
 
 /// How long to wait before asking the system again for a thread that it has refused.
 const THREAD_RETRY: Duration = Duration::from_millis(250);
+
+thread_local! {
+    /// This thread is asking `threadpool` for more threads.
+    static GROWING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is only `threadpool`'s word for a thread that the system refuses.
+/// The pool deals with it, and says so in the log.
+#[must_use]
+pub fn panic_is_expected() -> bool {
+    GROWING.get()
+}
 
 /// A bounded number of threads in pairs.
 pub struct Pool {
@@ -232,10 +245,12 @@ impl State {
         }
         // This panics when the system refuses a thread, which is then counted already. The system is
         // asked beforehand only when it has refused one: it costs as much as the thread.
+        GROWING.set(true);
         let grown = catch_unwind(AssertUnwindSafe(|| self.threads.set_num_threads(threads)));
+        GROWING.set(false);
         if grown.is_err() {
             self.threads.set_num_threads((threads - 2).max(1));
-            return Err(io::ErrorKind::WouldBlock.into());
+            return Err(io::Error::other("the system's limit is reached"));
         }
         self.pairs += 1;
         let worker = Thread::start(&self.threads);
