@@ -151,11 +151,13 @@ impl Pool {
         state.live
     }
 
-    /// Ends threads that the last minute had no use for.
-    pub fn trim(&self, now: Instant) {
+    /// Ends threads that the last minute had no use for. Says when there may be more to end, if
+    /// there may be.
+    pub fn trim(&self, now: Instant) -> Option<Duration> {
         let mut state = self.lock();
+        let again = |state: &State| (state.pairs > FEWEST_PAIRS).then_some(TRIM_EVERY);
         if now.duration_since(state.trimmed) < TRIM_EVERY {
-            return;
+            return again(&state);
         }
         let wanted = state.peak.max(FEWEST_PAIRS);
         state.trimmed = now;
@@ -167,8 +169,10 @@ impl Pool {
         // A thread whose job has ended leaves if there are more than this.
         let threads = 2 * state.pairs;
         state.threads.set_num_threads(threads.max(1));
+        let again = again(&state);
         drop(state);
         drop(ended);
+        again
     }
 
     fn release(&self, pair: Option<Pair>) {
@@ -520,9 +524,9 @@ mod tests {
         drop(slots);
         assert_eq!(pool.lock().idle.len(), 64);
         let now = Instant::now();
-        pool.trim(now + TRIM_EVERY);
+        assert_eq!(pool.trim(now + TRIM_EVERY), Some(TRIM_EVERY));
         assert_eq!(pool.lock().pairs, 64, "the minute had use for them");
-        pool.trim(now + 2 * TRIM_EVERY);
+        assert_eq!(pool.trim(now + 2 * TRIM_EVERY), None);
         assert_eq!(pool.lock().pairs, FEWEST_PAIRS);
         assert_eq!(pool.lock().idle.len(), FEWEST_PAIRS);
         let begin = Instant::now();

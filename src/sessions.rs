@@ -97,12 +97,6 @@ impl Sessions {
         Ok(Session { account, sessions: Arc::clone(self) })
     }
 
-    /// How many sessions are live.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.lock().entries.len()
-    }
-
     /// Ends every live session.
     pub fn end_all(&self, ending: Ending) {
         for entry in self.lock().entries.values() {
@@ -111,14 +105,14 @@ impl Sessions {
     }
 
     /// Ends sessions whose time is up, until [`Sessions::stop_watch`]. `each_round` is called about
-    /// once a second while sessions live.
-    pub fn watch(&self, mut each_round: impl FnMut(Instant)) {
+    /// once a second while sessions live, and says how soon it has to be called again when none do.
+    pub fn watch(&self, mut each_round: impl FnMut(Instant) -> Option<Duration>) {
         let mut live = self.lock();
         while !live.watch_ends {
             let now = Instant::now();
             let next = live.sweep(now, self.limits);
             drop(live);
-            each_round(now);
+            let again = each_round(now);
             live = self.lock();
             // A session that has opened meanwhile has its deadline after `next` or finds the watch
             // asleep and wakes it.
@@ -129,7 +123,13 @@ impl Sessions {
                 }
                 None if live.entries.is_empty() && !live.watch_ends => {
                     live.watch_sleeps = true;
-                    let mut live = self.opened.wait(live).unwrap_or_else(PoisonError::into_inner);
+                    let mut live = match again {
+                        None => self.opened.wait(live).unwrap_or_else(PoisonError::into_inner),
+                        Some(again) => {
+                            let woken = self.opened.wait_timeout(live, again);
+                            woken.unwrap_or_else(PoisonError::into_inner).0
+                        }
+                    };
                     live.watch_sleeps = false;
                     live
                 }
@@ -489,4 +489,36 @@ fn is_reset(stream: &TcpStream) -> bool {
 /// Makes closing `stream` send a reset, not an end of file.
 fn reset_at_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    #[test]
+    fn the_watch_comes_back_to_what_is_not_done_though_nobody_is_there() {
+        let limits = Limits { per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
+        let (sender, rounds) = channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut left = 3;
+                sessions.watch(|_| {
+                    left -= 1;
+                    sender.send(left).unwrap();
+                    (left > 0).then_some(Duration::from_millis(10))
+                });
+            });
+            for left in (0..3).rev() {
+                assert_eq!(rounds.recv_timeout(NEVER_HERE), Ok(left));
+            }
+            assert!(rounds.recv_timeout(Duration::from_millis(100)).is_err(), "it sleeps now");
+            sessions.stop_watch();
+        });
+    }
+
+    /// Far longer than the test takes.
+    const NEVER_HERE: Duration = Duration::from_secs(20);
 }
