@@ -12,10 +12,10 @@ use clap::{ArgAction, CommandFactory, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use crate::connect::Source;
-use crate::rules::{RuleFile, networks};
+use crate::access::rules::{RuleFile, networks};
+use crate::access::users::Passwords;
+use crate::commands::connect::Source;
 use crate::server::Config;
-use crate::users::Passwords;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]

@@ -46,18 +46,12 @@
 //! 6. No password is logged, printed or put into an error.
 //! 7. A failing reply is made in one place ([`proxy`]), from one table ([`socks5::Rep`]).
 
-pub mod associate;
-pub mod bind;
+pub mod access;
 pub mod cli;
-pub mod connect;
-pub mod descriptors;
-pub mod lookup;
-pub mod mappings;
-pub mod pool;
+pub mod commands;
 pub mod proxy;
 pub mod relay;
-pub mod rules;
 pub mod server;
 pub mod sessions;
 pub mod socks5;
-pub mod users;
+pub mod system;

@@ -13,7 +13,7 @@ use simplelog::{
 };
 use tabi::cli::{self, Arguments};
 use tabi::server::{Server, Stopper};
-use tabi::{mappings, pool};
+use tabi::system::{mappings, pool};
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
 const INTERRUPTED: i32 = 130;

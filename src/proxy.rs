@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
-use crate::associate::{self, Association};
-use crate::bind::Door;
-use crate::connect::{self, Source};
-use crate::lookup;
-use crate::pool::Partner;
+use crate::access::rules::{Denied, Permit, Refusal, Rules};
+use crate::access::users::{Identity, Users};
+use crate::commands::associate::{self, Association};
+use crate::commands::bind::Door;
+use crate::commands::connect::{self, Source};
+use crate::commands::lookup;
 use crate::relay::{self, relay};
-use crate::rules::{Denied, Permit, Refusal, Rules};
 use crate::sessions::{Account, Ending, Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Rep, Reply, Request};
-use crate::users::{Identity, Users};
+use crate::system::pool::Partner;
 
 /// How long a client may take to read a failing reply before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -77,10 +77,11 @@ impl Proxy {
             }
         };
         let outcome = self.attend(&session, partner);
-        if let Err(failure) = &outcome
-            && session.ending().is_none()
-        {
-            farewell(&session, &failure.last_words());
+        match &outcome {
+            Err(failure) if session.ending().is_none() => {
+                farewell(&session, &failure.last_words());
+            }
+            _ => {}
         }
         log_end(&session, outcome.err().as_ref());
     }

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use socket2::SockRef;
 
-use crate::pool::Partner;
 use crate::sessions::{Account, Ending};
+use crate::system::pool::Partner;
 
 #[cfg(target_os = "linux")]
 mod splice;
@@ -218,9 +218,9 @@ impl Write for Sink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptors::Descriptors;
-    use crate::pool::Pool;
     use crate::sessions::{Limits, Sessions, Stage};
+    use crate::system::descriptors::Descriptors;
+    use crate::system::pool::Pool;
     use std::net::TcpListener;
     use std::sync::mpsc::{Receiver, channel};
     use std::thread;

@@ -12,15 +12,15 @@ use ipnet::IpNet;
 use log::{debug, info, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::connect::Source;
-use crate::descriptors::Descriptors;
-use crate::mappings;
-use crate::pool::Pool;
+use crate::access::rules::{RuleFile, Rules};
+use crate::access::users::{Passwords, Users};
+use crate::commands::connect::Source;
 use crate::proxy::{Proxy, Refusals};
 use crate::relay;
-use crate::rules::{RuleFile, Rules};
 use crate::sessions::{Ending, Limits, Sessions};
-use crate::users::{Passwords, Users};
+use crate::system::descriptors::Descriptors;
+use crate::system::mappings;
+use crate::system::pool::Pool;
 
 /// Clients that the kernel keeps waiting while no slot is free; it may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -40,7 +40,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(3);
 pub struct Config {
     /// Where to listen. The unspecified IPv6 address means every address, of IPv4 too.
     pub listen: Vec<SocketAddr>,
-    /// Networks whose clients are served; none means [`crate::rules::DEFAULT_CLIENTS`].
+    /// Networks whose clients are served; none means [`crate::access::rules::DEFAULT_CLIENTS`].
     pub allow_from: Vec<IpNet>,
     /// Who may do what, and where, before what is so by default.
     pub rules: Arc<RuleFile>,
@@ -275,10 +275,9 @@ impl Stop {
         for listener in listeners.into_iter().flatten() {
             // This closes the port and wakes the thread that is blocked in `accept`.
             let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
-            if cfg!(not(target_os = "linux"))
-                && let Ok(address) = listener.local_addr()
-            {
-                // Elsewhere only a client wakes that thread.
+            // Elsewhere only a client wakes that thread.
+            #[cfg(not(target_os = "linux"))]
+            if let Ok(address) = listener.local_addr() {
                 let _ = TcpStream::connect_timeout(&reachable(address), SHORTEST_PAUSE);
             }
         }
@@ -300,6 +299,7 @@ impl Stop {
     }
 }
 
+#[cfg(not(target_os = "linux"))]
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),

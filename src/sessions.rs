@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::descriptors::{Descriptors, Held};
 use crate::socks5::{Address, Command};
+use crate::system::descriptors::{Descriptors, Held};
 
 /// A peer that says nothing is asked after this time whether it is still there, and then again.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
@@ -387,7 +387,7 @@ impl Account {
         &self.down_ended
     }
 
-    /// Notes who the client is, or says that it is; see [`crate::users::spelling`].
+    /// Notes who the client is, or says that it is; see [`crate::access::users::spelling`].
     pub fn identified(&self, user: &str) {
         let _ = self.user.set(user.into());
     }

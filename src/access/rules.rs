@@ -14,8 +14,8 @@ mod rule;
 pub use file::RuleFile;
 use index::Verdict;
 
+use crate::access::users::Identity;
 use crate::socks5::{Command, Host, Name, Request};
-use crate::users::Identity;
 
 /// The clients that are served when no option says otherwise: this machine and its neighbours.
 pub const DEFAULT_CLIENTS: [&str; 8] = [
@@ -260,8 +260,8 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::users::{Passwords, Users};
     use crate::socks5::Address;
-    use crate::users::{Passwords, Users};
     use std::convert::Infallible;
     use std::io::Cursor;
     use std::net::Ipv4Addr;

@@ -19,12 +19,12 @@ use self::batch::{Batch, HEADROOM};
 use self::lookups::{Answer, Lookups};
 use self::recent::Recent;
 use self::sockets::Outside;
-use crate::connect::Source;
-use crate::pool::Partner;
-use crate::rules::{Permit, Refusal, Rules};
+use crate::access::rules::{Permit, Refusal, Rules};
+use crate::access::users::Identity;
+use crate::commands::connect::Source;
 use crate::sessions::{Account, Ending};
 use crate::socks5::{Address, Command, Datagram, Host, Request, append_header};
-use crate::users::Identity;
+use crate::system::pool::Partner;
 
 mod batch;
 mod lookups;
@@ -275,9 +275,10 @@ impl<'a> Relay<'a> {
         batch.receive(&self.association.inside);
         for (from, octets) in batch.iter_mut() {
             let octets = &octets[HEADROOM..];
-            if self.client_address == Some(from)
-                && let Some((target, payload)) = self.route.follow(octets, self.now)
-            {
+            let known = (self.client_address == Some(from))
+                .then(|| self.route.follow(octets, self.now))
+                .flatten();
+            if let Some((target, payload)) = known {
                 if self.association.outside.send(payload, target).is_ok() {
                     self.moved.up += payload.len() as u64;
                     self.moved.datagrams += 1;
@@ -321,10 +322,10 @@ impl<'a> Relay<'a> {
     /// datagram waits.
     fn judgement(&mut self, datagram: &Datagram<'_>) -> Option<Judgement> {
         let destination = &datagram.destination;
-        if let Some(judgement) = self.judged.get(destination)
-            && judgement.until.is_none_or(|until| self.now < until)
-        {
-            return Some(*judgement);
+        if let Some(judgement) = self.judged.get(destination) {
+            if judgement.until.is_none_or(|until| self.now < until) {
+                return Some(*judgement);
+            }
         }
         let lasts = matches!(destination.host, Host::Name(_)).then(|| self.now + NAME_LASTS);
         let judgement = match self.permit(destination, None) {
@@ -444,11 +445,11 @@ struct Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::descriptors::Descriptors;
-    use crate::pool::Pool;
+    use crate::access::users::Users;
     use crate::sessions::{Limits, Session, Sessions};
     use crate::socks5::Name;
-    use crate::users::Users;
+    use crate::system::descriptors::Descriptors;
+    use crate::system::pool::Pool;
     use std::io::Cursor;
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc::channel;

@@ -7,8 +7,8 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::connect::{Error, GONE, Source, has_left};
-use crate::rules::Permit;
+use crate::access::rules::Permit;
+use crate::commands::connect::{Error, GONE, Source, has_left};
 
 /// Peers that the kernel keeps while the earlier ones are looked at. One is expected.
 const BACKLOG: i32 = 16;

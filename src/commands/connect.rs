@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::rules::Permit;
+use crate::access::rules::Permit;
 
 /// How long one address has the field to itself before the next one joins (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -81,11 +81,11 @@ pub fn connect(
         if now >= deadline {
             return Err(Error::Unreachable(ErrorKind::TimedOut.into()));
         }
-        if (race.attempts.is_empty() || now >= next_start)
-            && let Some(address) = addresses.next()
-        {
-            race.start(address);
-            next_start = now + ATTEMPT_DELAY;
+        if race.attempts.is_empty() || now >= next_start {
+            if let Some(address) = addresses.next() {
+                race.start(address);
+                next_start = now + ATTEMPT_DELAY;
+            }
         }
         if race.attempts.is_empty() {
             if addresses.peek().is_some() {
@@ -229,10 +229,10 @@ fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
 impl Attempt {
     /// Takes the connection out of an attempt that is over, or the failure.
     fn finish(self) -> io::Result<Connection> {
-        if self.seen.get().intersects(PollFlags::ERR | PollFlags::HUP)
-            && let Some(error) = self.socket.take_error()?
-        {
-            return Err(error);
+        if self.seen.get().intersects(PollFlags::ERR | PollFlags::HUP) {
+            if let Some(error) = self.socket.take_error()? {
+                return Err(error);
+            }
         }
         let stream = TcpStream::from(self.socket);
         let bound = stream.local_addr()?;

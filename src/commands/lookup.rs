@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::pool::{Partner, Pending, UnderWay};
 use crate::socks5::Name;
+use crate::system::pool::{Partner, Pending, UnderWay};
 
 /// How often to look whether the client is still there.
 const LOOK_UP: Duration = Duration::from_millis(200);
@@ -64,7 +64,7 @@ pub fn start<'p>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Pool;
+    use crate::system::pool::Pool;
     use std::sync::mpsc::channel;
 
     fn with_partner<T: Send + 'static>(job: impl FnOnce(&Partner) -> T + Send + 'static) -> T {

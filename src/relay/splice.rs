@@ -12,8 +12,8 @@ use rustix::pipe::{
 };
 
 use super::Direction;
-use crate::descriptors::{Descriptors, Held};
 use crate::sessions::Ending;
+use crate::system::descriptors::{Descriptors, Held};
 
 /// Sizes of a pipe, in octets, the best first: 1 MiB costs a third less processor time than 64 KiB,
 /// and a system may refuse it to ordinary users.

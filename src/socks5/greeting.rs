@@ -81,10 +81,9 @@ fn read_http_method(first: u8, reader: &mut impl Read) -> Result<Error, Error> {
     let mut line = vec![first];
     while HTTP_METHODS.iter().any(|method| method.starts_with(&line)) {
         line.push(reader.read_u8()?);
-        if let [method @ .., b' '] = line.as_slice()
-            && HTTP_METHODS.contains(&method)
-        {
-            return Ok(Error::Http);
+        match line.as_slice() {
+            [method @ .., b' '] if HTTP_METHODS.contains(&method) => return Ok(Error::Http),
+            _ => {}
         }
     }
     Ok(Error::NotSocks(first))

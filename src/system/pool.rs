@@ -180,10 +180,8 @@ impl Pool {
         state.idle.extend(pair);
         state.live -= 1;
         // The gap between full and free keeps a server at its limit from logging at every session.
-        if let Some(since) = state.full_since
-            && state.live <= self.max * 7 / 8
-        {
-            state.full_since = None;
+        let enough = state.live <= self.max * 7 / 8;
+        if let Some(since) = enough.then(|| state.full_since.take()).flatten() {
             let seconds = since.elapsed().as_secs_f32();
             info!("connections are free again after {seconds:.1} s");
         }

@@ -9,8 +9,8 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::networks;
+use crate::access::users::spelling;
 use crate::socks5::Command;
-use crate::users::spelling;
 
 /// A line of a rules file. What it leaves open it does not ask about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::lookup;
-use crate::pool::{self, Partner, Pending};
+use crate::commands::lookup;
 use crate::socks5::{Address, Host};
+use crate::system::pool::{self, Partner, Pending};
 
 /// Datagrams, and octets in them, that wait at the most; a further one is dropped.
 const MOST_DATAGRAMS: usize = 64;
@@ -87,10 +87,11 @@ impl<'a> Lookups<'a> {
     }
 
     fn start_next(&mut self) {
-        if self.under_way.is_none()
-            && let Some(Waiting { destination, .. }) = self.waiting.front()
-            && let Host::Name(name) = &destination.host
-        {
+        if self.under_way.is_some() {
+            return;
+        }
+        let Some(Waiting { destination, .. }) = self.waiting.front() else { return };
+        if let Host::Name(name) = &destination.host {
             self.under_way = Some(Lookup {
                 destination: destination.clone(),
                 begun: Instant::now(),
@@ -103,8 +104,8 @@ impl<'a> Lookups<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::Pool;
     use crate::socks5::Name;
+    use crate::system::pool::Pool;
     use std::sync::mpsc::channel;
     use std::thread;
 

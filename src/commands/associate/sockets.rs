@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::connect::Source;
+use crate::commands::connect::Source;
 
 /// What the kernel may keep of datagrams that are yet to be received, in octets; it may allow less.
 /// A burst of the largest datagrams is not to be lost.

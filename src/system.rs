@@ -1,0 +1,5 @@
+//! What the machine has: threads, descriptors, mappings.
+
+pub mod descriptors;
+pub mod mappings;
+pub mod pool;
