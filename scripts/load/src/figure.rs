@@ -44,7 +44,7 @@ impl Spread {
         sorted.sort_by(f64::total_cmp);
         let (least, greatest) = (*sorted.first()?, *sorted.last()?);
         let middle = sorted.len() / 2;
-        let median = if sorted.len().is_multiple_of(2) {
+        let median = if sorted.len() % 2 == 0 {
             f64::midpoint(sorted[middle - 1], sorted[middle])
         } else {
             sorted[middle]

@@ -29,7 +29,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use options::{Arguments, Part};
 
 /// A measurement under way may end in its own time after the limit, but not for longer than this.
-const AFTER_LIMIT: Duration = Duration::from_mins(2);
+const AFTER_LIMIT: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -21,7 +21,7 @@ const CPU: Measure = of_proxy("proxy CPU µs/tunnel");
 const OPENERS: usize = 8;
 
 /// Opening takes no longer than this in all.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// So many tunnels, and not one less.
 pub(crate) fn some(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Result<Vec<Figure>> {
