@@ -51,6 +51,7 @@ pub mod cli;
 pub mod commands;
 pub mod proxy;
 pub mod relay;
+pub mod report;
 pub mod server;
 pub mod sessions;
 pub mod socks5;

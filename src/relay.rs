@@ -7,11 +7,10 @@
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use socket2::SockRef;
 
-use crate::sessions::{Account, Ending};
+use crate::sessions::{Account, Ending, Side};
 use crate::system::pool::Partner;
 
 #[cfg(target_os = "linux")]
@@ -72,45 +71,28 @@ pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> 
     }
 }
 
-/// One direction of a tunnel.
+/// One direction of a tunnel: from one side to the other.
 struct Direction<'a> {
     account: &'a Account,
-    source: &'a TcpStream,
-    sink: &'a TcpStream,
-    moved: &'a AtomicU64,
-    ended: &'a AtomicBool,
-    other_ended: &'a AtomicBool,
-    source_side: Ending,
-    sink_side: Ending,
+    source: &'a Side,
+    sink: &'a Side,
+    from: &'a TcpStream,
+    to: &'a TcpStream,
 }
 
 impl<'a> Direction<'a> {
     /// From the client to its target. `None` before there is a target.
     fn up(account: &'a Account) -> Option<Self> {
-        Some(Direction {
-            account,
-            source: account.stream(),
-            sink: account.target()?,
-            moved: account.up_counter(),
-            ended: account.up_ended(),
-            other_ended: account.down_ended(),
-            source_side: Ending::ClientReset,
-            sink_side: Ending::TargetReset,
-        })
+        Direction::new(account, account.client(), account.target())
     }
 
     /// From the target to the client.
     fn down(account: &'a Account) -> Option<Self> {
-        Some(Direction {
-            account,
-            source: account.target()?,
-            sink: account.stream(),
-            moved: account.down_counter(),
-            ended: account.down_ended(),
-            other_ended: account.up_ended(),
-            source_side: Ending::TargetReset,
-            sink_side: Ending::ClientReset,
-        })
+        Direction::new(account, account.target(), account.client())
+    }
+
+    fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
+        Some(Direction { account, source, sink, from: source.stream()?, to: sink.stream()? })
     }
 
     /// Carries octets until the source's end of file, and passes that on.
@@ -118,10 +100,10 @@ impl<'a> Direction<'a> {
         match self.copy() {
             Ok(()) if self.is_clean_end() => {
                 // The order matters to `is_clean_end` of the other direction.
-                self.ended.store(true, Ordering::Release);
-                let _ = self.sink.shutdown(Shutdown::Write);
+                self.source.set_ended();
+                let _ = self.to.shutdown(Shutdown::Write);
             }
-            Ok(()) => self.account.end(self.source_side),
+            Ok(()) => self.account.end(self.source.failure()),
             Err(side) => self.account.end(side),
         }
     }
@@ -154,14 +136,14 @@ impl<'a> Direction<'a> {
         let mut buffer = [0; FIRST_BUFFER];
         let mut copied = 0;
         while copied < FIRST {
-            match { self.source }.read(&mut buffer) {
+            match { self.from }.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => {
-                    sink.write_all(&buffer[..length]).map_err(|_| self.sink_side)?;
+                    sink.write_all(&buffer[..length]).map_err(|_| self.sink.failure())?;
                     copied += length as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(self.source_side),
+                Err(_) => return Err(self.source.failure()),
             }
         }
         Ok(copied)
@@ -170,13 +152,9 @@ impl<'a> Direction<'a> {
     /// Copies through a buffer until the end of file or until `most` octets are over.
     fn copy_some(&self, buffer: usize, most: u64) -> Result<u64, Ending> {
         let mut sink = Sink { direction: self, failed: false };
-        let mut source = BufReader::with_capacity(buffer, self.source.take(most));
+        let mut source = BufReader::with_capacity(buffer, self.from.take(most));
         io::copy(&mut source, &mut sink)
-            .map_err(|_| if sink.failed { self.sink_side } else { self.source_side })
-    }
-
-    fn count(&self, octets: usize) {
-        self.moved.fetch_add(octets as u64, Ordering::Relaxed);
+            .map_err(|_| if sink.failed { self.sink.failure() } else { self.source.failure() })
     }
 
     /// Whether an end of file was the source's own. The system tells of a reset once: should the
@@ -185,11 +163,7 @@ impl<'a> Direction<'a> {
     /// closed in both directions, but then the other direction has ended before.
     fn is_clean_end(&self) -> bool {
         self.account.ending().is_none()
-            && (self.other_has_ended() || self.source.peer_addr().is_ok() || self.other_has_ended())
-    }
-
-    fn other_has_ended(&self) -> bool {
-        self.other_ended.load(Ordering::Acquire)
+            && (self.sink.has_ended() || self.from.peer_addr().is_ok() || self.sink.has_ended())
     }
 }
 
@@ -201,12 +175,12 @@ struct Sink<'a> {
 
 impl Write for Sink<'_> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let Direction { account, mut sink, .. } = *self.direction;
-        let written = account.while_writing(|| sink.write(octets));
+        let Direction { source, sink, mut to, .. } = *self.direction;
+        let written = sink.while_writing(|| to.write(octets));
         let written = written.inspect_err(|error| {
             self.failed = error.kind() != io::ErrorKind::Interrupted;
         })?;
-        self.direction.count(written);
+        source.count(written);
         Ok(written)
     }
 
@@ -317,7 +291,8 @@ mod tests {
             }
             let account = Arc::clone(&tunnel.account);
             assert_eq!(tunnel.close(), None);
-            assert_eq!((account.up(), account.down()), (4 * MIB as u64, 4 * MIB as u64));
+            let sent = [account.client().sent(), account.target().sent()];
+            assert_eq!(sent, [4 * MIB as u64; 2]);
         }
     }
 
@@ -361,7 +336,7 @@ mod tests {
                 assert!(sent < 256 * MIB, "the writer was never stopped");
             }
             client.shutdown(Shutdown::Write).unwrap();
-            assert!(tunnel.account.up() < sent as u64, "some of it is still on its way");
+            assert!(tunnel.account.client().sent() < sent as u64, "some of it is still on its way");
             expect(&tunnel.target, sent);
             tunnel.target.shutdown(Shutdown::Write).unwrap();
             assert_eq!(tunnel.close(), None);

@@ -60,23 +60,23 @@ impl Pipe {
     /// The side that failed.
     pub(super) fn carry(self, direction: &Direction<'_>) -> Result<Left, Ending> {
         // A splice from a socket heeds this, and not the flag that asks it not to wait.
-        let limited = direction.source.set_read_timeout(Some(QUIET));
-        limited.map_err(|_| direction.source_side)?;
+        let limited = direction.from.set_read_timeout(Some(QUIET));
+        limited.map_err(|_| direction.source.failure())?;
         let left = self.carry_until_quiet(direction)?;
-        let unlimited = direction.source.set_read_timeout(None);
-        unlimited.map_err(|_| direction.source_side)?;
+        let unlimited = direction.from.set_read_timeout(None);
+        unlimited.map_err(|_| direction.source.failure())?;
         Ok(left)
     }
 
     fn carry_until_quiet(&self, direction: &Direction<'_>) -> Result<Left, Ending> {
         while !self.held.of().are_short() {
             match again(|| {
-                splice(direction.source, None, &self.write, None, self.size, SpliceFlags::MOVE)
+                splice(direction.from, None, &self.write, None, self.size, SpliceFlags::MOVE)
             }) {
                 Ok(0) => return Ok(Left::Ended),
                 Ok(length) => self.empty_into(direction, length)?,
                 Err(Errno::AGAIN) => return Ok(Left::Quiet),
-                Err(_) => return Err(direction.source_side),
+                Err(_) => return Err(direction.source.failure()),
             }
             // Whoever fills the source gets to run, and the next move is larger for it.
             thread::yield_now();
@@ -87,15 +87,15 @@ impl Pipe {
     fn empty_into(&self, direction: &Direction<'_>, length: usize) -> Result<(), Ending> {
         let mut left = length;
         while left > 0 {
-            let moved = direction.account.while_writing(|| {
-                again(|| splice(&self.read, None, direction.sink, None, left, SpliceFlags::MOVE))
+            let moved = direction.sink.while_writing(|| {
+                again(|| splice(&self.read, None, direction.to, None, left, SpliceFlags::MOVE))
             });
             match moved {
                 Ok(moved @ 1..) => {
-                    direction.count(moved);
+                    direction.source.count(moved);
                     left -= moved;
                 }
-                Ok(0) | Err(_) => return Err(direction.sink_side),
+                Ok(0) | Err(_) => return Err(direction.sink.failure()),
             }
         }
         Ok(())

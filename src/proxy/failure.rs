@@ -1,0 +1,121 @@
+//! Why a session came to no relay: what the client is told, and what the log says.
+
+use std::io::{self, Write};
+
+use crate::access::rules::{Denied, Refusal};
+use crate::commands::{connect, lookup};
+use crate::report::Outcome;
+use crate::socks5::{self, Rep, Reply};
+
+/// Why a session came to no relay.
+pub(super) enum Failure {
+    /// The client's messages.
+    Socks(socks5::Error),
+    /// The rules, or the default access.
+    Denied(Denied),
+    /// The name.
+    Lookup(lookup::Error),
+    /// The target.
+    Connect(connect::Error),
+}
+
+impl Failure {
+    /// What the client is told: the one place where a failing reply is made. Nothing where it is
+    /// owed no answer.
+    pub(super) fn last_words(&self) -> Vec<u8> {
+        let mut words = Vec::new();
+        let written = match self {
+            Failure::Socks(socks5::Error::Socks4) => words.write_all(socks5::SOCKS4_REJECTION),
+            Failure::Socks(socks5::Error::Http) => words.write_all(socks5::HTTP_REJECTION),
+            Failure::Socks(socks5::Error::NoAcceptableMethod) => {
+                socks5::write_selection(None, &mut words)
+            }
+            Failure::Socks(
+                socks5::Error::CredentialsVersion(_) | socks5::Error::BadCredentials(_),
+            ) => socks5::write_status(false, &mut words),
+            _ => match self.rep() {
+                Some(rep) => Reply::failed(rep).write_to(&mut words),
+                None => Ok(()),
+            },
+        };
+        written.expect("memory takes every message");
+        words
+    }
+
+    /// The REP that the client is owed, if it is owed one.
+    fn rep(&self) -> Option<Rep> {
+        Some(match self {
+            Failure::Denied(_) => Rep::NotAllowed,
+            Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
+            Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
+            Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
+            Failure::Socks(error) => match error {
+                socks5::Error::Command(_) => Rep::CommandNotSupported,
+                socks5::Error::AddressType(_) => Rep::AddressTypeNotSupported,
+                socks5::Error::Name(_) | socks5::Error::RequestVersion(_) => Rep::GeneralFailure,
+                socks5::Error::Socks4
+                | socks5::Error::Http
+                | socks5::Error::NotSocks(_)
+                | socks5::Error::NoAcceptableMethod
+                | socks5::Error::CredentialsVersion(_)
+                | socks5::Error::BadCredentials(_)
+                | socks5::Error::Io(_) => return None,
+            },
+            Failure::Lookup(lookup::Error::ClientLeft)
+            | Failure::Connect(connect::Error::ClientLeft) => return None,
+        })
+    }
+
+    /// The outcome, and the reason where the outcome alone does not say it.
+    pub(super) fn outcome(&self) -> (Outcome, Option<String>) {
+        match self {
+            Failure::Socks(socks5::Error::Io(_))
+            | Failure::Lookup(lookup::Error::ClientLeft)
+            | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
+            Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
+            Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
+            Failure::Lookup(lookup::Error::Unresolved(error)) => {
+                (Outcome::Unresolved, Some(error.to_string()))
+            }
+            Failure::Lookup(lookup::Error::TimedOut) => (Outcome::TimedOut, None),
+            Failure::Connect(connect::Error::Unreachable(error)) => {
+                let outcome = Outcome::from(Rep::from(error));
+                (outcome, (outcome == Outcome::Failed).then(|| error.to_string()))
+            }
+        }
+    }
+}
+
+impl From<socks5::Error> for Failure {
+    fn from(error: socks5::Error) -> Self {
+        Failure::Socks(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Socks(error.into())
+    }
+}
+
+impl From<Refusal<lookup::Error>> for Failure {
+    fn from(refusal: Refusal<lookup::Error>) -> Self {
+        match refusal {
+            Refusal::Denied(denied) => Failure::Denied(denied),
+            Refusal::Lookup(error) => Failure::Lookup(error),
+        }
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Failure::Denied(denied)
+    }
+}
+
+impl From<connect::Error> for Failure {
+    fn from(error: connect::Error) -> Self {
+        Failure::Connect(error)
+    }
+}
