@@ -1,7 +1,8 @@
 //! One live session: its two sides, who the client is, what it asked for, and how it ends.
 
+use portable_atomic::AtomicU64;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
