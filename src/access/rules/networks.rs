@@ -34,8 +34,8 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// The number of a network, which is `number` from now on if it had none.
-    pub(super) fn number(&mut self, net: IpNet, number: u32) -> u32 {
+    /// Gives a network this number, and returns the one that it had.
+    pub(super) fn insert(&mut self, net: IpNet, number: u32) -> Option<u32> {
         let lengths = match net {
             IpNet::V4(_) => &mut self.ipv4_lengths,
             IpNet::V6(_) => &mut self.ipv6_lengths,
@@ -43,7 +43,7 @@ impl Networks {
         if !lengths.contains(&net.prefix_len()) {
             lengths.push(net.prefix_len());
         }
-        *self.numbers.entry(net.trunc()).or_insert(number)
+        self.numbers.insert(net.trunc(), number)
     }
 
     /// The numbers of all networks that `ip` is in.
@@ -91,7 +91,7 @@ mod tests {
         for (number, net) in
             (0..).zip(["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "10.2.0.0/16", "::/0"])
         {
-            assert_eq!(networks.number(parse(net).unwrap(), number), number);
+            assert_eq!(networks.insert(parse(net).unwrap(), number), None);
         }
         let around = |ip: &str| {
             let mut numbers: Vec<_> = networks.around(ip.parse().unwrap()).collect();
@@ -105,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_network_keeps_its_number() {
+    fn a_network_has_its_latest_number() {
         let mut networks = Networks::default();
         let net = parse("10.0.0.0/8").unwrap();
-        assert_eq!(networks.number(net, 7), 7);
-        assert_eq!(networks.number(net, 3), 7);
-        assert_eq!(networks.around("10.9.9.9".parse().unwrap()).collect::<Vec<_>>(), [7]);
+        assert_eq!(networks.insert(net, 7), None);
+        assert_eq!(networks.insert(net, 3), Some(7));
+        assert_eq!(networks.around("10.9.9.9".parse().unwrap()).collect::<Vec<_>>(), [3]);
     }
 }

@@ -4,6 +4,7 @@
 //! allow|deny [command connect|bind|udp] [user NAME] [from CIDR] [to CIDR|name|*.name] [port N|N-M]
 //! ```
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -35,6 +36,17 @@ pub(super) enum To {
     Subdomains(String),
 }
 
+/// A request without its host: what a rule's other fields are compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) command: Command,
+    /// As [`spelling::spell`] writes it.
+    pub(super) user: Option<&'a str>,
+    /// The client's address, never an IPv4-mapped one.
+    pub(super) client: IpAddr,
+    pub(super) port: u16,
+}
+
 const COMMANDS: [(&[u8], Command); 3] =
     [(b"connect", Command::Connect), (b"bind", Command::Bind), (b"udp", Command::UdpAssociate)];
 
@@ -61,6 +73,18 @@ impl Rule {
             rule.take(field, words.next())?;
         }
         Ok(Some(rule))
+    }
+
+    /// Whether the rule is about this command, user and client.
+    pub(super) fn concerns(&self, asked: &Asked<'_>) -> bool {
+        self.command.is_none_or(|command| command == asked.command)
+            && self.user.as_deref().is_none_or(|user| asked.user == Some(user))
+            && self.from.is_none_or(|net| net.contains(&asked.client))
+    }
+
+    /// Whether every field but `to` matches.
+    pub(super) fn matches(&self, asked: &Asked<'_>) -> bool {
+        self.concerns(asked) && self.ports.as_ref().is_none_or(|ports| ports.contains(&asked.port))
     }
 
     fn take(&mut self, field: &[u8], value: Option<&[u8]>) -> Result<(), String> {
