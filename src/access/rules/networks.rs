@@ -1,15 +1,15 @@
-//! Networks: how they are written, and a map in which an address finds those that it is in.
+//! Networks: how they are written, and a map that finds those around an address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// What [`parse`] takes, for those who were given something else.
+/// What [`parse`] takes, for error messages.
 pub const EXPECTED: &str = "a network as in 192.168.1.0/24 or fd00::/8, or an address";
 
-/// Takes a network in CIDR form, or an address as the network of it alone. Bits behind the prefix
-/// do not matter. IPv4-mapped networks become IPv4: that is how their addresses are known.
+/// Parses a network in CIDR form, or one address. Bits after the prefix are ignored. An IPv4-mapped
+/// network becomes IPv4, as its addresses do.
 #[must_use]
 pub fn parse(given: &str) -> Option<IpNet> {
     let net = given.parse().ok().or_else(|| given.parse().ok().map(|ip: IpAddr| ip.into()));
@@ -24,8 +24,8 @@ pub fn parse(given: &str) -> Option<IpNet> {
     Some(net.trunc())
 }
 
-/// A number for each of many networks. An address finds its own by one look for each prefix length
-/// that there is.
+/// A number for each of many networks. To find those around an address takes one look for each
+/// prefix length that occurs.
 #[derive(Debug, Default)]
 pub(super) struct Networks {
     numbers: HashMap<IpNet, u32>,
@@ -46,7 +46,7 @@ impl Networks {
         self.numbers.insert(net.trunc(), number)
     }
 
-    /// The numbers of all networks that `ip` is in.
+    /// The numbers of all networks around `ip`.
     pub(super) fn around(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         let ip = ip.to_canonical();
         let lengths = if ip.is_ipv4() { &self.ipv4_lengths } else { &self.ipv6_lengths };

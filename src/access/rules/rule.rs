@@ -13,7 +13,7 @@ use super::networks;
 use crate::access::users::spelling;
 use crate::socks5::Command;
 
-/// A line of a rules file. What it leaves open it does not ask about.
+/// A rule. A field that is not given matches everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     /// Allow, or deny.
@@ -32,7 +32,7 @@ pub(super) struct Rule {
 pub(super) enum To {
     Network(IpNet),
     Name(String),
-    /// The names that end in a dot and this.
+    /// Every subdomain of this name, and not the name itself.
     Subdomains(String),
 }
 
@@ -51,8 +51,7 @@ const COMMANDS: [(&[u8], Command); 3] =
     [(b"connect", Command::Connect), (b"bind", Command::Bind), (b"udp", Command::UdpAssociate)];
 
 impl Rule {
-    /// Takes one line, `None` where there is nothing but a comment on it. The fields may come in
-    /// any order.
+    /// Parses one line; `None` if it is blank or a comment. The fields may come in any order.
     ///
     /// # Errors
     ///
@@ -117,7 +116,7 @@ impl Rule {
     }
 }
 
-/// Fills `place`, which is empty as long as `field` has not been there.
+/// Parses the value of `field` into `place`, which is empty unless the field was there before.
 fn set<T>(
     place: &mut Option<T>,
     field: &[u8],
@@ -156,24 +155,25 @@ fn destination(word: &[u8]) -> Option<To> {
     }
 }
 
-/// A name that a host can have. One whose last label is a number is a misspelled address.
+/// A name that a host can have, in lower case. One whose last label is a number is a mistyped
+/// address.
 fn host_name(word: &str) -> Option<String> {
     let name = word.strip_suffix('.').unwrap_or(word).to_ascii_lowercase();
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet))
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     let last = name.rsplit('.').next()?;
-    let is_number = last.bytes().all(|octet| octet.is_ascii_digit())
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
         || last
             .strip_prefix("0x")
-            .is_some_and(|digits| digits.bytes().all(|octet| octet.is_ascii_hexdigit()));
+            .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     (name.len() <= 253 && name.split('.').all(is_label) && !is_number).then_some(name)
 }
 
 fn ports(word: &[u8]) -> Option<RangeInclusive<u16>> {
     let port = |digits: &str| {
-        let only_digits = digits.bytes().all(|octet| octet.is_ascii_digit());
+        let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
         only_digits.then(|| digits.parse().ok()).flatten()
     };
     let word = std::str::from_utf8(word).ok()?;
