@@ -116,8 +116,9 @@ impl Rules {
         }
     }
 
-    /// A rule that names its destination is the last word. One that does not is about who may do
-    /// what, and does not open this machine to others.
+    /// What a rule allows may still be closed by default. Only a rule that allows an address or a
+    /// network opens that: whoever has the DNS of an allowed name may point it at this machine, and a
+    /// rule without `to` says who may do what, not where.
     fn judge(
         &self,
         verdict: Option<Verdict>,
@@ -126,8 +127,8 @@ impl Rules {
     ) -> Result<(), Denied> {
         match verdict {
             Some(verdict) if !verdict.allow => Err(self.denied_by(verdict, Some(address))),
-            Some(Verdict { has_destination: true, .. }) => Ok(()),
-            _ => match closed(client, address, &self.own_ports) {
+            Some(Verdict { opens: true, .. }) => Ok(()),
+            Some(_) | None => match closed(client, address, &self.own_ports) {
                 Some(reason) => Err(Denied::Closed { address, reason }),
                 None => Ok(()),
             },
@@ -304,17 +305,27 @@ mod tests {
     }
 
     #[test]
-    fn only_a_rule_that_names_the_destination_opens_this_machine() {
+    fn only_a_rule_with_an_address_or_a_network_opens_this_machine() {
         let opened = |file, name| ask(file, None, (name, 80), Some(&["127.0.0.1"])).is_ok();
         assert!(opened("allow to 127.0.0.0/8", "127.0.0.1"));
         assert!(opened("allow to 127.0.0.0/8", "this.example"));
-        assert!(opened("allow to this.example", "this.example"));
-        assert!(!opened("allow to this.example", "other.example"));
+        assert!(!opened("allow to 127.0.0.0/8 port 81", "this.example"));
         assert!(!opened("allow\n", "127.0.0.1"));
         assert!(!opened("allow port 80\nallow to 127.0.0.0/8", "127.0.0.1"));
         assert!(!opened("allow to 127.0.0.1 port 81", "127.0.0.1"));
         let told = ask("allow port 80", None, ("169.254.169.254", 80), None).unwrap_err();
         assert!(told.contains("a link-local address"), "{told}");
+    }
+
+    #[test]
+    fn who_has_the_dns_of_an_allowed_name_does_not_get_at_this_machine() {
+        let found: &[&str] = &["127.0.0.1", "192.0.2.1", "169.254.169.254", "::1"];
+        for file in ["allow to *.allowed.example\ndeny", "allow to a.allowed.example"] {
+            let permitted = ask(file, None, ("a.allowed.example", 80), Some(found));
+            assert_eq!(permitted, Ok(vec!["192.0.2.1".into()]), "{file}");
+        }
+        let closed = ask("allow to a.example", None, ("a.example", 80), Some(&["127.0.0.1"]));
+        assert!(closed.unwrap_err().contains("127.0.0.1:80 is a loopback address"));
     }
 
     #[test]

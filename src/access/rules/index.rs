@@ -60,8 +60,8 @@ struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) allow: bool,
-    /// The rule names a destination.
-    pub(super) has_destination: bool,
+    /// The rule allows an address or a network, and so opens what is closed by default.
+    pub(super) opens: bool,
     /// Where the rule stands, from 1.
     pub(super) line: u32,
 }
@@ -98,7 +98,7 @@ impl Index {
     fn put(&mut self, number: Number, line: u32, mut rule: Rule) {
         let to = rule.to.take();
         let allow = rule.allow;
-        let verdict = Verdict { allow, has_destination: to.is_some(), line };
+        let verdict = Verdict { allow, opens: allow && matches!(to, Some(To::Network(_))), line };
         if allow || (to.is_none() && rule.ports.is_none()) {
             self.openings.push(number);
         }
