@@ -58,7 +58,8 @@ impl Proxy {
         }
         if let Some(left) = self.users.turned_away(peer.ip()) {
             self.refusals.log(&format!(
-                "turned away client={peer}: too many wrong passwords, for another {:.1} s (--users)",
+                "turned away client={peer}: wrong passwords for too many names, for another {:.1} s \
+                 (--users)",
                 left.as_secs_f32()
             ));
             return false;
