@@ -18,9 +18,7 @@ fn by_prefix(ip: Ipv6Addr) -> Option<Ipv4Addr> {
         // The unspecified and the loopback address.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         // IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
-        [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-            Some(low(bits))
-        }
+        [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(low(bits)),
         // Local NAT64 (RFC 8215) with a prefix of 96 bits. Shorter ones put zeros here.
         [0x64, 0xff9b, 1, ..] => Some(low(bits)).filter(|ip| !ip.is_unspecified()),
         // 6to4 (RFC 3056).
