@@ -30,6 +30,7 @@ use rules::{Denied, Permit, Refusal, RuleFile, Rules};
 #[cfg(doc)]
 use users::{Identity, Passwords, Users};
 
+mod interfaces;
 mod lines;
 pub mod rules;
 pub mod users;

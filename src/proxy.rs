@@ -50,10 +50,8 @@ pub struct Proxy {
 impl Proxy {
     /// Whether the client at `peer` is served. The log tells of one that is not.
     pub fn serves(&self, peer: SocketAddr) -> bool {
-        if !self.rules.serves(peer.ip()) {
-            self.refusals.log(&format!(
-                "turned away client={peer}: it is in no network that is served (--allow-from)"
-            ));
+        if let Some(why) = self.rules.turned_away(peer) {
+            self.refusals.log(&format!("turned away client={peer}: {why} (--allow-from)"));
             return false;
         }
         if let Some(left) = self.users.turned_away(peer.ip()) {

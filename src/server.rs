@@ -217,10 +217,15 @@ fn accept_loop(listener: &TcpListener, proxy: &Arc<Proxy>, pool: &Arc<Pool>, sto
 }
 
 fn admit(stream: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, pool: &Arc<Pool>) {
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let peer = match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, peer.port()).into(),
+        // A link-local address is nothing without its scope.
+        IpAddr::V6(_) => peer,
+    };
     if !proxy.serves(peer) {
         return;
     }
+    let peer = SocketAddr::new(peer.ip(), peer.port());
     // There was room before the client was accepted, so this waits only where a second listener
     // has filled it, or no thread is to be had.
     if let Some(slot) = pool.slot() {
@@ -364,6 +369,7 @@ fn tell_policy(config: &Config, rules: &Rules) {
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
     }
+    rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());
