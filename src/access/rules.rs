@@ -81,7 +81,9 @@ impl Rules {
             })
         };
         let mut public = self.interfaces.public();
-        public.iter_mut().for_each(|it| it.addresses.retain(is_heard));
+        for it in &mut public {
+            it.addresses.retain(is_heard);
+        }
         public.retain(|it| !it.addresses.is_empty());
         public.iter().map(|it| self.clients.exposure(it)).collect()
     }
@@ -196,7 +198,7 @@ mod tests {
         Users::default().authenticate(&mut client, Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
-    /// The rules on a machine with the addresses 192.168.1.1 and 2001:db8::1.
+    /// The rules on a machine at 192.168.1.1 and `2001:db8::1`.
     fn on_a_router(rules: Rules) -> Rules {
         let read = || {
             let own = ["192.168.1.1", "2001:db8::1"].map(|ip| InterfaceAddress {

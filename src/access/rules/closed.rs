@@ -49,15 +49,15 @@ mod tests {
     const LAN: &str = "192.168.1.7";
     const LOCAL: &str = "127.0.0.1";
 
-    /// A machine with the addresses 192.168.1.1 and 2001:db8::1.
-    fn known() -> Option<Vec<InterfaceAddress>> {
+    /// A machine at 192.168.1.1 and `2001:db8::1`.
+    const KNOWN: fn() -> Option<Vec<InterfaceAddress>> = || {
         let own = ["192.168.1.1", "2001:db8::1"].map(|ip| InterfaceAddress {
             interface: "eth0".into(),
             ip: ip.parse().unwrap(),
             scope: 0,
         });
         Some(own.to_vec())
-    }
+    };
 
     /// Asks a server that listens on port 1080.
     fn ask(
@@ -86,24 +86,24 @@ mod tests {
     #[test]
     fn a_client_elsewhere_cannot_reach_what_is_for_this_machine_only() {
         for destination in OWN {
-            assert!(ask(LAN, destination, known).is_some(), "{destination}");
+            assert!(ask(LAN, destination, KNOWN).is_some(), "{destination}");
         }
         for open in ["192.0.2.1:1080", "192.168.1.1:80", "[2001:db8::1]:80", "[2001:db8::2]:1080"] {
-            assert_eq!(ask(LAN, open, known), None, "{open}");
+            assert_eq!(ask(LAN, open, KNOWN), None, "{open}");
         }
     }
 
     #[test]
     fn a_client_on_this_machine_can() {
         for destination in OWN.iter().chain(&["192.168.1.1:1080"]) {
-            assert_eq!(ask(LOCAL, destination, known), None, "{destination}");
+            assert_eq!(ask(LOCAL, destination, KNOWN), None, "{destination}");
         }
     }
 
     #[test]
     fn the_servers_own_port_is_closed_at_every_address_of_the_machine() {
         for own in ["192.168.1.1:1080", "[2001:db8::1]:1080", "[::ffff:192.168.1.1]:1080"] {
-            assert_eq!(ask(LAN, own, known), Some("this server itself"), "{own}");
+            assert_eq!(ask(LAN, own, KNOWN), Some("this server itself"), "{own}");
         }
     }
 
