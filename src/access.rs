@@ -33,4 +33,5 @@ use users::{Identity, Passwords, Users};
 mod interfaces;
 mod lines;
 pub mod rules;
+mod secret;
 pub mod users;
