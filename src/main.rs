@@ -2,7 +2,6 @@
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, LineWriter, stderr};
-use std::os::unix::process::CommandExt;
 use std::process::{ExitCode, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,17 +12,13 @@ use simplelog::{
 };
 use tabi::cli::{self, Arguments};
 use tabi::server::{Server, Stopper};
-use tabi::system::{mappings, pool};
+use tabi::system::pool;
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
 const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    if let Some(mut anew) = mappings::leaner(arguments.config.max_connections) {
-        // It returns only if that has failed, and then fewer connections will do.
-        let _ = anew.exec();
-    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(told) => {

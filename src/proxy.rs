@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,8 @@ use crate::commands::bind::Door;
 use crate::commands::connect::{self, Source};
 use crate::commands::lookup;
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Refusals, line};
-use crate::sessions::{Session, Sessions, Stage};
+use crate::report::{Outcome, Rarely, Refusals, line};
+use crate::sessions::{Session, Sessions, Stage, TooMany};
 use crate::socks5::{self, Address, Command, Host, Reply, Request};
 use crate::system::pool::Partner;
 
@@ -45,52 +46,69 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Clients that wait because the server is full.
+    pub fullness: Rarely,
+    /// Sessions that were ended because the server was full.
+    pub made_room: Rarely,
 }
 
 impl Proxy {
-    /// Whether the client at `peer` is served. The log tells of one that is not.
-    pub fn serves(&self, peer: SocketAddr) -> bool {
+    /// Opens a session for a client that is served and has not had its share. It waits for room if
+    /// there is none. The log tells of a client that is turned away.
+    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let is_full = || {
+            let text = "all connections are in use; further clients wait (--max-connections)";
+            self.fullness.log(text);
+        };
+        let reason = match self.reason_to_turn_away(peer) {
+            Some(reason) => reason,
+            None => match self.sessions.open(peer, stream, is_full) {
+                Ok(session) => return Some(session),
+                Err(TooMany::Stopped) => return None,
+                Err(TooMany::OfThisClient(has)) => {
+                    format!("it has {has} connections already (--max-per-client)")
+                }
+                Err(TooMany::OfWhatIsFree(has)) => format!(
+                    "it has {has} connections, and those that are free are for others \
+                     (--max-connections)"
+                ),
+            },
+        };
+        self.refusals.log(&format!("turned away client={peer}: {reason}"));
+        None
+    }
+
+    fn reason_to_turn_away(&self, peer: SocketAddr) -> Option<String> {
         if !self.rules.serves(peer.ip()) {
-            self.refusals.log(&format!(
-                "turned away client={peer}: it is in no network that is served (--allow-from)"
-            ));
-            return false;
+            return Some("it is in no network that is served (--allow-from)".into());
         }
-        if let Some(left) = self.users.turned_away(peer.ip()) {
-            self.refusals.log(&format!(
-                "turned away client={peer}: too many wrong passwords, for another {:.1} s (--users)",
-                left.as_secs_f32()
-            ));
-            return false;
-        }
-        true
+        let left = self.users.turned_away(peer.ip())?.as_secs_f32();
+        Some(format!("too many wrong passwords, for another {left:.1} s (--users)"))
     }
 
     /// Serves one client until its session has ended, and logs how it went.
-    pub fn serve(&self, stream: TcpStream, peer: SocketAddr, partner: &Partner) {
-        let session = match self.sessions.open(peer, stream) {
-            Ok(session) => session,
-            Err(too_many) => {
-                self.refusals.log(&format!(
-                    "turned away client={peer}: it has {} connections already (--max-per-client)",
-                    too_many.limit
-                ));
-                return;
-            }
-        };
-        let outcome = self.attend(&session, partner);
-        match &outcome {
+    pub fn serve(&self, session: &Session, partner: &Partner) {
+        // A fault in tabi costs this session and nothing else.
+        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
+        let result = attended.unwrap_or(Err(Failure::Fault));
+        match &result {
             Err(failure) if session.ending().is_none() => {
-                farewell(&session, &failure.last_words());
+                farewell(session, &failure.last_words());
             }
             _ => {}
         }
-        let (outcome, why) = match (session.ending(), outcome) {
+        let (outcome, why) = match (session.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
         };
-        line::log_end(&session, outcome, why.as_deref());
+        if outcome == Outcome::MadeRoom {
+            self.made_room.log(&format!(
+                "ended the session of client={} to make room for others (--max-connections)",
+                session.peer
+            ));
+        }
+        line::log_end(session, outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
@@ -125,7 +143,6 @@ impl Proxy {
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());
-        session.enter(Stage::Dial);
         Ok((identity, request))
     }
 

@@ -4,10 +4,13 @@
 //!   (log, README) uses this word.
 //! - [`line`](mod@line) prints the one line that a session leaves in the log.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
+//! - [`Rarely`] logs that the server is full, once a minute.
 
 pub mod line;
 mod outcome;
+mod rarely;
 mod refusals;
 
 pub use outcome::Outcome;
+pub use rarely::Rarely;
 pub use refusals::Refusals;

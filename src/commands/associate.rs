@@ -460,10 +460,10 @@ mod tests {
     fn session(address: &str) -> (Session, TcpStream) {
         let listener = TcpListener::bind(LOCAL).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let limits = Limits { per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
         let (stream, _) = listener.accept().unwrap();
         let sessions = Sessions::new(limits, Descriptors::raise());
-        (sessions.open(address.parse().unwrap(), stream).unwrap(), client)
+        (sessions.open(address.parse().unwrap(), stream, || ()).unwrap(), client)
     }
 
     /// Runs `job` with an association, beside a partner. What it gives back waits for the result.
@@ -472,7 +472,8 @@ mod tests {
         job: impl FnOnce(Relay<'_>, &Partner) -> T + Send + 'static,
     ) -> impl FnOnce() -> T {
         let (sender, result) = channel();
-        Pool::new(1).slot().unwrap().execute(move |partner| {
+        let pool = Pool::new(1);
+        let started = pool.start(move |partner| {
             let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
             let ip = session.peer.ip();
             let identity = Users::default().authenticate(&mut greeting, ip).unwrap();
@@ -486,6 +487,7 @@ mod tests {
             let relay = Relay::new(association, &client, &rules, partner);
             sender.send(job(relay, partner)).unwrap();
         });
+        started.unwrap();
         move || result.recv_timeout(LONG).unwrap()
     }
 

@@ -70,7 +70,7 @@ mod tests {
     fn with_partner<T: Send + 'static>(job: impl FnOnce(&Partner) -> T + Send + 'static) -> T {
         let pool = Pool::new(1);
         let (sender, receiver) = channel();
-        pool.slot().unwrap().execute(move |partner| sender.send(job(partner)).unwrap());
+        pool.start(move |partner| sender.send(job(partner)).unwrap()).unwrap();
         receiver.recv_timeout(Duration::from_secs(30)).unwrap()
     }
 

@@ -17,6 +17,8 @@ pub(super) enum Failure {
     Lookup(lookup::Error),
     /// The target.
     Connect(connect::Error),
+    /// A panic, which the log has told already.
+    Fault,
 }
 
 impl Failure {
@@ -46,6 +48,7 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
+            Failure::Fault => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
             Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
@@ -74,6 +77,9 @@ impl Failure {
             | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
+            Failure::Fault => {
+                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+            }
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))

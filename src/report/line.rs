@@ -75,12 +75,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let limits = Limits {
+            sessions: 1,
             per_client: 1,
             handshake: Duration::from_secs(1),
             idle: Duration::from_secs(1),
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
-        let session = sessions.open("192.0.2.7:5000".parse().unwrap(), client).unwrap();
+        let session = sessions.open("192.0.2.7:5000".parse().unwrap(), client, || ()).unwrap();
         let line = |outcome, why| Line { account: &session, outcome, why }.to_string();
         let without_time = |line: String| {
             let (head, tail) = line.split_once(" seconds=").unwrap();

@@ -42,6 +42,8 @@ pub enum Ending {
     HandshakeTimeout,
     /// Nothing moved for too long.
     IdleTimeout,
+    /// The server was full, and others needed the place more.
+    MadeRoom,
     /// The server stops.
     Stopped,
 }
@@ -212,7 +214,7 @@ impl Account {
     }
 
     /// Notes what the client asks for.
-    pub fn requested(&self, command: Command, destination: Address) {
+    pub(super) fn requested(&self, command: Command, destination: Address) {
         let _ = self.request.set((command, destination));
     }
 

@@ -1,18 +1,22 @@
 //! The registry of live sessions.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Ending};
+use super::account::{Account, Ending, Stage};
+use super::group::Group;
+use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
 
-/// How many sessions one client may have, and how long a session may do nothing.
+/// How many sessions there may be, and how long a session may do nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Sessions that one client address may have at once.
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
     pub per_client: usize,
     /// From the first byte of the greeting to the last of the request.
     pub handshake: Duration,
@@ -27,15 +31,25 @@ pub struct Sessions {
     live: Mutex<Live>,
     /// Signalled when a session opens while the watch sleeps without a limit, and at the end.
     pub(super) opened: Condvar,
+    /// Signalled when a session closes while somebody waits for that, and at the end.
+    pub(super) closed: Condvar,
 }
 
 #[derive(Default)]
 pub(super) struct Live {
     next: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    clients: HashMap<IpAddr, usize>,
+    groups: HashMap<Group, usize>,
+    /// Those whose client has not sent its request yet, the oldest first.
+    pub(super) unasked: BTreeSet<u64>,
+    /// Until when it is known that no tunnel has been idle for long.
+    pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
     pub(super) watch_ends: bool,
+    /// How many wait for a session to close; a signal that nobody waits for is a system call, too.
+    pub(super) waiting: usize,
+    /// No further session opens.
+    pub(super) stopped: bool,
 }
 
 pub(super) struct Entry {
@@ -47,41 +61,23 @@ pub(super) struct Entry {
     pub(super) told: bool,
 }
 
-/// One client has as many sessions as it may.
-#[derive(Debug)]
-pub struct TooMany {
-    /// The limit that it is at.
-    pub limit: usize,
-}
-
 impl Sessions {
     /// An empty registry of sessions that hold some of `descriptors`.
     #[must_use]
     pub fn new(limits: Limits, descriptors: Arc<Descriptors>) -> Arc<Self> {
-        Arc::new(Sessions { limits, descriptors, live: Mutex::default(), opened: Condvar::new() })
+        Arc::new(Sessions {
+            limits,
+            descriptors,
+            live: Mutex::default(),
+            opened: Condvar::new(),
+            closed: Condvar::new(),
+        })
     }
 
-    /// Opens a session for the client at the far end of `stream`. It ends when it is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`TooMany`] when the client's address has as many sessions as it may.
-    pub fn open(self: &Arc<Self>, peer: SocketAddr, stream: TcpStream) -> Result<Session, TooMany> {
-        let mut live = self.lock();
-        let count = live.clients.entry(peer.ip()).or_default();
-        if *count >= self.limits.per_client {
-            return Err(TooMany { limit: self.limits.per_client });
-        }
-        *count += 1;
-        let id = live.next;
-        live.next += 1;
-        let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
-        let entry = Entry { account: Arc::clone(&account), seen: None, told: false };
-        live.entries.insert(id, entry);
-        if live.watch_sleeps {
-            self.opened.notify_one();
-        }
-        Ok(Session { account, sessions: Arc::clone(self) })
+    /// How many sessions there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().entries.len()
     }
 
     /// Ends every live session.
@@ -91,22 +87,53 @@ impl Sessions {
         }
     }
 
-    fn close(&self, account: &Account) {
+    pub(super) fn add(
+        self: &Arc<Self>,
+        live: &mut Live,
+        peer: SocketAddr,
+        stream: TcpStream,
+    ) -> Session {
+        let id = live.next;
+        live.next += 1;
+        let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
+        let entry = Entry { account: Arc::clone(&account), seen: None, told: false };
+        live.entries.insert(id, entry);
+        live.unasked.insert(id);
+        *live.groups.entry(peer.ip().into()).or_default() += 1;
+        if live.watch_sleeps {
+            self.opened.notify_one();
+        }
+        Session { account, sessions: Arc::clone(self) }
+    }
+
+    fn remove(&self, account: &Account) {
         let mut live = self.lock();
         let entry = live.entries.remove(&account.id);
-        let ip = account.peer.ip();
-        if let Some(count) = live.clients.get_mut(&ip) {
+        live.unasked.remove(&account.id);
+        let group = Group::from(account.peer.ip());
+        if let Some(count) = live.groups.get_mut(&group) {
             *count -= 1;
             if *count == 0 {
-                live.clients.remove(&ip);
+                live.groups.remove(&group);
             }
         }
+        let signal = live.waiting > 0;
         drop(live);
+        if signal {
+            self.closed.notify_all();
+        }
         drop(entry);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// How many sessions the clients of `group` have.
+    pub(super) fn of_group(&self, group: Group) -> usize {
+        self.groups.get(&group).copied().unwrap_or(0)
     }
 }
 
@@ -122,6 +149,13 @@ impl Session {
     pub fn account(&self) -> &Arc<Account> {
         &self.account
     }
+
+    /// Notes what the client asks for. The handshake is over, and its time limit with it.
+    pub fn requested(&self, command: Command, destination: Address) {
+        self.account.requested(command, destination);
+        self.account.enter(Stage::Dial);
+        self.sessions.lock().unasked.remove(&self.account.id);
+    }
 }
 
 impl Deref for Session {
@@ -134,6 +168,6 @@ impl Deref for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.close(&self.account);
+        self.sessions.remove(&self.account);
     }
 }

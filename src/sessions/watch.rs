@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_watch_comes_back_to_what_is_not_done_though_nobody_is_there() {
-        let limits = Limits { per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (sender, rounds) = channel();
         thread::scope(|scope| {

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log,
-/// lookups, and connections that are being raced.
+/// lookups, and connections that are being raced. A small limit is not all spent on them: it is a
+/// quarter of the limit at most.
 const SPARE: usize = 100;
+const SPARE_PART: usize = 4;
 
 /// What a tunnel holds, and what a pipe holds.
 const A_PAIR: usize = 2;
@@ -45,7 +47,7 @@ impl Descriptors {
     /// How many tunnels they are enough for, at least one.
     #[must_use]
     pub fn tunnels(&self) -> usize {
-        (self.limit.saturating_sub(SPARE) / A_PAIR).max(1)
+        ((self.limit - self.spare()) / A_PAIR).max(1)
     }
 
     /// Notes that a tunnel has two until what is given back is dropped. Tunnels always get theirs:
@@ -60,8 +62,12 @@ impl Descriptors {
     #[must_use]
     pub fn are_short(&self) -> bool {
         // Pipes notice only between two moves, so room is made before it is needed.
-        let margin = SPARE + self.limit / 8;
+        let margin = self.spare() + self.limit / 8;
         self.held.load(Ordering::Relaxed).saturating_add(margin) > self.limit
+    }
+
+    fn spare(&self) -> usize {
+        SPARE.min(self.limit / SPARE_PART)
     }
 }
 
@@ -90,7 +96,8 @@ mod tests {
     #[test]
     fn a_tunnel_takes_two() {
         assert_eq!(Descriptors::new(20_000).tunnels(), 9_950);
-        assert_eq!(Descriptors::new(64).tunnels(), 1);
+        assert_eq!(Descriptors::new(64).tunnels(), 24);
+        assert_eq!(Descriptors::new(0).tunnels(), 1);
     }
 
     #[test]

@@ -129,7 +129,8 @@ mod tests {
     #[test]
     fn what_waits_is_bounded_and_goes_in_order() {
         let (sender, receiver) = channel();
-        Pool::new(1).slot().unwrap().execute(move |partner| {
+        let pool = Pool::new(1);
+        let started = pool.start(move |partner| {
             let mut lookups = Lookups::new(partner);
             lookups.add(to("127.2"), b"the other");
             for number in 0..=u8::MAX {
@@ -151,6 +152,7 @@ mod tests {
             assert_eq!(lookups.octets, 0);
             sender.send(()).unwrap();
         });
+        started.unwrap();
         receiver.recv_timeout(LONG).unwrap();
     }
 }

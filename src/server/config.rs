@@ -1,0 +1,57 @@
+//! Everything that a server can be told.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::access::rules::RuleFile;
+use crate::access::users::Passwords;
+use crate::commands::connect::Source;
+
+/// Doubts about a configuration that are told at once.
+const MOST_DOUBTS: usize = 10;
+
+/// Everything that a server can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen. The unspecified IPv6 address means every address, of IPv4 too.
+    pub listen: Vec<SocketAddr>,
+    /// Networks whose clients are served; none means [`crate::access::rules::DEFAULT_CLIENTS`].
+    pub allow_from: Vec<IpNet>,
+    /// Who may do what, and where. It comes before the default access.
+    pub rules: Arc<RuleFile>,
+    /// Who has to authenticate, and how; `None` where nobody has to.
+    pub users: Option<Arc<Passwords>>,
+    /// Local addresses of outgoing connections.
+    pub source: Source,
+    /// The address that clients are told to send datagrams to, if it is not that of their
+    /// connection.
+    pub udp_advertise: Option<IpAddr>,
+    /// Sessions at once.
+    pub max_connections: usize,
+    /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
+    pub max_per_client: usize,
+    /// From the greeting to the request.
+    pub handshake_timeout: Duration,
+    /// From the request to the connection with the target.
+    pub connect_timeout: Duration,
+    /// Without a byte in either direction.
+    pub idle_timeout: Duration,
+    /// For live sessions to finish once the server stops.
+    pub grace: Duration,
+}
+
+impl Config {
+    /// What is allowed but hardly meant: rules about users that do not exist.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<String> {
+        let is_known = |user| self.users.as_ref().is_some_and(|users| users.has(user));
+        let unknown = self.rules.users().filter(|(user, _)| !is_known(user));
+        let told = unknown.map(|(user, place)| {
+            format!("{place}: this rule matches nobody: there is no user {user} (--users)")
+        });
+        told.take(MOST_DOUBTS).collect()
+    }
+}
