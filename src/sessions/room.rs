@@ -165,3 +165,119 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socks5::{Address, Command, Host};
+    use crate::system::descriptors::Descriptors;
+    use std::net::TcpListener;
+    use std::thread;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn sessions(sessions: usize) -> Arc<Sessions> {
+        let limits = Limits { sessions, per_client: 1024, handshake: LONG, idle: LONG };
+        Sessions::new(limits, Descriptors::new(usize::MAX))
+    }
+
+    fn open(sessions: &Arc<Sessions>, host: u8) -> Result<Session, TooMany> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        sessions.open(([192, 0, 2, host], 5000).into(), stream, || ())
+    }
+
+    fn tunnel(sessions: &Arc<Sessions>, host: u8) -> Result<Session, TooMany> {
+        let session = open(sessions, host)?;
+        let to = Address { host: Host::Ip([192, 0, 2, 99].into()), port: 80 };
+        session.requested(Command::Connect, to);
+        Ok(session)
+    }
+
+    fn set_idle(sessions: &Sessions, session: &Session, idle: Duration) {
+        let since = Instant::now().checked_sub(idle).unwrap();
+        sessions.lock().entries.get_mut(&session.account().id).unwrap().seen = Some((0, since));
+    }
+
+    #[test]
+    fn a_client_gets_no_more_than_it_leaves_free_and_the_last_place_is_for_who_has_none() {
+        let sessions = sessions(16);
+        let mut live = Vec::new();
+        for (host, share) in [(1, 8), (2, 4), (3, 2), (4, 1), (5, 1)] {
+            for _ in 0..share {
+                live.push(tunnel(&sessions, host).unwrap());
+            }
+            let more = tunnel(&sessions, host).err();
+            assert_eq!(more, Some(TooMany::OfWhatIsFree(share)), "of {host}");
+        }
+        assert_eq!(live.len(), 16);
+    }
+
+    #[test]
+    fn where_there_is_little_to_share_one_client_may_have_it_all() {
+        let sessions = sessions(FEW - 1);
+        let live: Vec<_> = (1..FEW).map(|_| tunnel(&sessions, 1).unwrap()).collect();
+        assert_eq!(live.len(), FEW - 1);
+    }
+
+    #[test]
+    fn the_oldest_of_too_many_sessions_without_a_request_gives_way() {
+        let sessions = sessions(40);
+        let asked = tunnel(&sessions, 1).unwrap();
+        let silent: Vec<_> = (0..12).map(|_| open(&sessions, 1).unwrap()).collect();
+        let ended = silent.iter().map(|session| session.ending().is_some()).collect::<Vec<_>>();
+        assert_eq!(ended, [[true; 2].as_slice(), &[false; 10]].concat());
+        assert_eq!(silent[0].ending(), Some(Ending::MadeRoom));
+        assert_eq!(asked.ending(), None);
+    }
+
+    #[test]
+    fn a_full_server_makes_room_by_the_longest_idle_tunnel_of_who_has_most() {
+        let sessions = sessions(4);
+        let [one, older, newer] = [1, 2, 2].map(|host| tunnel(&sessions, host).unwrap());
+        let busy = tunnel(&sessions, 2).unwrap();
+        set_idle(&sessions, &one, 9 * LONG_IDLE);
+        set_idle(&sessions, &older, 4 * LONG_IDLE);
+        set_idle(&sessions, &newer, 2 * LONG_IDLE);
+        set_idle(&sessions, &busy, LONG_IDLE / 2);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| open(&sessions, 3).map(drop));
+            let begin = Instant::now();
+            while older.ending().is_none() {
+                assert!(begin.elapsed() < LONG, "nobody makes room");
+                thread::yield_now();
+            }
+            assert_eq!(older.ending(), Some(Ending::MadeRoom));
+            drop(older);
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+        });
+        assert_eq!([&one, &newer, &busy].map(|session| session.ending()), [None; 3]);
+    }
+
+    #[test]
+    fn who_waits_for_room_is_told_and_gets_the_next_place_or_the_end() {
+        let sessions = sessions(1);
+        let first = tunnel(&sessions, 1).unwrap();
+        let (sender, full) = std::sync::mpsc::channel();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wait = |sender: std::sync::mpsc::Sender<()>| {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let peer = ([192, 0, 2, 2], 5000).into();
+            sessions.open(peer, stream, move || sender.send(()).unwrap())
+        };
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait(sender.clone()));
+            full.recv_timeout(LONG).unwrap();
+            drop(first);
+            let second = waiting.join().unwrap().unwrap();
+            second.requested(
+                Command::Connect,
+                Address { host: Host::Ip([192, 0, 2, 99].into()), port: 80 },
+            );
+            let waiting = scope.spawn(|| wait(sender.clone()).err());
+            full.recv_timeout(LONG).unwrap();
+            sessions.close();
+            assert_eq!(waiting.join().unwrap(), Some(TooMany::Stopped));
+        });
+    }
+}
