@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::access::rules::{RuleFile, Rules};
 use crate::access::users::{Passwords, Users};
-use crate::commands::connect::Source;
+use crate::commands::source::Source;
 use crate::proxy::Proxy;
 use crate::relay;
 use crate::report::Refusals;

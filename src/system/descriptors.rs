@@ -1,4 +1,5 @@
-//! The limit on open descriptors, and who holds how many: tunnels first, pipes of what is left.
+//! The limit on open descriptors, and who holds how many: tunnels first, pipes and races of what is
+//! left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log,
-/// lookups, and connections that are being raced.
+/// and lookups.
 const SPARE: usize = 100;
 
 /// What a tunnel holds, and what a pipe holds.
@@ -52,34 +53,49 @@ impl Descriptors {
     /// there are no more of them than fit.
     #[must_use]
     pub fn hold(self: &Arc<Self>) -> Held {
-        self.held.fetch_add(A_PAIR, Ordering::Relaxed);
-        Held(Arc::clone(self))
+        self.take(A_PAIR)
     }
 
-    /// Whether pipes have to make room for tunnels.
+    /// Notes that one more is taken until what is given back is dropped, for what a session can do
+    /// without. `None` where there is none to spare.
+    #[must_use]
+    pub fn spare(self: &Arc<Self>) -> Option<Held> {
+        let held = self.take(1);
+        (!self.are_short()).then_some(held)
+    }
+
+    fn take(self: &Arc<Self>, count: usize) -> Held {
+        self.held.fetch_add(count, Ordering::Relaxed);
+        Held { of: Arc::clone(self), count }
+    }
+
+    /// Whether pipes and races have to make room for tunnels.
     #[must_use]
     pub fn are_short(&self) -> bool {
-        // Pipes notice only between two moves, so room is made before it is needed.
+        // They notice only between two moves or attempts, so room is made before it is needed.
         let margin = SPARE + self.limit / 8;
         self.held.load(Ordering::Relaxed).saturating_add(margin) > self.limit
     }
 }
 
-/// Two descriptors.
+/// Descriptors that are taken for as long as this is kept.
 #[derive(Debug)]
-pub struct Held(Arc<Descriptors>);
+pub struct Held {
+    of: Arc<Descriptors>,
+    count: usize,
+}
 
 impl Held {
     /// Those of the whole process.
     #[must_use]
     pub fn of(&self) -> &Arc<Descriptors> {
-        &self.0
+        &self.of
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(A_PAIR, Ordering::Relaxed);
+        self.of.held.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 
@@ -102,6 +118,19 @@ mod tests {
         assert!(descriptors.are_short());
         held.pop();
         assert!(!descriptors.are_short());
+    }
+
+    #[test]
+    fn what_a_session_can_do_without_is_of_what_is_left() {
+        let descriptors = Descriptors::new(1_000);
+        let tunnels: Vec<Held> = (0..387).map(|_| descriptors.hold()).collect();
+        let spare = descriptors.spare();
+        assert!(spare.is_some());
+        assert!(descriptors.spare().is_none());
+        drop(spare);
+        assert!(descriptors.spare().is_some());
+        drop(tunnels);
+        assert_eq!(descriptors.held.load(Ordering::Relaxed), 0);
     }
 
     #[test]
