@@ -14,7 +14,7 @@ use log::LevelFilter;
 
 use crate::access::rules::{RuleFile, networks};
 use crate::access::users::Passwords;
-use crate::commands::connect::Source;
+use crate::commands::source::Source;
 use crate::server::Config;
 
 /// What the command line asks for.

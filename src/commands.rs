@@ -13,3 +13,4 @@ pub mod associate;
 pub mod bind;
 pub mod connect;
 pub mod lookup;
+pub mod source;

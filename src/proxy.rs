@@ -13,8 +13,9 @@ use crate::access::rules::{Permit, Refusal, Rules};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
-use crate::commands::connect::{self, Source};
+use crate::commands::connect::{self, Dial};
 use crate::commands::lookup;
+use crate::commands::source::Source;
 use crate::relay::{self, relay};
 use crate::report::{Outcome, Rarely, Refusals, line};
 use crate::sessions::{Session, Sessions, Stage, TooMany};
@@ -151,10 +152,21 @@ impl Proxy {
     fn connect(&self, asked: &Asked<'_>, client: Client<'_>) -> Result<(), Failure> {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
-        let target = connect::connect(&permit, self.source, deadline, client.watched())?;
+        let source = self.source(asked.session)?;
+        let descriptors = asked.session.descriptors();
+        let dial = Dial { source, deadline, client: client.watched(), descriptors };
+        let target = connect::connect(&permit, dial)?;
         relay::prepare(&target.stream)?;
         asked.session.connected(target.stream, target.address);
         tunnel(asked, client, Reply::succeeded(target.bound))
+    }
+
+    /// Where what is done for the client leaves this machine.
+    fn source(&self, session: &Session) -> io::Result<Source> {
+        if !self.source.same {
+            return Ok(self.source);
+        }
+        Ok(self.source.for_client_at(control_address(session)?))
     }
 
     /// Listens, replies, waits for the peer, replies again and relays.
@@ -166,7 +178,7 @@ impl Proxy {
         } else {
             self.permit(asked, &client, Instant::now() + self.connect_timeout)?
         };
-        let door = Door::open(&permit, self.source, control_address(session)?)?;
+        let door = Door::open(&permit, self.source(session)?, control_address(session)?)?;
         Reply::succeeded(door.bound()).write_to(&mut client)?;
         let deadline = Instant::now() + 2 * self.connect_timeout;
         let (peer, address) =
@@ -217,7 +229,7 @@ impl Proxy {
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer, Command::UdpAssociate)?;
         let control = control_address(session)?;
-        let association = Association::open(&permit, self.source, control)
+        let association = Association::open(&permit, self.source(session)?, control)
             .map_err(connect::Error::Unreachable)?;
         let port = association.bound().port();
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);

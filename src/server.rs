@@ -12,7 +12,7 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
-use crate::commands::connect::Source;
+use crate::commands::source::Source;
 use crate::proxy::Proxy;
 use crate::report::{Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};

@@ -20,7 +20,7 @@ use self::recent::Recent;
 use self::sockets::Outside;
 use crate::access::rules::{Permit, Refusal, Rules};
 use crate::access::users::Identity;
-use crate::commands::connect::Source;
+use crate::commands::source::Source;
 use crate::sessions::{Account, Ending};
 use crate::socks5::{Address, Command, Datagram, Host, Request, append_header};
 use crate::system::pool::Partner;

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
-use crate::commands::connect::Source;
+use crate::commands::source::Source;
 
 /// Doubts about a configuration that are told at once.
 const MOST_DOUBTS: usize = 10;

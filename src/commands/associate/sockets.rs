@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::commands::connect::Source;
+use crate::commands::source::Source;
 
 /// What the kernel may keep of datagrams that are yet to be received, in octets; it may allow less.
 /// A burst of the largest datagrams is not to be lost.
@@ -15,7 +15,7 @@ const RECEIVE_BUFFER: usize = 1024 * 1024;
 pub(super) fn inside(local: SocketAddr) -> io::Result<UdpSocket> {
     let mut local = local;
     local.set_port(0);
-    bind(local, false)
+    bind(local, false, Source::default())
 }
 
 /// The sockets that destinations see.
@@ -37,15 +37,15 @@ impl Outside {
         const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
         let (ipv4, ipv6) = (source.of(IPV4), source.of(IPV6));
         if ipv4.is_none() && ipv6.is_none() {
-            let (socket, has_ipv6) = match bind(IPV6, true) {
-                Err(error) if lacks_family(&error) => (bind(IPV4, false)?, false),
+            let (socket, has_ipv6) = match bind(IPV6, true, source) {
+                Err(error) if lacks_family(&error) => (bind(IPV4, false, source)?, false),
                 both => (both?, true),
             };
             return Ok(Outside { sockets: vec![Outgoing { socket, ipv4: true, ipv6: has_ipv6 }] });
         }
         let mut sockets = Vec::new();
         for (wanted, any) in [(ipv4, IPV4), (ipv6, IPV6)] {
-            match bind(wanted.unwrap_or(any), false) {
+            match bind(wanted.unwrap_or(any), false, source) {
                 Err(error) if wanted.is_none() && lacks_family(&error) => {}
                 socket => sockets.push(Outgoing {
                     socket: socket?,
@@ -85,13 +85,14 @@ impl Outside {
     }
 }
 
-fn bind(local: SocketAddr, dual_stack: bool) -> io::Result<UdpSocket> {
+fn bind(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if local.is_ipv6() {
         socket.set_only_v6(!dual_stack)?;
     }
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    source.prepare(&socket)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
 }
