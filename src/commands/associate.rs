@@ -1,7 +1,7 @@
 //! UDP ASSOCIATE: a relay of datagrams that lives and dies with its TCP connection (RFC 1928
 //! section 7).
 //!
-//! One thread serves an association: it waits on the client's connection and on both sockets, and
+//! One thread serves an association: it waits for the client's connection and for both sockets, and
 //! sends on what has come, without queues. Only names are looked up elsewhere, on the partner
 //! thread.
 
@@ -36,8 +36,8 @@ pub struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// The port that the client has to send from, if it has said so. One that announces an address
-    /// other than its own is behind an address translation, and its port says as little.
+    /// The port that the client has to send from, if it has said so. A client that announces an
+    /// address other than its own is behind a NAT, which changes the port as well.
     fn announced_port(&self) -> Option<u16> {
         let here = match self.announced.host {
             Host::Ip(ip) => ip.is_unspecified() || ip == self.account.peer.ip(),
@@ -62,7 +62,7 @@ impl Association {
     ///
     /// # Errors
     ///
-    /// Whatever the system has against it.
+    /// The error of `socket(2)` or `bind(2)`.
     ///
     /// # Panics
     ///

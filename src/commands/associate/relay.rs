@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(300);
 /// An association that has nothing to do for this long gives its memory back.
 const KEEP_MEMORY: Duration = Duration::from_secs(5);
 
-/// Octets of payload since the last turn.
+/// Bytes of payload, and datagrams, since the last turn.
 #[derive(Default)]
 struct Moved {
     up: usize,
@@ -115,7 +115,7 @@ impl<'a> Relay<'a> {
         Ok(Ready { control: news(0), inside: news(1), outside: [news(2), news(3)] })
     }
 
-    /// Whether the client's connection has. What the client says there means nothing.
+    /// Whether the client's connection has ended. What the client sends on it means nothing.
     fn has_ended(&self) -> bool {
         let mut ignored = [0; 512];
         match recv(self.client.account.stream(), &mut ignored, RecvFlags::DONTWAIT) {
@@ -124,7 +124,7 @@ impl<'a> Relay<'a> {
         }
     }
 
-    /// Tells what has moved. False when nothing has for too long.
+    /// Counts what has moved. False when nothing has for too long.
     fn count(&mut self) -> bool {
         let account = self.client.account;
         let moved = std::mem::take(&mut self.moved);
@@ -132,8 +132,8 @@ impl<'a> Relay<'a> {
             account.client().count(moved.up);
             account.target().count(moved.down);
             self.active = self.now;
-            // Those who were sent something run first, here too: the next batch is larger then, and
-            // beside other associations that saves a fifth of the processor time.
+            // Let those whom the batch has woken run first. The next batch is larger then, which
+            // saves a fifth of the processor time with many associations.
             std::thread::yield_now();
             return true;
         }
@@ -181,8 +181,8 @@ impl<'a> Relay<'a> {
             return;
         }
         if self.client_address.is_none() {
-            // From here on the kernel drops what others send here. What it has taken already, the
-            // comparison of addresses finds.
+            // From here on the kernel drops what others send. What it has queued before that is
+            // found by comparing addresses.
             if self.association.inside.connect(from).is_err() {
                 return;
             }
@@ -211,7 +211,7 @@ impl<'a> Relay<'a> {
     fn send_first(&mut self, targets: &[SocketAddr], payload: &[u8]) -> Option<SocketAddr> {
         targets.iter().copied().find(|&target| {
             if self.destinations.admit(target) {
-                // The one whose header is at hand may be the one that was forgotten for this one.
+                // The table may have forgotten the last replier to make room.
                 self.source = None;
             }
             let sent = self.association.outside.send(payload, target).is_ok();
