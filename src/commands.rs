@@ -3,4 +3,5 @@
 pub mod associate;
 pub mod bind;
 pub mod connect;
+pub mod families;
 pub mod lookup;

@@ -8,7 +8,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::commands::connect::Source;
 
 /// Bytes of datagrams that the kernel may keep until they are received: room for a burst of 16 of
-/// the largest, 64 KiB each. The kernel may allow less (sysctl net.core.rmem_max).
+/// the largest, 64 KiB each. The kernel may allow less (sysctl
+/// `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
 /// A socket on a free port of `local`, non-blocking.
