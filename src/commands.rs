@@ -12,5 +12,6 @@
 pub mod associate;
 pub mod bind;
 pub mod connect;
+pub mod families;
 pub mod lookup;
 pub mod source;
