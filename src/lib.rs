@@ -49,7 +49,9 @@
 pub mod access;
 pub mod cli;
 pub mod commands;
+pub mod probe;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod report;
 pub mod server;

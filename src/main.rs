@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{LevelFilter, error, warn};
 use simplelog::{
-    ColorChoice, Config, ConfigBuilder, LevelPadding, SharedLogger, TermLogger, TerminalMode,
-    WriteLogger,
+    ColorChoice, ConfigBuilder, LevelPadding, SharedLogger, TermLogger, TerminalMode, WriteLogger,
 };
 use tabi::cli::{self, Arguments};
-use tabi::server::{Server, Stopper};
+use tabi::probe;
+use tabi::server::{Config, Server, Stopper};
 use tabi::system::{mappings, pool};
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
@@ -20,6 +20,9 @@ const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if arguments.probe {
+        return probe(&arguments.config);
+    }
     if let Some(mut anew) = mappings::leaner(arguments.config.max_connections) {
         // It returns only if that has failed, and then fewer connections will do.
         let _ = anew.exec();
@@ -30,6 +33,19 @@ fn main() -> ExitCode {
             if arguments.log_file.is_some() {
                 error!("{told}");
             }
+            eprintln!("tabi: {told}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Each address where the server is to listen has to answer.
+fn probe(config: &Config) -> ExitCode {
+    let probed =
+        config.listen.iter().try_for_each(|address| probe::probe(*address, &config.proxy_protocol));
+    match probed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(told) => {
             eprintln!("tabi: {told}");
             ExitCode::FAILURE
         }
@@ -89,7 +105,7 @@ fn logger(arguments: &Arguments) -> Result<Box<dyn SharedLogger>, String> {
 }
 
 /// Time with its offset, level, message.
-fn log_format() -> Config {
+fn log_format() -> simplelog::Config {
     let mut format = ConfigBuilder::new();
     format
         .set_time_format_rfc3339()
