@@ -6,6 +6,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use log::debug;
 
 use crate::access::rules::{Permit, Refusal, Rules};
@@ -14,9 +15,10 @@ use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Source};
 use crate::commands::lookup;
+use crate::proxy_protocol::{self, Header};
 use crate::relay::{self, relay};
 use crate::report::{Outcome, Refusals, line};
-use crate::sessions::{Session, Sessions, Stage};
+use crate::sessions::{Session, Sessions, Stage, TooMany};
 use crate::socks5::{self, Address, Command, Host, Reply, Request};
 use crate::system::pool::Partner;
 
@@ -45,11 +47,22 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Load balancers, which say for whom they come.
+    pub balancers: Vec<IpNet>,
 }
 
 impl Proxy {
-    /// Whether the client at `peer` is served. The log tells of one that is not.
+    /// Whether the client at `peer` is served, as far as that can be said yet: a load balancer has
+    /// still to say for whom it comes. The log tells of one that is not.
     pub fn serves(&self, peer: SocketAddr) -> bool {
+        self.is_balancer(peer) || self.serves_client(peer)
+    }
+
+    fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.balancers.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    fn serves_client(&self, peer: SocketAddr) -> bool {
         if !self.rules.serves(peer.ip()) {
             self.refusals.log(&format!(
                 "turned away client={peer}: it is in no network that is served (--allow-from)"
@@ -68,17 +81,20 @@ impl Proxy {
 
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, stream: TcpStream, peer: SocketAddr, partner: &Partner) {
-        let session = match self.sessions.open(peer, stream) {
-            Ok(session) => session,
-            Err(too_many) => {
-                self.refusals.log(&format!(
-                    "turned away client={peer}: it has {} connections already (--max-per-client)",
-                    too_many.limit
-                ));
-                return;
+        let session = if self.is_balancer(peer) {
+            self.sessions.open_for_balancer(peer, stream)
+        } else {
+            match self.sessions.open(peer, stream) {
+                Ok(session) => session,
+                Err(too_many) => return self.turn_away(peer, &too_many),
             }
         };
-        let outcome = self.attend(&session, partner);
+        let mut client = Client::new(session.stream());
+        let outcome = match self.meet(&session, &mut client) {
+            Ok(true) => self.attend(&session, client, partner),
+            Ok(false) => return,
+            Err(error) => Err(error.into()),
+        };
         match &outcome {
             Err(failure) if session.ending().is_none() => {
                 farewell(&session, &failure.last_words());
@@ -93,11 +109,48 @@ impl Proxy {
         line::log_end(&session, outcome, why.as_deref());
     }
 
-    fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
+    fn turn_away(&self, client: SocketAddr, too_many: &TooMany) {
+        self.refusals.log(&format!(
+            "turned away client={client}: it has {} connections already (--max-per-client)",
+            too_many.limit
+        ));
+    }
+
+    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
+    /// asked as of one that has come itself. The log tells of one that is not.
+    #[inline(never)]
+    fn meet(
+        &self,
+        session: &Session,
+        client: &mut Client<'_>,
+    ) -> Result<bool, proxy_protocol::Error> {
+        if !self.is_balancer(session.peer()) {
+            return Ok(true);
+        }
+        let balancer = session.peer();
+        let Header::Client(mut client) = Header::read_from(client)? else {
+            return Ok(self.serves_client(balancer));
+        };
+        if client.ip().is_loopback() {
+            // It is on the balancer's machine, which may be another one than this.
+            client.set_ip(balancer.ip());
+        }
+        if !self.serves_client(client) {
+            return Ok(false);
+        }
+        let rehomed = session.rehome(client);
+        Ok(rehomed.inspect_err(|too_many| self.turn_away(client, too_many)).is_ok())
+    }
+
+    fn attend(
+        &self,
+        session: &Session,
+        mut client: Client<'_>,
+        partner: &Partner,
+    ) -> Result<(), Failure> {
         if !relay::ACCEPTED_INHERITS {
             relay::prepare(session.stream())?;
         }
-        let mut client = Client::new(session.stream());
         let (identity, request) = self.negotiate(session, &mut client)?;
         let asked = Asked { session, identity: &identity, request: &request, partner };
         match request.command {
@@ -114,7 +167,7 @@ impl Proxy {
         session: &Session,
         client: &mut Client<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let identity = self.users.authenticate(client, session.peer.ip());
+        let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user) = error {
                 session.identified(user);
@@ -145,7 +198,7 @@ impl Proxy {
     fn bind(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
         let Asked { session, identity, request, .. } = *asked;
         let permit = if request.destination.host.is_unspecified() {
-            self.rules.permit_open(identity, session.peer, Command::Bind)?
+            self.rules.permit_open(identity, session.peer(), Command::Bind)?
         } else {
             self.permit(asked, &client, Instant::now() + self.connect_timeout)?
         };
@@ -169,7 +222,7 @@ impl Proxy {
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
         let Asked { session, identity, request, partner } = *asked;
-        self.rules.permit(identity, session.peer, request, |name, port| {
+        self.rules.permit(identity, session.peer(), request, |name, port| {
             let has_left = || client.watched().is_some_and(connect::has_left);
             lookup::resolve(name, port, partner, deadline, has_left)
         })
@@ -186,9 +239,9 @@ impl Proxy {
         let destination = Address { host, port: peer.port() };
         let request = Request { command: Command::Bind, destination };
         let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
-        let refusal = self.rules.permit(identity, session.peer, &request, lookup).err();
+        let refusal = self.rules.permit(identity, session.peer(), &request, lookup).err();
         if let Some(Refusal::Denied(denied)) = &refusal {
-            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer);
+            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer());
         }
         refusal.is_none()
     }
@@ -198,7 +251,7 @@ impl Proxy {
     fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
         let Asked { session, identity, request, partner } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
-        let permit = self.rules.permit_open(identity, session.peer, Command::UdpAssociate)?;
+        let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
         let association = Association::open(&permit, self.source, control)
             .map_err(connect::Error::Unreachable)?;

@@ -130,6 +130,7 @@ impl Server {
             udp_advertise: config.udp_advertise,
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
+            balancers: config.proxy_protocol.clone(),
         };
         let pool = Pool::new(max_connections);
         let stop = Arc::new(Stop {
@@ -365,6 +366,11 @@ fn scope(address: IpAddr) -> &'static str {
 fn tell_policy(config: &Config, rules: &Rules) {
     let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
     info!("serving clients from {} (--allow-from)", clients.join(", "));
+    if !config.proxy_protocol.is_empty() {
+        let balancers: Vec<String> =
+            config.proxy_protocol.iter().map(ToString::to_string).collect();
+        info!("taking PROXY headers from {} (--proxy-protocol)", balancers.join(", "));
+    }
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
     }

@@ -61,7 +61,7 @@ impl Client<'_> {
     /// other than its own is behind an address translation, and its port says as little.
     fn announced_port(&self) -> Option<u16> {
         let here = match self.announced.host {
-            Host::Ip(ip) => ip.is_unspecified() || ip == self.account.peer.ip(),
+            Host::Ip(ip) => ip.is_unspecified() || ip == self.account.peer().ip(),
             Host::Name(_) => false,
         };
         (here && self.announced.port != 0).then_some(self.announced.port)
@@ -292,7 +292,7 @@ impl<'a> Relay<'a> {
     /// Judges a datagram that is not like the one before.
     fn take_up(&mut self, octets: &[u8], from: SocketAddr) {
         let from_port = self.client_address.map(|address| address.port()).or(self.port);
-        if canonical(from).ip() != self.client.account.peer.ip()
+        if canonical(from).ip() != self.client.account.peer().ip()
             || from_port.is_some_and(|port| port != from.port())
         {
             return;
@@ -348,14 +348,14 @@ impl<'a> Relay<'a> {
     ) -> Result<Permit, Refusal<()>> {
         let Client { account, identity, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: destination.clone() };
-        let permit = self.rules.permit(identity, account.peer, &request, |_, _| found.ok_or(()));
+        let permit = self.rules.permit(identity, account.peer(), &request, |_, _| found.ok_or(()));
         if let Err(Refusal::Denied(denied)) = &permit {
             // A client that scans is not to fill the log.
             let level = if self.denied { Level::Debug } else { Level::Info };
             log!(
                 level,
                 "denied client={} command=UDP dest={destination} why={:?}",
-                account.peer,
+                account.peer(),
                 denied.to_string()
             );
             self.denied = true;
@@ -474,11 +474,11 @@ mod tests {
         let (sender, result) = channel();
         Pool::new(1).slot().unwrap().execute(move |partner| {
             let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
-            let ip = session.peer.ip();
+            let ip = session.peer().ip();
             let identity = Users::default().authenticate(&mut greeting, ip).unwrap();
             let rules = Rules::new(&[], vec![]);
             let command = Command::UdpAssociate;
-            let permit = rules.permit_open(&identity, session.peer, command).unwrap();
+            let permit = rules.permit_open(&identity, session.peer(), command).unwrap();
             let association =
                 Association::open(&permit, Source::default(), LOCAL.parse().unwrap()).unwrap();
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };

@@ -40,6 +40,8 @@ pub(super) struct Live {
 
 pub(super) struct Entry {
     pub(super) account: Arc<Account>,
+    /// The client whose limit it counts against: nobody's while it is a load balancer's.
+    counted: Option<IpAddr>,
     /// The bytes that the watch saw moved, and when it first saw so many. `None` until it has seen
     /// the session relaying.
     pub(super) seen: Option<(u64, Instant)>,
@@ -68,20 +70,32 @@ impl Sessions {
     /// [`TooMany`] when the client's address has as many sessions as it may.
     pub fn open(self: &Arc<Self>, peer: SocketAddr, stream: TcpStream) -> Result<Session, TooMany> {
         let mut live = self.lock();
-        let count = live.clients.entry(peer.ip()).or_default();
-        if *count >= self.limits.per_client {
-            return Err(TooMany { limit: self.limits.per_client });
-        }
-        *count += 1;
+        live.count(peer.ip(), self.limits)?;
+        Ok(self.add(&mut live, peer, stream, Some(peer.ip())))
+    }
+
+    /// Opens a session for a load balancer, which has no limit of its own. Once it has said for whom
+    /// it comes, [`Session::rehome`] has to be called.
+    pub fn open_for_balancer(self: &Arc<Self>, peer: SocketAddr, stream: TcpStream) -> Session {
+        self.add(&mut self.lock(), peer, stream, None)
+    }
+
+    fn add(
+        self: &Arc<Self>,
+        live: &mut Live,
+        peer: SocketAddr,
+        stream: TcpStream,
+        counted: Option<IpAddr>,
+    ) -> Session {
         let id = live.next;
         live.next += 1;
         let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
-        let entry = Entry { account: Arc::clone(&account), seen: None, told: false };
+        let entry = Entry { account: Arc::clone(&account), counted, seen: None, told: false };
         live.entries.insert(id, entry);
         if live.watch_sleeps {
             self.opened.notify_one();
         }
-        Ok(Session { account, sessions: Arc::clone(self) })
+        Session { account, sessions: Arc::clone(self) }
     }
 
     /// Ends every live session.
@@ -94,12 +108,8 @@ impl Sessions {
     fn close(&self, account: &Account) {
         let mut live = self.lock();
         let entry = live.entries.remove(&account.id);
-        let ip = account.peer.ip();
-        if let Some(count) = live.clients.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                live.clients.remove(&ip);
-            }
+        if let Some(client) = entry.as_ref().and_then(|entry| entry.counted) {
+            live.discount(client);
         }
         drop(live);
         drop(entry);
@@ -107,6 +117,27 @@ impl Sessions {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// Counts one more session of `client`.
+    fn count(&mut self, client: IpAddr, limits: Limits) -> Result<(), TooMany> {
+        let count = self.clients.entry(client).or_default();
+        if *count >= limits.per_client {
+            return Err(TooMany { limit: limits.per_client });
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    fn discount(&mut self, client: IpAddr) {
+        if let Some(count) = self.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
     }
 }
 
@@ -121,6 +152,24 @@ impl Session {
     #[must_use]
     pub fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it
+    /// counts against that client's limit.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`] when the client has as many sessions as it may. It is then still the balancer's.
+    pub fn rehome(&self, client: SocketAddr) -> Result<(), TooMany> {
+        let mut live = self.sessions.lock();
+        live.count(client.ip(), self.sessions.limits)?;
+        let entry = live.entries.get_mut(&self.account.id);
+        let before = entry.and_then(|entry| entry.counted.replace(client.ip()));
+        if let Some(before) = before {
+            live.discount(before);
+        }
+        self.account.comes_for(client);
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@ mod associate;
 mod bind;
 mod curl;
 mod probe;
+mod proxy_protocol;
 mod relay;
 mod rules;
 mod scratch;

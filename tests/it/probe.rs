@@ -103,3 +103,12 @@ fn a_server_that_does_not_serve_this_machine_says_so() {
     let server = start(&["--allow-from", "192.0.2.0/24"]);
     fails(server.address, "--allow-from");
 }
+
+#[test]
+fn a_server_that_wants_a_header_from_this_machine_gets_one() {
+    let options = ["--proxy-protocol", "127.0.0.0/8"];
+    let server = start(&options);
+    let listen = server.address.to_string();
+    assert_eq!(probe(&listen, &options), well());
+    assert_eq!(probe(&listen, &[]).0, 1);
+}
