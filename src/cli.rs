@@ -2,7 +2,7 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct Arguments {
     pub log_file: Option<PathBuf>,
     /// Only say whether everything is in order.
     pub check: bool,
+    /// Only say whether the server that listens there answers.
+    pub probe: bool,
 }
 
 /// Parses the command line, the program's name first.
@@ -39,7 +41,12 @@ pub struct Arguments {
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Arguments, clap::Error> {
-    let options = Options::try_parse_from(arguments)?;
+    let mut options = Options::try_parse_from(arguments)?;
+    if options.probe {
+        // A file that has gone bad since the server has read it is not the server's state of health.
+        options.rules = None;
+        options.users = None;
+    }
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
@@ -48,6 +55,7 @@ pub fn parse(
         },
         log_file: options.log_file,
         check: options.check,
+        probe: options.probe,
         config: Config {
             listen: options.listen,
             allow_from: options.allow_from,
@@ -61,6 +69,8 @@ pub fn parse(
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             grace: options.grace,
+            proxy_protocol: options.proxy_protocol,
+            status: options.status,
         },
     })
 }
@@ -73,6 +83,7 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 /// A SOCKS5 proxy server for a home or office network
 #[derive(Parser)]
 #[command(name = "tabi", version, after_help = DEFAULTS)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
     /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; PORT alone means every address
     #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
@@ -123,6 +134,14 @@ struct Options {
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_or_none)]
     grace: Duration,
 
+    /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    proxy_protocol: Vec<IpNet>,
+
+    /// Status page, metrics and health over HTTP; a PORT alone is on loopback
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
+    status: Option<SocketAddr>,
+
     /// Append the log to this file, not to standard error
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -138,12 +157,24 @@ struct Options {
     /// Say whether the options are in order, and exit
     #[arg(long)]
     check: bool,
+
+    /// Greet the server at LISTEN, and exit with status 0 if it answers within 2 seconds
+    #[arg(long, conflicts_with = "check")]
+    probe: bool,
 }
 
 fn listen(given: &str) -> Result<SocketAddr, String> {
     let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
     given.parse().ok().or_else(every).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
+    })
+}
+
+/// What the page shows is nobody else's business, so it is on loopback unless an address is given.
+fn status(given: &str) -> Result<SocketAddr, String> {
+    let on_loopback = || given.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into());
+    given.parse().ok().or_else(on_loopback).ok_or_else(|| {
+        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 9090 or 192.168.1.1:9090".into()
     })
 }
 
@@ -231,13 +262,14 @@ mod tests {
 
     #[test]
     fn nothing_given_means_the_defaults() {
-        let Arguments { config, level, log_file, check } = parsed(&[]);
+        let Arguments { config, level, log_file, check, probe } = parsed(&[]);
         assert_eq!(config.listen, ["[::]:1080".parse().unwrap()]);
         assert_eq!((config.max_connections, config.max_per_client), (4096, 1024));
         let seconds = [config.handshake_timeout, config.connect_timeout, config.grace];
         assert_eq!(seconds, [Duration::from_secs(10); 3]);
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
-        assert_eq!((level, log_file, check), (LevelFilter::Info, None, false));
+        assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
+        assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
     }
 
     #[test]
@@ -245,6 +277,23 @@ mod tests {
         let config = parsed(&["1081", "127.0.0.1:1082", "[::1]:1083"]).config;
         let expected = ["[::]:1081", "127.0.0.1:1082", "[::1]:1083"];
         assert_eq!(config.listen, expected.map(|address| address.parse().unwrap()));
+    }
+
+    #[test]
+    fn the_status_page_is_on_loopback_unless_an_address_is_given() {
+        for (given, expected) in [
+            ("9090", "127.0.0.1:9090"),
+            ("192.168.1.1:9090", "192.168.1.1:9090"),
+            ("[::1]:9090", "[::1]:9090"),
+        ] {
+            assert_eq!(parsed(&["--status", given]).config.status, expected.parse().ok());
+        }
+    }
+
+    #[test]
+    fn a_probe_does_not_read_the_files_of_the_server() {
+        assert!(parsed(&["--probe", "--rules", "/nowhere", "--users", "/nowhere"]).probe);
+        refusal(&["--rules", "/nowhere"]);
     }
 
     #[test]
@@ -274,6 +323,8 @@ mod tests {
             ("--connect-timeout", "1e99", "expected seconds, above 0"),
             ("--idle-timeout", "nan", "expected seconds, above 0"),
             ("--grace", "-1", "expected seconds"),
+            ("--proxy-protocol", "balancer", "expected a network"),
+            ("--status", "localhost", "expected PORT"),
         ] {
             let told = refusal(&[&format!("{option}={bad}")]);
             assert!(

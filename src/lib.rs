@@ -15,6 +15,8 @@
 //! cli             the command line, parsed; the defaults stand here
 //! server/         listen, accept, drain; Config
 //! proxy/          one client's whole life, top to bottom; failing replies
+//! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
+//! probe           greets a server, for health checks
 //! relay/          two directions of a tunnel, half-closes and resets
 //!
 //! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
@@ -28,10 +30,10 @@
 //! Arrows point down only, between wings as between files, and there is no circle:
 //!
 //! ```text
-//! main -> cli -> server -> proxy -> commands, relay, report
+//! main -> cli, probe -> server -> proxy -> proxy_protocol, commands, relay, report
 //! commands -> access, sessions, system      relay -> sessions, system      report -> sessions
 //! access, sessions -> socks5                sessions -> system
-//! socks5, system -> std and small crates
+//! socks5, system, proxy_protocol -> std and small crates
 //! ```
 //!
 //! # Invariants
@@ -56,7 +58,9 @@
 pub mod access;
 pub mod cli;
 pub mod commands;
+pub mod probe;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod report;
 pub mod server;

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use log::{LevelFilter, error, warn};
 use simplelog::{
-    ColorChoice, Config, ConfigBuilder, LevelPadding, SharedLogger, TermLogger, TerminalMode,
-    WriteLogger,
+    ColorChoice, ConfigBuilder, LevelPadding, SharedLogger, TermLogger, TerminalMode, WriteLogger,
 };
 use tabi::cli::{self, Arguments};
-use tabi::server::{Server, Stopper};
+use tabi::probe;
+use tabi::server::{Config, Server, Stopper};
 use tabi::system::pool;
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
@@ -19,12 +19,28 @@ const INTERRUPTED: i32 = 130;
 
 fn main() -> ExitCode {
     let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if arguments.probe {
+        return probe(&arguments.config);
+    }
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(told) => {
             if arguments.log_file.is_some() {
                 error!("{told}");
             }
+            eprintln!("tabi: {told}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Each address where the server is to listen has to answer.
+fn probe(config: &Config) -> ExitCode {
+    let probed =
+        config.listen.iter().try_for_each(|address| probe::probe(*address, &config.proxy_protocol));
+    match probed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(told) => {
             eprintln!("tabi: {told}");
             ExitCode::FAILURE
         }
@@ -84,7 +100,7 @@ fn logger(arguments: &Arguments) -> Result<Box<dyn SharedLogger>, String> {
 }
 
 /// Time with its offset, level, message.
-fn log_format() -> Config {
+fn log_format() -> simplelog::Config {
     let mut format = ConfigBuilder::new();
     format
         .set_time_format_rfc3339()

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use log::debug;
 
 use crate::access::rules::{Permit, Refusal, Rules};
@@ -16,9 +17,10 @@ use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup;
 use crate::commands::source::Source;
+use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
 use crate::report::{Outcome, Rarely, Refusals, line};
-use crate::sessions::{Session, Sessions, Stage, TooMany};
+use crate::sessions::{Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Reply, Request};
 use crate::system::pool::Partner;
 
@@ -51,40 +53,50 @@ pub struct Proxy {
     pub fullness: Rarely,
     /// Sessions that were ended because the server was full.
     pub made_room: Rarely,
+    /// Load balancers, which say for whom they come.
+    pub balancers: Vec<IpNet>,
 }
 
 impl Proxy {
     /// Opens a session for a client that is served and has not had its share. It waits for room if
     /// there is none. The log tells of a client that is turned away.
     pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let told = |reason: &String| {
+            self.refusals.log(&format!("turned away client={peer}: {reason}"));
+        };
+        self.open(stream, peer).inspect_err(told).ok()
+    }
+
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, String> {
         let is_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
         };
-        let reason = match self.reason_to_turn_away(peer) {
-            Some(reason) => reason,
-            None => match self.sessions.open(peer, stream, is_full) {
-                Ok(session) => return Some(session),
-                Err(TooMany::Stopped) => return None,
-                Err(TooMany::OfThisClient(has)) => {
-                    format!("it has {has} connections already (--max-per-client)")
-                }
-                Err(TooMany::OfWhatIsFree(has)) => format!(
-                    "it has {has} connections, and those that are free are for others \
-                     (--max-connections)"
-                ),
-            },
+        let opened = if self.is_balancer(peer) {
+            self.sessions.open_for_balancer(peer, stream, is_full)
+        } else {
+            self.check(peer)?;
+            self.sessions.open(peer, stream, is_full)
         };
-        self.refusals.log(&format!("turned away client={peer}: {reason}"));
-        None
+        opened.map_err(|too_many| too_many.to_string())
     }
 
-    fn reason_to_turn_away(&self, peer: SocketAddr) -> Option<String> {
-        if !self.rules.serves(peer.ip()) {
-            return Some("it is in no network that is served (--allow-from)".into());
+    fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.balancers.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    /// Whether the client is served at all.
+    fn check(&self, client: SocketAddr) -> Result<(), String> {
+        if !self.rules.serves(client.ip()) {
+            return Err("it is in no network that is served (--allow-from)".into());
         }
-        let left = self.users.turned_away(peer.ip())?.as_secs_f32();
-        Some(format!("too many wrong passwords, for another {left:.1} s (--users)"))
+        match self.users.turned_away(client.ip()) {
+            None => Ok(()),
+            Some(left) => {
+                let left = left.as_secs_f32();
+                Err(format!("too many wrong passwords, for another {left:.1} s (--users)"))
+            }
+        }
     }
 
     /// Serves one client until its session has ended, and logs how it went.
@@ -106,7 +118,7 @@ impl Proxy {
         if outcome == Outcome::MadeRoom {
             self.made_room.log(&format!(
                 "ended the session of client={} to make room for others (--max-connections)",
-                session.peer
+                session.peer()
             ));
         }
         line::log_end(session, outcome, why.as_deref());
@@ -117,6 +129,9 @@ impl Proxy {
             relay::prepare(session.stream())?;
         }
         let mut client = Client::new(session.stream());
+        if self.is_balancer(session.peer()) {
+            self.meet(session, &mut client)?;
+        }
         let (identity, request) = self.negotiate(session, &mut client)?;
         let asked = Asked { session, identity: &identity, request: &request, partner };
         match request.command {
@@ -126,6 +141,22 @@ impl Proxy {
         }
     }
 
+    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
+    /// asked as of one that has come itself.
+    #[inline(never)]
+    fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
+        let balancer = session.peer();
+        let Header::Client(mut client) = Header::read_from(client)? else {
+            return self.check(balancer).map_err(Failure::TurnedAway);
+        };
+        if client.ip().is_loopback() {
+            // It is on the balancer's machine, which may be another one than this.
+            client.set_ip(balancer.ip());
+        }
+        self.check(client).map_err(Failure::TurnedAway)?;
+        session.rehome(client).map_err(|too_many| Failure::TurnedAway(too_many.to_string()))
+    }
+
     /// Learns who the client is and what it asks for.
     #[inline(never)]
     fn negotiate(
@@ -133,7 +164,7 @@ impl Proxy {
         session: &Session,
         client: &mut Client<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let identity = self.users.authenticate(client, session.peer.ip());
+        let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user) = error {
                 session.identified(user);
@@ -174,7 +205,7 @@ impl Proxy {
     fn bind(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
         let Asked { session, identity, request, .. } = *asked;
         let permit = if request.destination.host.is_unspecified() {
-            self.rules.permit_open(identity, session.peer, Command::Bind)?
+            self.rules.permit_open(identity, session.peer(), Command::Bind)?
         } else {
             self.permit(asked, &client, Instant::now() + self.connect_timeout)?
         };
@@ -198,7 +229,7 @@ impl Proxy {
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
         let Asked { session, identity, request, partner } = *asked;
-        self.rules.permit(identity, session.peer, request, |name, port| {
+        self.rules.permit(identity, session.peer(), request, |name, port| {
             let has_left = || client.watched().is_some_and(connect::has_left);
             lookup::resolve(name, port, partner, deadline, has_left)
         })
@@ -215,9 +246,9 @@ impl Proxy {
         let destination = Address { host, port: peer.port() };
         let request = Request { command: Command::Bind, destination };
         let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
-        let refusal = self.rules.permit(identity, session.peer, &request, lookup).err();
+        let refusal = self.rules.permit(identity, session.peer(), &request, lookup).err();
         if let Some(Refusal::Denied(denied)) = &refusal {
-            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer);
+            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer());
         }
         refusal.is_none()
     }
@@ -227,7 +258,7 @@ impl Proxy {
     fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
         let Asked { session, identity, request, partner } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
-        let permit = self.rules.permit_open(identity, session.peer, Command::UdpAssociate)?;
+        let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
         let association = Association::open(&permit, self.source(session)?, control)
             .map_err(connect::Error::Unreachable)?;

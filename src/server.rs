@@ -84,6 +84,7 @@ impl Server {
             refusals: Refusals::default(),
             fullness: Rarely::default(),
             made_room: Rarely::default(),
+            balancers: config.proxy_protocol.clone(),
         };
         Ok(Server { listeners, proxy: Arc::new(proxy), pool, stop, grace: config.grace })
     }
@@ -171,6 +172,11 @@ fn drain(sessions: &Sessions, grace: Duration) {
 fn tell_policy(config: &Config, rules: &Rules) {
     let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
     info!("serving clients from {} (--allow-from)", clients.join(", "));
+    if !config.proxy_protocol.is_empty() {
+        let balancers: Vec<String> =
+            config.proxy_protocol.iter().map(ToString::to_string).collect();
+        info!("taking PROXY headers from {} (--proxy-protocol)", balancers.join(", "));
+    }
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
     }

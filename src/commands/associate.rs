@@ -40,7 +40,7 @@ impl Client<'_> {
     /// address other than its own is behind a NAT, which changes the port as well.
     fn announced_port(&self) -> Option<u16> {
         let here = match self.announced.host {
-            Host::Ip(ip) => ip.is_unspecified() || ip == self.account.peer.ip(),
+            Host::Ip(ip) => ip.is_unspecified() || ip == self.account.peer().ip(),
             Host::Name(_) => false,
         };
         (here && self.announced.port != 0).then_some(self.announced.port)
@@ -124,11 +124,11 @@ mod tests {
         let pool = Pool::new(1);
         let started = pool.start(move |partner| {
             let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
-            let ip = session.peer.ip();
+            let ip = session.peer().ip();
             let identity = Users::default().authenticate(&mut greeting, ip).unwrap();
             let rules = Rules::new(&[], vec![]);
             let command = Command::UdpAssociate;
-            let permit = rules.permit_open(&identity, session.peer, command).unwrap();
+            let permit = rules.permit_open(&identity, session.peer(), command).unwrap();
             let association =
                 Association::open(&permit, Source::default(), LOCAL.parse().unwrap()).unwrap();
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };

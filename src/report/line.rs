@@ -33,7 +33,7 @@ impl fmt::Display for Line<'_> {
         write!(
             f,
             "client={} user={} command={} dest={} reached={} up={} down={} seconds={:.3} outcome={outcome}",
-            account.peer,
+            account.peer(),
             OrNone(account.user()),
             OrNone(request.map(|(command, _)| command)),
             OrNone(destination),

@@ -41,6 +41,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// For live sessions to finish once the server stops.
     pub grace: Duration,
+    /// Load balancers whose PROXY header is believed and required.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Where the status page is served, if it is.
+    pub status: Option<SocketAddr>,
 }
 
 impl Config {

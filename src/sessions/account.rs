@@ -130,8 +130,10 @@ pub struct Account {
     pub(super) id: u64,
     /// When the client was accepted.
     pub opened: Instant,
-    /// The client's address.
-    pub peer: SocketAddr,
+    /// The far end of the client's connection.
+    peer: SocketAddr,
+    /// For whom it comes, if that is a load balancer that has said so.
+    proxied: OnceLock<SocketAddr>,
     client: Side,
     target: Side,
     user: OnceLock<String>,
@@ -150,6 +152,7 @@ impl Account {
             id,
             opened: Instant::now(),
             peer,
+            proxied: OnceLock::new(),
             client,
             target: Side::new(Ending::TargetReset),
             user: OnceLock::new(),
@@ -159,6 +162,16 @@ impl Account {
             forced: AtomicBool::new(false),
             held,
         }
+    }
+
+    /// The client's address; that of a load balancer until it has said for whom it comes.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.proxied.get().copied().unwrap_or(self.peer)
+    }
+
+    pub(super) fn comes_for(&self, client: SocketAddr) {
+        let _ = self.proxied.set(client);
     }
 
     /// The client's side.

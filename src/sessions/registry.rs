@@ -54,6 +54,8 @@ pub(super) struct Live {
 
 pub(super) struct Entry {
     pub(super) account: Arc<Account>,
+    /// Whose share it counts against: nobody's while it is a load balancer's.
+    pub(super) group: Option<Group>,
     /// The bytes that the watch saw moved, and when it first saw so many. `None` until it has seen
     /// the session relaying.
     pub(super) seen: Option<(u64, Instant)>,
@@ -92,14 +94,17 @@ impl Sessions {
         live: &mut Live,
         peer: SocketAddr,
         stream: TcpStream,
+        group: Option<Group>,
     ) -> Session {
         let id = live.next;
         live.next += 1;
         let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
-        let entry = Entry { account: Arc::clone(&account), seen: None, told: false };
+        let entry = Entry { account: Arc::clone(&account), group, seen: None, told: false };
         live.entries.insert(id, entry);
         live.unasked.insert(id);
-        *live.groups.entry(peer.ip().into()).or_default() += 1;
+        if let Some(group) = group {
+            live.count(group);
+        }
         if live.watch_sleeps {
             self.opened.notify_one();
         }
@@ -110,12 +115,8 @@ impl Sessions {
         let mut live = self.lock();
         let entry = live.entries.remove(&account.id);
         live.unasked.remove(&account.id);
-        let group = Group::from(account.peer.ip());
-        if let Some(count) = live.groups.get_mut(&group) {
-            *count -= 1;
-            if *count == 0 {
-                live.groups.remove(&group);
-            }
+        if let Some(group) = entry.as_ref().and_then(|entry| entry.group) {
+            live.discount(group);
         }
         let signal = live.waiting > 0;
         drop(live);
@@ -135,12 +136,25 @@ impl Live {
     pub(super) fn of_group(&self, group: Group) -> usize {
         self.groups.get(&group).copied().unwrap_or(0)
     }
+
+    pub(super) fn count(&mut self, group: Group) {
+        *self.groups.entry(group).or_default() += 1;
+    }
+
+    fn discount(&mut self, group: Group) {
+        if let Some(count) = self.groups.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                self.groups.remove(&group);
+            }
+        }
+    }
 }
 
 /// A live session. It leaves the registry when it is dropped.
 pub struct Session {
-    account: Arc<Account>,
-    sessions: Arc<Sessions>,
+    pub(super) account: Arc<Account>,
+    pub(super) sessions: Arc<Sessions>,
 }
 
 impl Session {

@@ -1,5 +1,6 @@
 //! Room for one more session: whom it is given to, and who makes it.
 
+use std::fmt;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,6 +35,21 @@ pub enum TooMany {
     Stopped,
 }
 
+impl fmt::Display for TooMany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TooMany::OfThisClient(has) => {
+                write!(f, "it has {has} connections already (--max-per-client)")
+            }
+            TooMany::OfWhatIsFree(has) => write!(
+                f,
+                "it has {has} connections, and the free ones are for others (--max-connections)"
+            ),
+            TooMany::Stopped => f.write_str("the server stops"),
+        }
+    }
+}
+
 impl Sessions {
     /// Opens a session for the client at the far end of `stream`. It closes when it is dropped.
     ///
@@ -49,12 +65,37 @@ impl Sessions {
         stream: TcpStream,
         when_full: impl FnOnce(),
     ) -> Result<Session, TooMany> {
-        let group = Group::from(peer.ip());
+        self.open_for(Some(peer.ip().into()), peer, stream, when_full)
+    }
+
+    /// Opens a session for a load balancer, which has no share of its own. Once it has said for whom
+    /// it comes, [`Session::rehome`] has to be called.
+    ///
+    /// # Errors
+    ///
+    /// When the server stops.
+    pub fn open_for_balancer(
+        self: &Arc<Self>,
+        peer: SocketAddr,
+        stream: TcpStream,
+        when_full: impl FnOnce(),
+    ) -> Result<Session, TooMany> {
+        self.open_for(None, peer, stream, when_full)
+    }
+
+    fn open_for(
+        self: &Arc<Self>,
+        group: Option<Group>,
+        peer: SocketAddr,
+        stream: TcpStream,
+        when_full: impl FnOnce(),
+    ) -> Result<Session, TooMany> {
         let mut when_full = Some(when_full);
         let mut live = self.lock();
         loop {
-            live.may_open(group, self.limits)?;
-            if live.entries.len() < self.limits.sessions {
+            let free = self.limits.sessions.saturating_sub(live.entries.len());
+            live.may_open(group, free, self.limits)?;
+            if free > 0 {
                 break;
             }
             let makes_room = live.make_room(Instant::now());
@@ -67,7 +108,7 @@ impl Sessions {
                 None => self.wait(live, LOOK_AGAIN),
             };
         }
-        let session = self.add(&mut live, peer, stream);
+        let session = self.add(&mut live, peer, stream, group);
         live.limit_unasked(self.limits);
         Ok(session)
     }
@@ -101,13 +142,34 @@ impl Sessions {
     }
 }
 
+impl Session {
+    /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it
+    /// counts against that client's share.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`] when the client has its share already. The session is then still the balancer's.
+    pub fn rehome(&self, client: SocketAddr) -> Result<(), TooMany> {
+        let (group, limits) = (Group::from(client.ip()), self.sessions.limits);
+        let mut live = self.sessions.lock();
+        // It has its place already, which is one that would be free otherwise.
+        let free = (limits.sessions + 1).saturating_sub(live.entries.len());
+        live.may_open(Some(group), free, limits)?;
+        live.count(group);
+        if let Some(entry) = live.entries.get_mut(&self.account.id) {
+            entry.group = Some(group);
+        }
+        self.account.comes_for(client);
+        Ok(())
+    }
+}
+
 impl Live {
     /// A client may have `--max-per-client` sessions, and no more than are free: so the first one
     /// that comes gets half of all at most, the next one half of what it has left, and so on, and
     /// there is always one for who has none.
-    fn may_open(&self, group: Group, limits: Limits) -> Result<(), TooMany> {
-        let has = self.of_group(group);
-        let free = limits.sessions.saturating_sub(self.entries.len());
+    fn may_open(&self, group: Option<Group>, free: usize, limits: Limits) -> Result<(), TooMany> {
+        let has = group.map_or(0, |group| self.of_group(group));
         if self.stopped {
             Err(TooMany::Stopped)
         } else if has >= limits.per_client {
@@ -148,7 +210,7 @@ impl Live {
             .entries
             .values()
             .filter(|entry| idle(entry) > LONG_IDLE && entry.account.ending().is_none())
-            .max_by_key(|entry| (self.of_group(entry.account.peer.ip().into()), idle(entry)))
+            .max_by_key(|entry| (entry.group.map_or(0, |group| self.of_group(group)), idle(entry)))
             .map(|entry| Arc::clone(&entry.account));
         self.none_idle_until = found.is_none().then(|| now + LOOK_AGAIN);
         found

@@ -8,6 +8,8 @@ mod associate;
 mod bind;
 mod curl;
 mod namespace;
+mod probe;
+mod proxy_protocol;
 mod relay;
 mod rules;
 mod scratch;

@@ -91,14 +91,14 @@ impl<'a> Destinations<'a> {
     ) -> Result<Permit, Refusal<()>> {
         let Client { account, identity, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: destination.clone() };
-        let permit = self.rules.permit(identity, account.peer, &request, |_, _| found.ok_or(()));
+        let permit = self.rules.permit(identity, account.peer(), &request, |_, _| found.ok_or(()));
         if let Err(Refusal::Denied(denied)) = &permit {
             // A client that scans is not to fill the log.
             let level = if self.denied { Level::Debug } else { Level::Info };
             log!(
                 level,
                 "denied client={} command=UDP dest={destination} why={:?}",
-                account.peer,
+                account.peer(),
                 denied.to_string()
             );
             self.denied = true;

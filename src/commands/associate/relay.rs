@@ -171,7 +171,7 @@ impl<'a> Relay<'a> {
     /// Judges a datagram that is not like the one before.
     fn take_up(&mut self, octets: &[u8], from: SocketAddr) {
         let from_port = self.client_address.map(|address| address.port()).or(self.port);
-        if canonical(from).ip() != self.client.account.peer.ip()
+        if canonical(from).ip() != self.client.account.peer().ip()
             || from_port.is_some_and(|port| port != from.port())
         {
             return;
