@@ -2,7 +2,7 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +85,7 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 #[command(name = "tabi", version, after_help = DEFAULTS)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
-    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; PORT alone means every address
+    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
     #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
     listen: Vec<SocketAddr>,
 
@@ -164,9 +164,26 @@ struct Options {
 }
 
 fn listen(given: &str) -> Result<SocketAddr, String> {
+    if let Some(address) = with_named_zone(given) {
+        return address;
+    }
     let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
     given.parse().ok().or_else(every).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
+    })
+}
+
+/// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
+fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
+    let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, zone) = address.split_once('%')?;
+    let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
+    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(match nix::net::if_::if_nametoindex(zone) {
+        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
+        Err(_) => Err(format!("this machine has no interface {zone}")),
     })
 }
 
@@ -277,6 +294,17 @@ mod tests {
         let config = parsed(&["1081", "127.0.0.1:1082", "[::1]:1083"]).config;
         let expected = ["[::]:1081", "127.0.0.1:1082", "[::1]:1083"];
         assert_eq!(config.listen, expected.map(|address| address.parse().unwrap()));
+    }
+
+    #[test]
+    fn an_interface_is_named_as_well_as_numbered() {
+        let loopback = nix::net::if_::if_nameindex().unwrap();
+        let loopback = loopback.iter().next().unwrap();
+        let (name, index) = (loopback.name().to_str().unwrap(), loopback.index());
+        let named = parsed(&[&format!("[fe80::1%{name}]:1080")]).config.listen;
+        assert_eq!(named, [format!("[fe80::1%{index}]:1080").parse().unwrap()]);
+        let told = refusal(&["[fe80::1%nowhere0]:1080"]);
+        assert!(told.contains("no interface nowhere0"), "{told}");
     }
 
     #[test]
