@@ -94,7 +94,9 @@ impl Proxy {
             None => Ok(()),
             Some(left) => {
                 let left = left.as_secs_f32();
-                Err(format!("too many wrong passwords, for another {left:.1} s (--users)"))
+                Err(format!(
+                    "wrong passwords for too many names, for another {left:.1} s (--users)"
+                ))
             }
         }
     }
