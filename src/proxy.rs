@@ -38,7 +38,7 @@ pub struct Proxy {
     pub rules: Rules,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
-    /// Local addresses of outgoing connections.
+    /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients send datagrams to, if it is not that of their connection.
     pub udp_advertise: Option<IpAddr>,

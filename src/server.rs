@@ -1,9 +1,7 @@
 //! The accept loops: admission, accept errors, and the end.
 
 use std::io;
-use std::net::{
-    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -47,7 +45,7 @@ pub struct Config {
     pub rules: Arc<RuleFile>,
     /// Who has to authenticate, and how; `None` where nobody has to.
     pub users: Option<Arc<Passwords>>,
-    /// Local addresses of outgoing connections.
+    /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients are told to send datagrams to, if it is not that of their
     /// connection.
@@ -93,7 +91,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on; the error names it.
+    /// When an address cannot be listened on, and those of [`Source::check`]; the error says which.
     pub fn bind(config: &Config) -> io::Result<Self> {
         let mut listeners = Vec::new();
         for &address in &config.listen {
@@ -107,7 +105,7 @@ impl Server {
             info!("listening on {address}{}", scope(address.ip()));
             ports.push(address.port());
         }
-        check_source(config.source);
+        config.source.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let sessions = Sessions::new(
             Limits {
                 per_client: config.max_per_client,
@@ -367,15 +365,6 @@ fn tell_policy(config: &Config, rules: &Rules) {
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());
-    }
-}
-
-/// An address may yet come, so a missing one is no reason not to start.
-fn check_source(source: Source) {
-    for address in source.ipv4.iter().chain(&source.ipv6) {
-        if let Err(error) = UdpSocket::bind((*address, 0)) {
-            warn!("--source {address} cannot be used at present: {error}");
-        }
     }
 }
 
