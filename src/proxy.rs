@@ -141,7 +141,7 @@ impl Proxy {
         let target = connect::connect(&permit, dial)?;
         relay::prepare(&target.stream)?;
         asked.session.connected(target.stream, target.address);
-        tunnel(asked, client, Reply::succeeded(target.bound))
+        tunnel(asked, client, &Reply::succeeded(target.bound))
     }
 
     /// Where what is done for the client leaves this machine.
@@ -169,7 +169,7 @@ impl Proxy {
         drop(door);
         relay::prepare(&peer)?;
         session.connected(peer, address);
-        tunnel(asked, client, Reply::succeeded(address))
+        tunnel(asked, client, &Reply::succeeded(address))
     }
 
     /// Asks the rules, and the resolver if they have to know more than a name.
@@ -246,7 +246,7 @@ fn control_address(session: &Session) -> io::Result<SocketAddr> {
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: Reply) -> Result<(), Failure> {
+fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: &Reply) -> Result<(), Failure> {
     let Asked { session, partner, .. } = *asked;
     session.enter(Stage::Relay);
     client.pass_on_early_bytes(session)?;

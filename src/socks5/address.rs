@@ -12,6 +12,9 @@ const IPV4: u8 = 0x01;
 const NAME: u8 = 0x03;
 const IPV6: u8 = 0x04;
 
+/// The length stands in one octet.
+const LONGEST_NAME: usize = 255;
+
 /// A host and a port, as a client asks for them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
@@ -40,9 +43,9 @@ impl Name {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] when it is empty or has an octet that no host name has.
+    /// [`Error::Name`] when it is empty or too long, or has an octet that no host name has.
     pub fn new(octets: Vec<u8>) -> Result<Self, Error> {
-        if octets.is_empty()
+        if !(1..=LONGEST_NAME).contains(&octets.len())
             || !octets.iter().all(|octet| octet.is_ascii_graphic() && *octet != b'\\')
         {
             return Err(Error::Name(octets));
@@ -54,6 +57,10 @@ impl Name {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    fn length(&self) -> u8 {
+        u8::try_from(self.0.len()).expect("a longer one is no name")
     }
 
     /// The address, if the name spells one; curl and others send `[::1]` as a name.
@@ -91,19 +98,42 @@ impl Address {
         Ok(Address { host: host?, port })
     }
 
-    /// Appends the wire form of `address`, an IPv4-mapped one as IPv4.
-    pub(super) fn append(address: SocketAddr, message: &mut Vec<u8>) -> io::Result<()> {
-        match address.ip().to_canonical() {
-            IpAddr::V4(ip) => {
-                message.push(IPV4);
-                message.extend(ip.octets());
-            }
-            IpAddr::V6(ip) => {
-                message.push(IPV6);
-                message.extend(ip.octets());
+    /// Appends ATYP, the host and the port.
+    pub(super) fn append_to(&self, message: &mut Vec<u8>) -> io::Result<()> {
+        match &self.host {
+            Host::Ip(ip) => append_ip(*ip, message),
+            Host::Name(name) => {
+                message.extend([NAME, name.length()]);
+                message.extend(name.as_str().as_bytes());
             }
         }
+        message.write_u16::<BigEndian>(self.port)
+    }
+
+    /// Appends the wire form of `address`, an IPv4-mapped one as IPv4.
+    pub(super) fn append(address: SocketAddr, message: &mut Vec<u8>) -> io::Result<()> {
+        append_ip(address.ip().to_canonical(), message);
         message.write_u16::<BigEndian>(address.port())
+    }
+}
+
+fn append_ip(ip: IpAddr, message: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            message.push(IPV4);
+            message.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            message.push(IPV6);
+            message.extend(ip.octets());
+        }
+    }
+}
+
+/// An IPv4-mapped address becomes the IPv4 address that it is.
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Address { host: Host::Ip(address.ip().to_canonical()), port: address.port() }
     }
 }
 
@@ -159,6 +189,25 @@ mod tests {
             assert_eq!(Address::read_from(&mut rest).unwrap().to_string(), shown);
             assert_eq!(rest, b"payload", "{shown}");
         }
+    }
+
+    #[test]
+    fn what_is_read_can_be_written() {
+        let written = |address: &Address| {
+            let mut octets = Vec::new();
+            address.append_to(&mut octets).unwrap();
+            octets
+        };
+        for (octets, shown) in WIRE {
+            let address = Address::read_from(&mut &octets[..]).unwrap();
+            let again = Address::read_from(&mut written(&address).as_slice()).unwrap();
+            assert_eq!(again, address, "{shown}");
+        }
+        for index in [0, 1, 3] {
+            let address = Address::read_from(&mut &WIRE[index].0[..]).unwrap();
+            assert_eq!(written(&address), WIRE[index].0, "{address}");
+        }
+        assert!(Name::new(vec![b'a'; 256]).is_err());
     }
 
     #[test]
