@@ -1,4 +1,4 @@
-//! Who a client is: the method selection, username and password, and the proof that all was passed.
+//! Who a client is: method selection, username and password, and the proof that they were right.
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -21,15 +21,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The name that the client has authenticated with, as [`spelling::spell`] writes it; `None`
-    /// where no user is required.
+    /// The name with which the client has authenticated, as [`spelling::spell`] writes it; `None` if
+    /// none was required.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 }
 
-/// Those who may use the server: everybody, unless there are passwords.
+/// Who may use the server: everybody, or the users of a users file.
 #[derive(Debug, Default)]
 pub struct Users {
     passwords: Option<Arc<Passwords>>,
@@ -37,7 +37,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// Those whose password is among `passwords`; where there are none, everybody.
+    /// The users of `passwords`; everybody if that is `None`.
     #[must_use]
     pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
         Users { passwords, penalties: Penalties::default() }
@@ -51,7 +51,7 @@ impl Users {
     }
 
     /// Reads the greeting of the client at `from`, selects a method and carries it out (RFC 1928
-    /// section 3, RFC 1929). The status of a failure is not written: that is the caller's.
+    /// section 3, RFC 1929). The answer to a failure is not written: the caller writes it.
     ///
     /// # Errors
     ///
@@ -112,22 +112,22 @@ mod tests {
 
     const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    /// A client that has said everything at once, and what it was told. One octet a read.
+    /// A client that sends everything at once, and what it was told. A read gives one byte.
     struct Script<'a> {
         said: &'a [u8],
         told: Vec<u8>,
     }
 
     impl Read for Script<'_> {
-        fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
-            let most = octets.len().min(1);
-            self.said.read(&mut octets[..most])
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let most = bytes.len().min(1);
+            self.said.read(&mut bytes[..most])
         }
     }
 
     impl Write for Script<'_> {
-        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-            self.told.write(octets)
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.told.write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {

@@ -158,3 +158,12 @@ fn a_bad_line_is_named_at_start() {
     }
     assert!(told.contains("expected `name:password`") && !told.contains("secret"), "{told}");
 }
+
+#[test]
+fn the_first_user_of_a_file_with_a_byte_order_mark_keeps_his_name() {
+    let file = Scratch::new(b"\xef\xbb\xbfalice:open sesame\r\nbob:a:b\r\n");
+    let server = start(&["--users", file.path()]);
+    let mut client = connect(server.address);
+    client.write_all(&[GREETING, &credentials(b"alice", b"open sesame")].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x02\x01\x00");
+}
