@@ -63,12 +63,23 @@ impl Name {
         u8::try_from(self.0.len()).expect("a longer one is no name")
     }
 
-    /// The address, if the name spells one; curl and others send `[::1]` as a name.
+    /// Whether this names the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
+    /// that, what the hosts files of common systems say.
+    #[must_use]
+    pub fn is_localhost(&self) -> bool {
+        const HOSTS: [&str; 5] =
+            ["localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"];
+        let name = self.as_str().trim_end_matches('.').to_ascii_lowercase();
+        HOSTS.contains(&&*name) || name.ends_with(".localhost")
+    }
+
+    /// The address, if the name spells one in any way that `getaddrinfo` understands without asking
+    /// anyone. curl and others send `[::1]` as a name.
     fn literal(&self) -> Option<IpAddr> {
         let name = self.as_str();
         match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(inside) => inside.parse().ok().map(IpAddr::V6),
-            None => name.parse().ok(),
+            None => name.parse().ok().or_else(|| numeric(name).map(IpAddr::V4)),
         }
     }
 }
@@ -117,6 +128,33 @@ impl Address {
     }
 }
 
+/// The address that a text spells as `inet_aton(3)` reads it: one to four numbers, the last of which
+/// fills what the others leave (`127.1`, `0x7f.1`, `2130706433`).
+fn numeric(text: &str) -> Option<Ipv4Addr> {
+    let numbers: Vec<u32> = text.split('.').map(number).collect::<Option<_>>()?;
+    let (&last, first) = numbers.split_last()?;
+    let bits_left = 32_u32.checked_sub(8 * u32::try_from(first.len()).ok()?)?;
+    if bits_left == 0 || u64::from(last) >> bits_left != 0 {
+        return None;
+    }
+    let mut address = last;
+    for (&number, place) in first.iter().zip([24, 16, 8]) {
+        address |= u32::from(u8::try_from(number).ok()?) << place;
+    }
+    Some(address.into())
+}
+
+/// A number as C spells it: `0x` is hexadecimal, `0` octal.
+fn number(digits: &str) -> Option<u32> {
+    let (digits, radix) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
+        [b'0', _, ..] => (&digits[1..], 8),
+        _ => (digits, 10),
+    };
+    let is_plain = digits.bytes().all(|digit| digit.is_ascii_alphanumeric());
+    is_plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
+}
+
 fn append_ip(ip: IpAddr, message: &mut Vec<u8>) {
     match ip {
         IpAddr::V4(ip) => {
@@ -142,10 +180,7 @@ impl Host {
     /// knows where it will send from (RFC 1928 section 7). Some clients say `0` by name.
     #[must_use]
     pub fn is_unspecified(&self) -> bool {
-        match self {
-            Host::Ip(ip) => ip.is_unspecified(),
-            Host::Name(name) => name.as_str() == "0",
-        }
+        matches!(self, Host::Ip(ip) if ip.is_unspecified())
     }
 }
 
@@ -248,6 +283,48 @@ mod tests {
         let stream = [b"\x03\xff", name.as_bytes(), b"\x00\x50"].concat();
         let address = Address::read_from(&mut stream.as_slice()).unwrap();
         assert_eq!(address.host, Host::Name(Name(name)));
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_is_one() {
+        let literal = |name: &str| Name::new(name.into()).unwrap().literal();
+        for spelling in
+            ["127.1", "127.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.0x1"]
+        {
+            assert_eq!(literal(spelling), Some(Ipv4Addr::LOCALHOST.into()), "{spelling}");
+        }
+        assert_eq!(literal("255.255.255.255"), Some(Ipv4Addr::BROADCAST.into()));
+        for name in [
+            ".",
+            "1.",
+            ".1",
+            "256.1",
+            "1.2.3.256",
+            "1.2.3.4.5",
+            "4294967296",
+            "0x",
+            "08",
+            "-1",
+            "+1",
+            "0x+1",
+            "1e1",
+            "127.1.",
+            "a",
+            "127.1.example",
+        ] {
+            assert_eq!(literal(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_machine_itself() {
+        let is_localhost = |name: &str| Name::new(name.into()).unwrap().is_localhost();
+        for name in ["localhost", "LocalHost.", "a.localhost", "ip6-localhost"] {
+            assert!(is_localhost(name), "{name}");
+        }
+        for name in ["localhost.example", "notlocalhost", "local.host"] {
+            assert!(!is_localhost(name), "{name}");
+        }
     }
 
     #[test]
