@@ -23,6 +23,7 @@
 //! | [`Rules`], [`RuleFile`] | who is served and what each may do, and the rules file |
 //! | [`Permit`] | what may be done, and at which addresses |
 //! | [`Refusal`], [`Denied`] | why there is no permit |
+//! | [`Upstream`](upstream::Upstream) | another server, through which requests go |
 //! | [`spelling`](users::spelling), [`networks`](rules::networks) | how names of users and networks are written |
 
 #[cfg(doc)]
@@ -32,4 +33,5 @@ use users::{Identity, Passwords, Users};
 
 mod lines;
 pub mod rules;
+pub mod upstream;
 pub mod users;

@@ -41,7 +41,7 @@ pub struct Proxy {
     pub rules: Rules,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
-    /// Local addresses of outgoing connections.
+    /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients send datagrams to, if it is not that of their connection.
     pub udp_advertise: Option<IpAddr>,
@@ -191,7 +191,7 @@ impl Proxy {
         let target = connect::connect(&permit, dial)?;
         relay::prepare(&target.stream)?;
         asked.session.connected(target.stream, target.address);
-        tunnel(asked, client, Reply::succeeded(target.bound))
+        tunnel(asked, client, &Reply::succeeded(target.bound))
     }
 
     /// Where what is done for the client leaves this machine.
@@ -219,7 +219,7 @@ impl Proxy {
         drop(door);
         relay::prepare(&peer)?;
         session.connected(peer, address);
-        tunnel(asked, client, Reply::succeeded(address))
+        tunnel(asked, client, &Reply::succeeded(address))
     }
 
     /// Asks the rules, and the resolver if they have to know more than a name.
@@ -296,7 +296,7 @@ fn control_address(session: &Session) -> io::Result<SocketAddr> {
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: Reply) -> Result<(), Failure> {
+fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: &Reply) -> Result<(), Failure> {
     let Asked { session, partner, .. } = *asked;
     session.enter(Stage::Relay);
     client.pass_on_early_bytes(session)?;

@@ -3,7 +3,7 @@
 //! [`Config`] is what it can be told, an entrance is where clients come in, and a [`Stopper`] ends it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
-use crate::commands::source::Source;
 use crate::proxy::Proxy;
 use crate::report::{Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
@@ -51,7 +50,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on; the error names it.
+    /// When an address cannot be listened on, and those of [`Source::check`]; the error says which.
     pub fn bind(config: &Config) -> io::Result<Self> {
         let listeners = config.listen.iter().map(|&address| listen::listen(address).map(Arc::new));
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
@@ -61,7 +60,7 @@ impl Server {
             info!("listening on {address}{}", listen::scope(address.ip()));
             ports.push(address.port());
         }
-        check_source(config.source);
+        config.source.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
         let limits = Limits {
             sessions: fit(config.max_connections, &descriptors),
@@ -183,15 +182,6 @@ fn tell_policy(config: &Config, rules: &Rules) {
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());
-    }
-}
-
-/// An address may yet come, so a missing one is no reason not to start.
-fn check_source(source: Source) {
-    for address in source.ipv4.iter().chain(&source.ipv6) {
-        if let Err(error) = UdpSocket::bind((*address, 0)) {
-            warn!("--source {address} cannot be used at present: {error}");
-        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! Where outgoing sockets leave this machine: local address, interface and mark.
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{SockRef, Socket};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// The longest name of an interface: IFNAMSIZ less the zero at its end.
 const LONGEST_INTERFACE: usize = 16 - 1;
@@ -48,6 +48,34 @@ impl Source {
     pub fn of(&self, target: SocketAddr) -> Option<SocketAddr> {
         let local = if target.is_ipv4() { self.ipv4 } else { self.ipv6 };
         local.map(|local| SocketAddr::new(local, 0))
+    }
+
+    /// Tries it all out, and says what cannot be used at present: an address or an interface may yet
+    /// come, so a missing one is no reason not to start.
+    ///
+    /// # Errors
+    ///
+    /// When this process may not do it; the error names the option and the capability.
+    pub fn check(&self) -> io::Result<Vec<String>> {
+        let mut doubts = Vec::new();
+        for address in self.ipv4.iter().chain(&self.ipv6) {
+            if let Err(error) = UdpSocket::bind((*address, 0)) {
+                doubts.push(format!("--source {address} cannot be used at present: {error}"));
+            }
+        }
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        let interface = Source { interface: self.interface, ..Source::default() };
+        if let (Some(name), Err(error)) = (self.interface, interface.prepare(&socket)) {
+            if error.kind() == ErrorKind::PermissionDenied {
+                return Err(lacking(&format!("--interface {name}"), "CAP_NET_RAW", &error));
+            }
+            doubts.push(format!("--interface {name} cannot be used at present: {error}"));
+        }
+        let mark = Source { mark: self.mark, ..Source::default() };
+        if let (Some(mark), Err(error)) = (self.mark, mark.prepare(&socket)) {
+            return Err(lacking(&format!("--mark {mark}"), "CAP_NET_ADMIN", &error));
+        }
+        Ok(doubts)
     }
 
     /// Gives `socket` the interface and the mark, before it is bound or connected.
@@ -93,6 +121,11 @@ impl Source {
         setsockopt(socket, IpBindAddressNoPort, &true)?;
         socket.bind(&local.into())
     }
+}
+
+fn lacking(option: &str, capability: &str, error: &io::Error) -> io::Error {
+    let told = format!("{option}: {error}; it needs the capability {capability}");
+    io::Error::new(error.kind(), told)
 }
 
 /// The name of a network interface, as in `wg0`.
@@ -167,7 +200,6 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_port_is_taken_only_for_the_target_that_is_connected_to() {
-        use socket2::{Domain, Type};
         let (ipv4, ipv6) = ("127.0.0.1".parse().ok(), "::1".parse().ok());
         let source = Source { ipv4, ipv6, ..Source::default() };
         for target in ["127.0.0.1:9", "[::1]:9"].map(|target| target.parse().unwrap()) {

@@ -24,7 +24,7 @@ pub struct Config {
     pub rules: Arc<RuleFile>,
     /// Who has to authenticate, and how; `None` where nobody has to.
     pub users: Option<Arc<Passwords>>,
-    /// Local addresses of outgoing connections.
+    /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients are told to send datagrams to, if it is not that of their
     /// connection.
