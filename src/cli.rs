@@ -61,6 +61,7 @@ pub fn parse(
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             grace: options.grace,
+            name_cache: options.name_cache,
         },
     })
 }
@@ -122,6 +123,11 @@ struct Options {
     /// Seconds that live sessions have to finish after SIGINT or SIGTERM
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_or_none)]
     grace: Duration,
+
+    /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
+    /// name is looked up every time
+    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    name_cache: Duration,
 
     /// Append the log to this file, not to standard error
     #[arg(long, value_name = "FILE")]
@@ -237,6 +243,7 @@ mod tests {
         let seconds = [config.handshake_timeout, config.connect_timeout, config.grace];
         assert_eq!(seconds, [Duration::from_secs(10); 3]);
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
+        assert_eq!(config.name_cache, Duration::from_secs(30));
         assert_eq!((level, log_file, check), (LevelFilter::Info, None, false));
     }
 
@@ -274,6 +281,7 @@ mod tests {
             ("--connect-timeout", "1e99", "expected seconds, above 0"),
             ("--idle-timeout", "nan", "expected seconds, above 0"),
             ("--grace", "-1", "expected seconds"),
+            ("--name-cache", "never", "expected seconds"),
         ] {
             let told = refusal(&[&format!("{option}={bad}")]);
             assert!(

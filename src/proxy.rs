@@ -13,7 +13,7 @@ use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Source};
-use crate::commands::lookup;
+use crate::commands::lookup::{self, Names};
 use crate::relay::{self, relay};
 use crate::report::{Outcome, Refusals, line};
 use crate::sessions::{Session, Sessions, Stage};
@@ -35,6 +35,8 @@ pub struct Proxy {
     pub users: Users,
     /// What they may do.
     pub rules: Rules,
+    /// The names that they ask for.
+    pub names: Names,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Local addresses of outgoing connections.
@@ -135,6 +137,9 @@ impl Proxy {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
         let target = connect::connect(&permit, self.source, deadline, client.watched())?;
+        if let Host::Name(name) = &asked.request.destination.host {
+            self.names.won(name, target.address.ip());
+        }
         relay::prepare(&target.stream)?;
         asked.session.connected(target.stream, target.address);
         tunnel(asked, client, Reply::succeeded(target.bound))
@@ -168,10 +173,9 @@ impl Proxy {
         client: &Client<'_>,
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer, request, |name, port| {
-            let has_left = || client.watched().is_some_and(connect::has_left);
-            lookup::resolve(name, port, partner, deadline, has_left)
+            self.names.resolve(name, port, session.peer.ip(), deadline, client.watched())
         })
     }
 
@@ -196,7 +200,7 @@ impl Proxy {
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer, Command::UdpAssociate)?;
         let control = control_address(session)?;
@@ -209,7 +213,7 @@ impl Proxy {
         session.enter(Stage::Relay);
         let client =
             associate::Client { account: session, identity, announced: &request.destination };
-        association.serve(&client, &self.rules, partner);
+        association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::access::rules::{RuleFile, Rules};
 use crate::access::users::{Passwords, Users};
 use crate::commands::connect::Source;
+use crate::commands::lookup::Names;
 use crate::proxy::Proxy;
 use crate::relay;
 use crate::report::Refusals;
@@ -62,6 +63,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Without an octet in either direction.
     pub idle_timeout: Duration,
+    /// How long the addresses of a name are remembered; zero for not at all.
+    pub name_cache: Duration,
     /// For live sessions to finish once the server stops.
     pub grace: Duration,
 }
@@ -108,6 +111,7 @@ impl Server {
             ports.push(address.port());
         }
         check_source(config.source);
+        let names = Names::new(config.name_cache, &descriptors);
         let sessions = Sessions::new(
             Limits {
                 per_client: config.max_per_client,
@@ -121,6 +125,7 @@ impl Server {
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
             rules,
+            names,
             sessions,
             source: config.source,
             udp_advertise: config.udp_advertise,
