@@ -74,6 +74,7 @@ pub fn parse(
             grace: options.grace,
             proxy_protocol: options.proxy_protocol,
             status: options.status,
+            name_cache: options.name_cache,
         },
     })
 }
@@ -155,6 +156,10 @@ struct Options {
     /// Status page, metrics and health over HTTP; a PORT alone is on loopback
     #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
     status: Option<SocketAddr>,
+    /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
+    /// name is looked up every time
+    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    name_cache: Duration,
 
     /// Append the log to this file, not to standard error
     #[arg(long, value_name = "FILE")]
@@ -348,6 +353,7 @@ mod tests {
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
         assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
+        assert_eq!(config.name_cache, Duration::from_secs(30));
     }
 
     #[test]
@@ -418,6 +424,7 @@ mod tests {
             ("--grace", "-1", "expected seconds"),
             ("--proxy-protocol", "balancer", "expected a network"),
             ("--status", "localhost", "expected PORT"),
+            ("--name-cache", "never", "expected seconds"),
         ] {
             let told = refusal(&[&format!("{option}={bad}")]);
             assert!(

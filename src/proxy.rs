@@ -15,7 +15,7 @@ use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
-use crate::commands::lookup;
+use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
@@ -39,6 +39,8 @@ pub struct Proxy {
     pub users: Users,
     /// What they may do.
     pub rules: Rules,
+    /// The names that they ask for.
+    pub names: Names,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
@@ -189,6 +191,9 @@ impl Proxy {
         let descriptors = asked.session.descriptors();
         let dial = Dial { source, deadline, client: client.watched(), descriptors };
         let target = connect::connect(&permit, dial)?;
+        if let Host::Name(name) = &asked.request.destination.host {
+            self.names.won(name, target.address.ip());
+        }
         relay::prepare(&target.stream)?;
         asked.session.connected(target.stream, target.address);
         tunnel(asked, client, &Reply::succeeded(target.bound))
@@ -230,10 +235,9 @@ impl Proxy {
         client: &Client<'_>,
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer(), request, |name, port| {
-            let has_left = || client.watched().is_some_and(connect::has_left);
-            lookup::resolve(name, port, partner, deadline, has_left)
+            self.names.resolve(name, port, session.peer().ip(), deadline, client.watched())
         })
     }
 
@@ -258,7 +262,7 @@ impl Proxy {
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
@@ -271,7 +275,7 @@ impl Proxy {
         session.enter(Stage::Relay);
         let client =
             associate::Client { account: session, identity, announced: &request.destination };
-        association.serve(&client, &self.rules, partner);
+        association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
 }

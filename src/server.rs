@@ -12,6 +12,7 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
+use crate::commands::lookup::Names;
 use crate::proxy::Proxy;
 use crate::report::{Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
@@ -68,6 +69,7 @@ impl Server {
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
         };
+        let names = Names::new(config.name_cache, &descriptors);
         let rules = Rules::new(&config.allow_from, ports).with_file(Arc::clone(&config.rules));
         tell_policy(config, &rules);
         let sessions = Sessions::new(limits, descriptors);
@@ -76,6 +78,7 @@ impl Server {
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
             rules,
+            names,
             sessions,
             source: config.source,
             udp_advertise: config.udp_advertise,

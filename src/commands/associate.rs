@@ -12,18 +12,22 @@ use self::relay::Relay;
 use self::sockets::Outside;
 use crate::access::rules::{Permit, Rules};
 use crate::access::users::Identity;
+use crate::commands::lookup::Names;
 use crate::commands::source::Source;
 use crate::sessions::Account;
 use crate::socks5::{Address, Command, Host};
-use crate::system::pool::Partner;
 
 mod batch;
+mod budget;
 mod destinations;
+mod dropped;
 mod lookups;
+mod port;
 mod recent;
 mod relay;
 mod route;
 mod sockets;
+mod targets;
 
 /// Whom an association is for.
 pub struct Client<'a> {
@@ -82,10 +86,12 @@ impl Association {
 
     /// Relays datagrams until the client's connection ends, or [`Account::end`] ends it, or nothing
     /// has moved for five minutes.
-    pub fn serve(self, client: &Client<'_>, rules: &Rules, partner: &Partner) {
-        // Every session is counted as two descriptors, and this one has up to two more.
-        let _more = client.account.descriptors().hold();
-        let mut relay = Relay::new(self, client, rules, partner);
+    pub fn serve(self, client: &Client<'_>, rules: &Rules, names: &Names) {
+        // A session is counted as two descriptors, as which the client's connection and the inner
+        // socket are. The others are one or two sockets, and the bell of lookups.
+        let more = self.outside.count().div_ceil(2);
+        let _more: Vec<_> = (0..more).map(|_| client.account.descriptors().hold()).collect();
+        let mut relay = Relay::new(self, client, rules, names, &budget::ALL);
         while relay.turn() {}
     }
 }
@@ -96,11 +102,12 @@ mod tests {
     use crate::access::users::Users;
     use crate::sessions::{Limits, Session, Sessions};
     use crate::system::descriptors::Descriptors;
-    use crate::system::pool::Pool;
     use std::io::Cursor;
     use std::net::{TcpListener, TcpStream};
-    use std::sync::mpsc::channel;
-    use std::time::Duration;
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     pub(super) const LONG: Duration = Duration::from_secs(20);
     pub(super) const LOCAL: &str = "127.0.0.1:0";
@@ -115,14 +122,14 @@ mod tests {
         (sessions.open(address.parse().unwrap(), stream, || ()).unwrap(), client)
     }
 
-    /// Runs `job` with an association, beside a partner. What it gives back waits for the result.
+    /// Runs `job` with an association on a thread of its own. What it gives back waits for the result.
     pub(super) fn with_association<T: Send + 'static>(
         session: Session,
-        job: impl FnOnce(Association, &Client<'_>, &Rules, &Partner) -> T + Send + 'static,
+        names: Names,
+        job: impl FnOnce(Association, &Client<'_>, &Rules, &Names) -> T + Send + 'static,
     ) -> impl FnOnce() -> T {
         let (sender, result) = channel();
-        let pool = Pool::new(1);
-        let started = pool.start(move |partner| {
+        thread::spawn(move || {
             let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
             let ip = session.peer().ip();
             let identity = Users::default().authenticate(&mut greeting, ip).unwrap();
@@ -133,9 +140,133 @@ mod tests {
                 Association::open(&permit, Source::default(), LOCAL.parse().unwrap()).unwrap();
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
             let client = Client { account: &session, identity: &identity, announced: &announced };
-            sender.send(job(association, &client, &rules, partner)).unwrap();
+            sender.send(job(association, &client, &rules, &names)).unwrap();
         });
-        started.unwrap();
         move || result.recv_timeout(LONG).unwrap()
+    }
+
+    /// Names that all have these addresses.
+    pub(super) fn names(addresses: &[&str]) -> Names {
+        let addresses: Vec<SocketAddr> =
+            addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
+        resolving(move || Ok(addresses.clone()))
+    }
+
+    fn resolving(
+        resolver: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Names {
+        let descriptors = Descriptors::new(1024);
+        Names::with_resolver(Duration::from_secs(30), &descriptors, move |_| resolver())
+    }
+
+    /// An association at work: the client's end of its connection, a socket that is connected to the
+    /// association, and what waits for the end.
+    fn working(names: Names) -> (TcpStream, UdpSocket, impl FnOnce()) {
+        let (session, control) = session("127.0.0.1:1");
+        let (bound_to, bound) = channel();
+        let ended = with_association(session, names, move |association, client, rules, names| {
+            bound_to.send(association.bound()).unwrap();
+            let mut relay = Relay::new(association, client, rules, names, &budget::ALL);
+            while relay.turn() {}
+        });
+        let client = UdpSocket::bind(LOCAL).unwrap();
+        client.connect(bound.recv_timeout(LONG).unwrap()).unwrap();
+        (control, client, ended)
+    }
+
+    fn target(ip: &str) -> (UdpSocket, [u8; 2]) {
+        let target = UdpSocket::bind((ip, 0)).unwrap();
+        target.set_read_timeout(Some(LONG)).unwrap();
+        let port = target.local_addr().unwrap().port().to_be_bytes();
+        (target, port)
+    }
+
+    fn held(released: Receiver<()>) -> Names {
+        let released = Mutex::new(released);
+        resolving(move || {
+            let _ = released.lock().unwrap().recv();
+            Ok(vec![LOCAL.parse().unwrap()])
+        })
+    }
+
+    #[test]
+    fn a_slow_lookup_does_not_stall_the_other_datagrams() {
+        let (release, released) = channel();
+        let (control, client, ended) = working(held(released));
+        let (target, port) = target("127.0.0.1");
+        let by_name = [b"\0\0\0\x03\x04late", &port[..], b"late"].concat();
+        let by_address = [b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"at once"].concat();
+        client.send(&by_name).unwrap();
+        let mut octets = [0; 64];
+        for _ in 0..100 {
+            client.send(&by_address).unwrap();
+            let length = target.recv(&mut octets).unwrap();
+            assert_eq!(&octets[..length], b"at once");
+        }
+        release.send(()).unwrap();
+        let length = target.recv(&mut octets).unwrap();
+        assert_eq!(&octets[..length], b"late");
+        drop(control);
+        ended();
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_does_not_hold_the_end_up() {
+        let (release, released) = channel();
+        let (control, client, ended) = working(held(released));
+        let (target, port) = target("127.0.0.1");
+        client.send(&[b"\0\0\0\x03\x04late", &port[..], b"never"].concat()).unwrap();
+        client.send(&[b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"x"].concat()).unwrap();
+        // The lookup is under way then.
+        target.recv(&mut [0]).unwrap();
+        drop(control);
+        ended();
+        drop(release);
+    }
+
+    #[test]
+    fn dead_ipv6_does_not_keep_the_datagrams_of_a_name() {
+        let (control, client, ended) = working(names(&["127.0.0.2", "127.0.0.1"]));
+        let (target, port) = target("127.0.0.1");
+        let _silent = UdpSocket::bind(("127.0.0.2", u16::from_be_bytes(port))).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        target.set_nonblocking(true).unwrap();
+        let question = [b"\0\0\0\x03\x04name", &port[..], b"question"].concat();
+        let begin = Instant::now();
+        let mut octets = [0; 64];
+        // What has come through once does so from then on.
+        let mut answers = 0;
+        while answers < 50 {
+            assert!(begin.elapsed() < LONG, "{answers} answers");
+            client.send(&question).unwrap();
+            if let Ok((_, from)) = target.recv_from(&mut octets) {
+                target.send_to(b"answer", from).unwrap();
+            }
+            match client.recv(&mut octets) {
+                Ok(length) => {
+                    assert!(octets[..length].ends_with(b"answer"));
+                    answers += 1;
+                }
+                Err(error) => assert!(
+                    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+                    "{error}"
+                ),
+            }
+        }
+        drop(control);
+        ended();
+    }
+
+    #[test]
+    fn an_address_without_a_route_gives_way_at_once() {
+        // Nothing can be sent to the broadcast address without asking for it.
+        let (control, client, ended) = working(names(&["255.255.255.255", "127.0.0.1"]));
+        let (target, port) = target("127.0.0.1");
+        client.send(&[b"\0\0\0\x03\x04name", &port[..], b"question"].concat()).unwrap();
+        let mut octets = [0; 64];
+        let length = target.recv(&mut octets).unwrap();
+        assert_eq!(&octets[..length], b"question");
+        drop(control);
+        ended();
     }
 }

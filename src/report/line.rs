@@ -28,15 +28,24 @@ impl fmt::Display for Line<'_> {
         let Line { account, outcome, why } = self;
         let request = account.request();
         // The destination of a UDP request is where the client sends from.
-        let destination =
-            request.filter(|(command, _)| *command != Command::UdpAssociate).map(|(_, to)| to);
+        let destination = request
+            .filter(|(command, _)| *command != Command::UdpAssociate)
+            .map(|(_, to)| to)
+            .or(account.destinations().map(|(first, _)| first));
         write!(
             f,
-            "client={} user={} command={} dest={} reached={} up={} down={} seconds={:.3} outcome={outcome}",
+            "client={} user={} command={} dest={}",
             account.peer(),
             OrNone(account.user()),
             OrNone(request.map(|(command, _)| command)),
             OrNone(destination),
+        )?;
+        if let Some((_, count)) = account.destinations() {
+            write!(f, " destinations={count}")?;
+        }
+        write!(
+            f,
+            " reached={} up={} down={} seconds={:.3} outcome={outcome}",
             OrNone(account.reached()),
             account.client().sent(),
             account.target().sent(),
@@ -93,7 +102,7 @@ mod tests {
         );
         session.identified("alice");
         let to = Address { host: Host::Ip([192, 0, 2, 1].into()), port: 80 };
-        session.requested(Command::Connect, to);
+        session.requested(Command::Connect, to.clone());
         session.client().count(3);
         session.target().count(4);
         assert_eq!(

@@ -39,6 +39,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Without a byte in either direction.
     pub idle_timeout: Duration,
+    /// How long the addresses of a name are remembered; zero for not at all.
+    pub name_cache: Duration,
     /// For live sessions to finish once the server stops.
     pub grace: Duration,
     /// Load balancers whose PROXY header is believed and required.

@@ -202,6 +202,9 @@ pub struct Account {
     target: Side,
     user: OnceLock<String>,
     request: OnceLock<(Command, Address)>,
+    /// The first destination of an association's datagrams.
+    first: OnceLock<Box<Address>>,
+    destinations: AtomicU64,
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
@@ -221,6 +224,8 @@ impl Account {
             target: Side::new(Ending::TargetReset),
             user: OnceLock::new(),
             request: OnceLock::new(),
+            first: OnceLock::new(),
+            destinations: AtomicU64::new(0),
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
@@ -293,6 +298,19 @@ impl Account {
     /// Notes what the client asks for.
     pub(super) fn requested(&self, command: Command, destination: Address) {
         let _ = self.request.set((command, destination));
+    }
+
+    /// The first destination that the client has sent a datagram for, and how many destinations there
+    /// were. One to which nothing was sent for a while counts anew.
+    #[must_use]
+    pub fn destinations(&self) -> Option<(&Address, u64)> {
+        Some((self.first.get()?, self.destinations.load(Ordering::Relaxed)))
+    }
+
+    /// Notes a further destination of an association's datagrams.
+    pub fn asked_for(&self, destination: &Address) {
+        self.first.get_or_init(|| Box::new(destination.clone()));
+        self.destinations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes the target's connection.

@@ -1,5 +1,6 @@
 //! An association at work: one thread that waits for datagrams and sends them on.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -8,13 +9,17 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::batch::{Batch, HEADROOM};
-use super::destinations::{Destinations, Found, canonical};
+use super::budget::Budget;
+use super::destinations::{Destinations, Way};
+use super::dropped::{Dropped, Reason};
+use super::port::Port;
 use super::route::Route;
+use super::sockets::is_unreachable;
 use super::{Association, Client};
 use crate::access::rules::Rules;
+use crate::commands::lookup::{Bell, Names};
 use crate::sessions::Ending;
-use crate::socks5::{Datagram, append_header};
-use crate::system::pool::Partner;
+use crate::socks5::{Address, Datagram, append_header};
 
 /// An association ends when nothing has gone either way for this long (RFC 4787 REQ-5).
 const IDLE: Duration = Duration::from_secs(300);
@@ -30,14 +35,24 @@ struct Moved {
     datagrams: u64,
 }
 
-/// An association at work. The sockets are dropped before the lookups, which may keep one waiting.
+impl Moved {
+    fn count_up(&mut self, payload: &[u8]) {
+        self.up += payload.len();
+        self.datagrams += 1;
+    }
+
+    fn count_down(&mut self, bytes: usize) {
+        self.down += bytes;
+        self.datagrams += 1;
+    }
+}
+
+/// An association at work.
 pub(super) struct Relay<'a> {
     association: Association,
     client: &'a Client<'a>,
-    /// The port that the client has announced.
-    port: Option<u16>,
-    /// Where the client sends from, once it has.
-    client_address: Option<SocketAddr>,
+    /// Where the client sends from, as far as that is known.
+    port: Port,
     batch: Batch,
     route: Route,
     /// Who replied last, and the header for that.
@@ -48,6 +63,7 @@ pub(super) struct Relay<'a> {
     /// When a datagram was last sent on.
     active: Instant,
     destinations: Destinations<'a>,
+    dropped: Dropped,
 }
 
 impl<'a> Relay<'a> {
@@ -55,14 +71,14 @@ impl<'a> Relay<'a> {
         association: Association,
         client: &'a Client<'a>,
         rules: &'a Rules,
-        partner: &'a Partner,
+        names: &'a Names,
+        budget: &'static Budget,
     ) -> Self {
         let now = Instant::now();
         Relay {
             association,
             client,
-            port: client.announced_port(),
-            client_address: None,
+            port: Port::new(client.announced_port()),
             batch: Batch::default(),
             route: Route::default(),
             source: None,
@@ -70,7 +86,8 @@ impl<'a> Relay<'a> {
             moved: Moved::default(),
             now,
             active: now,
-            destinations: Destinations::new(client, rules, partner),
+            destinations: Destinations::new(client, rules, names, budget),
+            dropped: Dropped::default(),
         }
     }
 
@@ -81,8 +98,13 @@ impl<'a> Relay<'a> {
         if ready.control && self.has_ended() {
             return false;
         }
-        if let Some(found) = self.destinations.take_found() {
-            self.send_found(found);
+        if ready.bell {
+            self.destinations.bell().map(Bell::hush);
+        }
+        while let Some((to, payloads)) = self.destinations.take_found(self.now) {
+            for payload in payloads {
+                self.send(&to, &payload);
+            }
         }
         if ready.inside {
             self.take_from_client();
@@ -93,26 +115,34 @@ impl<'a> Relay<'a> {
         self.count()
     }
 
-    /// Waits until there is something to read, a lookup may be over, or time is up.
+    /// Waits until there is something to read, a lookup is over, or time is up.
     fn wait(&self) -> Result<Ready, Errno> {
         let idle = self.now.saturating_duration_since(self.active);
         let left = if self.batch.is_released() { IDLE.saturating_sub(idle) } else { KEEP_MEMORY };
         let pause = self.destinations.pause(self.now).map_or(left, |pause| pause.min(left));
         let pause = Timespec::try_from(pause).map_err(|_| Errno::INVAL)?;
         let outside = &self.association.outside;
+        let control = self.client.account.stream();
         let mut polled = [
-            PollFd::new(self.client.account.stream(), PollFlags::IN),
+            PollFd::new(control, PollFlags::IN),
             PollFd::new(&self.association.inside, PollFlags::IN),
             PollFd::new(outside.socket(0), PollFlags::IN),
             PollFd::new(outside.socket(1), PollFlags::IN),
+            PollFd::new(control, PollFlags::IN),
         ];
-        let count = 2 + outside.count();
+        let mut count = 2 + outside.count();
+        if let Some(bell) = self.destinations.bell() {
+            polled[count] = PollFd::new(bell, PollFlags::IN);
+            count += 1;
+        }
         match poll(&mut polled[..count], Some(&pause)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
         let news = |index: usize| !polled[index].revents().is_empty();
-        Ok(Ready { control: news(0), inside: news(1), outside: [news(2), news(3)] })
+        let bell = self.destinations.bell().is_some() && news(count - 1);
+        let outside = [news(2), outside.count() == 2 && news(3)];
+        Ok(Ready { control: news(0), inside: news(1), outside, bell })
     }
 
     /// Whether the client's connection has ended. What the client sends on it means nothing.
@@ -140,6 +170,8 @@ impl<'a> Relay<'a> {
         let idle = self.now.saturating_duration_since(self.active);
         if idle >= KEEP_MEMORY {
             self.batch.release();
+            self.destinations.rest();
+            self.route.forget();
         }
         if idle >= IDLE {
             account.end(Ending::IdleTimeout);
@@ -149,78 +181,91 @@ impl<'a> Relay<'a> {
 
     /// Sends on what the client has sent.
     fn take_from_client(&mut self) {
+        self.settle();
         let mut batch = std::mem::take(&mut self.batch);
         batch.receive(&self.association.inside);
         for (from, octets) in batch.iter_mut() {
             let octets = &octets[HEADROOM..];
-            let known = (self.client_address == Some(from))
+            let known = (self.port.address() == Some(from))
                 .then(|| self.route.follow(octets, self.now))
                 .flatten();
             if let Some((target, payload)) = known {
                 if self.association.outside.send(payload, target).is_ok() {
-                    self.moved.up += payload.len();
-                    self.moved.datagrams += 1;
+                    self.moved.count_up(payload);
+                    continue;
                 }
-            } else {
-                self.take_up(octets, from);
+                self.route.forget();
             }
+            self.take_up(octets, from);
         }
         self.batch = batch;
     }
 
     /// Judges a datagram that is not like the one before.
     fn take_up(&mut self, octets: &[u8], from: SocketAddr) {
-        let from_port = self.client_address.map(|address| address.port()).or(self.port);
-        if canonical(from).ip() != self.client.account.peer().ip()
-            || from_port.is_some_and(|port| port != from.port())
-        {
-            return;
+        let is_ours = from.ip().to_canonical() == self.client.account.peer().ip();
+        if !is_ours || !self.port.admits(from) {
+            return self.drop(Reason::NotTheClient, &from);
         }
-        let Ok(datagram) = Datagram::read(octets) else { return };
+        let Ok(datagram) = Datagram::read(octets) else {
+            return self.drop(Reason::Malformed, &from);
+        };
         if datagram.frag != 0 {
-            return;
+            return self.drop(Reason::Fragment, &datagram.destination);
         }
-        if self.client_address.is_none() {
-            // From here on the kernel drops what others send. What it has queued before that is
-            // found by comparing addresses.
-            if self.association.inside.connect(from).is_err() {
-                return;
+        self.port = self.port.after(from, self.now);
+        self.settle();
+        if let Some((target, until)) = self.send(&datagram.destination, datagram.payload) {
+            self.route.keep(datagram.header, target, until);
+        }
+    }
+
+    /// Keeps to the client's port once it has had time to change. From then on the kernel drops what
+    /// others send; what it has queued before that is found by comparing addresses.
+    fn settle(&mut self) {
+        if let Some(address) = self.port.due(self.now) {
+            if self.association.inside.connect(address).is_ok() {
+                self.port = Port::Settled(address);
             }
-            self.client_address = Some(from);
         }
-        let Some(judgement) = self.destinations.judge(&datagram, self.now) else { return };
-        let Some(target) = judgement.target else { return };
-        self.send_first(&[target], datagram.payload);
-        self.route.keep(datagram.header, judgement);
     }
 
-    /// Sends what has waited for a lookup to the first of the addresses that takes it.
-    fn send_found(&mut self, found: Found) {
-        let Found { destination, targets, payloads } = found;
-        let mut targets = targets.as_slice();
-        let mut target = None;
-        for payload in payloads {
-            target = self.send_first(targets, &payload);
-            targets = target.as_slice();
-        }
-        self.destinations.keep(destination, target, self.now);
-    }
-
-    /// Sends `payload` to the first of `targets` that has a route, and says which that was. All of
-    /// those that were tried may reply.
-    fn send_first(&mut self, targets: &[SocketAddr], payload: &[u8]) -> Option<SocketAddr> {
-        targets.iter().copied().find(|&target| {
-            if self.destinations.admit(target) {
-                // The table may have forgotten the last replier to make room.
+    /// Sends `payload` to the first address of its destination that has a route, if it need not wait.
+    /// Says which that was, and until when further ones go there, too.
+    fn send(&mut self, to: &Address, payload: &[u8]) -> Option<(SocketAddr, Option<Instant>)> {
+        let mut tried = 0;
+        loop {
+            let (target, until) = match self.destinations.judge(to, payload, self.now) {
+                Way::To(target, until) => (target, until),
+                Way::Waits => return None,
+                Way::Nowhere(reason) => {
+                    self.drop(reason, to);
+                    return None;
+                }
+            };
+            if self.destinations.admit(target.ip()) || self.destinations.are_unanswered() {
+                // The table may have forgotten the last replier to make room, or it is to be told
+                // of its next reply.
                 self.source = None;
             }
-            let sent = self.association.outside.send(payload, target).is_ok();
-            if sent {
-                self.moved.up += payload.len();
-                self.moved.datagrams += 1;
+            match self.association.outside.send(payload, target) {
+                Ok(()) => {
+                    self.moved.count_up(payload);
+                    return Some((target, until));
+                }
+                Err(error) => {
+                    tried += 1;
+                    if !is_unreachable(&error) || !self.destinations.try_next(to, tried) {
+                        self.drop(Reason::NotSent, to);
+                        return None;
+                    }
+                }
             }
-            sent
-        })
+        }
+    }
+
+    fn drop(&mut self, reason: Reason, about: &dyn Display) {
+        self.dropped.tell(reason, self.client.account.peer(), about);
     }
 
     /// Sends the client what has come from socket `index` of those outside.
@@ -228,15 +273,22 @@ impl<'a> Relay<'a> {
         let mut batch = std::mem::take(&mut self.batch);
         batch.receive(self.association.outside.socket(index));
         for (from, octets) in batch.iter_mut() {
-            if !self.finds_header(from) {
+            let Some(client) = self.port.address().filter(|_| self.finds_header(from)) else {
+                self.drop(Reason::Unasked, &from);
                 continue;
-            }
+            };
             let start = HEADROOM - self.header.len();
             octets[start..HEADROOM].copy_from_slice(&self.header);
-            // What has become too long with its header is dropped here.
-            if self.association.inside.send(&octets[start..]).is_ok() {
-                self.moved.down += octets.len() - HEADROOM;
-                self.moved.datagrams += 1;
+            // What has become too long with its header fails here.
+            let sent = match self.port {
+                Port::Settled(_) => self.association.inside.send(&octets[start..]),
+                Port::Unknown | Port::Announced(_) | Port::Latest(..) => {
+                    self.association.inside.send_to(&octets[start..], client)
+                }
+            };
+            match sent {
+                Ok(_) => self.moved.count_down(octets.len() - HEADROOM),
+                Err(_) => self.drop(Reason::NotReturned, &from),
             }
         }
         self.batch = batch;
@@ -247,8 +299,11 @@ impl<'a> Relay<'a> {
         if self.source == Some(from) {
             return true;
         }
-        if !self.destinations.admits(from) {
+        if !self.destinations.admits(from.ip()) {
             return false;
+        }
+        if self.destinations.are_unanswered() && self.destinations.heard(from.ip()) {
+            self.route.forget();
         }
         self.source = Some(from);
         self.header.clear();
@@ -260,59 +315,27 @@ struct Ready {
     control: bool,
     inside: bool,
     outside: [bool; 2],
+    bell: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::associate::tests::{LOCAL, LONG, session, with_association};
-    use std::net::UdpSocket;
+    use crate::commands::associate::tests::{names, session, with_association};
     use std::sync::Arc;
-    use std::sync::mpsc::channel;
-
-    #[test]
-    fn a_slow_lookup_does_not_stall_the_other_datagrams() {
-        let (session, control) = session("127.0.0.1:1");
-        let (bound_to, bound) = channel();
-        let (release, held) = channel::<()>();
-        let ended = with_association(session, move |association, client, rules, partner| {
-            let (begun_to, begun) = channel();
-            let resolver_hangs = partner.start_job(move || {
-                begun_to.send(()).unwrap();
-                held.recv()
-            });
-            begun.recv_timeout(LONG).unwrap();
-            bound_to.send(association.bound()).unwrap();
-            let mut relay = Relay::new(association, client, rules, partner);
-            while relay.turn() {}
-            assert!(resolver_hangs.wait().is_some());
-        });
-        let (client, target) = (UdpSocket::bind(LOCAL).unwrap(), UdpSocket::bind(LOCAL).unwrap());
-        client.connect(bound.recv_timeout(LONG).unwrap()).unwrap();
-        target.set_read_timeout(Some(LONG)).unwrap();
-        let port = target.local_addr().unwrap().port().to_be_bytes();
-        let by_name = [b"\0\0\0\x03\x05127.1", &port[..], b"late"].concat();
-        let by_address = [b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"at once"].concat();
-        client.send(&by_name).unwrap();
-        let mut octets = [0; 64];
-        for _ in 0..100 {
-            client.send(&by_address).unwrap();
-            let length = target.recv(&mut octets).unwrap();
-            assert_eq!(&octets[..length], b"at once");
-        }
-        release.send(()).unwrap();
-        let length = target.recv(&mut octets).unwrap();
-        assert_eq!(&octets[..length], b"late");
-        drop(control);
-        ended();
-    }
 
     #[test]
     fn five_minutes_of_nothing_end_it() {
         let (session, _control) = session("127.0.0.1:1");
         let account = Arc::clone(session.account());
-        with_association(session, |association, client, rules, partner| {
-            let mut relay = Relay::new(association, client, rules, partner);
+        with_association(session, names(&[]), |association, client, rules, names| {
+            let mut relay = Relay::new(
+                association,
+                client,
+                rules,
+                names,
+                &crate::commands::associate::budget::ALL,
+            );
             relay.now = relay.active + IDLE.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.count());
             relay.now += Duration::from_millis(1);

@@ -3,8 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::destinations::Judgement;
-
 /// Where the latest datagram of the client went.
 #[derive(Default)]
 pub(super) struct Route {
@@ -24,11 +22,16 @@ impl Route {
         until.is_none_or(|until| now < until).then_some((target, payload))
     }
 
-    /// Keeps where a datagram with this header goes.
-    pub(super) fn keep(&mut self, header: &[u8], judgement: Judgement) {
+    /// Keeps where datagrams with this header go, and until when, if there is an end to it.
+    pub(super) fn keep(&mut self, header: &[u8], target: SocketAddr, until: Option<Instant>) {
         self.header.clear();
         self.header.extend_from_slice(header);
-        self.way = judgement.target.map(|target| (target, judgement.until));
+        self.way = Some((target, until));
+    }
+
+    /// The next datagram is looked at anew.
+    pub(super) fn forget(&mut self) {
+        self.way = None;
     }
 }
 
@@ -41,14 +44,16 @@ mod tests {
         let now = Instant::now();
         let target = "192.0.2.1:9".parse().unwrap();
         let mut route = Route::default();
-        route.keep(b"header", Judgement { target: None, until: None });
         assert_eq!(route.follow(b"header", now), None);
-        route.keep(b"header", Judgement { target: Some(target), until: None });
+        route.keep(b"header", target, None);
         assert_eq!(route.follow(b"headerpayload", now), Some((target, b"payload".as_slice())));
         assert_eq!(route.follow(b"header", now), Some((target, b"".as_slice())));
         assert_eq!(route.follow(b"heade", now), None);
         assert_eq!(route.follow(b"Header", now), None);
-        route.keep(b"header", Judgement { target: Some(target), until: Some(now) });
+        route.keep(b"header", target, Some(now));
         assert_eq!(route.follow(b"header", now), None, "a name is not good for ever");
+        route.keep(b"header", target, None);
+        route.forget();
+        assert_eq!(route.follow(b"header", now), None);
     }
 }

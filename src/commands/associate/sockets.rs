@@ -98,6 +98,20 @@ fn bind(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<UdpSo
     Ok(socket.into())
 }
 
+/// Whether another address may do where sending to one has failed with this error. With one that is
+/// about the datagram, such as its size, no other would.
+pub(super) fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidInput
+    )
+}
+
 fn lacks_family(error: &io::Error) -> bool {
     const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     error.raw_os_error() == Some(NO_FAMILY) || error.kind() == ErrorKind::AddrNotAvailable
