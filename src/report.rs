@@ -6,8 +6,11 @@
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 
 pub mod line;
+mod logger;
 mod outcome;
+mod queue;
 mod refusals;
 
+pub use logger::Logger;
 pub use outcome::Outcome;
 pub use refusals::Refusals;
