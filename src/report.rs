@@ -5,6 +5,7 @@
 //! - [`line`](mod@line) prints the one line that a session leaves in the log.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 
+mod form;
 pub mod line;
 mod logger;
 mod outcome;
