@@ -6,11 +6,15 @@
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 //! - [`Rarely`] logs that the server is full, once a minute.
 
+mod form;
 pub mod line;
+mod logger;
 mod outcome;
+mod queue;
 mod rarely;
 mod refusals;
 
+pub use logger::Logger;
 pub use outcome::Outcome;
 pub use rarely::Rarely;
 pub use refusals::Refusals;

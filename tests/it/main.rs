@@ -7,6 +7,7 @@ mod admission;
 mod associate;
 mod bind;
 mod curl;
+mod log;
 mod namespace;
 mod probe;
 mod proxy_protocol;
