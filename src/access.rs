@@ -1,6 +1,6 @@
 //! Who may do what.
 //!
-//! A client meets this wing three times: when it connects ([`Rules::serves`], by its address), when
+//! A client meets this wing three times: when it connects ([`Rules::turned_away`], by its address), when
 //! it says who it is ([`Users::authenticate`]), and with each request ([`Rules::permit`]).
 //!
 //! What it promises:
@@ -23,6 +23,7 @@
 //! | [`Rules`], [`RuleFile`] | who is served and what each may do, and the rules file |
 //! | [`Permit`] | what may be done, and at which addresses |
 //! | [`Refusal`], [`Denied`] | why there is no permit |
+//! | [`Upstream`](upstream::Upstream) | another server, through which requests go |
 //! | [`spelling`](users::spelling), [`networks`](rules::networks) | how names of users and networks are written |
 
 #[cfg(doc)]
@@ -34,4 +35,5 @@ mod interfaces;
 mod lines;
 pub mod rules;
 mod secret;
+pub mod upstream;
 pub mod users;
