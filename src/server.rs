@@ -182,6 +182,7 @@ fn tell_policy(config: &Config, rules: &Rules) {
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
     }
+    rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());
