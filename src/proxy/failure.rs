@@ -38,7 +38,9 @@ impl Failure {
                 socks5::write_selection(None, &mut words)
             }
             Failure::Socks(
-                socks5::Error::CredentialsVersion(_) | socks5::Error::BadCredentials(_),
+                socks5::Error::CredentialsVersion(_)
+                | socks5::Error::BadCredentials(_)
+                | socks5::Error::IgnoredCredentials(..),
             ) => socks5::write_status(false, &mut words),
             _ => match self.rep() {
                 Some(rep) => Reply::failed(rep).write_to(&mut words),
@@ -67,6 +69,7 @@ impl Failure {
                 | socks5::Error::NoAcceptableMethod
                 | socks5::Error::CredentialsVersion(_)
                 | socks5::Error::BadCredentials(_)
+                | socks5::Error::IgnoredCredentials(..)
                 | socks5::Error::Io(_) => return None,
             },
             Failure::TurnedAway(_)
@@ -84,6 +87,9 @@ impl Failure {
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+            Failure::Socks(error @ socks5::Error::IgnoredCredentials(..)) => {
+                (Outcome::BadCredentials, Some(error.to_string()))
+            }
             Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
