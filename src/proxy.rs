@@ -15,7 +15,7 @@ use crate::commands::bind::Door;
 use crate::commands::connect::{self, Source};
 use crate::commands::lookup;
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Refusals, line};
+use crate::report::{Ends, Outcome, Refusals};
 use crate::sessions::{Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Reply, Request};
 use crate::system::pool::Partner;
@@ -45,6 +45,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Sessions that have ended.
+    pub ends: Ends,
 }
 
 impl Proxy {
@@ -78,6 +80,7 @@ impl Proxy {
                 return;
             }
         };
+        let end = self.ends.begin(&session);
         let outcome = self.attend(&session, partner);
         match &outcome {
             Err(failure) if session.ending().is_none() => {
@@ -90,7 +93,7 @@ impl Proxy {
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
         };
-        line::log_end(&session, outcome, why.as_deref());
+        end.tell(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {

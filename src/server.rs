@@ -17,7 +17,7 @@ use crate::access::users::{Passwords, Users};
 use crate::commands::connect::Source;
 use crate::proxy::Proxy;
 use crate::relay;
-use crate::report::Refusals;
+use crate::report::{Ends, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
 use crate::system::descriptors::Descriptors;
 use crate::system::mappings;
@@ -126,6 +126,7 @@ impl Server {
             udp_advertise: config.udp_advertise,
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
+            ends: Ends::default(),
         };
         let pool = Pool::new(max_connections);
         let stop = Arc::new(Stop {
@@ -161,9 +162,14 @@ impl Server {
         let Server { listeners, proxy, pool, stop, grace } = self;
         thread::scope(|scope| {
             let (sessions, trimmed) = (&proxy.sessions, &pool);
+            let (ends, refusals) = (&proxy.ends, &proxy.refusals);
+            let each_round = |now| {
+                let again = [trimmed.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
+                again.into_iter().flatten().min()
+            };
             thread::Builder::new()
                 .name("tabi watch".into())
-                .spawn_scoped(scope, || sessions.watch(|now| trimmed.trim(now)))?;
+                .spawn_scoped(scope, move || sessions.watch(each_round))?;
             let mut accepting = Vec::new();
             for listener in listeners {
                 let (proxy, pool, stop) = (&proxy, &pool, &stop);
@@ -179,6 +185,8 @@ impl Server {
                 let _ = accepting.join();
             }
             drain(sessions, &pool, grace);
+            proxy.ends.tell_rest();
+            info!("stopped");
             sessions.stop_watch();
             Ok(())
         })
@@ -247,7 +255,6 @@ fn drain(sessions: &Sessions, pool: &Pool, grace: Duration) {
         sessions.end_all(Ending::Stopped);
         pool.wait_until_idle(LAST_MOMENT);
     }
-    info!("stopped");
 }
 
 /// Stops a server. Every clone stops the same one.

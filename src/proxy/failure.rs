@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::access::rules::{Denied, Refusal};
 use crate::commands::{connect, lookup};
 use crate::report::Outcome;
-use crate::socks5::{self, Rep, Reply};
+use crate::socks5::{self, Method, Rep, Reply};
 
 /// Why a session came to no relay.
 pub(super) enum Failure {
@@ -27,7 +27,7 @@ impl Failure {
         let written = match self {
             Failure::Socks(socks5::Error::Socks4) => words.write_all(socks5::SOCKS4_REJECTION),
             Failure::Socks(socks5::Error::Http) => words.write_all(socks5::HTTP_REJECTION),
-            Failure::Socks(socks5::Error::NoAcceptableMethod) => {
+            Failure::Socks(socks5::Error::NoAcceptableMethod(_)) => {
                 socks5::write_selection(None, &mut words)
             }
             Failure::Socks(
@@ -56,7 +56,7 @@ impl Failure {
                 socks5::Error::Socks4
                 | socks5::Error::Http
                 | socks5::Error::NotSocks(_)
-                | socks5::Error::NoAcceptableMethod
+                | socks5::Error::NoAcceptableMethod(_)
                 | socks5::Error::CredentialsVersion(_)
                 | socks5::Error::BadCredentials(_)
                 | socks5::Error::Io(_) => return None,
@@ -73,6 +73,9 @@ impl Failure {
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+            Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
+                (Outcome::BadRequest, Some(format!("{error} (--users)")))
+            }
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {

@@ -1,7 +1,7 @@
 //! The log: nobody waits for it, its form suits where it goes, and no client fills it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::scratch::{Program, Scratch, ended, program};
-use crate::stage::{GREETING, LONG, connect, echo, reply, request, take};
+use crate::stage::{GREETING, LONG, connect, echo, reply, request, request_by_name, take};
 
 /// A tunnel that is opened, used and closed again.
 fn short_tunnel(program: &Program, target: std::net::SocketAddr) {
@@ -152,4 +152,70 @@ fn each_signal_that_was_not_ignored_lets_the_server_finish() {
         program.signal(signal);
         assert_eq!(program.wait().code(), Some(0), "{signal:?}");
     }
+}
+
+/// The line of a session in which the client says this, and that ends with it.
+fn line_of(program: &mut Program, said: &[u8]) -> String {
+    let mut client = connect(program.address);
+    client.write_all(said).unwrap();
+    let from = client.local_addr().unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    program.log_line(&format!("client={from} "))
+}
+
+#[test]
+fn a_name_of_255_control_bytes_makes_a_short_line_and_is_escaped_once() {
+    let mut program = Program::start(&[]);
+    let line = line_of(&mut program, &[GREETING, &request_by_name(&[0x01; 255], 80)].concat());
+    assert!(line.contains(r#" why="no host is named '\x01\x01\x01"#), "{line}");
+    assert!(line.ends_with("...\"\n") && line.len() < 300, "{line}");
+}
+
+#[test]
+fn a_client_without_credentials_reads_of_users() {
+    let file = Scratch::new(b"alice:open sesame");
+    let mut program = Program::start(&["--users", file.path()]);
+    let line = line_of(&mut program, GREETING);
+    let why = " outcome=bad-request why=\"the client offers no username and password (--users)\"\n";
+    assert!(line.ends_with(why), "{line}");
+}
+
+#[test]
+fn a_client_that_asks_for_tors_resolve_is_told_so() {
+    let mut program = Program::start(&[]);
+    let resolve = b"\x05\xf0\x00\x03\x0bexample.org\x00\x00";
+    let line = line_of(&mut program, &[GREETING, resolve].concat());
+    assert!(line.contains("outcome=bad-request why=\"CMD 0xf0 is Tor's RESOLVE"), "{line}");
+}
+
+#[test]
+fn a_client_that_floods_the_log_is_counted_and_hides_no_wrong_password() {
+    let file = Scratch::new(b"alice:open sesame");
+    let mut program = Program::start(&["--users", file.path()]);
+    let mut log = program.take_log();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    let begin = Instant::now();
+    for _ in 0..3000 {
+        let mut client = connect(program.address);
+        client.write_all(GREETING).unwrap();
+        assert_eq!(take(&mut client), *b"\x05\xff");
+    }
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    let mut client = connect(program.address);
+    client.write_all(b"\x05\x01\x02\x01\x05alice\x05guess").unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x02\x01\x01");
+    drop(client);
+    program.signal(Signal::TERM);
+    let log = reader.join().unwrap();
+    let logged = log.matches("outcome=bad-request").count();
+    assert!(logged >= 1000 && logged <= 1000 + 10 * (seconds + 1), "{logged} in {seconds} s");
+    let told = log.lines().filter_map(|line| line.strip_suffix(" more lines of client=127.0.0.1"));
+    let hidden: usize =
+        told.map(|it| it.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum();
+    assert_eq!(logged + hidden, 3000);
+    assert_eq!(log.matches("outcome=bad-credentials").count(), 1);
 }
