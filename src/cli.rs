@@ -43,8 +43,8 @@ pub fn parse(
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
-            (false, true) => LevelFilter::Debug,
-            (false, false) => LevelFilter::Info,
+            (false, 0) => LevelFilter::Info,
+            (false, 1..) => LevelFilter::Debug,
         },
         log_file: options.log_file,
         check: options.check,
@@ -63,6 +63,12 @@ pub fn parse(
             grace: options.grace,
         },
     })
+}
+
+/// The command line as it is: its options with their values and defaults.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command()
 }
 
 const DEFAULTS: &str = "\
@@ -128,8 +134,8 @@ struct Options {
     log_file: Option<PathBuf>,
 
     /// Log more: clients that leave without a request, too
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    verbose: bool,
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
 
     /// Log warnings and errors only
     #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "verbose")]
@@ -238,6 +244,15 @@ mod tests {
         assert_eq!(seconds, [Duration::from_secs(10); 3]);
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
         assert_eq!((level, log_file, check), (LevelFilter::Info, None, false));
+    }
+
+    #[test]
+    fn verbose_may_be_given_more_than_once() {
+        for given in [&["-v"][..], &["-vv"], &["-v", "--verbose", "-v"]] {
+            assert_eq!(parsed(given).level, LevelFilter::Debug, "{given:?}");
+        }
+        assert_eq!(parsed(&["-q"]).level, LevelFilter::Warn);
+        assert!(refusal(&["-q", "-v"]).contains("cannot be used with"));
     }
 
     #[test]

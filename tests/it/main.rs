@@ -8,6 +8,7 @@ mod associate;
 mod bind;
 mod curl;
 mod log;
+mod readme;
 mod relay;
 mod rules;
 mod scratch;
