@@ -48,6 +48,16 @@ impl Ends {
     /// Logs how many lines were not logged of those clients that have many, when it is time to. Says
     /// when to call it again, if there is something to tell then.
     pub fn tell_hidden(&self, now: Instant) -> Option<Duration> {
+        self.tell(now);
+        self.quota.has_hidden().then_some(Duration::from_secs(1))
+    }
+
+    /// Logs how many lines were not logged, now that no session follows.
+    pub fn tell_rest(&self) {
+        self.tell(Instant::now() + ALLOWANCE.told_after);
+    }
+
+    fn tell(&self, now: Instant) {
         for (kind, count) in self.quota.hidden(now) {
             match kind {
                 Some(Kind { client, level: Level::Warn }) => {
@@ -57,12 +67,6 @@ impl Ends {
                 None => info!("{count} more lines of other clients"),
             }
         }
-        self.quota.has_hidden().then_some(Duration::from_secs(1))
-    }
-
-    /// Logs how many lines were not logged, now that no session follows.
-    pub fn tell_rest(&self) {
-        self.tell_hidden(Instant::now() + ALLOWANCE.told_after);
     }
 
     #[inline(never)]
@@ -72,7 +76,7 @@ impl Ends {
             return;
         }
         let now = Instant::now();
-        self.tell_hidden(now);
+        self.tell(now);
         let kind = Kind { client: Client::of(account.peer.ip()), level: level.min(Level::Info) };
         if self.quota.take(kind, now) {
             log!(level, "{}", Line { account, outcome, why });
