@@ -6,7 +6,7 @@ use crate::access::rules::{Denied, Refusal};
 use crate::commands::{connect, lookup};
 use crate::proxy_protocol;
 use crate::report::Outcome;
-use crate::socks5::{self, Rep, Reply};
+use crate::socks5::{self, Method, Rep, Reply};
 
 /// Why a session came to no relay.
 pub(super) enum Failure {
@@ -22,8 +22,6 @@ pub(super) enum Failure {
     Lookup(lookup::Error),
     /// The target.
     Connect(connect::Error),
-    /// A panic, which the log has told already.
-    Fault,
 }
 
 impl Failure {
@@ -34,7 +32,7 @@ impl Failure {
         let written = match self {
             Failure::Socks(socks5::Error::Socks4) => words.write_all(socks5::SOCKS4_REJECTION),
             Failure::Socks(socks5::Error::Http) => words.write_all(socks5::HTTP_REJECTION),
-            Failure::Socks(socks5::Error::NoAcceptableMethod) => {
+            Failure::Socks(socks5::Error::NoAcceptableMethod(_)) => {
                 socks5::write_selection(None, &mut words)
             }
             Failure::Socks(
@@ -53,7 +51,6 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
-            Failure::Fault => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
             Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
@@ -64,7 +61,7 @@ impl Failure {
                 socks5::Error::Socks4
                 | socks5::Error::Http
                 | socks5::Error::NotSocks(_)
-                | socks5::Error::NoAcceptableMethod
+                | socks5::Error::NoAcceptableMethod(_)
                 | socks5::Error::CredentialsVersion(_)
                 | socks5::Error::BadCredentials(_)
                 | socks5::Error::Io(_) => return None,
@@ -86,10 +83,10 @@ impl Failure {
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
             Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Fault => {
-                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+            Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
+                (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
+            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))

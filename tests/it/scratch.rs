@@ -47,7 +47,7 @@ impl Drop for Scratch {
 pub struct Program {
     pub address: SocketAddr,
     child: Child,
-    log: BufReader<ChildStderr>,
+    log: Option<BufReader<ChildStderr>>,
 }
 
 impl Program {
@@ -61,18 +61,23 @@ impl Program {
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let line = line_with(&mut log, "listening on ");
         let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
-        Program { address, child, log }
+        Program { address, child, log: Some(log) }
     }
 
     /// The next line of the log that has `part` in it.
     pub fn log_line(&mut self, part: &str) -> String {
-        line_with(&mut self.log, part)
+        line_with(self.log.as_mut().unwrap(), part)
+    }
+
+    /// The rest of the log, to be read elsewhere until the program ends.
+    pub fn take_log(&mut self) -> BufReader<ChildStderr> {
+        self.log.take().unwrap()
     }
 
     /// The rest of the log, until the program ends.
     pub fn rest_of_log(&mut self) -> String {
         let mut rest = String::new();
-        self.log.read_to_string(&mut rest).unwrap();
+        self.take_log().read_to_string(&mut rest).unwrap();
         rest
     }
 
