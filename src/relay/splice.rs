@@ -10,7 +10,7 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::{Direction, Pace, QUIET};
+use super::direction::{Direction, Pace, QUIET};
 use crate::sessions::Ending;
 use crate::system::descriptors::{Descriptors, Held};
 
