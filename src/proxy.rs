@@ -15,10 +15,11 @@ use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup;
 use crate::commands::source::Source;
+use crate::commands::upstream;
 use crate::relay::{self, relay};
 use crate::report::{Outcome, Refusals, line};
 use crate::sessions::{Session, Sessions, Stage};
-use crate::socks5::{self, Address, Command, Host, Reply, Request};
+use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
 mod client;
@@ -138,10 +139,21 @@ impl Proxy {
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
         let dial = Dial { source, deadline, client: client.watched(), descriptors };
-        let target = connect::connect(&permit, dial)?;
-        relay::prepare(&target.stream)?;
-        asked.session.connected(target.stream, target.address);
-        tunnel(asked, client, &Reply::succeeded(target.bound))
+        let (stream, address, reply) = match permit.passage() {
+            None => {
+                let target = connect::connect(&permit, dial)?;
+                (target.stream, target.address, Reply::succeeded(target.bound))
+            }
+            Some(passage) => {
+                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+                let lookup = |name: &_, port| lookup(asked, &client, deadline, name, port);
+                let target = upstream::connect(passage, dial, lookup)?;
+                (target.stream, target.address, target.reply)
+            }
+        };
+        relay::prepare(&stream)?;
+        asked.session.connected(stream, address);
+        tunnel(asked, client, &reply)
     }
 
     /// Where what is done for the client leaves this machine.
@@ -180,10 +192,9 @@ impl Proxy {
         client: &Client<'_>,
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer, request, |name, port| {
-            let has_left = || client.watched().is_some_and(connect::has_left);
-            lookup::resolve(name, port, partner, deadline, has_left)
+            lookup(asked, client, deadline, name, port)
         })
     }
 
@@ -233,6 +244,17 @@ struct Asked<'a> {
     identity: &'a Identity,
     request: &'a Request,
     partner: &'a Partner,
+}
+
+fn lookup(
+    asked: &Asked<'_>,
+    client: &Client<'_>,
+    deadline: Instant,
+    name: &Name,
+    port: u16,
+) -> Result<Vec<SocketAddr>, lookup::Error> {
+    let has_left = || client.watched().is_some_and(connect::has_left);
+    lookup::resolve(name, port, asked.partner, deadline, has_left)
 }
 
 /// The address at which the client has reached this server.

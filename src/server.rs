@@ -11,6 +11,7 @@ use log::{debug, info, warn};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::access::rules::{RuleFile, Rules};
+use crate::access::upstream::Upstream;
 use crate::access::users::{Passwords, Users};
 use crate::commands::source::Source;
 use crate::proxy::Proxy;
@@ -43,6 +44,8 @@ pub struct Config {
     pub allow_from: Vec<IpNet>,
     /// Who may do what, and where, before what is so by default.
     pub rules: Arc<RuleFile>,
+    /// The server that requests go through for which no rule says otherwise.
+    pub upstream: Option<Arc<Upstream>>,
     /// Who has to authenticate, and how; `None` where nobody has to.
     pub users: Option<Arc<Passwords>>,
     /// Where outgoing sockets leave this machine.
@@ -99,12 +102,13 @@ impl Server {
         }
         let descriptors = Descriptors::raise();
         let max_connections = fit(config.max_connections, &descriptors);
-        let mut ports = Vec::new();
+        let mut addresses = Vec::new();
         for listener in &listeners {
             let address = listener.local_addr()?;
             info!("listening on {address}{}", scope(address.ip()));
-            ports.push(address.port());
+            addresses.push(address);
         }
+        let ports = addresses.iter().map(SocketAddr::port).collect();
         config.source.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let sessions = Sessions::new(
             Limits {
@@ -114,7 +118,12 @@ impl Server {
             },
             descriptors,
         );
-        let rules = Rules::new(&config.allow_from, ports).with_file(Arc::clone(&config.rules));
+        let rules = Rules::new(&config.allow_from, ports)
+            .with_file(Arc::clone(&config.rules))
+            .with_upstream(config.upstream.clone());
+        if let Some(told) = rules.circle(&addresses) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
         tell_policy(config, &rules);
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
@@ -361,6 +370,9 @@ fn tell_policy(config: &Config, rules: &Rules) {
     info!("serving clients from {} (--allow-from)", clients.join(", "));
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
+    }
+    if let Some(upstream) = &config.upstream {
+        info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {

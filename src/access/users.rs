@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
 
-mod passwords;
+pub(super) mod passwords;
 mod penalties;
 pub mod spelling;
 

@@ -36,6 +36,8 @@ pub enum Outcome {
     NetworkUnreachable,
     /// The target could not be reached for another reason.
     Failed,
+    /// The upstream cannot be reached, refuses the credentials, or does not speak SOCKS5.
+    UpstreamFailed,
     /// The client does not speak SOCKS5, or asks for what there is not.
     BadRequest,
     /// The client went away before it was served.
@@ -46,7 +48,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order in which the README lists them.
-    pub const ALL: [Outcome; 16] = [
+    pub const ALL: [Outcome; 17] = [
         Outcome::Closed,
         Outcome::ClientReset,
         Outcome::TargetReset,
@@ -60,6 +62,7 @@ impl Outcome {
         Outcome::HostUnreachable,
         Outcome::NetworkUnreachable,
         Outcome::Failed,
+        Outcome::UpstreamFailed,
         Outcome::BadRequest,
         Outcome::ClientLeft,
         Outcome::Stopped,
@@ -82,6 +85,7 @@ impl Outcome {
             Outcome::HostUnreachable => "host-unreachable",
             Outcome::NetworkUnreachable => "network-unreachable",
             Outcome::Failed => "failed",
+            Outcome::UpstreamFailed => "upstream-failed",
             Outcome::BadRequest => "bad-request",
             Outcome::ClientLeft => "client-left",
             Outcome::Stopped => "stopped",

@@ -134,6 +134,7 @@ pub struct Account {
     target: Side,
     user: OnceLock<String>,
     request: OnceLock<(Command, Address)>,
+    via: OnceLock<Arc<str>>,
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
@@ -152,6 +153,7 @@ impl Account {
             target: Side::new(Ending::TargetReset),
             user: OnceLock::new(),
             request: OnceLock::new(),
+            via: OnceLock::new(),
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
@@ -214,6 +216,17 @@ impl Account {
     /// Notes what the client asks for.
     pub fn requested(&self, command: Command, destination: Address) {
         let _ = self.request.set((command, destination));
+    }
+
+    /// The upstream that the session goes through, if it goes through one: `HOST:PORT`.
+    #[must_use]
+    pub fn via(&self) -> Option<&str> {
+        self.via.get().map(|via| &**via)
+    }
+
+    /// Notes the upstream that the session goes through.
+    pub fn goes_via(&self, upstream: Arc<str>) {
+        let _ = self.via.set(upstream);
     }
 
     /// Takes the target's connection.

@@ -15,5 +15,6 @@ mod source;
 mod stage;
 mod stop;
 mod time;
+mod upstream;
 mod users;
 mod wire;

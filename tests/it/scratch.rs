@@ -42,20 +42,41 @@ pub struct Program {
     pub address: SocketAddr,
     child: Child,
     log: BufReader<ChildStderr>,
+    so_far: String,
 }
 
 impl Program {
     pub fn start(options: &[&str]) -> Self {
-        let mut child = program(options).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let line = line_with(&mut log, "listening on ");
-        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
-        Program { address, child, log }
+        Self::start_with(&[], options)
+    }
+
+    /// Starts it with these variables in its environment.
+    pub fn start_with(environment: &[(&str, &str)], options: &[&str]) -> Self {
+        let mut command = program(options);
+        let mut child =
+            command.envs(environment.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut program = Program { address, child, log, so_far: String::new() };
+        let line = program.log_line("listening on ");
+        program.address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+        program
     }
 
     /// The next line of the log that has `part` in it.
     pub fn log_line(&mut self, part: &str) -> String {
-        line_with(&mut self.log, part)
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
+            self.so_far.push_str(&line);
+        }
+        line
+    }
+
+    /// The lines of the log up to the latest that was asked for.
+    pub fn log_so_far(&self) -> &str {
+        &self.so_far
     }
 }
 
@@ -76,13 +97,4 @@ fn program(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
     command
-}
-
-fn line_with(log: &mut impl BufRead, part: &str) -> String {
-    let mut line = String::new();
-    while !line.contains(part) {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
-    }
-    line
 }

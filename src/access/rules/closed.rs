@@ -35,6 +35,6 @@ pub(super) fn closed(
 }
 
 /// Only an address of this machine can be bound.
-fn is_of_this_machine(ip: IpAddr) -> bool {
+pub(super) fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }

@@ -139,6 +139,14 @@ impl Lines {
 /// The content of a file that nobody but its owner can read or change.
 fn read_private(path: &Path) -> Result<Vec<u8>, String> {
     let mut file = File::open(path).map_err(|error| error.to_string())?;
+    check_private(&file, path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// Refuses a file to which others than its owner have access.
+pub(in crate::access) fn check_private(file: &File, path: &Path) -> Result<(), String> {
     // Of the open file, not of the path: that may name another file by now.
     let mode = file.metadata().map_err(|error| error.to_string())?.permissions().mode();
     if mode & NOT_THE_OWNER != 0 {
@@ -149,9 +157,7 @@ fn read_private(path: &Path) -> Result<Vec<u8>, String> {
             path.display()
         ));
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
+    Ok(())
 }
 
 #[cfg(test)]
