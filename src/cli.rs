@@ -2,7 +2,7 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub struct Arguments {
     pub log_file: Option<PathBuf>,
     /// Only say whether everything is in order.
     pub check: bool,
+    /// Only say whether the server that listens there answers.
+    pub probe: bool,
 }
 
 /// Parses the command line, the program's name first.
@@ -44,7 +46,12 @@ pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Arguments, clap::Error> {
     let matches = Options::command().try_get_matches_from(arguments)?;
-    let options = Options::from_arg_matches(&matches)?;
+    let mut options = Options::from_arg_matches(&matches)?;
+    if options.probe {
+        // A file that has gone bad since the server has read it is not the server's state of health.
+        options.rules = None;
+        options.users = None;
+    }
     let upstream = upstream(&options, matches.value_source("upstream"))?;
     let source = options.source()?;
     Ok(Arguments {
@@ -55,6 +62,7 @@ pub fn parse(
         },
         log_file: options.log_file,
         check: options.check,
+        probe: options.probe,
         config: Config {
             listen: options.listen,
             allow_from: options.allow_from,
@@ -69,6 +77,9 @@ pub fn parse(
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             grace: options.grace,
+            proxy_protocol: options.proxy_protocol,
+            status: options.status,
+            name_cache: options.name_cache,
         },
     })
 }
@@ -81,8 +92,9 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 /// A SOCKS5 proxy server for a home or office network
 #[derive(Parser)]
 #[command(name = "tabi", version, after_help = DEFAULTS)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
-    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; PORT alone means every address
+    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
     #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
     listen: Vec<SocketAddr>,
 
@@ -147,6 +159,18 @@ struct Options {
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_or_none)]
     grace: Duration,
 
+    /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    proxy_protocol: Vec<IpNet>,
+
+    /// Status page, metrics and health over HTTP; a PORT alone is on loopback
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
+    status: Option<SocketAddr>,
+    /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
+    /// name is looked up every time
+    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    name_cache: Duration,
+
     /// Append the log to this file, not to standard error
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -162,12 +186,41 @@ struct Options {
     /// Say whether the options are in order, and exit
     #[arg(long)]
     check: bool,
+
+    /// Greet the server at LISTEN, and exit with status 0 if it answers within 2 seconds
+    #[arg(long, conflicts_with = "check")]
+    probe: bool,
 }
 
 fn listen(given: &str) -> Result<SocketAddr, String> {
+    if let Some(address) = with_named_zone(given) {
+        return address;
+    }
     let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
     given.parse().ok().or_else(every).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
+    })
+}
+
+/// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
+fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
+    let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, zone) = address.split_once('%')?;
+    let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
+    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(match nix::net::if_::if_nametoindex(zone) {
+        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
+        Err(_) => Err(format!("this machine has no interface {zone}")),
+    })
+}
+
+/// What the page shows is nobody else's business, so it is on loopback unless an address is given.
+fn status(given: &str) -> Result<SocketAddr, String> {
+    let on_loopback = || given.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into());
+    given.parse().ok().or_else(on_loopback).ok_or_else(|| {
+        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 9090 or 192.168.1.1:9090".into()
     })
 }
 
@@ -320,13 +373,15 @@ mod tests {
 
     #[test]
     fn nothing_given_means_the_defaults() {
-        let Arguments { config, level, log_file, check } = parsed(&[]);
+        let Arguments { config, level, log_file, check, probe } = parsed(&[]);
         assert_eq!(config.listen, ["[::]:1080".parse().unwrap()]);
         assert_eq!((config.max_connections, config.max_per_client), (4096, 1024));
         let seconds = [config.handshake_timeout, config.connect_timeout, config.grace];
         assert_eq!(seconds, [Duration::from_secs(10); 3]);
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
-        assert_eq!((level, log_file, check), (LevelFilter::Info, None, false));
+        assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
+        assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
+        assert_eq!(config.name_cache, Duration::from_secs(30));
     }
 
     #[test]
@@ -334,6 +389,34 @@ mod tests {
         let config = parsed(&["1081", "127.0.0.1:1082", "[::1]:1083"]).config;
         let expected = ["[::]:1081", "127.0.0.1:1082", "[::1]:1083"];
         assert_eq!(config.listen, expected.map(|address| address.parse().unwrap()));
+    }
+
+    #[test]
+    fn an_interface_is_named_as_well_as_numbered() {
+        let loopback = nix::net::if_::if_nameindex().unwrap();
+        let loopback = loopback.iter().next().unwrap();
+        let (name, index) = (loopback.name().to_str().unwrap(), loopback.index());
+        let named = parsed(&[&format!("[fe80::1%{name}]:1080")]).config.listen;
+        assert_eq!(named, [format!("[fe80::1%{index}]:1080").parse().unwrap()]);
+        let told = refusal(&["[fe80::1%nowhere0]:1080"]);
+        assert!(told.contains("no interface nowhere0"), "{told}");
+    }
+
+    #[test]
+    fn the_status_page_is_on_loopback_unless_an_address_is_given() {
+        for (given, expected) in [
+            ("9090", "127.0.0.1:9090"),
+            ("192.168.1.1:9090", "192.168.1.1:9090"),
+            ("[::1]:9090", "[::1]:9090"),
+        ] {
+            assert_eq!(parsed(&["--status", given]).config.status, expected.parse().ok());
+        }
+    }
+
+    #[test]
+    fn a_probe_does_not_read_the_files_of_the_server() {
+        assert!(parsed(&["--probe", "--rules", "/nowhere", "--users", "/nowhere"]).probe);
+        refusal(&["--rules", "/nowhere"]);
     }
 
     #[test]
@@ -367,6 +450,9 @@ mod tests {
             ("--connect-timeout", "1e99", "expected seconds, above 0"),
             ("--idle-timeout", "nan", "expected seconds, above 0"),
             ("--grace", "-1", "expected seconds"),
+            ("--proxy-protocol", "balancer", "expected a network"),
+            ("--status", "localhost", "expected PORT"),
+            ("--name-cache", "never", "expected seconds"),
         ] {
             let told = refusal(&[&format!("{option}={bad}")]);
             assert!(

@@ -3,9 +3,11 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use log::debug;
 
 use crate::access::rules::{Permit, Refusal, Rules};
@@ -13,11 +15,12 @@ use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
-use crate::commands::lookup;
+use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
 use crate::commands::upstream;
+use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Refusals, line};
+use crate::report::{Outcome, Rarely, Refusals, line};
 use crate::sessions::{Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
@@ -37,6 +40,8 @@ pub struct Proxy {
     pub users: Users,
     /// What they may do.
     pub rules: Rules,
+    /// The names that they ask for.
+    pub names: Names,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
@@ -47,52 +52,81 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Clients that wait because the server is full.
+    pub fullness: Rarely,
+    /// Sessions that were ended because the server was full.
+    pub made_room: Rarely,
+    /// Load balancers, which say for whom they come.
+    pub balancers: Vec<IpNet>,
 }
 
 impl Proxy {
-    /// Whether the client at `peer` is served. The log tells of one that is not.
-    pub fn serves(&self, peer: SocketAddr) -> bool {
-        if !self.rules.serves(peer.ip()) {
-            self.refusals.log(&format!(
-                "turned away client={peer}: it is in no network that is served (--allow-from)"
-            ));
-            return false;
+    /// Opens a session for a client that is served and has not had its share. It waits for room if
+    /// there is none. The log tells of a client that is turned away.
+    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let told = |reason: &String| {
+            self.refusals.log(&format!("turned away client={peer}: {reason}"));
+        };
+        self.open(stream, peer).inspect_err(told).ok()
+    }
+
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, String> {
+        let is_full = || {
+            let text = "all connections are in use; further clients wait (--max-connections)";
+            self.fullness.log(text);
+        };
+        let opened = if self.is_balancer(peer) {
+            self.sessions.open_for_balancer(peer, stream, is_full)
+        } else {
+            self.check(peer)?;
+            self.sessions.open(peer, stream, is_full)
+        };
+        opened.map_err(|too_many| too_many.to_string())
+    }
+
+    fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.balancers.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    /// Whether the client is served at all.
+    fn check(&self, client: SocketAddr) -> Result<(), String> {
+        if !self.rules.serves(client.ip()) {
+            return Err("it is in no network that is served (--allow-from)".into());
         }
-        if let Some(left) = self.users.turned_away(peer.ip()) {
-            self.refusals.log(&format!(
-                "turned away client={peer}: too many wrong passwords, for another {:.1} s (--users)",
-                left.as_secs_f32()
-            ));
-            return false;
+        match self.users.turned_away(client.ip()) {
+            None => Ok(()),
+            Some(left) => {
+                let left = left.as_secs_f32();
+                Err(format!(
+                    "wrong passwords for too many names, for another {left:.1} s (--users)"
+                ))
+            }
         }
-        true
     }
 
     /// Serves one client until its session has ended, and logs how it went.
-    pub fn serve(&self, stream: TcpStream, peer: SocketAddr, partner: &Partner) {
-        let session = match self.sessions.open(peer, stream) {
-            Ok(session) => session,
-            Err(too_many) => {
-                self.refusals.log(&format!(
-                    "turned away client={peer}: it has {} connections already (--max-per-client)",
-                    too_many.limit
-                ));
-                return;
-            }
-        };
-        let outcome = self.attend(&session, partner);
-        match &outcome {
+    pub fn serve(&self, session: &Session, partner: &Partner) {
+        // A fault in tabi costs this session and nothing else.
+        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
+        let result = attended.unwrap_or(Err(Failure::Fault));
+        match &result {
             Err(failure) if session.ending().is_none() => {
-                farewell(&session, &failure.last_words());
+                farewell(session, &failure.last_words());
             }
             _ => {}
         }
-        let (outcome, why) = match (session.ending(), outcome) {
+        let (outcome, why) = match (session.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
         };
-        line::log_end(&session, outcome, why.as_deref());
+        if outcome == Outcome::MadeRoom {
+            self.made_room.log(&format!(
+                "ended the session of client={} to make room for others (--max-connections)",
+                session.peer()
+            ));
+        }
+        line::log_end(session, outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
@@ -100,6 +134,9 @@ impl Proxy {
             relay::prepare(session.stream())?;
         }
         let mut client = Client::new(session.stream());
+        if self.is_balancer(session.peer()) {
+            self.meet(session, &mut client)?;
+        }
         let (identity, request) = self.negotiate(session, &mut client)?;
         let asked = Asked { session, identity: &identity, request: &request, partner };
         match request.command {
@@ -109,6 +146,22 @@ impl Proxy {
         }
     }
 
+    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
+    /// asked as of one that has come itself.
+    #[inline(never)]
+    fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
+        let balancer = session.peer();
+        let Header::Client(mut client) = Header::read_from(client)? else {
+            return self.check(balancer).map_err(Failure::TurnedAway);
+        };
+        if client.ip().is_loopback() {
+            // It is on the balancer's machine, which may be another one than this.
+            client.set_ip(balancer.ip());
+        }
+        self.check(client).map_err(Failure::TurnedAway)?;
+        session.rehome(client).map_err(|too_many| Failure::TurnedAway(too_many.to_string()))
+    }
+
     /// Learns who the client is and what it asks for.
     #[inline(never)]
     fn negotiate(
@@ -116,7 +169,7 @@ impl Proxy {
         session: &Session,
         client: &mut Client<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let identity = self.users.authenticate(client, session.peer.ip());
+        let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user) = error {
                 session.identified(user);
@@ -127,7 +180,6 @@ impl Proxy {
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());
-        session.enter(Stage::Dial);
         Ok((identity, request))
     }
 
@@ -142,12 +194,18 @@ impl Proxy {
         let (stream, address, reply) = match permit.passage() {
             None => {
                 let target = connect::connect(&permit, dial)?;
+                if let Host::Name(name) = &asked.request.destination.host {
+                    self.names.won(name, target.address.ip());
+                }
                 (target.stream, target.address, Reply::succeeded(target.bound))
             }
             Some(passage) => {
                 asked.session.goes_via(Arc::clone(passage.upstream().shown()));
-                let lookup = |name: &_, port| lookup(asked, &client, deadline, name, port);
+                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
                 let target = upstream::connect(passage, dial, lookup)?;
+                if let Host::Name(name) = &passage.upstream().address().host {
+                    self.names.won(name, target.address.ip());
+                }
                 (target.stream, target.address, target.reply)
             }
         };
@@ -169,7 +227,7 @@ impl Proxy {
     fn bind(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
         let Asked { session, identity, request, .. } = *asked;
         let permit = if request.destination.host.is_unspecified() {
-            self.rules.permit_open(identity, session.peer, Command::Bind)?
+            self.rules.permit_open(identity, session.peer(), Command::Bind)?
         } else {
             self.permit(asked, &client, Instant::now() + self.connect_timeout)?
         };
@@ -193,9 +251,20 @@ impl Proxy {
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
         let Asked { session, identity, request, .. } = *asked;
-        self.rules.permit(identity, session.peer, request, |name, port| {
-            lookup(asked, client, deadline, name, port)
+        self.rules.permit(identity, session.peer(), request, |name, port| {
+            self.lookup(asked, client, deadline, name, port)
         })
+    }
+
+    fn lookup(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        deadline: Instant,
+        name: &Name,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, lookup::Error> {
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
@@ -209,9 +278,9 @@ impl Proxy {
         let destination = Address { host, port: peer.port() };
         let request = Request { command: Command::Bind, destination };
         let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
-        let refusal = self.rules.permit(identity, session.peer, &request, lookup).err();
+        let refusal = self.rules.permit(identity, session.peer(), &request, lookup).err();
         if let Some(Refusal::Denied(denied)) = &refusal {
-            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer);
+            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer());
         }
         refusal.is_none()
     }
@@ -219,9 +288,9 @@ impl Proxy {
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
-        let permit = self.rules.permit_open(identity, session.peer, Command::UdpAssociate)?;
+        let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
         let association = Association::open(&permit, self.source(session)?, control)
             .map_err(connect::Error::Unreachable)?;
@@ -232,7 +301,7 @@ impl Proxy {
         session.enter(Stage::Relay);
         let client =
             associate::Client { account: session, identity, announced: &request.destination };
-        association.serve(&client, &self.rules, partner);
+        association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
 }
@@ -244,17 +313,6 @@ struct Asked<'a> {
     identity: &'a Identity,
     request: &'a Request,
     partner: &'a Partner,
-}
-
-fn lookup(
-    asked: &Asked<'_>,
-    client: &Client<'_>,
-    deadline: Instant,
-    name: &Name,
-    port: u16,
-) -> Result<Vec<SocketAddr>, lookup::Error> {
-    let has_left = || client.watched().is_some_and(connect::has_left);
-    lookup::resolve(name, port, asked.partner, deadline, has_left)
 }
 
 /// The address at which the client has reached this server.

@@ -1,5 +1,6 @@
 //! What a client may do: the rules file, and the default access where no rule matches.
 
+use std::iter::once;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use ipnet::IpNet;
 
 mod clients;
 mod closed;
+mod embedded;
 mod file;
 mod index;
 pub mod networks;
@@ -17,6 +19,7 @@ mod rule;
 use clients::Clients;
 pub use clients::DEFAULT_CLIENTS;
 use closed::closed;
+use embedded::embedded;
 pub use file::RuleFile;
 use index::Verdict;
 pub use passage::Passage;
@@ -71,7 +74,7 @@ impl Rules {
 
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
     /// addresses are or it goes through an upstream; the permit has those of its addresses that are
-    /// permitted.
+    /// permitted. An IPv4 address inside an IPv6 one has to be permitted, too.
     ///
     /// # Errors
     ///
@@ -103,21 +106,20 @@ impl Rules {
         };
         let (mut denied, mut way) = (None, None);
         addresses.retain(|&address| {
-            let verdict = index.match_address(&asked, named, address.ip());
-            match self.judge(verdict, client.ip(), address) {
-                Ok(()) => {}
-                Err(reason) => {
+            let inside = embedded(address.ip()).map(|ip| (ip, address.port()).into());
+            let mut up = None;
+            for address in once(address).chain(inside) {
+                let verdict = index.match_address(&asked, named, address.ip());
+                if let Err(reason) = self.judge(verdict, client.ip(), address) {
                     denied.get_or_insert(reason);
                     return false;
                 }
+                up = up.or(self.way(verdict));
             }
-            match self.way(verdict) {
-                Some(upstream) => {
-                    way.get_or_insert((address, upstream));
-                    false
-                }
-                None => true,
+            if let Some(upstream) = up {
+                way.get_or_insert((address, upstream));
             }
+            up.is_none()
         });
         match (denied, way) {
             (_, Some((address, upstream))) if addresses.is_empty() => {
@@ -244,6 +246,41 @@ mod tests {
             assert!(matches!(refusal, Refusal::Denied(_)), "{destination}");
         }
         assert!(judge(LAN, "192.0.2.1:1080").is_ok(), "another machine's port 1080");
+    }
+
+    #[test]
+    fn an_ipv4_address_in_the_clothes_of_ipv6_is_judged_as_well() {
+        let dressed = |ip: &str| {
+            let [a, b, c, d] = ip.parse::<Ipv4Addr>().unwrap().octets();
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            [
+                format!("64:ff9b::{ip}"),
+                format!("2002:{high:x}:{low:x}::1"),
+                format!("::{ip}"),
+                format!("2001:db8::5efe:{ip}"),
+                format!("2001:db8::200:5efe:{ip}"),
+            ]
+        };
+        for ip in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255"] {
+            for ip in dressed(ip) {
+                let closed = judge(LAN, &format!("[{ip}]:80"));
+                assert!(matches!(closed, Err(Refusal::Denied(_))), "{ip}");
+                assert!(judge(LOCAL, &format!("[{ip}]:80")).is_ok(), "{ip}");
+            }
+        }
+        for ip in dressed("10.1.2.3") {
+            let found: &[&str] = &[&ip];
+            assert!(ask("", None, (&ip, 80), None).is_ok(), "{ip}");
+            let denied = Err("rules:1: this rule denies 10.1.2.3:80".into());
+            assert_eq!(ask("deny to 10.0.0.0/8", None, (&ip, 80), None), denied, "{ip}");
+            let by_name = ask("deny to 10.0.0.0/8", None, ("a.example", 80), Some(found));
+            assert_eq!(by_name, denied, "{ip}");
+            // Both have to be permitted, so that a list of what is allowed has no hole either.
+            assert!(ask("allow to 10.0.0.0/8\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            assert!(ask("allow to ::/0\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            let both = "allow to ::/0\nallow to 10.0.0.0/8\ndeny";
+            assert!(ask(both, None, (&ip, 80), None).is_ok(), "{ip}");
+        }
     }
 
     #[test]

@@ -4,11 +4,16 @@ use std::io::{self, Write};
 
 use crate::access::rules::{Denied, Refusal};
 use crate::commands::{connect, lookup, upstream};
+use crate::proxy_protocol;
 use crate::report::Outcome;
 use crate::socks5::{self, Rep, Reply};
 
 /// Why a session came to no relay.
 pub(super) enum Failure {
+    /// The client, for whom a load balancer comes, is not served; why.
+    TurnedAway(String),
+    /// The load balancer's header.
+    Balancer(proxy_protocol::Error),
     /// The client's messages.
     Socks(socks5::Error),
     /// The rules, or the default access.
@@ -19,6 +24,8 @@ pub(super) enum Failure {
     Connect(connect::Error),
     /// The server on the way to the target.
     Upstream(upstream::Error),
+    /// A panic, which the log has told already.
+    Fault,
 }
 
 impl Failure {
@@ -49,10 +56,10 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
+            Failure::Fault | Failure::Upstream(upstream::Error::Failed(_)) => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
             Failure::Lookup(lookup::Error::TimedOut)
             | Failure::Upstream(upstream::Error::TimedOut) => Rep::TtlExpired,
-            Failure::Upstream(upstream::Error::Failed(_)) => Rep::GeneralFailure,
             Failure::Upstream(upstream::Error::Refused(reply)) => reply.rep().ok()?,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
             Failure::Socks(error) => match error {
@@ -67,7 +74,9 @@ impl Failure {
                 | socks5::Error::BadCredentials(_)
                 | socks5::Error::Io(_) => return None,
             },
-            Failure::Lookup(lookup::Error::ClientLeft)
+            Failure::TurnedAway(_)
+            | Failure::Balancer(_)
+            | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft)
             | Failure::Upstream(upstream::Error::ClientLeft) => return None,
         })
@@ -77,11 +86,17 @@ impl Failure {
     pub(super) fn outcome(&self) -> (Outcome, Option<String>) {
         match self {
             Failure::Socks(socks5::Error::Io(_))
+            | Failure::Balancer(proxy_protocol::Error::Io(_))
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft)
             | Failure::Upstream(upstream::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+            Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
+            Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
+            Failure::Fault => {
+                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+            }
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))
@@ -103,6 +118,12 @@ impl Failure {
                 (outcome, (outcome == Outcome::Failed).then(|| error.to_string()))
             }
         }
+    }
+}
+
+impl From<proxy_protocol::Error> for Failure {
+    fn from(error: proxy_protocol::Error) -> Self {
+        Failure::Balancer(error)
     }
 }
 

@@ -42,13 +42,15 @@ pub enum Outcome {
     BadRequest,
     /// The client went away before it was served.
     ClientLeft,
+    /// The server was full, and others needed the place more.
+    MadeRoom,
     /// The server stopped before the session had finished.
     Stopped,
 }
 
 impl Outcome {
     /// Every outcome, in the order in which the README lists them.
-    pub const ALL: [Outcome; 17] = [
+    pub const ALL: [Outcome; 18] = [
         Outcome::Closed,
         Outcome::ClientReset,
         Outcome::TargetReset,
@@ -65,6 +67,7 @@ impl Outcome {
         Outcome::UpstreamFailed,
         Outcome::BadRequest,
         Outcome::ClientLeft,
+        Outcome::MadeRoom,
         Outcome::Stopped,
     ];
 
@@ -88,6 +91,7 @@ impl Outcome {
             Outcome::UpstreamFailed => "upstream-failed",
             Outcome::BadRequest => "bad-request",
             Outcome::ClientLeft => "client-left",
+            Outcome::MadeRoom => "made-room",
             Outcome::Stopped => "stopped",
         }
     }
@@ -117,6 +121,7 @@ impl From<Ending> for Outcome {
             Ending::TargetReset => Outcome::TargetReset,
             Ending::HandshakeTimeout => Outcome::HandshakeTimeout,
             Ending::IdleTimeout => Outcome::IdleTimeout,
+            Ending::MadeRoom => Outcome::MadeRoom,
             Ending::Stopped => Outcome::Stopped,
         }
     }

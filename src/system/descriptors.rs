@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log,
-/// and lookups.
+/// and lookups. A small limit is not all spent on them: it is a
+/// quarter of the limit at most.
 const SPARE: usize = 100;
+const SPARE_PART: usize = 4;
 
 /// What a tunnel holds, and what a pipe holds.
 const A_PAIR: usize = 2;
@@ -46,7 +48,7 @@ impl Descriptors {
     /// How many tunnels they are enough for, at least one.
     #[must_use]
     pub fn tunnels(&self) -> usize {
-        (self.limit.saturating_sub(SPARE) / A_PAIR).max(1)
+        ((self.limit - self.set_aside()) / A_PAIR).max(1)
     }
 
     /// Notes that a tunnel has two until what is given back is dropped. Tunnels always get theirs:
@@ -73,8 +75,12 @@ impl Descriptors {
     #[must_use]
     pub fn are_short(&self) -> bool {
         // They notice only between two moves or attempts, so room is made before it is needed.
-        let margin = SPARE + self.limit / 8;
+        let margin = self.set_aside() + self.limit / 8;
         self.held.load(Ordering::Relaxed).saturating_add(margin) > self.limit
+    }
+
+    fn set_aside(&self) -> usize {
+        SPARE.min(self.limit / SPARE_PART)
     }
 }
 
@@ -106,7 +112,8 @@ mod tests {
     #[test]
     fn a_tunnel_takes_two() {
         assert_eq!(Descriptors::new(20_000).tunnels(), 9_950);
-        assert_eq!(Descriptors::new(64).tunnels(), 1);
+        assert_eq!(Descriptors::new(64).tunnels(), 24);
+        assert_eq!(Descriptors::new(0).tunnels(), 1);
     }
 
     #[test]

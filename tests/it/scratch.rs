@@ -1,12 +1,18 @@
 //! Files that live as long as a test, and the program itself with its log.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::stage::LONG;
 
 /// A file that only its owner can read, and that is gone with its test.
 pub struct Scratch(PathBuf);
@@ -47,14 +53,19 @@ pub struct Program {
 
 impl Program {
     pub fn start(options: &[&str]) -> Self {
-        Self::start_with(&[], options)
+        Self::spawn(program(options))
     }
 
     /// Starts it with these variables in its environment.
     pub fn start_with(environment: &[(&str, &str)], options: &[&str]) -> Self {
         let mut command = program(options);
-        let mut child =
-            command.envs(environment.iter().copied()).stderr(Stdio::piped()).spawn().unwrap();
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Starts what `command` runs, with its log on standard error.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let address = SocketAddr::from(([0; 4], 0));
         let mut program = Program { address, child, log, so_far: String::new() };
@@ -78,6 +89,35 @@ impl Program {
     pub fn log_so_far(&self) -> &str {
         &self.so_far
     }
+
+    /// The rest of the log, until the program ends.
+    pub fn rest_of_log(&mut self) -> String {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for the end, while nobody reads the log.
+    pub fn wait(&mut self) -> ExitStatus {
+        ended(&mut self.child)
+    }
+}
+
+/// Waits until the process has ended.
+pub fn ended(child: &mut Child) -> ExitStatus {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(begin.elapsed() < LONG, "the program goes on");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 impl Drop for Program {
@@ -93,7 +133,8 @@ pub fn check(options: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-fn program(options: &[&str]) -> Command {
+/// The program, not started yet, listening on a free port.
+pub fn program(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
     command

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -227,16 +228,19 @@ fn all_of_it_has_one_deadline() {
 
 #[test]
 fn a_client_that_leaves_is_not_waited_for() {
-    let (done, address) = upstream(|mut stream| {
+    let (asked, is_asked) = channel();
+    let (done, address) = upstream(move |mut stream| {
         take::<3>(&mut stream);
         stream.write_all(b"\x05\x00").unwrap();
         take::<10>(&mut stream);
+        asked.send(()).unwrap();
         at_end(&mut stream)
     });
     let server = start(&["--upstream", &via(address), "--connect-timeout", "3600"]);
     let mut client = connect(server.address);
     client.write_all(&[GREETING, &request(([192, 0, 2, 1], 80).into())].concat()).unwrap();
     assert_eq!(take(&mut client), *b"\x05\x00");
+    is_asked.recv_timeout(LONG).unwrap();
     drop(client);
     assert!(done.join().unwrap());
 }

@@ -7,11 +7,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::commands::source::Source;
 
-/// What the kernel may keep of datagrams that are yet to be received, in octets; it may allow less.
-/// A burst of the largest datagrams is not to be lost.
+/// Bytes of datagrams that the kernel may keep until they are received: room for a burst of 16 of
+/// the largest, 64 KiB each. The kernel may allow less (sysctl
+/// `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
-/// A socket on a free port of `local`. Nothing waits on it.
+/// A socket on a free port of `local`, non-blocking.
 pub(super) fn inside(local: SocketAddr) -> io::Result<UdpSocket> {
     let mut local = local;
     local.set_port(0);
@@ -95,6 +96,20 @@ fn bind(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<UdpSo
     source.prepare(&socket)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
+}
+
+/// Whether another address may do where sending to one has failed with this error. With one that is
+/// about the datagram, such as its size, no other would.
+pub(super) fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidInput
+    )
 }
 
 fn lacks_family(error: &io::Error) -> bool {
