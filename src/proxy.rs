@@ -64,6 +64,11 @@ impl Proxy {
     /// Opens a session for a client that is served and has not had its share. It waits for room if
     /// there is none. The log tells of a client that is turned away.
     pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let peer = match peer.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, peer.port()).into(),
+            // A link-local address means nothing without its scope.
+            IpAddr::V6(_) => peer,
+        };
         let told = |reason: &String| {
             self.refusals.log(&format!("turned away client={peer}: {reason}"));
         };
@@ -75,10 +80,14 @@ impl Proxy {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
         };
-        let opened = if self.is_balancer(peer) {
+        let is_balancer = self.is_balancer(peer);
+        if !is_balancer {
+            self.check(peer)?;
+        }
+        let peer = SocketAddr::new(peer.ip(), peer.port());
+        let opened = if is_balancer {
             self.sessions.open_for_balancer(peer, stream, is_full)
         } else {
-            self.check(peer)?;
             self.sessions.open(peer, stream, is_full)
         };
         opened.map_err(|too_many| too_many.to_string())
@@ -90,8 +99,8 @@ impl Proxy {
 
     /// Whether the client is served at all.
     fn check(&self, client: SocketAddr) -> Result<(), String> {
-        if !self.rules.serves(client.ip()) {
-            return Err("it is in no network that is served (--allow-from)".into());
+        if let Some(why) = self.rules.turned_away(client) {
+            return Err(format!("{why} (--allow-from)"));
         }
         match self.users.turned_away(client.ip()) {
             None => Ok(()),

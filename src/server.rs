@@ -191,6 +191,7 @@ fn tell_policy(config: &Config, rules: &Rules) {
     if let Some(upstream) = &config.upstream {
         info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
+    rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
 
 mod brake;
-pub(super) mod passwords;
+mod passwords;
 pub mod spelling;
 mod table;
 

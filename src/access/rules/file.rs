@@ -1,16 +1,13 @@
 //! The rules file: a rule a line.
 
-use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::index::Index;
 use super::rule::Rule;
 use crate::access::lines;
+use crate::access::secret::SecretFile;
 use crate::access::upstream::Upstream;
-use crate::access::users::passwords::check_private;
 
 /// The rules of a file; the first that matches decides. By default there are none.
 #[derive(Debug, Default)]
@@ -25,18 +22,15 @@ impl RuleFile {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, when there is a password in it and others than its owner have
-    /// access to it, and when a line is no rule: the error names up to ten of those.
+    /// When the file cannot be read, when there is a password in it and others than root and the user
+    /// who runs tabi have access to it, and when a line is no rule: the error names up to ten of those.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
-        let told = |error: &dyn fmt::Display| format!("{name}: {error}");
-        let mut file = File::open(path).map_err(|error| told(&error))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| told(&error))?;
-        let rules = RuleFile::parse(&bytes, &name)?;
+        let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
+        let rules = RuleFile::parse(&file.bytes, &name)?;
         if rules.upstreams().any(|(upstream, _)| upstream.credentials().is_some()) {
-            let private = check_private(&file, path);
-            private.map_err(|error| format!("{name}: there is a password in it, and {error}"))?;
+            file.check_private()
+                .map_err(|error| format!("{name}: there is a password in it, and {error}"))?;
         }
         Ok(rules)
     }

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::closed::is_of_this_machine;
 use super::{Denied, Permit, Rules};
 use crate::access::upstream::Upstream;
 use crate::socks5::{Command, Request};
@@ -36,8 +35,9 @@ impl Rules {
     pub fn circle(&self, listeners: &[SocketAddr]) -> Option<String> {
         let option = self.upstream.iter().map(|upstream| (&**upstream, "--upstream".into()));
         let mut upstreams = option.chain(self.file.upstreams());
+        let is_ours = |ip| self.interfaces.is_ours(ip) == Some(true);
         let is_here = |upstream: &Upstream| {
-            listeners.iter().any(|listener| upstream.is_at(*listener, is_of_this_machine))
+            listeners.iter().any(|listener| upstream.is_at(*listener, is_ours))
         };
         let (upstream, place) = upstreams.find(|(upstream, _)| is_here(upstream))?;
         Some(format!("{place}: the upstream {upstream} is this server itself"))
