@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,11 +16,12 @@ use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
+use crate::commands::upstream;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Rarely, Refusals, line};
+use crate::report::{Ends, Outcome, Rarely, Refusals};
 use crate::sessions::{Session, Sessions, Stage};
-use crate::socks5::{self, Address, Command, Host, Reply, Request};
+use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
 mod client;
@@ -51,6 +51,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Sessions that have ended.
+    pub ends: Ends,
     /// Clients that wait because the server is full.
     pub fullness: Rarely,
     /// Sessions that were ended because the server was full.
@@ -114,9 +116,8 @@ impl Proxy {
 
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
-        // A fault in tabi costs this session and nothing else.
-        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
-        let result = attended.unwrap_or(Err(Failure::Fault));
+        let end = self.ends.begin(session);
+        let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
                 farewell(session, &failure.last_words());
@@ -134,7 +135,7 @@ impl Proxy {
                 session.peer()
             ));
         }
-        line::log_end(session, outcome, why.as_deref());
+        end.tell(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
@@ -201,13 +202,27 @@ impl Proxy {
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
         let dial = Dial { source, deadline, client: client.watched(), descriptors };
-        let target = connect::connect(&permit, dial)?;
-        if let Host::Name(name) = &asked.request.destination.host {
-            self.names.won(name, target.address.ip());
-        }
-        relay::prepare(&target.stream)?;
-        asked.session.connected(target.stream, target.address);
-        tunnel(asked, client, &Reply::succeeded(target.bound))
+        let (stream, address, reply) = match permit.passage() {
+            None => {
+                let target = connect::connect(&permit, dial)?;
+                if let Host::Name(name) = &asked.request.destination.host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, Reply::succeeded(target.bound))
+            }
+            Some(passage) => {
+                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
+                let target = upstream::connect(passage, dial, lookup)?;
+                if let Host::Name(name) = &passage.upstream().address().host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, target.reply)
+            }
+        };
+        relay::prepare(&stream)?;
+        asked.session.connected(stream, address);
+        tunnel(asked, client, &reply)
     }
 
     /// Where what is done for the client leaves this machine.
@@ -248,8 +263,19 @@ impl Proxy {
     ) -> Result<Permit, Refusal<lookup::Error>> {
         let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer(), request, |name, port| {
-            self.names.resolve(name, port, session.peer().ip(), deadline, client.watched())
+            self.lookup(asked, client, deadline, name, port)
         })
+    }
+
+    fn lookup(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        deadline: Instant,
+        name: &Name,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, lookup::Error> {
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
