@@ -17,7 +17,7 @@ use crate::commands::connect::{self, Source};
 use crate::commands::lookup;
 use crate::proxy_protocol::{self, Header};
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Refusals, line};
+use crate::report::{Lookup, Metrics, Outcome, Refusals, Refused, line};
 use crate::sessions::{Session, Sessions, Stage, TooMany};
 use crate::socks5::{self, Address, Command, Host, Reply, Request};
 use crate::system::pool::Partner;
@@ -49,6 +49,8 @@ pub struct Proxy {
     pub refusals: Refusals,
     /// Load balancers, which say for whom they come.
     pub balancers: Vec<IpNet>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Proxy {
@@ -64,12 +66,14 @@ impl Proxy {
 
     fn serves_client(&self, peer: SocketAddr) -> bool {
         if !self.rules.serves(peer.ip()) {
+            self.metrics.refused(Refused::Network);
             self.refusals.log(&format!(
                 "turned away client={peer}: it is in no network that is served (--allow-from)"
             ));
             return false;
         }
         if let Some(left) = self.users.turned_away(peer.ip()) {
+            self.metrics.refused(Refused::Penalty);
             self.refusals.log(&format!(
                 "turned away client={peer}: too many wrong passwords, for another {:.1} s (--users)",
                 left.as_secs_f32()
@@ -106,10 +110,12 @@ impl Proxy {
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
         };
+        self.metrics.ended(session.request().map(|(command, _)| *command), outcome);
         line::log_end(&session, outcome, why.as_deref());
     }
 
     fn turn_away(&self, client: SocketAddr, too_many: &TooMany) {
+        self.metrics.refused(Refused::PerClient);
         self.refusals.log(&format!(
             "turned away client={client}: it has {} connections already (--max-per-client)",
             too_many.limit
@@ -185,11 +191,13 @@ impl Proxy {
     /// Dials, replies and relays.
     #[inline(never)]
     fn connect(&self, asked: &Asked<'_>, client: Client<'_>) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let begin = Instant::now();
+        let deadline = begin + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
         let target = connect::connect(&permit, self.source, deadline, client.watched())?;
         relay::prepare(&target.stream)?;
         asked.session.connected(target.stream, target.address);
+        self.metrics.connected(begin.elapsed());
         tunnel(asked, client, Reply::succeeded(target.bound))
     }
 
@@ -224,7 +232,15 @@ impl Proxy {
         let Asked { session, identity, request, partner } = *asked;
         self.rules.permit(identity, session.peer(), request, |name, port| {
             let has_left = || client.watched().is_some_and(connect::has_left);
-            lookup::resolve(name, port, partner, deadline, has_left)
+            let found = lookup::resolve(name, port, partner, deadline, has_left);
+            match &found {
+                Ok(_) => self.metrics.looked_up(Lookup::Found),
+                Err(lookup::Error::Unresolved(_) | lookup::Error::TimedOut) => {
+                    self.metrics.looked_up(Lookup::Failed);
+                }
+                Err(lookup::Error::ClientLeft) => {}
+            }
+            found
         })
     }
 

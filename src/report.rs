@@ -3,11 +3,14 @@
 //! - [`Outcome`] is how a session ended, one value with one word for it. Whatever tells of a session
 //!   (log, README) uses this word.
 //! - [`line`](mod@line) prints the one line that a session leaves in the log.
+//! - [`Metrics`] counts, for Prometheus and for the status page.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 
 pub mod line;
+mod metrics;
 mod outcome;
 mod refusals;
 
+pub use metrics::{Gauges, Lookup, Metrics, Refused};
 pub use outcome::Outcome;
 pub use refusals::Refusals;

@@ -131,6 +131,7 @@ impl Server {
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
             balancers: config.proxy_protocol.clone(),
+            metrics: Arc::default(),
         };
         let pool = Pool::new(max_connections);
         let stop = Arc::new(Stop {
@@ -223,6 +224,7 @@ fn accept_loop(listener: &TcpListener, proxy: &Arc<Proxy>, pool: &Arc<Pool>, sto
 
 fn admit(stream: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, pool: &Arc<Pool>) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    proxy.metrics.accepted();
     if !proxy.serves(peer) {
         return;
     }

@@ -3,3 +3,4 @@
 pub mod descriptors;
 pub mod mappings;
 pub mod pool;
+pub mod usage;

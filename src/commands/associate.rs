@@ -141,7 +141,8 @@ impl Route {
 struct Moved {
     up: usize,
     down: usize,
-    datagrams: u64,
+    datagrams_up: u64,
+    datagrams_down: u64,
 }
 
 /// An association at work. The sockets are dropped before the lookups, which may keep one waiting.
@@ -249,9 +250,11 @@ impl<'a> Relay<'a> {
     fn count(&mut self) -> bool {
         let account = self.client.account;
         let moved = std::mem::take(&mut self.moved);
-        if moved.datagrams > 0 {
+        if moved.datagrams_up + moved.datagrams_down > 0 {
             account.client().count(moved.up);
+            account.client().count_datagrams(moved.datagrams_up);
             account.target().count(moved.down);
+            account.target().count_datagrams(moved.datagrams_down);
             self.active = self.now;
             // Those who were sent something run first, here too: the next batch is larger then, and
             // beside other associations that saves a fifth of the processor time.
@@ -280,7 +283,7 @@ impl<'a> Relay<'a> {
             if let Some((target, payload)) = known {
                 if self.association.outside.send(payload, target).is_ok() {
                     self.moved.up += payload.len();
-                    self.moved.datagrams += 1;
+                    self.moved.datagrams_up += 1;
                 }
             } else {
                 self.take_up(octets, from);
@@ -391,7 +394,7 @@ impl<'a> Relay<'a> {
             let sent = self.association.outside.send(payload, target).is_ok();
             if sent {
                 self.moved.up += payload.len();
-                self.moved.datagrams += 1;
+                self.moved.datagrams_up += 1;
             }
             sent
         })
@@ -410,7 +413,7 @@ impl<'a> Relay<'a> {
             // What has become too long with its header is dropped here.
             if self.association.inside.send(&octets[start..]).is_ok() {
                 self.moved.down += octets.len() - HEADROOM;
-                self.moved.datagrams += 1;
+                self.moved.datagrams_down += 1;
             }
         }
         self.batch = batch;
@@ -550,7 +553,7 @@ mod tests {
                 payloads: vec![b"x".to_vec()],
             });
             assert!(relay.judgement(&name).unwrap().target.is_none());
-            assert_eq!(relay.moved.datagrams, 0);
+            assert_eq!(relay.moved.datagrams_up, 0);
         })();
     }
 
@@ -562,7 +565,7 @@ mod tests {
             relay.now = relay.active + IDLE.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.count());
             relay.now += Duration::from_millis(1);
-            relay.moved.datagrams = 1;
+            relay.moved.datagrams_up = 1;
             assert!(relay.count(), "a datagram without payload is one, too");
             relay.now += IDLE;
             assert!(!relay.count());

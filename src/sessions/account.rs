@@ -54,6 +54,7 @@ pub struct Side {
     failure: Ending,
     connection: OnceLock<(TcpStream, SocketAddr)>,
     sent: AtomicU64,
+    datagrams: AtomicU64,
     ended: AtomicBool,
     blocked: AtomicBool,
 }
@@ -64,6 +65,7 @@ impl Side {
             failure,
             connection: OnceLock::new(),
             sent: AtomicU64::new(0),
+            datagrams: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
         }
@@ -90,6 +92,17 @@ impl Side {
     /// Notes that `bytes` of this side were passed on.
     pub fn count(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The datagrams of UDP among them.
+    #[must_use]
+    pub fn datagrams(&self) -> u64 {
+        self.datagrams.load(Ordering::Relaxed)
+    }
+
+    /// Notes that `datagrams` of this side were passed on.
+    pub fn count_datagrams(&self, datagrams: u64) {
+        self.datagrams.fetch_add(datagrams, Ordering::Relaxed);
     }
 
     /// Whether this side's end of file has been passed on.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Ending};
+use super::totals::Totals;
 use crate::system::descriptors::Descriptors;
 
 /// How many sessions one client may have, and how long a session may do nothing.
@@ -31,11 +32,14 @@ pub struct Sessions {
 
 #[derive(Default)]
 pub(super) struct Live {
-    next: u64,
+    /// The number of the next session.
+    pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
     clients: HashMap<IpAddr, usize>,
     pub(super) watch_sleeps: bool,
     pub(super) watch_ends: bool,
+    /// What the sessions that are over have moved.
+    pub(super) totals: Totals,
 }
 
 pub(super) struct Entry {
@@ -111,6 +115,7 @@ impl Sessions {
         if let Some(client) = entry.as_ref().and_then(|entry| entry.counted) {
             live.discount(client);
         }
+        live.totals.add(account);
         drop(live);
         drop(entry);
     }
