@@ -4,12 +4,14 @@
 //!   (log, README) uses this word.
 //! - [`line`](mod@line) prints the one line that a session leaves in the log.
 //! - [`Metrics`] counts, for Prometheus and for the status page.
+//! - [`status`] serves the status page, the metrics and the state of health.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 
 pub mod line;
 mod metrics;
 mod outcome;
 mod refusals;
+pub mod status;
 
 pub use metrics::{Gauges, Lookup, Metrics, Refused};
 pub use outcome::Outcome;

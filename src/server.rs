@@ -18,6 +18,7 @@ use crate::commands::connect::Source;
 use crate::proxy::Proxy;
 use crate::relay;
 use crate::report::Refusals;
+use crate::report::status::{Shown, Status};
 use crate::sessions::{Ending, Limits, Sessions};
 use crate::system::descriptors::Descriptors;
 use crate::system::mappings;
@@ -89,6 +90,7 @@ pub struct Server {
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
     stop: Arc<Stop>,
+    status: Option<Status>,
     grace: Duration,
 }
 
@@ -109,6 +111,13 @@ impl Server {
         for listener in &listeners {
             let address = listener.local_addr()?;
             info!("listening on {address}{}", scope(address.ip()));
+            ports.push(address.port());
+        }
+        let status = config.status.map(Status::bind).transpose()?;
+        if let Some(status) = &status {
+            let address = status.address()?;
+            info!("status page at http://{address}/ (--status)");
+            // Nobody is to come to it by way of this server, and so from this machine.
             ports.push(address.port());
         }
         check_source(config.source);
@@ -139,7 +148,17 @@ impl Server {
             stopped: Condvar::new(),
             pool: Arc::clone(&pool),
         });
-        Ok(Server { listeners, proxy: Arc::new(proxy), pool, stop, grace: config.grace })
+        let grace = config.grace;
+        Ok(Server { listeners, proxy: Arc::new(proxy), pool, stop, status, grace })
+    }
+
+    /// Where the status page is, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The error of `getsockname(2)`.
+    pub fn status_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.status.as_ref().map(Status::address).transpose()
     }
 
     /// Where the server listens, with the port that the system chose where 0 was asked for.
@@ -164,7 +183,8 @@ impl Server {
     ///
     /// When the system has no thread to begin with.
     pub fn run(self) -> io::Result<()> {
-        let Server { listeners, proxy, pool, stop, grace } = self;
+        let Server { listeners, proxy, pool, stop, status, grace } = self;
+        let status = status.map(|status| status.start(shown(&proxy, &pool))).transpose()?;
         thread::scope(|scope| {
             let (sessions, trimmed) = (&proxy.sessions, &pool);
             thread::Builder::new()
@@ -183,6 +203,9 @@ impl Server {
             }
             for accepting in accepting {
                 let _ = accepting.join();
+            }
+            if let Some(status) = &status {
+                status.drain();
             }
             drain(sessions, &pool, grace);
             sessions.stop_watch();
@@ -233,6 +256,18 @@ fn admit(stream: TcpStream, peer: SocketAddr, proxy: &Arc<Proxy>, pool: &Arc<Poo
     if let Some(slot) = pool.slot() {
         let proxy = Arc::clone(proxy);
         slot.execute(move |partner| proxy.serve(stream, peer, partner));
+    }
+}
+
+fn shown(proxy: &Proxy, pool: &Pool) -> Shown {
+    /// The main thread, the watch, the one for signals, and that of the status page.
+    const OTHERS: usize = 4;
+    Shown {
+        metrics: Arc::clone(&proxy.metrics),
+        sessions: Arc::clone(&proxy.sessions),
+        max_connections: pool.max(),
+        max_threads: 2 * pool.max() + OTHERS,
+        max_fds: proxy.sessions.descriptors().limit(),
     }
 }
 

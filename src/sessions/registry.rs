@@ -102,6 +102,12 @@ impl Sessions {
         Session { account, sessions: Arc::clone(self) }
     }
 
+    /// Those of the whole process.
+    #[must_use]
+    pub fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
+    }
+
     /// Ends every live session.
     pub fn end_all(&self, ending: Ending) {
         for entry in self.lock().entries.values() {

@@ -7,7 +7,7 @@ use super::account::{Account, Side};
 use super::registry::{Entry, Sessions};
 
 /// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 
 /// What has gone one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

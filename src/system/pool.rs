@@ -92,6 +92,12 @@ impl Pool {
         Arc::new(Pool { max, state: Mutex::new(state), freed: Condvar::new() })
     }
 
+    /// The most sessions at once.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// Waits until a slot is free without taking it. False once the pool is closed.
     pub fn wait_for_room(&self) -> bool {
         let mut state = self.lock();

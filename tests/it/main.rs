@@ -13,6 +13,7 @@ mod relay;
 mod rules;
 mod scratch;
 mod stage;
+mod status;
 mod stop;
 mod time;
 mod users;
