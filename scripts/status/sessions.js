@@ -1,4 +1,5 @@
-// A server, and what goes on at it: clients, targets and a stranger, each with an address of its own.
+// A server, and what goes on at it: clients, targets and a stranger, each with an address of its
+// own.
 'use strict';
 const { spawn } = require('node:child_process');
 const dgram = require('node:dgram');
@@ -62,7 +63,8 @@ function take(socket, length) {
 async function ask(from, user, host, port, { command = 1, password = SECRET } = {}) {
     const socket = net.connect({ host: '127.0.0.1', port: PROXY, localAddress: from });
     socket.on('error', () => {});
-    const text = (string) => Buffer.concat([Buffer.from([Buffer.byteLength(string)]), Buffer.from(string)]);
+    const text = (string) =>
+        Buffer.concat([Buffer.from([Buffer.byteLength(string)]), Buffer.from(string)]);
     try {
         socket.write(Buffer.concat([Buffer.from([5, 1, 2, 1]), text(user), text(password)]));
         if ((await take(socket, 4))[3] !== 0) return null;
@@ -78,7 +80,8 @@ async function ask(from, user, host, port, { command = 1, password = SECRET } = 
     }
 }
 
-// Targets: one that sends as fast as it is told to, one that takes everything, one that answers once.
+// Targets: one that sends as fast as it is told to, one that takes everything, one that answers
+// once.
 function startTargets() {
     const speed = { bytes: 0 };
     const chunk = Buffer.alloc(64 * 1024, 'tabi');
@@ -87,7 +90,7 @@ function startTargets() {
     setInterval(() => {
         for (const socket of streams) {
             const wave = 1 + 0.6 * Math.sin(Date.now() / 9000 + socket.remotePort);
-            const bytes = Math.min(chunk.length, Math.round(speed.bytes * wave / 20 / streams.size));
+            const bytes = Math.round(speed.bytes * wave / 20 / streams.size);
             if (socket.writableLength < chunk.length) socket.write(chunk.subarray(0, bytes));
         }
     }, 50).unref();
@@ -136,10 +139,12 @@ async function talk(from, user, goesOn) {
     const { socket, bound } = await ask(from, user, '0.0.0.0', 0, { command: 3 });
     socket.resume();
     const echo = dgram.createSocket('udp4');
-    echo.bind(53, '203.0.113.10').on('message', (bytes, to) => echo.send(bytes, to.port, to.address));
+    echo.bind(53, '203.0.113.10');
+    echo.on('message', (bytes, to) => echo.send(bytes, to.port, to.address));
     const client = dgram.createSocket('udp4');
     client.bind(0, from).on('message', () => {});
-    const datagram = Buffer.concat([Buffer.from([0, 0, 0, 1, 203, 0, 113, 10, 0, 53]), Buffer.alloc(200)]);
+    const header = Buffer.from([0, 0, 0, 1, 203, 0, 113, 10, 0, 53]);
+    const datagram = Buffer.concat([header, Buffer.alloc(200)]);
     const beat = setInterval(() => {
         if (!goesOn()) {
             clearInterval(beat);
@@ -170,7 +175,8 @@ async function startHousehold(speed) {
     for (const host of [20, 21, 24, 26]) browse(`192.168.1.${host}`, 'alice', goesOn);
     for (let attempt = 0; attempt < 9; attempt++) {
         await ask('192.168.1.29', 'alice', 'www.example.org', 443, { password: 'guess' });
-        net.connect({ host: '127.0.0.1', port: PROXY, localAddress: '198.51.100.7' }).on('error', () => {});
+        const stranger = { host: '127.0.0.1', port: PROXY, localAddress: '198.51.100.7' };
+        net.connect(stranger).on('error', () => {});
     }
     return {
         sessions: held.length + 2,

@@ -39,7 +39,9 @@ async function until(what, look) {
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 // What stands in a column, from the top.
-const column = (page, key) => page.$$eval(`tbody td.${key}`, (cells) => cells.map((cell) => cell.textContent));
+const column = (page, key) => texts(page, `tbody td.${key}`);
+const texts = (page, places) =>
+    page.$$eval(places, (found) => found.map((element) => element.textContent));
 
 const UNITS = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9 };
 const bytes = (text) => {
@@ -48,7 +50,8 @@ const bytes = (text) => {
 };
 
 async function open(browser, url, options = {}) {
-    const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+    const viewport = { width: 1280, height: 900 };
+    const context = await browser.newContext({ viewport, ...options });
     const page = await context.newPage();
     page.setDefaultTimeout(LIMIT);
     page.troubles = [];
@@ -67,16 +70,19 @@ async function open(browser, url, options = {}) {
 
 async function liveValues(page, household) {
     await check('the page shows every live session', async () => {
-        await until('the sessions', async () => (await column(page, 'client')).length >= household.sessions);
+        await until('the sessions', async () =>
+            (await column(page, 'client')).length >= household.sessions);
     });
     await check('live values change: the sums, a session, the chart', async () => {
-        const look = () => page.evaluate(() => ({
-            sum: document.getElementById('down-sum').textContent,
-            row: [...document.querySelectorAll('tbody tr')]
-                .find((tr) => tr.querySelector('.destination').textContent === 'video.example.com:443')
-                ?.querySelector('.down').textContent,
-            chart: document.querySelector('#chart .down')?.getAttribute('d'),
-        }));
+        const look = () => page.evaluate(() => {
+            const video = [...document.querySelectorAll('tbody tr')].find((tr) =>
+                tr.querySelector('.destination').textContent === 'video.example.com:443');
+            return {
+                sum: document.getElementById('down-sum').textContent,
+                row: video?.querySelector('.down').textContent,
+                chart: document.querySelector('#chart .down')?.getAttribute('d'),
+            };
+        });
         const before = await until('a first value', async () => {
             const seen = await look();
             return seen.row && seen.chart && seen;
@@ -102,7 +108,7 @@ async function liveValues(page, household) {
             ['lookups', ['found', 'failed']],
         ]) {
             await until(`${wanted} of ${id}`, async () => {
-                const words = await page.$$eval(`#${id} dt`, (terms) => terms.map((term) => term.textContent));
+                const words = await texts(page, `#${id} dt`);
                 return wanted.every((word) => words.includes(word));
             });
         }
@@ -143,7 +149,8 @@ async function hostility(page, url) {
     await check('a hostile name does not become markup', async () => {
         const users = await column(page, 'user');
         same(users.includes(HOSTILE), true);
-        same((await column(page, 'destination')).includes('<script>alert(1)</script>.example.net:443'), true);
+        const destinations = await column(page, 'destination');
+        same(destinations.includes('<script>alert(1)</script>.example.net:443'), true);
         same(await page.$$eval('table img, table script, main script', (found) => found.length), 0);
     });
     await check('and could not, if the page made a mistake', async () => {
@@ -158,17 +165,20 @@ async function hostility(page, url) {
         same(told, 'TypeError');
         page.troubles = page.troubles.filter((told) => !told.includes('TrustedHTML'));
     });
-    await check('the page asks for nothing but itself and the sessions, without an error', async () => {
-        same([...page.asked].filter((asked) => !asked.startsWith('data:')), [url, `${url}sessions`]);
+    await check('it asks for nothing but itself and the sessions, without an error', async () => {
+        const asked = [...page.asked].filter((asked) => !asked.startsWith('data:'));
+        same(asked, [url, `${url}sessions`]);
         same(page.troubles, []);
     });
 }
 
 async function looks(browser, url) {
-    const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+    const viewport = { width: 390, height: 844 };
+    const phone = { viewport, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
     for (const [name, options] of [
         ['light', { colorScheme: 'light' }], ['dark', { colorScheme: 'dark' }],
-        ['phone', { ...phone, colorScheme: 'light' }], ['phone-dark', { ...phone, colorScheme: 'dark' }],
+        ['phone', { ...phone, colorScheme: 'light' }],
+        ['phone-dark', { ...phone, colorScheme: 'dark' }],
     ]) {
         await check(`it fits its window and takes its colours: ${name}`, async () => {
             const page = await open(browser, url, options);
@@ -210,7 +220,8 @@ async function crowd(page, url) {
             same(took < 5000, true);
             if (what === 'sessions') same(JSON.parse(text).sessions.length >= 4000, true);
         }
-        await until('the page', async () => (await page.textContent('#shown')).startsWith('first 500 of 4,0'));
+        await until('the page', async () =>
+            (await page.textContent('#shown')).startsWith('first 500 of 4,0'));
         for (const { socket } of asked) socket.destroy();
     });
 }
@@ -225,7 +236,8 @@ async function theEnd(tabi, page) {
         tabi.kill('SIGKILL');
         await tabi.gone;
         await page.waitForSelector('#gone:not([hidden])');
-        same((await page.textContent('#gone')).startsWith('The server has not answered since'), true);
+        const told = await page.textContent('#gone');
+        same(told.startsWith('The server has not answered since'), true);
         same(await page.getAttribute('#state', 'class'), 'bad');
     });
 }
@@ -233,7 +245,9 @@ async function theEnd(tabi, page) {
 async function main() {
     const tabi = await startTabi(['--grace', '60']);
     const household = await startHousehold(await startTargets());
-    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
+    // Chromium has no sandbox for root.
+    const launch = { executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] };
+    const browser = await chromium.launch(launch);
     const page = await open(browser, tabi.url);
     await liveValues(page, household);
     await sortAndFilter(page);

@@ -136,7 +136,8 @@ impl Metrics {
         add(&self.accepted, 1);
     }
 
-    /// A client was turned away before it had a session, or, behind a load balancer, one of its own.
+    /// A client was turned away before it had a session, or, behind a load balancer, one of its
+    /// own.
     pub fn refused(&self, reason: Refused) {
         add(&self.refused[reason as usize], 1);
     }

@@ -7,9 +7,9 @@
 //! /healthz   200, and 503 while draining history    bytes of each second, for the page's chart
 //! ```
 //!
-//! It shows, and changes nothing. One thread serves all visitors and waits for none of them: at most
-//! 16 at once, each with a limit on bytes and time, and what is costly is made once a second however
-//! many ask for it. A hostile visitor can keep others from the page, but not slow the proxy.
+//! It shows, and changes nothing. One thread serves all visitors and never waits for one of them.
+//! There are at most 16 at once, each with a limit on bytes and time, and the lists are made at most
+//! twice a second, however many visitors ask. So a hostile visitor cannot slow the proxy.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};

@@ -43,8 +43,9 @@ impl Sessions {
         totals
     }
 
-    /// Shows each live session, with its number and for how long nothing has moved in it, in the order
-    /// in which they were opened. A session that opens or closes meanwhile may be among them or not.
+    /// Shows each live session, with its number and for how long nothing has moved in it, in the
+    /// order in which they were opened. A session that opens or closes meanwhile may be among them
+    /// or not.
     pub fn each(&self, mut show: impl FnMut(u64, &Account, Duration)) {
         let mut numbers: Vec<u64> = self.lock().entries.keys().copied().collect();
         numbers.sort_unstable();

@@ -34,8 +34,8 @@ fn get(server: &Running, path: &str) -> (String, String) {
     (head.into(), body.into())
 }
 
-/// Waits until what is at `path` has `part` in it: what ends takes a moment to be counted, and what is
-/// shown may be half a second old.
+/// Waits until what is at `path` has `part` in it: what ends takes a moment to be counted, and what
+/// is shown may be half a second old.
 fn await_part(server: &Running, path: &str, part: &str) -> String {
     let begin = Instant::now();
     loop {

@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use super::request::Refusal;
 
-/// The page. `NONCE` stands where the nonce of an answer goes.
+/// The page, and what is put into it, so that it is one answer. `NONCE` stands where the nonce of an
+/// answer goes.
 const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
 const NONCE: &str = "NONCE";
 
 /// What is allowed to what is no page: nothing.
@@ -49,7 +52,8 @@ impl Answer {
     /// script gets hold of is ever taken for markup.
     pub(super) fn page() -> Self {
         let nonce = nonce();
-        let body: Arc<str> = PAGE.replace(NONCE, &nonce).into();
+        let page = PAGE.replace(NONCE, &nonce).replace("STYLE", STYLE).replace("SCRIPT", SCRIPT);
+        let body: Arc<str> = page.into();
         let policy = format!(
             "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; \
              img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \

@@ -74,8 +74,8 @@ fn session(json: &mut Json, number: u64, account: &Account, idle: Duration) {
     json.number("idle", idle.as_secs());
 }
 
-/// Text in the making. What a name or an address may bring is escaped, and so is what would be markup
-/// if somebody took it for that.
+/// Text in the making. What a name or an address may bring is escaped, and so is what would be
+/// markup if somebody took it for that.
 struct Json(String);
 
 impl Json {

@@ -78,8 +78,8 @@ pub(super) fn read(head: &[u8], machine: &str) -> Option<Result<Request, Refusal
 }
 
 /// A browser says by which name it has come. Someone else's name that leads here would make the
-/// browser hand what it reads to that someone's pages. Only HTTP/1.0 may leave Host out, as the health
-/// checks of load balancers do.
+/// browser hand what it reads to that someone's pages. Only HTTP/1.0 may leave Host out, as the
+/// health checks of load balancers do.
 fn check_host(headers: &[Header<'_>], may_lack: bool, machine: &str) -> Result<(), Refusal> {
     let mut hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
     match (hosts.next(), hosts.next()) {
@@ -92,9 +92,9 @@ fn check_host(headers: &[Header<'_>], may_lack: bool, machine: &str) -> Result<(
     }
 }
 
-/// Whether `host`, with or without a port, is an address, `localhost`, or this machine's name: as the
-/// system has it, its first part alone, and that part in `.local`, which no name server can point
-/// here from afar (RFC 6762).
+/// Whether `host`, with or without a port, is an address, `localhost`, or this machine's name: as
+/// the system has it, its first part alone, and that part in `.local`, which no name server can
+/// point here from afar (RFC 6762).
 fn is_ours(host: &str, machine: &str) -> bool {
     let is_port = |rest: &str| {
         rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
