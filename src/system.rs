@@ -9,3 +9,4 @@
 pub mod capacity;
 pub mod descriptors;
 pub mod pool;
+pub mod usage;

@@ -17,6 +17,7 @@ mod rules;
 mod scratch;
 mod source;
 mod stage;
+mod status;
 mod stop;
 mod time;
 mod upstream;

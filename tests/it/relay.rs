@@ -10,7 +10,7 @@ use socket2::SockRef;
 use crate::scratch::Program;
 use crate::stage::{
     LONG, at_end, echo, expect, expect_reset, listen, pair, pattern, reset, send, start, take,
-    tunnel, tunnel_at,
+    tunnel, tunnel_from,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -251,10 +251,12 @@ fn tunnels_that_were_busy_give_their_memory_back() {
     const TUNNELS: usize = 300;
     const EACH: usize = 640 * 1024;
     const MOST_KIB: usize = 20 * 1024;
-    let program = Program::start_with_descriptors(2 * TUNNELS + 100, &[]);
+    // The places of the tunnels, and those that their clients have to leave free.
+    let program = Program::start_with_descriptors(2 * (TUNNELS + 4) + 100, &[]);
     let source = source_of(EACH);
+    let clients = (1..=100).cycle().take(TUNNELS);
     let tunnels: Vec<TcpStream> =
-        (0..TUNNELS).map(|_| tunnel_at(program.address, source)).collect();
+        clients.map(|host| tunnel_from([127, 0, 2, host], program.address, source)).collect();
     for mut stream in &tunnels {
         stream.write_all(b"go").unwrap();
     }

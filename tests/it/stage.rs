@@ -18,6 +18,8 @@ pub const GREETING: &[u8] = b"\x05\x01\x00";
 /// A server that is stopped when it is dropped.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where the status page is, if there is one.
+    pub status: Option<SocketAddr>,
     pub stopper: Stopper,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -54,7 +56,8 @@ pub fn start_on(listen: &str, options: &[&str]) -> Running {
     let server = Server::bind(&arguments.config).unwrap();
     let address = server.addresses().unwrap()[0];
     let stopper = server.stopper();
-    Running { address, stopper, thread: Some(thread::spawn(move || server.run())) }
+    let status = server.status_address().unwrap();
+    Running { address, status, stopper, thread: Some(thread::spawn(move || server.run())) }
 }
 
 /// Connects, and bounds every later wait on the connection.
@@ -171,6 +174,18 @@ fn ask_at(server: SocketAddr, request: &[u8]) -> (u8, TcpStream) {
 /// A tunnel to `target`.
 pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
     tunnel_at(server.address, target)
+}
+
+/// The same from another address of this machine: no client gets all the places of a server.
+pub fn tunnel_from(ip: [u8; 4], server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect_timeout(&server.into(), LONG).unwrap();
+    let mut client = limited(socket.into());
+    client.write_all(&[GREETING, &request(target)].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    assert_eq!(reply(&mut client).0, 0x00);
+    client
 }
 
 /// The same through a server that is a program of its own.
