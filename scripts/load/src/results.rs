@@ -25,7 +25,7 @@ struct Row {
 
 struct Entry {
     label: String,
-    /// Which time the work was done, counted through all rounds: what is compared lies close in time.
+    /// Which time in a row the work was done, counted through all rounds.
     lap: u32,
     value: f64,
 }

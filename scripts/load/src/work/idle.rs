@@ -141,7 +141,8 @@ fn may_go_on(begun: Instant) -> io::Result<()> {
     if begun.elapsed() > LIMIT {
         return Err(io::Error::other("time was up"));
     }
-    if machine::available()? < machine::memory()? * MEMORY_LEFT {
+    let memory = machine::memory()?;
+    if memory.available < memory.total * MEMORY_LEFT {
         return Err(io::Error::other("the machine's memory was used up"));
     }
     Ok(())
