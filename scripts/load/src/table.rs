@@ -25,9 +25,10 @@ fn markdown(results: &Results, options: &Options) -> Result<String, fmt::Error> 
     writeln!(text, "Machine: {}.\n", machine::describe())?;
     writeln!(
         text,
-        "{} interleaved rounds over loopback, in each {SHORT_LAPS} turns of the short works \
+        "{} interleaved rounds over loopback{}, in each {SHORT_LAPS} turns of the short works \
          (ping-pong, connections); clients, back end and proxy share the cores.\n",
-        results.rounds
+        results.rounds,
+        if results.cut_short { ", the last cut short" } else { "" }
     )?;
     for contender in &results.contenders {
         writeln!(text, "- {}: {}", contender.label, contender.version(&options.peers))?;

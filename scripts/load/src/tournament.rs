@@ -37,15 +37,16 @@ pub(crate) fn play(options: &Options) -> io::Result<Results> {
         }
     }
     for round in 0..options.rounds {
+        results.rounds = round + 1;
         for work in &works {
             for lap in round * work.laps()..(round + 1) * work.laps() {
                 if !take_turns(*work, lap, &backend, options, &mut results, begun) {
                     eprintln!("the time limit is reached, in round {}", round + 1);
+                    results.cut_short = true;
                     return Ok(results);
                 }
             }
         }
-        results.rounds = round + 1;
     }
     Ok(results)
 }
