@@ -60,7 +60,7 @@ pub(crate) struct Options {
     /// Works to do, by name or by how their names begin ("conn8,bulk"); all if not given
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     only: Vec<String>,
-    /// How often each contender does each work
+    /// How often each contender does each work, and the short ones three times as often
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) rounds: u32,
     /// Measure for a third of the time
