@@ -188,7 +188,9 @@ impl Proxy {
     ) -> Result<(Identity, Request), socks5::Error> {
         let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
-            if let socks5::Error::BadCredentials(user) = error {
+            if let socks5::Error::BadCredentials(user)
+            | socks5::Error::IgnoredCredentials(user, _) = error
+            {
                 session.identified(user);
             }
         })?;
