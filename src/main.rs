@@ -2,7 +2,6 @@
 
 use std::fs::read_to_string;
 use std::io::{Write, stderr, stdout};
-use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,9 +13,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tabi::cli::{self, Arguments};
+use tabi::probe;
 use tabi::report::Logger;
-use tabi::server::{Server, Stopper};
-use tabi::system::{mappings, pool};
+use tabi::server::{Config, Server, Stopper};
+use tabi::system::pool;
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
 const INTERRUPTED: i32 = 130;
@@ -26,9 +26,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    if let Some(mut anew) = mappings::leaner(arguments.config.max_connections) {
-        // It returns only if that has failed, and then fewer connections will do.
-        let _ = anew.exec();
+    if arguments.probe {
+        return probe(&arguments.config);
     }
     let logger = match Logger::start(arguments.level, arguments.log_file.as_deref()) {
         Ok(logger) => Arc::new(logger),
@@ -50,6 +49,19 @@ fn main() -> ExitCode {
     }
     drop(last_lines);
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Each address where the server is to listen has to answer.
+fn probe(config: &Config) -> ExitCode {
+    let probed =
+        config.listen.iter().try_for_each(|address| probe::probe(*address, &config.proxy_protocol));
+    match probed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(told) => {
+            let _ = writeln!(stderr(), "tabi: {told}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {

@@ -4,11 +4,16 @@ use std::io::{self, Write};
 
 use crate::access::rules::{Denied, Refusal};
 use crate::commands::{connect, lookup};
+use crate::proxy_protocol;
 use crate::report::Outcome;
 use crate::socks5::{self, Method, Rep, Reply};
 
 /// Why a session came to no relay.
 pub(super) enum Failure {
+    /// The client, for whom a load balancer comes, is not served; why.
+    TurnedAway(String),
+    /// The load balancer's header.
+    Balancer(proxy_protocol::Error),
     /// The client's messages.
     Socks(socks5::Error),
     /// The rules, or the default access.
@@ -17,6 +22,8 @@ pub(super) enum Failure {
     Lookup(lookup::Error),
     /// The target.
     Connect(connect::Error),
+    /// A panic, which the log has told already.
+    Fault,
 }
 
 impl Failure {
@@ -46,6 +53,7 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
+            Failure::Fault => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
             Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
@@ -61,7 +69,9 @@ impl Failure {
                 | socks5::Error::BadCredentials(_)
                 | socks5::Error::Io(_) => return None,
             },
-            Failure::Lookup(lookup::Error::ClientLeft)
+            Failure::TurnedAway(_)
+            | Failure::Balancer(_)
+            | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => return None,
         })
     }
@@ -70,13 +80,19 @@ impl Failure {
     pub(super) fn outcome(&self) -> (Outcome, Option<String>) {
         match self {
             Failure::Socks(socks5::Error::Io(_))
+            | Failure::Balancer(proxy_protocol::Error::Io(_))
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
             Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
                 (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
+            Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
+            Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
+            Failure::Fault => {
+                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+            }
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))
@@ -87,6 +103,12 @@ impl Failure {
                 (outcome, (outcome == Outcome::Failed).then(|| error.to_string()))
             }
         }
+    }
+}
+
+impl From<proxy_protocol::Error> for Failure {
+    fn from(error: proxy_protocol::Error) -> Self {
+        Failure::Balancer(error)
     }
 }
 

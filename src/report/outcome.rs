@@ -40,7 +40,7 @@ pub enum Outcome {
     BadRequest,
     /// The client went away before it was served.
     ClientLeft,
-    /// The server was full, and this session had done nothing for longest.
+    /// The server was full, and others needed the place more.
     MadeRoom,
     /// The server stopped before the session had finished. This is the last one: it counts them.
     Stopped,
@@ -132,6 +132,7 @@ impl From<Ending> for Outcome {
             Ending::TargetReset => Outcome::TargetReset,
             Ending::HandshakeTimeout => Outcome::HandshakeTimeout,
             Ending::IdleTimeout => Outcome::IdleTimeout,
+            Ending::MadeRoom => Outcome::MadeRoom,
             Ending::Stopped => Outcome::Stopped,
         }
     }

@@ -101,3 +101,12 @@ fn a_rule_about_a_user_that_there_is_not_is_told_of() {
     assert!(told.contains(&place) && told.contains("no user allice"), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
 }
+
+#[test]
+fn a_rules_file_may_begin_with_a_byte_order_mark() {
+    let target = echo();
+    let file = format!("\u{feff}# the household\r\ndeny port {}\r\n", target.port());
+    let file = Scratch::new(file.as_bytes());
+    let server = start(&["--rules", file.path()]);
+    assert_eq!(ask(&server, &request(target)).0, DENIED);
+}
