@@ -31,7 +31,9 @@ use rules::{Denied, Permit, Refusal, RuleFile, Rules};
 #[cfg(doc)]
 use users::{Identity, Passwords, Users};
 
+mod interfaces;
 mod lines;
 pub mod rules;
+mod secret;
 pub mod upstream;
 pub mod users;

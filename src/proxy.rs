@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,6 +64,11 @@ impl Proxy {
     /// Opens a session for a client that is served and has not had its share. It waits for room if
     /// there is none. The log tells of a client that is turned away.
     pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let peer = match peer.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, peer.port()).into(),
+            // A link-local address means nothing without its scope.
+            IpAddr::V6(_) => peer,
+        };
         let told = |reason: &String| {
             self.refusals.log(&format!("turned away client={peer}: {reason}"));
         };
@@ -76,10 +80,14 @@ impl Proxy {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
         };
-        let opened = if self.is_balancer(peer) {
+        let is_balancer = self.is_balancer(peer);
+        if !is_balancer {
+            self.check(peer)?;
+        }
+        let peer = SocketAddr::new(peer.ip(), peer.port());
+        let opened = if is_balancer {
             self.sessions.open_for_balancer(peer, stream, is_full)
         } else {
-            self.check(peer)?;
             self.sessions.open(peer, stream, is_full)
         };
         opened.map_err(|too_many| too_many.to_string())
@@ -91,8 +99,8 @@ impl Proxy {
 
     /// Whether the client is served at all.
     fn check(&self, client: SocketAddr) -> Result<(), String> {
-        if !self.rules.serves(client.ip()) {
-            return Err("it is in no network that is served (--allow-from)".into());
+        if let Some(why) = self.rules.turned_away(client) {
+            return Err(format!("{why} (--allow-from)"));
         }
         match self.users.turned_away(client.ip()) {
             None => Ok(()),
@@ -107,9 +115,8 @@ impl Proxy {
 
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
-        // A fault in tabi costs this session and nothing else.
-        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
-        let result = attended.unwrap_or(Err(Failure::Fault));
+        let end = self.ends.begin(session);
+        let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
                 farewell(session, &failure.last_words());
@@ -127,7 +134,11 @@ impl Proxy {
                 session.peer()
             ));
         }
+<<<<<<< HEAD
         self.ends.log(session, outcome, why.as_deref());
+=======
+        end.tell(outcome, why.as_deref());
+>>>>>>> main
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {

@@ -115,10 +115,9 @@ impl Server {
     /// When the system refuses the threads to begin with.
     pub fn run(self) -> io::Result<()> {
         thread::scope(|scope| {
-            let (sessions, pool) = (&self.proxy.sessions, &self.pool);
-            let (ends, refusals) = (&self.proxy.ends, &self.proxy.refusals);
+            let Proxy { sessions, ends, refusals, .. } = &*self.proxy;
             let each_round = |now| {
-                let again = [pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
+                let again = [self.pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
                 again.into_iter().flatten().min()
             };
             thread::Builder::new()
@@ -127,7 +126,7 @@ impl Server {
             let result = self.serve();
             if result.is_ok() {
                 drain(sessions, self.grace);
-                self.proxy.ends.tell_rest();
+                ends.tell_rest();
                 info!("stopped");
             }
             sessions.stop_watch();
@@ -189,6 +188,7 @@ fn tell_policy(config: &Config, rules: &Rules) {
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
     }
+    rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());

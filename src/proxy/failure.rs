@@ -22,8 +22,6 @@ pub(super) enum Failure {
     Lookup(lookup::Error),
     /// The target.
     Connect(connect::Error),
-    /// A panic, which the log has told already.
-    Fault,
 }
 
 impl Failure {
@@ -53,7 +51,6 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
-            Failure::Fault => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
             Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
@@ -84,15 +81,20 @@ impl Failure {
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+<<<<<<< HEAD
             Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
                 (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
             Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Fault => {
-                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+=======
+            Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
+            Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
+            Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
+                (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
+>>>>>>> main
+            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))

@@ -19,6 +19,7 @@
 //! nobody has thousands of those.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::net::IpAddr;
 
 use super::networks::Networks;
@@ -40,8 +41,10 @@ pub(super) struct Index {
     most_labels: usize,
     /// The first rule of each network.
     networks: Networks,
-    /// The rules that allow a network, in order.
-    allowed_networks: Vec<Number>,
+    /// The first rule about this machine's own addresses.
+    own: Number,
+    /// The rules that allow an address for what it is, in order.
+    allowed_addresses: Vec<Number>,
     /// The rules that tell whether a client can be permitted anything at all, in order.
     openings: Vec<Number>,
 }
@@ -81,7 +84,8 @@ impl Index {
             names: HashMap::new(),
             most_labels: 0,
             networks: Networks::default(),
-            allowed_networks: Vec::new(),
+            own: NONE,
+            allowed_addresses: Vec::new(),
             openings: Vec::new(),
         };
         let last = Number::try_from(rules.len()).expect("lines have numbers of 32 bits");
@@ -90,7 +94,7 @@ impl Index {
             index.put(number, line, rule);
         }
         index.entries.reverse();
-        index.allowed_networks.reverse();
+        index.allowed_addresses.reverse();
         index.openings.reverse();
         index
     }
@@ -102,19 +106,18 @@ impl Index {
         if allow || (to.is_none() && rule.ports.is_none()) {
             self.openings.push(number);
         }
+        if allow && matches!(to, Some(To::Network(_) | To::Own)) {
+            self.allowed_addresses.push(number);
+        }
         let next = match to {
-            None => Some(std::mem::replace(&mut self.anywhere, number)),
+            None => Some(mem::replace(&mut self.anywhere, number)),
             Some(To::Name(name)) => self.names.insert(name.into(), number),
             Some(To::Subdomains(parent)) => {
                 self.most_labels = self.most_labels.max(parent.split('.').count());
                 self.names.insert(format!(".{parent}").into(), number)
             }
-            Some(To::Network(net)) => {
-                if allow {
-                    self.allowed_networks.push(number);
-                }
-                self.networks.insert(net, number)
-            }
+            Some(To::Own) => Some(mem::replace(&mut self.own, number)),
+            Some(To::Network(net)) => self.networks.insert(net, number),
         };
         self.entries.push(Entry { rule, verdict, next: next.unwrap_or(NONE) });
     }
@@ -151,22 +154,31 @@ impl Index {
     }
 
     /// The first rule that matches a destination with this address, where `named` is the result of
-    /// [`Index::match_name`].
+    /// [`Index::match_name`]. `is_ours` tells whether the address is this machine's; if it cannot, rules
+    /// that deny match and rules that allow do not. It is asked only if it makes a difference.
     pub(super) fn match_address(
         &self,
         asked: &Asked<'_>,
         named: Option<Number>,
         ip: IpAddr,
+        is_ours: impl FnOnce() -> Option<bool>,
     ) -> Option<Verdict> {
         let mut first = named.unwrap_or(NONE);
         for chain in self.networks.around(ip) {
             first = self.first_in(chain, asked, first);
         }
+        if self.own < first {
+            first = match is_ours() {
+                Some(true) => self.first_in(self.own, asked, first),
+                Some(false) => first,
+                None => self.first_where(self.own, first, |it| !it.allow && it.matches(asked)),
+            };
+        }
         (first != NONE).then(|| self.entry(first).verdict)
     }
 
-    /// The verdict of `named`, if it denies and no earlier rule allows a network: then every address
-    /// that the name may have is denied.
+    /// The verdict of `named`, if it denies and no earlier rule allows an address for what it is:
+    /// then every address that the name may have is denied.
     pub(super) fn denial_of_every_address(
         &self,
         asked: &Asked<'_>,
@@ -174,7 +186,7 @@ impl Index {
     ) -> Option<Verdict> {
         let named = named?;
         let verdict = self.entry(named).verdict;
-        let mut earlier = self.allowed_networks.iter().take_while(|number| **number < named);
+        let mut earlier = self.allowed_addresses.iter().take_while(|number| **number < named);
         let is_certain =
             !verdict.allow && !earlier.any(|number| self.entry(*number).rule.matches(asked));
         is_certain.then_some(verdict)
@@ -190,10 +202,14 @@ impl Index {
 
     /// The first rule of a chain that matches, if it comes before `first`; else `first`.
     fn first_in(&self, chain: Number, asked: &Asked<'_>, first: Number) -> Number {
+        self.first_where(chain, first, |rule| rule.matches(asked))
+    }
+
+    fn first_where(&self, chain: Number, first: Number, matches: impl Fn(&Rule) -> bool) -> Number {
         let mut number = chain;
         while number < first {
             let entry = self.entry(number);
-            if entry.rule.matches(asked) {
+            if matches(&entry.rule) {
                 return number;
             }
             number = entry.next;
@@ -232,7 +248,8 @@ mod tests {
     const COMMANDS: [&str; 3] = ["connect", "bind", "udp"];
     const USERS: [&str; 3] = ["alice", "bob", r"car\x20ol"];
     const CLIENTS: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd00::/8"];
-    const TO: [&str; 14] = [
+    const TO: [&str; 15] = [
+        "self",
         "0.0.0.0/0",
         "192.0.0.0/8",
         "192.0.2.0/24",
@@ -295,6 +312,7 @@ mod tests {
     struct Request {
         asked: Asked<'static>,
         name: Option<&'static str>,
+        is_ours: Option<bool>,
     }
 
     fn request(dice: &mut Dice) -> Request {
@@ -305,7 +323,11 @@ mod tests {
             client: client.to_canonical(),
             port: [0, 22, 80, 443, 8080][dice.below(5)],
         };
-        Request { asked, name: (dice.below(2) == 0).then(|| dice.one(&NAMES)) }
+        Request {
+            asked,
+            name: (dice.below(2) == 0).then(|| dice.one(&NAMES)),
+            is_ours: [None, Some(true), Some(false)][dice.below(3)],
+        }
     }
 
     /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
@@ -324,6 +346,7 @@ mod tests {
             && match &rule.to {
                 None => true,
                 Some(To::Network(net)) => net.contains(&ip.to_canonical()),
+                Some(To::Own) => request.is_ours.unwrap_or(!rule.allow),
                 Some(To::Name(name_of_rule)) => name.as_ref() == Some(name_of_rule),
                 Some(To::Subdomains(parent)) => {
                     name.is_some_and(|name| name.ends_with(&format!(".{parent}")))
@@ -346,7 +369,7 @@ mod tests {
                 never_looked_up += usize::from(certain.is_some());
                 for ip in ADDRESSES.map(|ip| ip.parse().unwrap()) {
                     let first = rules.iter().find(|(_, rule)| concerns(rule, &request, ip));
-                    let verdict = index.match_address(&asked, named, ip);
+                    let verdict = index.match_address(&asked, named, ip, || request.is_ours);
                     assert_eq!(verdict.map(|it| it.line), first.map(|(line, _)| *line));
                     assert_eq!(verdict.map(|it| it.allow), first.map(|(_, rule)| rule.allow));
                     assert!(certain.is_none() || !first.unwrap().1.allow);

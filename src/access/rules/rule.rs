@@ -1,7 +1,8 @@
 //! One rule, and how it is written:
 //!
 //! ```text
-//! allow|deny [command connect|bind|udp] [user NAME] [from CIDR] [to CIDR|name|*.name] [port N|N-M]
+//! allow|deny [command connect|bind|udp] [user NAME] [from CIDR] [to CIDR|name|*.name|self]
+//!     [port N|N-M]
 //! ```
 
 use std::net::IpAddr;
@@ -31,6 +32,8 @@ pub(super) struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum To {
     Network(IpNet),
+    /// Every address of this machine.
+    Own,
     Name(String),
     /// Every subdomain of this name, and not the name itself.
     Subdomains(String),
@@ -101,7 +104,7 @@ impl Rule {
                 &mut self.to,
                 field,
                 value,
-                "a network as in 10.0.0.0/8, an address, a name in ASCII, or *.name",
+                "a network as in 10.0.0.0/8, an address, self, a name in ASCII, or *.name",
                 destination,
             ),
             b"port" => set(
@@ -147,6 +150,9 @@ fn network(word: &[u8]) -> Option<IpNet> {
 fn destination(word: &[u8]) -> Option<To> {
     if let Some(net) = network(word) {
         return Some(To::Network(net));
+    }
+    if word == b"self" {
+        return Some(To::Own);
     }
     let word = std::str::from_utf8(word).ok()?;
     match word.strip_prefix("*.") {
@@ -243,6 +249,8 @@ mod tests {
         assert_eq!(to("localhost"), To::Name("localhost".into()));
         assert_eq!(to("xn--bcher-kva.example"), To::Name("xn--bcher-kva.example".into()));
         assert_eq!(to("_dmarc.4you"), To::Name("_dmarc.4you".into()));
+        assert_eq!(to("self"), To::Own);
+        assert_eq!(to("self.example"), To::Name("self.example".into()));
         assert_eq!(to("*.example"), To::Subdomains("example".into()));
     }
 

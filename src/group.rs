@@ -1,4 +1,4 @@
-//! Whose sessions are counted together.
+//! Whose use is counted together.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -41,6 +41,8 @@ mod tests {
         assert_ne!(group("2001:db8:1:2::1"), group("2001:db8:1:3::1"));
         assert_eq!(group("::ffff:192.0.2.1"), group("192.0.2.1"));
         assert_ne!(group("192.0.2.1"), group("192.0.2.2"));
+        assert_eq!(group("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(group("::ffff:192.0.2.7").to_string(), "192.0.2.7");
     }
 
     #[test]
