@@ -134,11 +134,7 @@ impl Proxy {
                 session.peer()
             ));
         }
-<<<<<<< HEAD
-        self.ends.log(session, outcome, why.as_deref());
-=======
         end.tell(outcome, why.as_deref());
->>>>>>> main
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {

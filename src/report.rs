@@ -1,8 +1,8 @@
 //! What is seen of the server from outside: how each session ended, and who was turned away.
 //!
 //! - [`Outcome`] is how a session ended: one value, and one word for it wherever it is told.
-//! - [`Ends`] logs one line for each session that has ended. Of a client that has very many, only some
-//!   are logged and the others counted.
+//! - [`Ends`] logs one line for each session that has ended. A session whose thread panics is told of,
+//!   too: it has `failed`. Of a client that has very many, only some are logged and the others counted.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 //! - [`Rarely`] logs that the server is full, once a minute.
 //! - [`Logger`] is simplelog with a queue behind it. Whoever logs never waits for whoever reads the
@@ -22,7 +22,7 @@ mod quota;
 mod rarely;
 mod refusals;
 
-pub use ends::Ends;
+pub use ends::{End, Ends};
 pub use logger::Logger;
 pub use outcome::Outcome;
 pub use rarely::Rarely;

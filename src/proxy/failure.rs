@@ -81,19 +81,11 @@ impl Failure {
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
-<<<<<<< HEAD
-            Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
-                (Outcome::BadRequest, Some(format!("{error} (--users)")))
-            }
-            Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
-            Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
-=======
             Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
                 (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
->>>>>>> main
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {

@@ -7,12 +7,8 @@ use log::{Level, info, log, log_enabled, warn};
 use super::Outcome;
 use super::line::Line;
 use super::quota::{Allowance, Quota};
-<<<<<<< HEAD
-use crate::sessions::{Account, Group};
-=======
 use crate::group::Group;
 use crate::sessions::Account;
->>>>>>> main
 
 /// A browser that opens thirty tabs makes 1,000 connections. After that ten lines a second of 300 bytes
 /// are 260 MB a day, and a client that makes 10,000 connections a second fills no disk.
@@ -42,19 +38,10 @@ impl Default for Ends {
 }
 
 impl Ends {
-    /// Logs how a session has ended, and `why` where the outcome alone does not say it.
-    #[inline(never)]
-    pub fn log(&self, account: &Account, outcome: Outcome, why: Option<&str>) {
-        let level = outcome.level(account.request().is_some());
-        if !log_enabled!(level) {
-            return;
-        }
-        let now = Instant::now();
-        self.tell(now);
-        let kind = Kind { client: account.peer().ip().into(), level: level.min(Level::Info) };
-        if self.quota.take(kind, now) {
-            log!(level, "{}", Line { account, outcome, why });
-        }
+    /// Waits for the end of a session that has just begun.
+    #[must_use]
+    pub fn begin<'a>(&'a self, account: &'a Account) -> End<'a> {
+        End { ends: self, account, is_told: false }
     }
 
     /// Logs how many lines were not logged of those clients that have many, when it is time to. Says
@@ -80,8 +67,6 @@ impl Ends {
             }
         }
     }
-<<<<<<< HEAD
-=======
 
     #[inline(never)]
     fn log(&self, account: &Account, outcome: Outcome, why: Option<&str>) {
@@ -171,5 +156,4 @@ mod tests {
         let ends: Vec<_> = of_client.map(|line| line.split(" outcome=").nth(1).unwrap()).collect();
         assert_eq!(ends, ["failed why=\"a fault in tabi\"", "closed"]);
     }
->>>>>>> main
 }

@@ -42,11 +42,7 @@ pub enum Outcome {
     ClientLeft,
     /// The server was full, and others needed the place more.
     MadeRoom,
-<<<<<<< HEAD
-    /// The server stopped before the session had finished. This is the last one: it counts them.
-=======
     /// The server stopped before the session had finished.
->>>>>>> main
     Stopped,
 }
 
