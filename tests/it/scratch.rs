@@ -55,6 +55,15 @@ impl Program {
         Self::spawn(program(options))
     }
 
+    /// Starts it with a limit on its descriptors.
+    pub fn start_with_descriptors(limit: usize, options: &[&str]) -> Self {
+        let plain = program(options);
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
+        command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
+        Self::spawn(command)
+    }
+
     /// Starts what `command` runs, with its log on standard error.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -62,6 +71,13 @@ impl Program {
         let line = line_with(&mut log, "listening on ");
         let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
         Program { address, child, log: Some(log) }
+    }
+
+    /// The memory that it takes now, in KiB.
+    pub fn resident_kib(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// The next line of the log that has `part` in it.
