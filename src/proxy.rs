@@ -16,11 +16,12 @@ use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
+use crate::commands::upstream;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
 use crate::report::{Ends, Outcome, Rarely, Refusals};
 use crate::sessions::{Session, Sessions, Stage};
-use crate::socks5::{self, Address, Command, Host, Reply, Request};
+use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
 mod client;
@@ -199,13 +200,27 @@ impl Proxy {
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
         let dial = Dial { source, deadline, client: client.watched(), descriptors };
-        let target = connect::connect(&permit, dial)?;
-        if let Host::Name(name) = &asked.request.destination.host {
-            self.names.won(name, target.address.ip());
-        }
-        relay::prepare(&target.stream)?;
-        asked.session.connected(target.stream, target.address);
-        tunnel(asked, client, &Reply::succeeded(target.bound))
+        let (stream, address, reply) = match permit.passage() {
+            None => {
+                let target = connect::connect(&permit, dial)?;
+                if let Host::Name(name) = &asked.request.destination.host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, Reply::succeeded(target.bound))
+            }
+            Some(passage) => {
+                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
+                let target = upstream::connect(passage, dial, lookup)?;
+                if let Host::Name(name) = &passage.upstream().address().host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, target.reply)
+            }
+        };
+        relay::prepare(&stream)?;
+        asked.session.connected(stream, address);
+        tunnel(asked, client, &reply)
     }
 
     /// Where what is done for the client leaves this machine.
@@ -246,8 +261,19 @@ impl Proxy {
     ) -> Result<Permit, Refusal<lookup::Error>> {
         let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer(), request, |name, port| {
-            self.names.resolve(name, port, session.peer().ip(), deadline, client.watched())
+            self.lookup(asked, client, deadline, name, port)
         })
+    }
+
+    fn lookup(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        deadline: Instant,
+        name: &Name,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, lookup::Error> {
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody

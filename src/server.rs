@@ -55,12 +55,13 @@ impl Server {
     pub fn bind(config: &Config) -> io::Result<Self> {
         let listeners = config.listen.iter().map(|&address| listen::listen(address).map(Arc::new));
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
-        let mut ports = Vec::new();
+        let mut addresses = Vec::new();
         for listener in &listeners {
             let address = listener.local_addr()?;
             info!("listening on {address}{}", listen::scope(address.ip()));
-            ports.push(address.port());
+            addresses.push(address);
         }
+        let ports = addresses.iter().map(SocketAddr::port).collect();
         config.source.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
         let limits = Limits {
@@ -70,7 +71,12 @@ impl Server {
             idle: config.idle_timeout,
         };
         let names = Names::new(config.name_cache, &descriptors);
-        let rules = Rules::new(&config.allow_from, ports).with_file(Arc::clone(&config.rules));
+        let rules = Rules::new(&config.allow_from, ports)
+            .with_file(Arc::clone(&config.rules))
+            .with_upstream(config.upstream.clone());
+        if let Some(told) = rules.circle(&addresses) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
         tell_policy(config, &rules);
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
@@ -187,6 +193,9 @@ fn tell_policy(config: &Config, rules: &Rules) {
     }
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
+    }
+    if let Some(upstream) = &config.upstream {
+        info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
     rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));

@@ -40,10 +40,13 @@ impl fmt::Display for Line<'_> {
         if let Some((_, count)) = account.destinations() {
             write!(f, " destinations={count}")?;
         }
+        write!(f, " reached={}", OrNone(account.reached()))?;
+        if let Some(via) = account.via() {
+            write!(f, " via={via}")?;
+        }
         write!(
             f,
-            " reached={} up={} down={} seconds={:.3} outcome={outcome}",
-            OrNone(account.reached()),
+            " up={} down={} seconds={:.3} outcome={outcome}",
             account.client().sent(),
             account.target().sent(),
             account.opened.elapsed().as_secs_f64(),
@@ -119,12 +122,13 @@ mod tests {
         session.identified("alice");
         let to = Address { host: Host::Ip([192, 0, 2, 1].into()), port: 80 };
         session.requested(Command::Connect, to.clone());
+        session.goes_via("proxy.example:1080".into());
         session.client().count(3);
         session.target().count(4);
         assert_eq!(
             without_time(line(Outcome::Failed, Some("a \"word\""))),
-            "client=192.0.2.7:5000 user=alice command=CONNECT dest=192.0.2.1:80 reached=- up=3 down=4 \
-             outcome=failed why=\"a \\\"word\\\"\""
+            "client=192.0.2.7:5000 user=alice command=CONNECT dest=192.0.2.1:80 reached=- \
+             via=proxy.example:1080 up=3 down=4 outcome=failed why=\"a \\\"word\\\"\""
         );
     }
 

@@ -36,6 +36,8 @@ pub enum Outcome {
     NetworkUnreachable,
     /// The target could not be reached for another reason, or a fault in tabi ended the session.
     Failed,
+    /// The upstream cannot be reached, refuses the credentials, or does not speak SOCKS5.
+    UpstreamFailed,
     /// The client does not speak SOCKS5, or asks for what there is not.
     BadRequest,
     /// The client went away before it was served.
@@ -62,6 +64,7 @@ impl Outcome {
         Outcome::HostUnreachable,
         Outcome::NetworkUnreachable,
         Outcome::Failed,
+        Outcome::UpstreamFailed,
         Outcome::BadRequest,
         Outcome::ClientLeft,
         Outcome::MadeRoom,
@@ -85,6 +88,7 @@ impl Outcome {
             Outcome::HostUnreachable => "host-unreachable",
             Outcome::NetworkUnreachable => "network-unreachable",
             Outcome::Failed => "failed",
+            Outcome::UpstreamFailed => "upstream-failed",
             Outcome::BadRequest => "bad-request",
             Outcome::ClientLeft => "client-left",
             Outcome::MadeRoom => "made-room",
@@ -111,6 +115,7 @@ impl Outcome {
             | Outcome::HostUnreachable
             | Outcome::NetworkUnreachable
             | Outcome::Failed
+            | Outcome::UpstreamFailed
             | Outcome::BadRequest
             | Outcome::ClientLeft
             | Outcome::MadeRoom

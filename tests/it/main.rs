@@ -19,5 +19,6 @@ mod source;
 mod stage;
 mod stop;
 mod time;
+mod upstream;
 mod users;
 mod wire;

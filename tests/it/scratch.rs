@@ -48,6 +48,7 @@ pub struct Program {
     pub address: SocketAddr,
     child: Child,
     log: Option<BufReader<ChildStderr>>,
+    so_far: String,
 }
 
 impl Program {
@@ -64,13 +65,22 @@ impl Program {
         Self::spawn(command)
     }
 
+    /// Starts it with these variables in its environment.
+    pub fn start_with(environment: &[(&str, &str)], options: &[&str]) -> Self {
+        let mut command = program(options);
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
     /// Starts what `command` runs, with its log on standard error.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let line = line_with(&mut log, "listening on ");
-        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
-        Program { address, child, log: Some(log) }
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut program = Program { address, child, log: Some(log), so_far: String::new() };
+        let line = program.log_line("listening on ");
+        program.address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+        program
     }
 
     /// The memory that it takes now, in KiB.
@@ -82,7 +92,19 @@ impl Program {
 
     /// The next line of the log that has `part` in it.
     pub fn log_line(&mut self, part: &str) -> String {
-        line_with(self.log.as_mut().unwrap(), part)
+        let log = self.log.as_mut().unwrap();
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
+            self.so_far.push_str(&line);
+        }
+        line
+    }
+
+    /// The lines of the log up to the latest that was asked for.
+    pub fn log_so_far(&self) -> &str {
+        &self.so_far
     }
 
     /// The rest of the log, to be read elsewhere until the program ends.
@@ -138,13 +160,4 @@ pub fn program(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
     command
-}
-
-fn line_with(log: &mut impl BufRead, part: &str) -> String {
-    let mut line = String::new();
-    while !line.contains(part) {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
-    }
-    line
 }
