@@ -12,7 +12,8 @@ use crate::stage::{GREETING, connect, echo, request};
 const README: &str = include_str!("../../README.md");
 
 /// Options that the README does not list yet.
-const OPTIONS_TO_BE_LISTED: [&str; 5] = [
+const OPTIONS_TO_BE_LISTED: [&str; 6] = [
+    "--upstream <URL>",
     "--source <ADDRESS|same>",
     "--interface <NAME>",
     "--mark <N>",
@@ -21,7 +22,7 @@ const OPTIONS_TO_BE_LISTED: [&str; 5] = [
 ];
 
 /// Outcomes that the README does not list yet.
-const TO_BE_LISTED: [Outcome; 1] = [Outcome::MadeRoom];
+const TO_BE_LISTED: [Outcome; 1] = [Outcome::UpstreamFailed];
 
 /// The rows of the table with this first cell in its head, as cells. A bar within a cell is `\|`.
 fn table(head: &str) -> Vec<Vec<String>> {
