@@ -2,19 +2,23 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::access::rules::{RuleFile, networks};
+use crate::access::upstream::{self, Upstream};
 use crate::access::users::Passwords;
-use crate::commands::connect::Source;
+#[cfg(target_os = "linux")]
+use crate::commands::source::Interface;
+use crate::commands::source::Source;
 use crate::server::Config;
 
 /// What the command line asks for.
@@ -28,6 +32,8 @@ pub struct Arguments {
     pub log_file: Option<PathBuf>,
     /// Only say whether everything is in order.
     pub check: bool,
+    /// Only say whether the server that listens there answers.
+    pub probe: bool,
 }
 
 /// Parses the command line, the program's name first.
@@ -39,21 +45,31 @@ pub struct Arguments {
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Arguments, clap::Error> {
-    let options = Options::try_parse_from(arguments)?;
+    let matches = Options::command().try_get_matches_from(arguments)?;
+    let mut options = Options::from_arg_matches(&matches)?;
+    if options.probe {
+        // A file that has gone bad since the server has read it is not the server's state of health.
+        options.rules = None;
+        options.users = None;
+    }
+    let upstream = upstream(&options, matches.value_source("upstream"))?;
+    let source = options.source()?;
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
-            (false, true) => LevelFilter::Debug,
-            (false, false) => LevelFilter::Info,
+            (false, 0) => LevelFilter::Info,
+            (false, 1..) => LevelFilter::Debug,
         },
         log_file: options.log_file,
         check: options.check,
+        probe: options.probe,
         config: Config {
             listen: options.listen,
             allow_from: options.allow_from,
             rules: options.rules.as_deref().map(rules).transpose()?.unwrap_or_default(),
+            upstream: upstream.map(Arc::new),
             users: options.users.as_deref().map(users).transpose()?,
-            source: one_a_family(&options.source)?,
+            source,
             udp_advertise: options.udp_advertise,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
@@ -61,8 +77,17 @@ pub fn parse(
             connect_timeout: options.connect_timeout,
             idle_timeout: options.idle_timeout,
             grace: options.grace,
+            proxy_protocol: options.proxy_protocol,
+            status: options.status,
+            name_cache: options.name_cache,
         },
     })
+}
+
+/// The command line as it is: its options with their values and defaults.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command()
 }
 
 const DEFAULTS: &str = "\
@@ -73,8 +98,9 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 /// A SOCKS5 proxy server for a home or office network
 #[derive(Parser)]
 #[command(name = "tabi", version, after_help = DEFAULTS)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
-    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; PORT alone means every address
+    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
     #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
     listen: Vec<SocketAddr>,
 
@@ -90,13 +116,29 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
 
-    /// Local address of outgoing connections, repeatable: one a family
-    #[arg(long, value_name = "ADDRESS", value_parser = source)]
-    source: Vec<IpAddr>,
+    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
+    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
+    #[arg(long, value_name = "URL", env = "TABI_UPSTREAM", hide_env_values = true)]
+    upstream: Option<String>,
+
+    /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
+    /// the client has reached this server
+    #[arg(long, value_name = "ADDRESS|same", value_parser = local)]
+    source: Vec<Local>,
+
+    /// Interface by which outgoing connections and datagrams leave, whatever the routes say
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "NAME", value_parser = interface)]
+    interface: Option<Interface>,
+
+    /// Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "N", value_parser = mark)]
+    mark: Option<u32>,
 
     /// Address that clients are told to send UDP datagrams to, if this machine has another one for
     /// them than it knows of
-    #[arg(long, value_name = "ADDRESS", value_parser = source)]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     udp_advertise: Option<IpAddr>,
 
     /// Connections that are served at once; further clients wait
@@ -123,13 +165,25 @@ struct Options {
     #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_or_none)]
     grace: Duration,
 
+    /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    proxy_protocol: Vec<IpNet>,
+
+    /// Status page, metrics and health over HTTP; a PORT alone is on loopback
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
+    status: Option<SocketAddr>,
+    /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
+    /// name is looked up every time
+    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    name_cache: Duration,
+
     /// Append the log to this file, not to standard error
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
     /// Log more: clients that leave without a request, too
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    verbose: bool,
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
 
     /// Log warnings and errors only
     #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "verbose")]
@@ -138,12 +192,41 @@ struct Options {
     /// Say whether the options are in order, and exit
     #[arg(long)]
     check: bool,
+
+    /// Greet the server at LISTEN, and exit with status 0 if it answers within 2 seconds
+    #[arg(long, conflicts_with = "check")]
+    probe: bool,
 }
 
 fn listen(given: &str) -> Result<SocketAddr, String> {
+    if let Some(address) = with_named_zone(given) {
+        return address;
+    }
     let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
     given.parse().ok().or_else(every).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
+    })
+}
+
+/// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
+fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
+    let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, zone) = address.split_once('%')?;
+    let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
+    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(match nix::net::if_::if_nametoindex(zone) {
+        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
+        Err(_) => Err(format!("this machine has no interface {zone}")),
+    })
+}
+
+/// What the page shows is nobody else's business, so it is on loopback unless an address is given.
+fn status(given: &str) -> Result<SocketAddr, String> {
+    let on_loopback = || given.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into());
+    given.parse().ok().or_else(on_loopback).ok_or_else(|| {
+        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 9090 or 192.168.1.1:9090".into()
     })
 }
 
@@ -164,28 +247,93 @@ fn bad_file(option: &str, told: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
 }
 
-fn source(given: &str) -> Result<IpAddr, String> {
+/// What is wrong with a URL is told without showing it: there may be a password in it.
+fn upstream(
+    options: &Options,
+    given: Option<ValueSource>,
+) -> Result<Option<Upstream>, clap::Error> {
+    let Some(url) = &options.upstream else { return Ok(None) };
+    let upstream = Upstream::parse(url)
+        .ok_or_else(|| conflict(&format!("--upstream: expected {}", upstream::EXPECTED)))?;
+    if upstream.credentials().is_some() && given == Some(ValueSource::CommandLine) {
+        return Err(conflict(
+            "--upstream: every user of this machine can read a password on the command line; put \
+             the URL into the environment as TABI_UPSTREAM, or into a file for --rules, as in\n  \
+             via socks5://USER:PASSWORD@HOST:PORT",
+        ));
+    }
+    Ok(Some(upstream))
+}
+
+fn address(given: &str) -> Result<IpAddr, String> {
     match given.parse::<IpAddr>() {
         Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
         _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
     }
 }
 
-fn one_a_family(addresses: &[IpAddr]) -> Result<Source, clap::Error> {
-    let mut source = Source::default();
-    for &address in addresses {
-        let family = if address.is_ipv4() { &mut source.ipv4 } else { &mut source.ipv6 };
-        if let Some(earlier) = family.replace(address) {
-            return Err(Options::command().error(
-                ErrorKind::ValueValidation,
-                format!(
+/// A local address as `--source` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Local {
+    Same,
+    Address(IpAddr),
+}
+
+fn local(given: &str) -> Result<Local, String> {
+    if given == "same" {
+        return Ok(Local::Same);
+    }
+    address(given).map(Local::Address).map_err(|expected| format!("{expected}, or the word same"))
+}
+
+impl Options {
+    /// Where outgoing sockets leave this machine.
+    fn source(&self) -> Result<Source, clap::Error> {
+        let mut source = Source::default();
+        for &local in &self.source {
+            let Local::Address(address) = local else {
+                source.same = true;
+                continue;
+            };
+            let family = if address.is_ipv4() { &mut source.ipv4 } else { &mut source.ipv6 };
+            if let Some(earlier) = family.replace(address) {
+                return Err(conflict(&format!(
                     "--source {earlier} and --source {address} are of one family; \
                      expected one address a family"
-                ),
-            ));
+                )));
+            }
         }
+        if source.same && self.source.len() > 1 {
+            return Err(conflict("--source same: expected no further --source beside it"));
+        }
+        #[cfg(target_os = "linux")]
+        {
+            source.interface = self.interface;
+            source.mark = self.mark;
+        }
+        Ok(source)
     }
-    Ok(source)
+}
+
+fn conflict(told: &str) -> clap::Error {
+    Options::command().error(ErrorKind::ValueValidation, told)
+}
+
+#[cfg(target_os = "linux")]
+fn interface(given: &str) -> Result<Interface, String> {
+    Interface::new(given).ok_or_else(|| "expected the name of an interface, as in wg0".into())
+}
+
+#[cfg(target_os = "linux")]
+fn mark(given: &str) -> Result<u32, String> {
+    let mark = match given.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => given.parse(),
+    };
+    match mark {
+        Ok(mark @ 1..) => Ok(mark),
+        _ => Err("expected a whole number of 32 bits above 0, as in 42 or 0x2a".into()),
+    }
 }
 
 fn count(given: &str) -> Result<usize, String> {
@@ -231,13 +379,24 @@ mod tests {
 
     #[test]
     fn nothing_given_means_the_defaults() {
-        let Arguments { config, level, log_file, check } = parsed(&[]);
+        let Arguments { config, level, log_file, check, probe } = parsed(&[]);
         assert_eq!(config.listen, ["[::]:1080".parse().unwrap()]);
         assert_eq!((config.max_connections, config.max_per_client), (4096, 1024));
         let seconds = [config.handshake_timeout, config.connect_timeout, config.grace];
         assert_eq!(seconds, [Duration::from_secs(10); 3]);
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
-        assert_eq!((level, log_file, check), (LevelFilter::Info, None, false));
+        assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
+        assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
+        assert_eq!(config.name_cache, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn verbose_may_be_given_more_than_once() {
+        for given in [&["-v"][..], &["-vv"], &["-v", "--verbose", "-v"]] {
+            assert_eq!(parsed(given).level, LevelFilter::Debug, "{given:?}");
+        }
+        assert_eq!(parsed(&["-q"]).level, LevelFilter::Warn);
+        assert!(refusal(&["-q", "-v"]).contains("cannot be used with"));
     }
 
     #[test]
@@ -245,6 +404,34 @@ mod tests {
         let config = parsed(&["1081", "127.0.0.1:1082", "[::1]:1083"]).config;
         let expected = ["[::]:1081", "127.0.0.1:1082", "[::1]:1083"];
         assert_eq!(config.listen, expected.map(|address| address.parse().unwrap()));
+    }
+
+    #[test]
+    fn an_interface_is_named_as_well_as_numbered() {
+        let loopback = nix::net::if_::if_nameindex().unwrap();
+        let loopback = loopback.iter().next().unwrap();
+        let (name, index) = (loopback.name().to_str().unwrap(), loopback.index());
+        let named = parsed(&[&format!("[fe80::1%{name}]:1080")]).config.listen;
+        assert_eq!(named, [format!("[fe80::1%{index}]:1080").parse().unwrap()]);
+        let told = refusal(&["[fe80::1%nowhere0]:1080"]);
+        assert!(told.contains("no interface nowhere0"), "{told}");
+    }
+
+    #[test]
+    fn the_status_page_is_on_loopback_unless_an_address_is_given() {
+        for (given, expected) in [
+            ("9090", "127.0.0.1:9090"),
+            ("192.168.1.1:9090", "192.168.1.1:9090"),
+            ("[::1]:9090", "[::1]:9090"),
+        ] {
+            assert_eq!(parsed(&["--status", given]).config.status, expected.parse().ok());
+        }
+    }
+
+    #[test]
+    fn a_probe_does_not_read_the_files_of_the_server() {
+        assert!(parsed(&["--probe", "--rules", "/nowhere", "--users", "/nowhere"]).probe);
+        refusal(&["--rules", "/nowhere"]);
     }
 
     #[test]
@@ -267,6 +454,10 @@ mod tests {
         for (option, bad, expected) in [
             ("--allow-from", "10.0.0.0/33", "expected a network"),
             ("--source", "0.0.0.0", "expected an address of this machine"),
+            ("--source", "Same", "or the word same"),
+            ("--interface", "a/b", "expected the name of an interface"),
+            ("--mark", "0", "expected a whole number of 32 bits above 0"),
+            ("--mark", "0x100000000", "expected a whole number of 32 bits above 0"),
             ("--udp-advertise", "::", "expected an address of this machine"),
             ("--max-connections", "0", "expected a whole number above 0"),
             ("--max-per-client", "many", "expected a whole number above 0"),
@@ -274,6 +465,9 @@ mod tests {
             ("--connect-timeout", "1e99", "expected seconds, above 0"),
             ("--idle-timeout", "nan", "expected seconds, above 0"),
             ("--grace", "-1", "expected seconds"),
+            ("--proxy-protocol", "balancer", "expected a network"),
+            ("--status", "localhost", "expected PORT"),
+            ("--name-cache", "never", "expected seconds"),
         ] {
             let told = refusal(&[&format!("{option}={bad}")]);
             assert!(
@@ -294,5 +488,17 @@ mod tests {
         assert_eq!(source.ipv6, "2001:db8::1".parse().ok());
         let told = refusal(&["--source", "192.0.2.1", "--source", "192.0.2.2"]);
         assert!(told.contains("--source 192.0.2.2"), "{told}");
+        assert!(parsed(&["--source", "same"]).config.source.same);
+        let told = refusal(&["--source", "same", "--source", "192.0.2.1"]);
+        assert!(told.contains("--source same"), "{told}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_interface_and_a_mark() {
+        let source = parsed(&["--interface", "wg0", "--mark", "0x2a"]).config.source;
+        assert_eq!(source.interface, Interface::new("wg0"));
+        assert_eq!(source.mark, Some(42));
+        assert_eq!(parsed(&["--mark", "42"]).config.source.mark, Some(42));
     }
 }

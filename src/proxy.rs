@@ -6,18 +6,22 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use log::debug;
 
 use crate::access::rules::{Permit, Refusal, Rules};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
-use crate::commands::connect::{self, Source};
-use crate::commands::lookup;
+use crate::commands::connect::{self, Dial};
+use crate::commands::lookup::{self, Names};
+use crate::commands::source::Source;
+use crate::commands::upstream;
+use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Refusals, line};
+use crate::report::{Ends, Outcome, Rarely, Refusals};
 use crate::sessions::{Session, Sessions, Stage};
-use crate::socks5::{self, Address, Command, Host, Reply, Request};
+use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
 mod client;
@@ -35,9 +39,11 @@ pub struct Proxy {
     pub users: Users,
     /// What they may do.
     pub rules: Rules,
+    /// The names that they ask for.
+    pub names: Names,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
-    /// Local addresses of outgoing connections.
+    /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients send datagrams to, if it is not that of their connection.
     pub udp_advertise: Option<IpAddr>,
@@ -45,52 +51,91 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Sessions that have ended.
+    pub ends: Ends,
+    /// Clients that wait because the server is full.
+    pub fullness: Rarely,
+    /// Sessions that were ended because the server was full.
+    pub made_room: Rarely,
+    /// Load balancers, which say for whom they come.
+    pub balancers: Vec<IpNet>,
 }
 
 impl Proxy {
-    /// Whether the client at `peer` is served. The log tells of one that is not.
-    pub fn serves(&self, peer: SocketAddr) -> bool {
-        if !self.rules.serves(peer.ip()) {
-            self.refusals.log(&format!(
-                "turned away client={peer}: it is in no network that is served (--allow-from)"
-            ));
-            return false;
+    /// Opens a session for a client that is served and has not had its share. It waits for room if
+    /// there is none. The log tells of a client that is turned away.
+    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let peer = match peer.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, peer.port()).into(),
+            // A link-local address means nothing without its scope.
+            IpAddr::V6(_) => peer,
+        };
+        let told = |reason: &String| {
+            self.refusals.log(&format!("turned away client={peer}: {reason}"));
+        };
+        self.open(stream, peer).inspect_err(told).ok()
+    }
+
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, String> {
+        let is_full = || {
+            let text = "all connections are in use; further clients wait (--max-connections)";
+            self.fullness.log(text);
+        };
+        let is_balancer = self.is_balancer(peer);
+        if !is_balancer {
+            self.check(peer)?;
         }
-        if let Some(left) = self.users.turned_away(peer.ip()) {
-            self.refusals.log(&format!(
-                "turned away client={peer}: too many wrong passwords, for another {:.1} s (--users)",
-                left.as_secs_f32()
-            ));
-            return false;
+        let peer = SocketAddr::new(peer.ip(), peer.port());
+        let opened = if is_balancer {
+            self.sessions.open_for_balancer(peer, stream, is_full)
+        } else {
+            self.sessions.open(peer, stream, is_full)
+        };
+        opened.map_err(|too_many| too_many.to_string())
+    }
+
+    fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.balancers.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    /// Whether the client is served at all.
+    fn check(&self, client: SocketAddr) -> Result<(), String> {
+        if let Some(why) = self.rules.turned_away(client) {
+            return Err(format!("{why} (--allow-from)"));
         }
-        true
+        match self.users.turned_away(client.ip()) {
+            None => Ok(()),
+            Some(left) => {
+                let left = left.as_secs_f32();
+                Err(format!(
+                    "wrong passwords for too many names, for another {left:.1} s (--users)"
+                ))
+            }
+        }
     }
 
     /// Serves one client until its session has ended, and logs how it went.
-    pub fn serve(&self, stream: TcpStream, peer: SocketAddr, partner: &Partner) {
-        let session = match self.sessions.open(peer, stream) {
-            Ok(session) => session,
-            Err(too_many) => {
-                self.refusals.log(&format!(
-                    "turned away client={peer}: it has {} connections already (--max-per-client)",
-                    too_many.limit
-                ));
-                return;
-            }
-        };
-        let outcome = self.attend(&session, partner);
-        match &outcome {
+    pub fn serve(&self, session: &Session, partner: &Partner) {
+        let end = self.ends.begin(session);
+        let result = self.attend(session, partner);
+        match &result {
             Err(failure) if session.ending().is_none() => {
-                farewell(&session, &failure.last_words());
+                farewell(session, &failure.last_words());
             }
             _ => {}
         }
-        let (outcome, why) = match (session.ending(), outcome) {
+        let (outcome, why) = match (session.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
         };
-        line::log_end(&session, outcome, why.as_deref());
+        if outcome == Outcome::MadeRoom {
+            self.made_room.log(&format!(
+                "ended the session of client={} to make room for others (--max-connections)",
+                session.peer()
+            ));
+        }
+        end.tell(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
@@ -98,6 +143,9 @@ impl Proxy {
             relay::prepare(session.stream())?;
         }
         let mut client = Client::new(session.stream());
+        if self.is_balancer(session.peer()) {
+            self.meet(session, &mut client)?;
+        }
         let (identity, request) = self.negotiate(session, &mut client)?;
         let asked = Asked { session, identity: &identity, request: &request, partner };
         match request.command {
@@ -107,6 +155,22 @@ impl Proxy {
         }
     }
 
+    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
+    /// asked as of one that has come itself.
+    #[inline(never)]
+    fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
+        let balancer = session.peer();
+        let Header::Client(mut client) = Header::read_from(client)? else {
+            return self.check(balancer).map_err(Failure::TurnedAway);
+        };
+        if client.ip().is_loopback() {
+            // It is on the balancer's machine, which may be another one than this.
+            client.set_ip(balancer.ip());
+        }
+        self.check(client).map_err(Failure::TurnedAway)?;
+        session.rehome(client).map_err(|too_many| Failure::TurnedAway(too_many.to_string()))
+    }
+
     /// Learns who the client is and what it asks for.
     #[inline(never)]
     fn negotiate(
@@ -114,7 +178,7 @@ impl Proxy {
         session: &Session,
         client: &mut Client<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let identity = self.users.authenticate(client, session.peer.ip());
+        let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user) = error {
                 session.identified(user);
@@ -125,7 +189,6 @@ impl Proxy {
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());
-        session.enter(Stage::Dial);
         Ok((identity, request))
     }
 
@@ -134,10 +197,38 @@ impl Proxy {
     fn connect(&self, asked: &Asked<'_>, client: Client<'_>) -> Result<(), Failure> {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
-        let target = connect::connect(&permit, self.source, deadline, client.watched())?;
-        relay::prepare(&target.stream)?;
-        asked.session.connected(target.stream, target.address);
-        tunnel(asked, client, Reply::succeeded(target.bound))
+        let source = self.source(asked.session)?;
+        let descriptors = asked.session.descriptors();
+        let dial = Dial { source, deadline, client: client.watched(), descriptors };
+        let (stream, address, reply) = match permit.passage() {
+            None => {
+                let target = connect::connect(&permit, dial)?;
+                if let Host::Name(name) = &asked.request.destination.host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, Reply::succeeded(target.bound))
+            }
+            Some(passage) => {
+                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
+                let target = upstream::connect(passage, dial, lookup)?;
+                if let Host::Name(name) = &passage.upstream().address().host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, target.reply)
+            }
+        };
+        relay::prepare(&stream)?;
+        asked.session.connected(stream, address);
+        tunnel(asked, client, &reply)
+    }
+
+    /// Where what is done for the client leaves this machine.
+    fn source(&self, session: &Session) -> io::Result<Source> {
+        if !self.source.same {
+            return Ok(self.source);
+        }
+        Ok(self.source.for_client_at(control_address(session)?))
     }
 
     /// Listens, replies, waits for the peer, replies again and relays.
@@ -145,11 +236,11 @@ impl Proxy {
     fn bind(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
         let Asked { session, identity, request, .. } = *asked;
         let permit = if request.destination.host.is_unspecified() {
-            self.rules.permit_open(identity, session.peer, Command::Bind)?
+            self.rules.permit_open(identity, session.peer(), Command::Bind)?
         } else {
             self.permit(asked, &client, Instant::now() + self.connect_timeout)?
         };
-        let door = Door::open(&permit, self.source, control_address(session)?)?;
+        let door = Door::open(&permit, self.source(session)?, control_address(session)?)?;
         Reply::succeeded(door.bound()).write_to(&mut client)?;
         let deadline = Instant::now() + 2 * self.connect_timeout;
         let (peer, address) =
@@ -157,7 +248,7 @@ impl Proxy {
         drop(door);
         relay::prepare(&peer)?;
         session.connected(peer, address);
-        tunnel(asked, client, Reply::succeeded(address))
+        tunnel(asked, client, &Reply::succeeded(address))
     }
 
     /// Asks the rules, and the resolver if they have to know more than a name.
@@ -168,11 +259,21 @@ impl Proxy {
         client: &Client<'_>,
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
-        let Asked { session, identity, request, partner } = *asked;
-        self.rules.permit(identity, session.peer, request, |name, port| {
-            let has_left = || client.watched().is_some_and(connect::has_left);
-            lookup::resolve(name, port, partner, deadline, has_left)
+        let Asked { session, identity, request, .. } = *asked;
+        self.rules.permit(identity, session.peer(), request, |name, port| {
+            self.lookup(asked, client, deadline, name, port)
         })
+    }
+
+    fn lookup(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        deadline: Instant,
+        name: &Name,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, lookup::Error> {
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
@@ -186,9 +287,9 @@ impl Proxy {
         let destination = Address { host, port: peer.port() };
         let request = Request { command: Command::Bind, destination };
         let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
-        let refusal = self.rules.permit(identity, session.peer, &request, lookup).err();
+        let refusal = self.rules.permit(identity, session.peer(), &request, lookup).err();
         if let Some(Refusal::Denied(denied)) = &refusal {
-            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer);
+            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer());
         }
         refusal.is_none()
     }
@@ -196,11 +297,11 @@ impl Proxy {
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
-        let permit = self.rules.permit_open(identity, session.peer, Command::UdpAssociate)?;
+        let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
-        let association = Association::open(&permit, self.source, control)
+        let association = Association::open(&permit, self.source(session)?, control)
             .map_err(connect::Error::Unreachable)?;
         let port = association.bound().port();
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
@@ -209,7 +310,7 @@ impl Proxy {
         session.enter(Stage::Relay);
         let client =
             associate::Client { account: session, identity, announced: &request.destination };
-        association.serve(&client, &self.rules, partner);
+        association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
 }
@@ -234,7 +335,7 @@ fn control_address(session: &Session) -> io::Result<SocketAddr> {
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: Reply) -> Result<(), Failure> {
+fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: &Reply) -> Result<(), Failure> {
     let Asked { session, partner, .. } = *asked;
     session.enter(Stage::Relay);
     client.pass_on_early_bytes(session)?;

@@ -100,19 +100,21 @@ mod tests {
 
     impl Tunnel {
         fn open(descriptors: usize) -> Self {
-            let limits = Limits { per_client: 1, handshake: LONG, idle: LONG };
+            let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
             let sessions = Sessions::new(limits, Descriptors::new(descriptors));
             let (client, stream) = connection();
             let (target, outgoing) = connection();
-            let session = sessions.open(client.local_addr().unwrap(), stream).unwrap();
+            let session = sessions.open(client.local_addr().unwrap(), stream, || ()).unwrap();
             session.connected(outgoing, target.local_addr().unwrap());
             session.enter(Stage::Relay);
             let account = Arc::clone(session.account());
             let (sender, over) = channel();
-            Pool::new(1).slot().unwrap().execute(move |partner| {
+            let pool = Pool::new(1);
+            pool.start(move |partner| {
                 relay(session.account(), partner, || Ok(()));
                 sender.send(()).unwrap();
-            });
+            })
+            .unwrap();
             Tunnel { client, target, account, over, sessions }
         }
 

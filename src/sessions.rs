@@ -1,7 +1,7 @@
 //! Who is here: the live sessions, what each has moved, and how long it may stay.
 //!
-//! - [`Sessions`] is the registry. It opens a [`Session`] for each client that is admitted, and
-//!   keeps to the limit of one client.
+//! - [`Sessions`] is the registry. [`Sessions::open`] decides whom it opens a [`Session`] for: no
+//!   client gets more than its share, and a full server makes room or lets the client wait.
 //! - [`Account`] is what the threads of one session and those who watch it know together. It holds
 //!   the session's two [`Side`]s, and with them its two TCP connections: there are no others.
 //! - [`Sessions::watch`] ends sessions whose time is up; [`Ending`] says why.
@@ -10,7 +10,9 @@
 
 mod account;
 mod registry;
+mod room;
 mod watch;
 
 pub use account::{Account, Ending, Side, Stage};
-pub use registry::{Limits, Session, Sessions, TooMany};
+pub use registry::{Limits, Session, Sessions};
+pub use room::TooMany;

@@ -48,6 +48,8 @@ pub enum Ending {
     HandshakeTimeout,
     /// Nothing moved for too long.
     IdleTimeout,
+    /// The server was full, and others needed the place more.
+    MadeRoom,
     /// The server stops.
     Stopped,
 }
@@ -57,7 +59,9 @@ impl Ending {
     fn is_failure(self) -> bool {
         match self {
             Ending::ClientReset | Ending::TargetReset => true,
-            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::Stopped => false,
+            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::MadeRoom | Ending::Stopped => {
+                false
+            }
         }
     }
 }
@@ -192,12 +196,18 @@ pub struct Account {
     pub(super) id: u64,
     /// When the client was accepted.
     pub opened: Instant,
-    /// The client's address.
-    pub peer: SocketAddr,
+    /// The far end of the client's connection.
+    peer: SocketAddr,
+    /// For whom it comes, if that is a load balancer that has said so.
+    proxied: OnceLock<SocketAddr>,
     client: Side,
     target: Side,
     user: OnceLock<String>,
     request: OnceLock<(Command, Address)>,
+    via: OnceLock<Arc<str>>,
+    /// The first destination of an association's datagrams.
+    first: OnceLock<Box<Address>>,
+    destinations: AtomicU64,
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
@@ -217,16 +227,30 @@ impl Account {
             id,
             opened: Instant::now(),
             peer,
+            proxied: OnceLock::new(),
             client,
             target: Side::new(Ending::TargetReset),
             user: OnceLock::new(),
             request: OnceLock::new(),
+            via: OnceLock::new(),
+            first: OnceLock::new(),
+            destinations: AtomicU64::new(0),
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
             queued: AtomicU64::new(UNKNOWN),
             held,
         }
+    }
+
+    /// The client's address; that of a load balancer until it has said for whom it comes.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.proxied.get().copied().unwrap_or(self.peer)
+    }
+
+    pub(super) fn comes_for(&self, client: SocketAddr) {
+        let _ = self.proxied.set(client);
     }
 
     /// The client's side.
@@ -282,8 +306,32 @@ impl Account {
     }
 
     /// Notes what the client asks for.
-    pub fn requested(&self, command: Command, destination: Address) {
+    pub(super) fn requested(&self, command: Command, destination: Address) {
         let _ = self.request.set((command, destination));
+    }
+
+    /// The upstream that the session goes through, if it goes through one: `HOST:PORT`.
+    #[must_use]
+    pub fn via(&self) -> Option<&str> {
+        self.via.get().map(|via| &**via)
+    }
+
+    /// Notes the upstream that the session goes through.
+    pub fn goes_via(&self, upstream: Arc<str>) {
+        let _ = self.via.set(upstream);
+    }
+
+    /// The first destination that the client has sent a datagram for, and how many destinations there
+    /// were. One to which nothing was sent for a while counts anew.
+    #[must_use]
+    pub fn destinations(&self) -> Option<(&Address, u64)> {
+        Some((self.first.get()?, self.destinations.load(Ordering::Relaxed)))
+    }
+
+    /// Notes a further destination of an association's datagrams.
+    pub fn asked_for(&self, destination: &Address) {
+        self.first.get_or_init(|| Box::new(destination.clone()));
+        self.destinations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes the target's connection.

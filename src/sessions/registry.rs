@@ -1,18 +1,22 @@
 //! The registry of live sessions.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Ending};
+use super::account::{Account, Ending, Stage};
+use crate::group::Group;
+use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
 
-/// How many sessions one client may have, and how long a session may do nothing.
+/// How many sessions there may be, and how long a session may do nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Sessions that one client address may have at once.
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
     pub per_client: usize,
     /// From the first byte of the greeting to the last of the request.
     pub handshake: Duration,
@@ -27,19 +31,31 @@ pub struct Sessions {
     live: Mutex<Live>,
     /// Signalled when a session opens while the watch sleeps without a limit, and at the end.
     pub(super) opened: Condvar,
+    /// Signalled when a session closes while somebody waits for that, and at the end.
+    pub(super) closed: Condvar,
 }
 
 #[derive(Default)]
 pub(super) struct Live {
     next: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    clients: HashMap<IpAddr, usize>,
+    groups: HashMap<Group, usize>,
+    /// Those whose client has not sent its request yet, the oldest first.
+    pub(super) unasked: BTreeSet<u64>,
+    /// Until when it is known that no tunnel has been idle for long.
+    pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
     pub(super) watch_ends: bool,
+    /// How many wait for a session to close; a signal that nobody waits for is a system call, too.
+    pub(super) waiting: usize,
+    /// No further session opens.
+    pub(super) stopped: bool,
 }
 
 pub(super) struct Entry {
     pub(super) account: Arc<Account>,
+    /// Whose share it counts against: nobody's while it is a load balancer's.
+    pub(super) group: Option<Group>,
     /// The bytes that the watch saw moved, and when it first saw so many. `None` until it has seen
     /// the session relaying.
     pub(super) seen: Option<(u64, Instant)>,
@@ -47,41 +63,23 @@ pub(super) struct Entry {
     pub(super) told: bool,
 }
 
-/// One client has as many sessions as it may.
-#[derive(Debug)]
-pub struct TooMany {
-    /// The limit that it is at.
-    pub limit: usize,
-}
-
 impl Sessions {
     /// An empty registry of sessions that hold some of `descriptors`.
     #[must_use]
     pub fn new(limits: Limits, descriptors: Arc<Descriptors>) -> Arc<Self> {
-        Arc::new(Sessions { limits, descriptors, live: Mutex::default(), opened: Condvar::new() })
+        Arc::new(Sessions {
+            limits,
+            descriptors,
+            live: Mutex::default(),
+            opened: Condvar::new(),
+            closed: Condvar::new(),
+        })
     }
 
-    /// Opens a session for the client at the far end of `stream`. It ends when it is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`TooMany`] when the client's address has as many sessions as it may.
-    pub fn open(self: &Arc<Self>, peer: SocketAddr, stream: TcpStream) -> Result<Session, TooMany> {
-        let mut live = self.lock();
-        let count = live.clients.entry(peer.ip()).or_default();
-        if *count >= self.limits.per_client {
-            return Err(TooMany { limit: self.limits.per_client });
-        }
-        *count += 1;
-        let id = live.next;
-        live.next += 1;
-        let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
-        let entry = Entry { account: Arc::clone(&account), seen: None, told: false };
-        live.entries.insert(id, entry);
-        if live.watch_sleeps {
-            self.opened.notify_one();
-        }
-        Ok(Session { account, sessions: Arc::clone(self) })
+    /// How many sessions there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().entries.len()
     }
 
     /// Ends every live session.
@@ -91,17 +89,40 @@ impl Sessions {
         }
     }
 
-    fn close(&self, account: &Account) {
+    pub(super) fn add(
+        self: &Arc<Self>,
+        live: &mut Live,
+        peer: SocketAddr,
+        stream: TcpStream,
+        group: Option<Group>,
+    ) -> Session {
+        let id = live.next;
+        live.next += 1;
+        let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
+        let entry = Entry { account: Arc::clone(&account), group, seen: None, told: false };
+        live.entries.insert(id, entry);
+        live.unasked.insert(id);
+        if let Some(group) = group {
+            live.count(group);
+        }
+        if live.watch_sleeps {
+            self.opened.notify_one();
+        }
+        Session { account, sessions: Arc::clone(self) }
+    }
+
+    fn remove(&self, account: &Account) {
         let mut live = self.lock();
         let entry = live.entries.remove(&account.id);
-        let ip = account.peer.ip();
-        if let Some(count) = live.clients.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                live.clients.remove(&ip);
-            }
+        live.unasked.remove(&account.id);
+        if let Some(group) = entry.as_ref().and_then(|entry| entry.group) {
+            live.discount(group);
         }
+        let signal = live.waiting > 0;
         drop(live);
+        if signal {
+            self.closed.notify_all();
+        }
         drop(entry);
     }
 
@@ -110,10 +131,30 @@ impl Sessions {
     }
 }
 
+impl Live {
+    /// How many sessions the clients of `group` have.
+    pub(super) fn of_group(&self, group: Group) -> usize {
+        self.groups.get(&group).copied().unwrap_or(0)
+    }
+
+    pub(super) fn count(&mut self, group: Group) {
+        *self.groups.entry(group).or_default() += 1;
+    }
+
+    fn discount(&mut self, group: Group) {
+        if let Some(count) = self.groups.get_mut(&group) {
+            *count -= 1;
+            if *count == 0 {
+                self.groups.remove(&group);
+            }
+        }
+    }
+}
+
 /// A live session. It leaves the registry when it is dropped.
 pub struct Session {
-    account: Arc<Account>,
-    sessions: Arc<Sessions>,
+    pub(super) account: Arc<Account>,
+    pub(super) sessions: Arc<Sessions>,
 }
 
 impl Session {
@@ -121,6 +162,13 @@ impl Session {
     #[must_use]
     pub fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// Notes what the client asks for. The handshake is over, and its time limit with it.
+    pub fn requested(&self, command: Command, destination: Address) {
+        self.account.requested(command, destination);
+        self.account.enter(Stage::Dial);
+        self.sessions.lock().unasked.remove(&self.account.id);
     }
 }
 
@@ -134,6 +182,6 @@ impl Deref for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.close(&self.account);
+        self.sessions.remove(&self.account);
     }
 }

@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_watch_comes_back_to_what_is_not_done_though_nobody_is_there() {
-        let limits = Limits { per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (sender, rounds) = channel();
         thread::scope(|scope| {
@@ -185,10 +185,11 @@ mod tests {
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (client, near_client) = connection();
         let (target, near_target) = connection();
-        let session = sessions.open(client.local_addr().unwrap(), near_client).unwrap();
+        let session = sessions.open(client.local_addr().unwrap(), near_client, || ()).unwrap();
         session.connected(near_target, target.local_addr().unwrap());
         session.enter(Stage::Relay);
-        let entry = Entry { account: Arc::clone(session.account()), seen: None, told: false };
+        let entry =
+            Entry { account: Arc::clone(session.account()), group: None, seen: None, told: false };
         (entry, client, target)
     }
 
@@ -202,7 +203,7 @@ mod tests {
     fn a_half_closed_session_may_be_silent_for_four_minutes() {
         for (idle, limit) in [(7440, 240), (100, 100)] {
             let (idle, limit) = (Duration::from_secs(idle), Duration::from_secs(limit));
-            let limits = Limits { per_client: 1, handshake: NEVER_HERE, idle };
+            let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle };
             let (mut entry, _client, _target) = relaying(limits);
             let begin = Instant::now();
             entry.look(begin, limits);

@@ -13,7 +13,7 @@ use rustix::net::{
 };
 
 /// Type and flag of the message that asks for one socket, and the type of the answer
-/// (linux/sock_diag.h, linux/netlink.h).
+/// (`linux/sock_diag.h`, `linux/netlink.h`).
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
 

@@ -1,12 +1,18 @@
 //! Files that live as long as a test, and the program itself with its log.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::stage::LONG;
 
 /// A file that only its owner can read, and that is gone with its test.
 pub struct Scratch(PathBuf);
@@ -41,12 +47,13 @@ impl Drop for Scratch {
 pub struct Program {
     pub address: SocketAddr,
     child: Child,
-    log: BufReader<ChildStderr>,
+    log: Option<BufReader<ChildStderr>>,
+    so_far: String,
 }
 
 impl Program {
     pub fn start(options: &[&str]) -> Self {
-        Self::run(program(options))
+        Self::spawn(program(options))
     }
 
     /// Starts it with a limit on its descriptors.
@@ -55,15 +62,25 @@ impl Program {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
         command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
-        Self::run(command)
+        Self::spawn(command)
     }
 
-    fn run(mut command: Command) -> Self {
+    /// Starts it with these variables in its environment.
+    pub fn start_with(environment: &[(&str, &str)], options: &[&str]) -> Self {
+        let mut command = program(options);
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Starts what `command` runs, with its log on standard error.
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let line = line_with(&mut log, "listening on ");
-        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
-        Program { address, child, log }
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut program = Program { address, child, log: Some(log), so_far: String::new() };
+        let line = program.log_line("listening on ");
+        program.address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+        program
     }
 
     /// The memory that it takes now, in KiB.
@@ -75,7 +92,53 @@ impl Program {
 
     /// The next line of the log that has `part` in it.
     pub fn log_line(&mut self, part: &str) -> String {
-        line_with(&mut self.log, part)
+        let log = self.log.as_mut().unwrap();
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
+            self.so_far.push_str(&line);
+        }
+        line
+    }
+
+    /// The lines of the log up to the latest that was asked for.
+    pub fn log_so_far(&self) -> &str {
+        &self.so_far
+    }
+
+    /// The rest of the log, to be read elsewhere until the program ends.
+    pub fn take_log(&mut self) -> BufReader<ChildStderr> {
+        self.log.take().unwrap()
+    }
+
+    /// The rest of the log, until the program ends.
+    pub fn rest_of_log(&mut self) -> String {
+        let mut rest = String::new();
+        self.take_log().read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for the end, while nobody reads the log.
+    pub fn wait(&mut self) -> ExitStatus {
+        ended(&mut self.child)
+    }
+}
+
+/// Waits until the process has ended.
+pub fn ended(child: &mut Child) -> ExitStatus {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(begin.elapsed() < LONG, "the program goes on");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -92,17 +155,9 @@ pub fn check(options: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-fn program(options: &[&str]) -> Command {
+/// The program, not started yet, listening on a free port.
+pub fn program(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
     command
-}
-
-fn line_with(log: &mut impl BufRead, part: &str) -> String {
-    let mut line = String::new();
-    while !line.contains(part) {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
-    }
-    line
 }

@@ -1,0 +1,89 @@
+//! A health check: greets a server as a client does, and says whether it answers.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::proxy_protocol;
+
+/// How long the server may take from the connection to its answer.
+pub const LIMIT: Duration = Duration::from_secs(2);
+
+/// VER, NMETHODS and METHODS: no authentication, and username and password (RFC 1928 section 3).
+const GREETING: &[u8] = b"\x05\x02\x00\x02";
+
+/// Greets the server that listens on `address`, and waits for its method selection for at most
+/// [`LIMIT`]. `balancers` are the networks from which the server wants a PROXY header: where this
+/// machine is in one of them, the probe sends the header that says it comes for nobody else.
+///
+/// # Errors
+///
+/// Why the server is not well, in words.
+pub fn probe(address: SocketAddr, balancers: &[IpNet]) -> Result<(), String> {
+    let deadline = Instant::now() + LIMIT;
+    if address.port() == 0 {
+        return Err("give the port that the server listens on, not 0".into());
+    }
+    let server = connect(address, deadline)
+        .map_err(|error| told(address, "cannot connect", &error, "is the server running?"))?;
+    ask(&server, balancers, deadline).map_err(|error| {
+        told(address, "no answer", &error, "does the server serve this machine (--allow-from)?")
+    })
+}
+
+fn told(address: SocketAddr, what: &str, error: &io::Error, hint: &str) -> String {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            format!("{address}: {what} within {} s", LIMIT.as_secs())
+        }
+        ErrorKind::InvalidData => format!("{address}: {error}"),
+        ErrorKind::UnexpectedEof => {
+            format!("{address}: {what}: the connection was closed; {hint}")
+        }
+        _ => format!("{address}: {what}: {error}; {hint}"),
+    }
+}
+
+/// Connects with `address`. Where a server listens on every address it listens on loopback, too; on
+/// that of IPv4 alone where IPv6 is switched off.
+fn connect(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
+    let port = address.port();
+    let ipv4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let connect = |address: SocketAddr| TcpStream::connect_timeout(&address, left(deadline)?);
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => connect(ipv4),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            connect((Ipv6Addr::LOCALHOST, port).into()).or_else(|_| connect(ipv4))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => connect(address),
+    }
+}
+
+fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Instant) -> io::Result<()> {
+    let own = server.local_addr()?.ip().to_canonical();
+    let header: &[u8] =
+        if balancers.iter().any(|net| net.contains(&own)) { proxy_protocol::LOCAL } else { b"" };
+    server.set_write_timeout(Some(left(deadline)?))?;
+    server.write_all(&[header, GREETING].concat())?;
+    let mut selection = [0; 2];
+    for octet in &mut selection {
+        server.set_read_timeout(Some(left(deadline)?))?;
+        server.read_exact(std::slice::from_mut(octet))?;
+    }
+    match selection {
+        [0x05, 0x00 | 0x02] => Ok(()),
+        [0x05, _] => Err(invalid("the server accepts neither a password nor none")),
+        _ => Err(invalid("what answers is no SOCKS5 server")),
+    }
+}
+
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+fn invalid(told: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, told)
+}

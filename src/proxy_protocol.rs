@@ -1,0 +1,420 @@
+//! The PROXY protocol, versions 1 and 2: the header in which a load balancer says whom it speaks for
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
+//!
+//! ```text
+//! version 1   PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 CR LF      a line of text
+//! version 2   0d 0a 0d 0a 00 0d 0a 51 55 49 54 0a                     signature
+//!             21 11 len len  src×4 dst×4 port×2 port×2  TLVs          command, family, addresses
+//! ```
+//!
+//! The header is read exactly, and nothing is guessed: what is not as the protocol says is an error.
+//! Whether a peer is a load balancer is not asked here. Who is not must not be let in here: anyone
+//! can write such a header.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{fmt, str};
+
+use byteorder::{BigEndian, ReadBytesExt};
+
+/// What a version 2 header begins with.
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// What a version 1 header begins with.
+const WORD: &[u8] = b"PROXY ";
+
+/// The longest version 1 header, with its line end (section 2.1).
+const LONGEST_LINE: usize = 107;
+
+/// Version 2, the command LOCAL, no family, and nothing behind it: a load balancer's own connection.
+pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
+
+/// The octets of a version 2 address block: two addresses and two ports.
+const IPV4_BLOCK: u64 = 2 * (4 + 2);
+const IPV6_BLOCK: u64 = 2 * (16 + 2);
+
+/// The octets of a TLV's type and length.
+const TLV_HEAD: u64 = 1 + 2;
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// That of a client with this address; an IPv4-mapped one is IPv4.
+    Client(SocketAddr),
+    /// The load balancer's own, which looks whether the server is well (version 2 LOCAL, version 1
+    /// UNKNOWN).
+    Balancer,
+}
+
+/// Why there is no header.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The stream begins with something else.
+    Missing,
+    /// A version 1 line is too long, or not as section 2.1 says.
+    Line,
+    /// Version and command of a version 2 header are none of those in section 2.2.
+    Command(u8),
+    /// The family is neither TCP over IPv4 nor TCP over IPv6.
+    Family(u8),
+    /// A version 2 header is too short for what is in it.
+    Length,
+    /// The stream failed or ended inside the header.
+    Io(io::ErrorKind),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the load balancer's PROXY header ")?;
+        match self {
+            Error::Missing => f.write_str("is missing (--proxy-protocol)"),
+            Error::Line => f.write_str("is no line of version 1"),
+            Error::Command(octet) => write!(f, "has the unknown version and command {octet:#04x}"),
+            Error::Family(octet) => {
+                write!(f, "has the family {octet:#04x}, which is not TCP over IPv4 or IPv6")
+            }
+            Error::Length => f.write_str("is too short for what is in it"),
+            Error::Io(kind) => write!(f, "is cut off: {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::Io(error.kind())
+    }
+}
+
+impl Header {
+    /// Reads a header of either version, and not one octet more.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. What the stream has then read of a bad header is not defined.
+    pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
+        match reader.read_u8()? {
+            first if first == WORD[0] => {
+                expect(&WORD[1..], reader)?;
+                read_line(reader)
+            }
+            first if first == SIGNATURE[0] => {
+                expect(&SIGNATURE[1..], reader)?;
+                read_version_2(reader)
+            }
+            _ => Err(Error::Missing),
+        }
+    }
+}
+
+/// Reads what has to come. The first octet that differs is the last that is read.
+fn expect(octets: &[u8], reader: &mut impl Read) -> Result<(), Error> {
+    for octet in octets {
+        if reader.read_u8()? != *octet {
+            return Err(Error::Missing);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the rest of a version 1 line.
+fn read_line(reader: &mut impl Read) -> Result<Header, Error> {
+    let mut line = [0; LONGEST_LINE - WORD.len()];
+    for length in 1..=line.len() {
+        line[length - 1] = reader.read_u8()?;
+        if let [text @ .., b'\r', b'\n'] = &line[..length] {
+            let text = str::from_utf8(text).map_err(|_| Error::Line)?;
+            return parse_line(text).ok_or(Error::Line);
+        }
+    }
+    Err(Error::Line)
+}
+
+/// Takes what a version 1 line has behind its first word.
+fn parse_line(text: &str) -> Option<Header> {
+    let mut words = text.split(' ');
+    let is_ipv4 = match words.next()? {
+        "TCP4" => true,
+        "TCP6" => false,
+        // What follows has no meaning (section 2.1).
+        "UNKNOWN" => return Some(Header::Balancer),
+        _ => return None,
+    };
+    let address = |word: &str| word.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == is_ipv4);
+    let source = address(words.next()?)?;
+    address(words.next()?)?;
+    let port = port(words.next()?)?;
+    self::port(words.next()?)?;
+    words.next().is_none().then(|| client(source, port))
+}
+
+/// A port in decimal, without a sign or a leading zero.
+fn port(word: &str) -> Option<u16> {
+    let is_plain = word.bytes().all(|octet| octet.is_ascii_digit())
+        && (word.len() == 1 || !word.starts_with('0'));
+    if is_plain { word.parse().ok() } else { None }
+}
+
+/// Reads what a version 2 header has behind its signature (section 2.2).
+fn read_version_2(reader: &mut impl Read) -> Result<Header, Error> {
+    let command = reader.read_u8()?;
+    let family = reader.read_u8()?;
+    let length = u64::from(reader.read_u16::<BigEndian>()?);
+    let mut rest = reader.take(length);
+    let header = match (command, family) {
+        // The family and the addresses of LOCAL have no meaning.
+        (0x20, _) => {
+            skip(length, &mut rest)?;
+            return Ok(Header::Balancer);
+        }
+        (0x21, 0x11) if length >= IPV4_BLOCK => {
+            let source = Ipv4Addr::from(rest.read_u32::<BigEndian>()?);
+            skip(4, &mut rest)?;
+            client(source.into(), rest.read_u16::<BigEndian>()?)
+        }
+        (0x21, 0x21) if length >= IPV6_BLOCK => {
+            let source = Ipv6Addr::from(rest.read_u128::<BigEndian>()?);
+            skip(16, &mut rest)?;
+            client(source.into(), rest.read_u16::<BigEndian>()?)
+        }
+        (0x21, 0x11 | 0x21) => return Err(Error::Length),
+        (0x21, _) => return Err(Error::Family(family)),
+        _ => return Err(Error::Command(command)),
+    };
+    skip(2, &mut rest)?;
+    skip_tlvs(&mut rest)?;
+    Ok(header)
+}
+
+/// Skips what a header says beyond its addresses: none of it is needed, but it has to be whole.
+fn skip_tlvs(rest: &mut io::Take<&mut impl Read>) -> Result<(), Error> {
+    while rest.limit() > 0 {
+        if rest.limit() < TLV_HEAD {
+            return Err(Error::Length);
+        }
+        let _type = rest.read_u8()?;
+        let length = u64::from(rest.read_u16::<BigEndian>()?);
+        if length > rest.limit() {
+            return Err(Error::Length);
+        }
+        skip(length, rest)?;
+    }
+    Ok(())
+}
+
+fn skip(mut octets: u64, reader: &mut impl Read) -> io::Result<()> {
+    let mut ignored = [0; 64];
+    while octets > 0 {
+        let length = ignored.len().min(usize::try_from(octets).unwrap_or(usize::MAX));
+        reader.read_exact(&mut ignored[..length])?;
+        octets -= length as u64;
+    }
+    Ok(())
+}
+
+fn client(ip: IpAddr, port: u16) -> Header {
+    Header::Client(SocketAddr::new(ip.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V2: &[u8] = SIGNATURE;
+
+    /// Headers of both versions, whole, and whom they name.
+    const WIRE: [(&[&[u8]], &str); 11] = [
+        (&[b"PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080\r\n"], "192.0.2.7:50000"),
+        (&[b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"], "255.255.255.255:65535"),
+        (&[b"PROXY TCP4 0.0.0.0 0.0.0.0 0 0\r\n"], "0.0.0.0:0"),
+        (&[b"PROXY TCP6 2001:db8::7 2001:db8::1 50000 1080\r\n"], "[2001:db8::7]:50000"),
+        (&[b"PROXY TCP6 ::ffff:192.0.2.7 ::1 50000 1080\r\n"], "192.0.2.7:50000"),
+        (&[V2, b"\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\xc3\x50\x04\x38"], "192.0.2.7:50000"),
+        (
+            &[
+                V2,
+                b"\x21\x21\0\x24\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07",
+                b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\xc3\x50\x04\x38",
+            ],
+            "[2001:db8::7]:50000",
+        ),
+        (
+            &[
+                V2,
+                b"\x21\x21\0\x24\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\x02\x07",
+                b"\0\0\0\0\0\0\0\0\0\0\xff\xff\xc6\x33\x64\x01\xc3\x50\x04\x38",
+            ],
+            "192.0.2.7:50000",
+        ),
+        // A TLV without a value, ALPN, and one of a type that nobody has defined.
+        (
+            &[
+                V2,
+                b"\x21\x11\0\x1b\xc0\0\x02\x07\xc6\x33\x64\x01\xc3\x50\x04\x38",
+                b"\x04\0\0\x01\0\x02h2\xee\0\x04\xde\xad\xbe\xef",
+            ],
+            "192.0.2.7:50000",
+        ),
+        (&[V2, b"\x20\0\0\0"], "balancer"),
+        // LOCAL may bring addresses and TLVs; they have no meaning.
+        (&[V2, b"\x20\x31\0\x05\x01\x02\x03\x04\x05"], "balancer"),
+    ];
+
+    const UNKNOWN: [&[u8]; 3] = [
+        b"PROXY UNKNOWN\r\n",
+        b"PROXY UNKNOWN 192.0.2.7 198.51.100.1 50000 1080\r\n",
+        // The longest line that there may be: 107 octets.
+        b"PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff \
+          ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
+    ];
+
+    fn wire() -> Vec<(Vec<u8>, Header)> {
+        let named = |name: &str| match name.parse() {
+            Ok(address) => Header::Client(address),
+            Err(_) => Header::Balancer,
+        };
+        let headers = WIRE.iter().map(|(octets, name)| (octets.concat(), named(name)));
+        headers.chain(UNKNOWN.map(|line| (line.to_vec(), Header::Balancer))).collect()
+    }
+
+    fn refusal(octets: &[u8]) -> Error {
+        let mut stream = octets;
+        let header = Header::read_from(&mut stream);
+        header.expect_err(&format!("'{}' is taken", octets.escape_ascii()))
+    }
+
+    #[test]
+    fn reads_exactly_its_octets() {
+        for (octets, header) in wire() {
+            let stream = [&octets[..], b"\x05\x01\x00"].concat();
+            let mut rest = stream.as_slice();
+            assert_eq!(Header::read_from(&mut rest), Ok(header), "{}", octets.escape_ascii());
+            assert_eq!(rest, b"\x05\x01\x00", "{}", octets.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        for (octets, _) in wire() {
+            for length in 0..octets.len() {
+                let error = refusal(&octets[..length]);
+                assert_eq!(error, Error::Io(io::ErrorKind::UnexpectedEof), "cut to {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_without_a_header_is_not_taken_for_one() {
+        for octets in [
+            b"\x05\x01\x00".as_slice(),
+            b"GET / HTTP/1.1\r\n",
+            b"POST / HTTP/1.1\r\n",
+            b"PROXY\r\n",
+        ] {
+            assert_eq!(refusal(octets), Error::Missing);
+        }
+        for wrong in 1..SIGNATURE.len() {
+            let mut octets = [SIGNATURE, b"\x20\0\0\0"].concat();
+            octets[wrong] ^= 0x20;
+            assert_eq!(refusal(&octets), Error::Missing, "octet {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_as_the_protocol_says_is_refused() {
+        for line in [
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 1\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 \r\n",
+            "PROXY TCP4  192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 +50000 1080\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 050000 1080\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 65536\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1  1080\r\n",
+            "PROXY TCP4 192.0.2.07 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP4 192.0.2 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP4 2001:db8::7 2001:db8::1 50000 1080\r\n",
+            "PROXY TCP6 192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP6 fe80::1%eth0 2001:db8::1 50000 1080\r\n",
+            "PROXY TCP6 [2001:db8::7] 2001:db8::1 50000 1080\r\n",
+            "PROXY UDP4 192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY UNIX /a /b\r\n",
+            "PROXY tcp4 192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY UNKNOWNS\r\n",
+            "PROXY \r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080\r\r\n",
+        ] {
+            assert_eq!(refusal(line.as_bytes()), Error::Line, "{line:?}");
+        }
+        assert_eq!(refusal(b"PROXY TCP4 192.0.2.7 \xff 50000 1080\r\n"), Error::Line);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_given_up() {
+        let mut stream = [WORD, &[b'x'; 200]].concat();
+        assert_eq!(refusal(&stream), Error::Line);
+        // A line feed alone is no end of a line.
+        stream[50] = b'\n';
+        assert_eq!(refusal(&stream), Error::Line);
+        let mut rest = stream.as_slice();
+        let _ = Header::read_from(&mut rest);
+        assert_eq!(stream.len() - rest.len(), LONGEST_LINE);
+    }
+
+    #[test]
+    fn other_families_commands_and_versions_are_refused() {
+        let header = |command, family| [V2, &[command, family, 0, 216], &[0; 216]].concat();
+        for family in 0..=0xff {
+            if !matches!(family, 0x11 | 0x21) {
+                assert_eq!(refusal(&header(0x21, family)), Error::Family(family));
+            }
+        }
+        for command in (0..=0xff).filter(|command| !matches!(command, 0x20 | 0x21)) {
+            assert_eq!(refusal(&header(command, 0x11)), Error::Command(command));
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_too_short_for_what_is_in_it_is_refused() {
+        for (family, length) in [(0x11, 0), (0x11, 11), (0x21, 12), (0x21, 35)] {
+            let octets = [V2, &[0x21, family, 0, length], &[0; 255]].concat();
+            assert_eq!(refusal(&octets), Error::Length);
+        }
+        for tlvs in [b"\x04".as_slice(), b"\x04\0", b"\x04\0\x01", b"\x04\0\0\x04\xff\xff\0"] {
+            let length = u8::try_from(12 + tlvs.len()).unwrap();
+            let octets = [V2, &[0x21, 0x11, 0, length], &[0; 12], tlvs, &[0; 64]].concat();
+            assert_eq!(refusal(&octets), Error::Length, "{tlvs:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_be_as_long_as_its_length_can_say() {
+        let tlv = [b"\xee\xff\xf0".to_vec(), vec![0x55; 0xfff0]].concat();
+        let octets = [V2, b"\x21\x11\xff\xff", &[0; 12], &tlv, b"rest"].concat();
+        let mut rest = octets.as_slice();
+        assert!(Header::read_from(&mut rest).is_ok());
+        assert_eq!(rest, b"rest");
+    }
+
+    #[test]
+    fn no_octet_anywhere_makes_the_reader_go_beyond_the_header() {
+        for (octets, _) in wire() {
+            for place in 0..octets.len() {
+                for octet in 0..=0xff {
+                    let mut stream = [&octets[..], &[0; 300]].concat();
+                    stream[place] = octet;
+                    let mut rest = stream.as_slice();
+                    let header = Header::read_from(&mut rest);
+                    let end = if stream[0] == b'P' {
+                        LONGEST_LINE
+                    } else {
+                        16 + usize::from(u16::from_be_bytes([stream[14], stream[15]]))
+                    };
+                    let read = stream.len() - rest.len();
+                    assert!(read <= end, "{place}: {octet:#04x}: {header:?}");
+                }
+            }
+        }
+    }
+}
