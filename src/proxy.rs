@@ -15,6 +15,7 @@ use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
+use crate::commands::families::Families;
 use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
 use crate::proxy_protocol::Header;
@@ -41,6 +42,8 @@ pub struct Proxy {
     pub rules: Rules,
     /// The names that they ask for.
     pub names: Names,
+    /// Which address family is dialed first.
+    pub families: Families,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
@@ -189,7 +192,8 @@ impl Proxy {
         let permit = self.permit(asked, &client, deadline)?;
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
-        let dial = Dial { source, deadline, client: client.watched(), descriptors };
+        let families = &self.families;
+        let dial = Dial { source, deadline, client: client.watched(), descriptors, families };
         let target = connect::connect(&permit, dial)?;
         if let Host::Name(name) = &asked.request.destination.host {
             self.names.won(name, target.address.ip());

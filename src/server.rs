@@ -12,6 +12,7 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
+use crate::commands::families::Families;
 use crate::commands::lookup::Names;
 use crate::proxy::Proxy;
 use crate::report::{Rarely, Refusals};
@@ -79,6 +80,7 @@ impl Server {
             users: Users::new(config.users.clone()),
             rules,
             names,
+            families: Families::new(),
             sessions,
             source: config.source,
             udp_advertise: config.udp_advertise,

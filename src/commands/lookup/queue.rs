@@ -1,10 +1,10 @@
 //! Which lookups run, which wait for a thread, and who waits for each.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use super::{Answer, Bell};
+use crate::sessions::Group;
 
 /// Lookups of one group of clients that run at once.
 const MOST_OF_ONE_GROUP: usize = 16;
@@ -14,7 +14,7 @@ pub(super) struct Waiter {
     /// The name's key.
     pub(super) name: Arc<str>,
     /// Whose lookup it is.
-    pub(super) group: IpAddr,
+    pub(super) group: Group,
     /// Rung when the answer is there.
     pub(super) bell: Arc<Bell>,
     pub(super) answer: OnceLock<Answer>,
@@ -24,7 +24,7 @@ pub(super) struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) name: Arc<str>,
-    group: IpAddr,
+    group: Group,
 }
 
 /// The lookups that are asked for now: one for each name, however many wait for it.
@@ -33,7 +33,7 @@ pub(super) struct Queue {
     running: usize,
     names: HashMap<Arc<str>, Asked>,
     /// Those that have lookups running or waiting.
-    groups: HashMap<IpAddr, Group>,
+    groups: HashMap<Group, Lookups>,
 }
 
 #[derive(Default)]
@@ -42,8 +42,9 @@ struct Asked {
     waiters: Vec<Arc<Waiter>>,
 }
 
+/// Those of one group.
 #[derive(Default)]
-struct Group {
+struct Lookups {
     running: usize,
     /// Those whose names did not run when they asked, the first of them first. Some may run now,
     /// for another group.
@@ -80,8 +81,8 @@ impl Queue {
                 self.names.remove(&waiter.name);
             }
         }
-        if let Some(group) = self.groups.get_mut(&waiter.group) {
-            group.waiting.retain(|other| !Arc::ptr_eq(other, waiter));
+        if let Some(lookups) = self.groups.get_mut(&waiter.group) {
+            lookups.waiting.retain(|other| !Arc::ptr_eq(other, waiter));
             self.drop_idle_group(waiter.group);
         }
     }
@@ -91,8 +92,8 @@ impl Queue {
     pub(super) fn finish(&mut self, job: &Job) -> (Vec<Arc<Waiter>>, Vec<Job>) {
         let waiters = self.names.remove(&job.name).map_or(Vec::new(), |asked| asked.waiters);
         self.running -= 1;
-        if let Some(group) = self.groups.get_mut(&job.group) {
-            group.running -= 1;
+        if let Some(lookups) = self.groups.get_mut(&job.group) {
+            lookups.running -= 1;
         }
         self.drop_idle_group(job.group);
         let mut jobs = Vec::new();
@@ -104,42 +105,42 @@ impl Queue {
 
     /// Whether there is a place for one more lookup of this group. A group has at most as many more
     /// as stay free, so that one which has none finds a place.
-    fn may_start(&self, group: IpAddr) -> bool {
+    fn may_start(&self, group: Group) -> bool {
         let free = self.most - self.running;
-        let its = self.groups.get(&group).map_or(0, |group| group.running);
+        let its = self.groups.get(&group).map_or(0, |lookups| lookups.running);
         free > 0 && (its == 0 || (its < MOST_OF_ONE_GROUP && its < free / 2))
     }
 
     /// Of the groups that wait and may start a lookup, one that has the fewest.
-    fn next_group(&self) -> Option<IpAddr> {
-        let waiting = self.groups.iter().filter(|(_, group)| !group.waiting.is_empty());
-        let (address, _) = waiting.min_by_key(|(_, group)| group.running)?;
-        self.may_start(*address).then_some(*address)
+    fn next_group(&self) -> Option<Group> {
+        let waiting = self.groups.iter().filter(|(_, lookups)| !lookups.waiting.is_empty());
+        let (group, _) = waiting.min_by_key(|(_, lookups)| lookups.running)?;
+        self.may_start(*group).then_some(*group)
     }
 
     /// Starts what has waited longest in this group, if it does not run already.
-    fn start_next_of(&mut self, address: IpAddr) -> Option<Job> {
-        let group = self.groups.get_mut(&address)?;
-        while let Some(waiter) = group.waiting.pop_front() {
+    fn start_next_of(&mut self, group: Group) -> Option<Job> {
+        let lookups = self.groups.get_mut(&group)?;
+        while let Some(waiter) = lookups.waiting.pop_front() {
             match self.names.get_mut(&waiter.name) {
                 Some(asked) if !asked.runs && waiter.answer.get().is_none() => {
                     asked.runs = true;
-                    group.running += 1;
+                    lookups.running += 1;
                     self.running += 1;
-                    return Some(Job { name: Arc::clone(&waiter.name), group: address });
+                    return Some(Job { name: Arc::clone(&waiter.name), group });
                 }
                 // It runs for another group, or is over.
                 Some(_) | None => {}
             }
         }
-        self.drop_idle_group(address);
+        self.drop_idle_group(group);
         None
     }
 
-    fn drop_idle_group(&mut self, address: IpAddr) {
-        let is_idle = |group: &Group| group.running == 0 && group.waiting.is_empty();
-        if self.groups.get(&address).is_some_and(is_idle) {
-            self.groups.remove(&address);
+    fn drop_idle_group(&mut self, group: Group) {
+        let is_idle = |lookups: &Lookups| lookups.running == 0 && lookups.waiting.is_empty();
+        if self.groups.get(&group).is_some_and(is_idle) {
+            self.groups.remove(&group);
         }
     }
 }
@@ -147,11 +148,12 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     fn waiter(name: &str, group: u8) -> Arc<Waiter> {
         Arc::new(Waiter {
             name: name.into(),
-            group: [192, 0, 2, group].into(),
+            group: IpAddr::from([192, 0, 2, group]).into(),
             bell: Arc::new(Bell::new().unwrap()),
             answer: OnceLock::new(),
         })
