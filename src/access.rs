@@ -1,6 +1,6 @@
 //! Who may do what.
 //!
-//! A client meets this wing three times: when it connects ([`Rules::serves`], by its address), when
+//! A client meets this wing three times: when it connects ([`Rules::turned_away`], by its address), when
 //! it says who it is ([`Users::authenticate`]), and with each request ([`Rules::permit`]).
 //!
 //! What it promises:
@@ -31,7 +31,9 @@ use rules::{Denied, Permit, Refusal, RuleFile, Rules};
 #[cfg(doc)]
 use users::{Identity, Passwords, Users};
 
+mod interfaces;
 mod lines;
 pub mod rules;
+mod secret;
 pub mod upstream;
 pub mod users;

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::access::rules::{RuleFile, networks};
+use crate::access::upstream::{self, Upstream};
 use crate::access::users::Passwords;
 #[cfg(target_os = "linux")]
 use crate::commands::source::Interface;
@@ -43,18 +45,20 @@ pub struct Arguments {
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Arguments, clap::Error> {
-    let mut options = Options::try_parse_from(arguments)?;
+    let matches = Options::command().try_get_matches_from(arguments)?;
+    let mut options = Options::from_arg_matches(&matches)?;
     if options.probe {
         // A file that has gone bad since the server has read it is not the server's state of health.
         options.rules = None;
         options.users = None;
     }
+    let upstream = upstream(&options, matches.value_source("upstream"))?;
     let source = options.source()?;
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
-            (false, true) => LevelFilter::Debug,
-            (false, false) => LevelFilter::Info,
+            (false, 0) => LevelFilter::Info,
+            (false, 1..) => LevelFilter::Debug,
         },
         log_file: options.log_file,
         check: options.check,
@@ -63,6 +67,7 @@ pub fn parse(
             listen: options.listen,
             allow_from: options.allow_from,
             rules: options.rules.as_deref().map(rules).transpose()?.unwrap_or_default(),
+            upstream: upstream.map(Arc::new),
             users: options.users.as_deref().map(users).transpose()?,
             source,
             udp_advertise: options.udp_advertise,
@@ -77,6 +82,12 @@ pub fn parse(
             name_cache: options.name_cache,
         },
     })
+}
+
+/// The command line as it is: its options with their values and defaults.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command()
 }
 
 const DEFAULTS: &str = "\
@@ -104,6 +115,11 @@ struct Options {
     /// Require username and password: a file with `name:password` a line, that only its owner can read
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
+
+    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
+    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
+    #[arg(long, value_name = "URL", env = "TABI_UPSTREAM", hide_env_values = true)]
+    upstream: Option<String>,
 
     /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
     /// the client has reached this server
@@ -166,8 +182,8 @@ struct Options {
     log_file: Option<PathBuf>,
 
     /// Log more: clients that leave without a request, too
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    verbose: bool,
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
 
     /// Log warnings and errors only
     #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "verbose")]
@@ -229,6 +245,24 @@ fn users(path: &Path) -> Result<Arc<Passwords>, clap::Error> {
 /// `told` begins with the file's name, and with the line's number where a line is bad.
 fn bad_file(option: &str, told: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
+}
+
+/// What is wrong with a URL is told without showing it: there may be a password in it.
+fn upstream(
+    options: &Options,
+    given: Option<ValueSource>,
+) -> Result<Option<Upstream>, clap::Error> {
+    let Some(url) = &options.upstream else { return Ok(None) };
+    let upstream = Upstream::parse(url)
+        .ok_or_else(|| conflict(&format!("--upstream: expected {}", upstream::EXPECTED)))?;
+    if upstream.credentials().is_some() && given == Some(ValueSource::CommandLine) {
+        return Err(conflict(
+            "--upstream: every user of this machine can read a password on the command line; put \
+             the URL into the environment as TABI_UPSTREAM, or into a file for --rules, as in\n  \
+             via socks5://USER:PASSWORD@HOST:PORT",
+        ));
+    }
+    Ok(Some(upstream))
 }
 
 fn address(given: &str) -> Result<IpAddr, String> {
@@ -354,6 +388,15 @@ mod tests {
         assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
         assert_eq!(config.name_cache, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn verbose_may_be_given_more_than_once() {
+        for given in [&["-v"][..], &["-vv"], &["-v", "--verbose", "-v"]] {
+            assert_eq!(parsed(given).level, LevelFilter::Debug, "{given:?}");
+        }
+        assert_eq!(parsed(&["-q"]).level, LevelFilter::Warn);
+        assert!(refusal(&["-q", "-v"]).contains("cannot be used with"));
     }
 
     #[test]

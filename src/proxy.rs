@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,14 +14,14 @@ use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
-use crate::commands::families::Families;
 use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
+use crate::commands::upstream;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Rarely, Refusals, line};
+use crate::report::{Ends, Outcome, Rarely, Refusals};
 use crate::sessions::{Session, Sessions, Stage};
-use crate::socks5::{self, Address, Command, Host, Reply, Request};
+use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
 mod client;
@@ -42,8 +41,6 @@ pub struct Proxy {
     pub rules: Rules,
     /// The names that they ask for.
     pub names: Names,
-    /// Which address family is dialed first.
-    pub families: Families,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
@@ -54,6 +51,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Sessions that have ended.
+    pub ends: Ends,
     /// Clients that wait because the server is full.
     pub fullness: Rarely,
     /// Sessions that were ended because the server was full.
@@ -66,6 +65,11 @@ impl Proxy {
     /// Opens a session for a client that is served and has not had its share. It waits for room if
     /// there is none. The log tells of a client that is turned away.
     pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let peer = match peer.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, peer.port()).into(),
+            // A link-local address means nothing without its scope.
+            IpAddr::V6(_) => peer,
+        };
         let told = |reason: &String| {
             self.refusals.log(&format!("turned away client={peer}: {reason}"));
         };
@@ -77,10 +81,14 @@ impl Proxy {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
         };
-        let opened = if self.is_balancer(peer) {
+        let is_balancer = self.is_balancer(peer);
+        if !is_balancer {
+            self.check(peer)?;
+        }
+        let peer = SocketAddr::new(peer.ip(), peer.port());
+        let opened = if is_balancer {
             self.sessions.open_for_balancer(peer, stream, is_full)
         } else {
-            self.check(peer)?;
             self.sessions.open(peer, stream, is_full)
         };
         opened.map_err(|too_many| too_many.to_string())
@@ -92,8 +100,8 @@ impl Proxy {
 
     /// Whether the client is served at all.
     fn check(&self, client: SocketAddr) -> Result<(), String> {
-        if !self.rules.serves(client.ip()) {
-            return Err("it is in no network that is served (--allow-from)".into());
+        if let Some(why) = self.rules.turned_away(client) {
+            return Err(format!("{why} (--allow-from)"));
         }
         match self.users.turned_away(client.ip()) {
             None => Ok(()),
@@ -108,9 +116,8 @@ impl Proxy {
 
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
-        // A fault in tabi costs this session and nothing else.
-        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
-        let result = attended.unwrap_or(Err(Failure::Fault));
+        let end = self.ends.begin(session);
+        let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
                 farewell(session, &failure.last_words());
@@ -128,7 +135,7 @@ impl Proxy {
                 session.peer()
             ));
         }
-        line::log_end(session, outcome, why.as_deref());
+        end.tell(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
@@ -192,15 +199,29 @@ impl Proxy {
         let permit = self.permit(asked, &client, deadline)?;
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
-        let families = &self.families;
+        let families = self.names.families();
         let dial = Dial { source, deadline, client: client.watched(), descriptors, families };
-        let target = connect::connect(&permit, dial)?;
-        if let Host::Name(name) = &asked.request.destination.host {
-            self.names.won(name, target.address.ip());
-        }
-        relay::prepare(&target.stream)?;
-        asked.session.connected(target.stream, target.address);
-        tunnel(asked, client, &Reply::succeeded(target.bound))
+        let (stream, address, reply) = match permit.passage() {
+            None => {
+                let target = connect::connect(&permit, dial)?;
+                if let Host::Name(name) = &asked.request.destination.host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, Reply::succeeded(target.bound))
+            }
+            Some(passage) => {
+                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
+                let target = upstream::connect(passage, dial, lookup)?;
+                if let Host::Name(name) = &passage.upstream().address().host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, target.reply)
+            }
+        };
+        relay::prepare(&stream)?;
+        asked.session.connected(stream, address);
+        tunnel(asked, client, &reply)
     }
 
     /// Where what is done for the client leaves this machine.
@@ -241,8 +262,19 @@ impl Proxy {
     ) -> Result<Permit, Refusal<lookup::Error>> {
         let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer(), request, |name, port| {
-            self.names.resolve(name, port, session.peer().ip(), deadline, client.watched())
+            self.lookup(asked, client, deadline, name, port)
         })
+    }
+
+    fn lookup(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        deadline: Instant,
+        name: &Name,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, lookup::Error> {
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody

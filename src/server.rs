@@ -12,10 +12,9 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
-use crate::commands::families::Families;
 use crate::commands::lookup::Names;
 use crate::proxy::Proxy;
-use crate::report::{Rarely, Refusals};
+use crate::report::{Ends, Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
 use crate::system::capacity::Capacity;
 use crate::system::descriptors::Descriptors;
@@ -56,12 +55,13 @@ impl Server {
     pub fn bind(config: &Config) -> io::Result<Self> {
         let listeners = config.listen.iter().map(|&address| listen::listen(address).map(Arc::new));
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
-        let mut ports = Vec::new();
+        let mut addresses = Vec::new();
         for listener in &listeners {
             let address = listener.local_addr()?;
             info!("listening on {address}{}", listen::scope(address.ip()));
-            ports.push(address.port());
+            addresses.push(address);
         }
+        let ports = addresses.iter().map(SocketAddr::port).collect();
         config.source.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
         let limits = Limits {
@@ -71,7 +71,12 @@ impl Server {
             idle: config.idle_timeout,
         };
         let names = Names::new(config.name_cache, &descriptors);
-        let rules = Rules::new(&config.allow_from, ports).with_file(Arc::clone(&config.rules));
+        let rules = Rules::new(&config.allow_from, ports)
+            .with_file(Arc::clone(&config.rules))
+            .with_upstream(config.upstream.clone());
+        if let Some(told) = rules.circle(&addresses) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
         tell_policy(config, &rules);
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
@@ -80,12 +85,12 @@ impl Server {
             users: Users::new(config.users.clone()),
             rules,
             names,
-            families: Families::new(),
             sessions,
             source: config.source,
             udp_advertise: config.udp_advertise,
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
+            ends: Ends::default(),
             fullness: Rarely::default(),
             made_room: Rarely::default(),
             balancers: config.proxy_protocol.clone(),
@@ -116,13 +121,19 @@ impl Server {
     /// When the system refuses the threads to begin with.
     pub fn run(self) -> io::Result<()> {
         thread::scope(|scope| {
-            let (sessions, pool) = (&self.proxy.sessions, &self.pool);
+            let Proxy { sessions, ends, refusals, .. } = &*self.proxy;
+            let each_round = |now| {
+                let again = [self.pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
+                again.into_iter().flatten().min()
+            };
             thread::Builder::new()
                 .name("tabi watch".into())
-                .spawn_scoped(scope, || sessions.watch(|now| pool.trim(now)))?;
+                .spawn_scoped(scope, move || sessions.watch(each_round))?;
             let result = self.serve();
             if result.is_ok() {
                 drain(sessions, self.grace);
+                ends.tell_rest();
+                info!("stopped");
             }
             sessions.stop_watch();
             result
@@ -169,7 +180,6 @@ fn drain(sessions: &Sessions, grace: Duration) {
         sessions.end_all(Ending::Stopped);
         sessions.wait_until_empty(LAST_MOMENT);
     }
-    info!("stopped");
 }
 
 /// Logs who may do what, and what of it is hardly meant.
@@ -184,6 +194,10 @@ fn tell_policy(config: &Config, rules: &Rules) {
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
     }
+    if let Some(upstream) = &config.upstream {
+        info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
+    }
+    rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());

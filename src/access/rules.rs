@@ -1,7 +1,7 @@
 //! What a client may do: the rules file, and the default access where no rule matches.
 
 use std::iter::once;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -12,6 +12,7 @@ mod embedded;
 mod file;
 mod index;
 pub mod networks;
+mod passage;
 mod permit;
 mod rule;
 
@@ -21,9 +22,12 @@ use closed::closed;
 use embedded::embedded;
 pub use file::RuleFile;
 use index::Verdict;
+pub use passage::Passage;
 pub use permit::{Denied, Permit, Refusal};
 use rule::Asked;
 
+use crate::access::interfaces::Interfaces;
+use crate::access::upstream::Upstream;
 use crate::access::users::Identity;
 use crate::socks5::{Command, Host, Name, Request};
 
@@ -32,7 +36,10 @@ use crate::socks5::{Command, Host, Name, Request};
 pub struct Rules {
     clients: Clients,
     own_ports: Vec<u16>,
+    interfaces: Arc<Interfaces>,
     file: Arc<RuleFile>,
+    /// For what no rule decides.
+    upstream: Option<Arc<Upstream>>,
 }
 
 impl Rules {
@@ -40,7 +47,19 @@ impl Rules {
     /// server itself listens on.
     #[must_use]
     pub fn new(clients: &[IpNet], own_ports: Vec<u16>) -> Self {
-        Rules { clients: Clients::new(clients), own_ports, file: Arc::default() }
+        Rules {
+            clients: Clients::new(clients),
+            own_ports,
+            interfaces: Arc::default(),
+            file: Arc::default(),
+            upstream: None,
+        }
+    }
+
+    /// The same, where what no rule decides goes through `upstream`, if there is one.
+    #[must_use]
+    pub fn with_upstream(self, upstream: Option<Arc<Upstream>>) -> Self {
+        Rules { upstream, ..self }
     }
 
     /// The same, with the rules of a file before the default access.
@@ -55,15 +74,35 @@ impl Rules {
         self.clients.networks()
     }
 
-    /// Whether a client with this address is served at all.
+    /// Why the client at `client` is not served at all, if it is not. The scope of a link-local address
+    /// matters.
     #[must_use]
-    pub fn serves(&self, client: IpAddr) -> bool {
-        self.clients.serves(client)
+    pub fn turned_away(&self, client: SocketAddr) -> Option<&'static str> {
+        self.clients.turned_away(client, &self.interfaces)
+    }
+
+    /// What should be known about a server that listens on `listen`: for each interface on which it can
+    /// be reached at a public address, which clients are served there and which are not.
+    #[must_use]
+    pub fn exposure(&self, listen: &[SocketAddr]) -> Vec<String> {
+        let is_heard = |address: &IpAddr| {
+            listen.iter().any(|listen| match listen.ip() {
+                IpAddr::V6(every) if every.is_unspecified() => true,
+                IpAddr::V4(every) if every.is_unspecified() => address.is_ipv4(),
+                one => one == *address,
+            })
+        };
+        let mut public = self.interfaces.public();
+        for it in &mut public {
+            it.addresses.retain(is_heard);
+        }
+        public.retain(|it| !it.addresses.is_empty());
+        public.iter().map(|it| self.clients.exposure(it)).collect()
     }
 
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
-    /// addresses are; the permit has those of its addresses that are permitted. An IPv4 address inside
-    /// an IPv6 one has to be permitted, too.
+    /// addresses are or it goes through an upstream; the permit has those of its addresses that are
+    /// permitted. An IPv4 address inside an IPv6 one has to be permitted, too.
     ///
     /// # Errors
     ///
@@ -83,26 +122,58 @@ impl Rules {
             Host::Ip(ip) => (index.match_name(&asked, None), vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => {
                 let named = index.match_name(&asked, Some(name.as_str()));
+                if let Some(upstream) = self.way(named.map(|number| index.verdict(number))) {
+                    self.judge_name(client.ip(), name, port).map_err(Refusal::Denied)?;
+                    return passage::through(upstream, request.clone()).map_err(Refusal::Denied);
+                }
                 if let Some(verdict) = index.denial_of_every_address(&asked, named) {
                     return Err(Refusal::Denied(self.denied_by(verdict, None)));
                 }
                 (named, lookup(name, port).map_err(Refusal::Lookup)?)
             }
         };
-        let judge = |address: SocketAddr| {
-            let verdict = index.match_address(&asked, named, address.ip());
-            self.judge(verdict, client.ip(), address)
-        };
-        let mut denied = None;
+        let (mut denied, mut way) = (None, None);
         addresses.retain(|&address| {
             let inside = embedded(address.ip()).map(|ip| (ip, address.port()).into());
-            let judged = once(address).chain(inside).try_for_each(judge);
-            judged.map_err(|reason| denied.get_or_insert(reason)).is_ok()
+            let mut up = None;
+            for address in once(address).chain(inside) {
+                let is_ours = || self.interfaces.is_ours(address.ip());
+                let verdict = index.match_address(&asked, named, address.ip(), is_ours);
+                if let Err(reason) = self.judge(verdict, client.ip(), address) {
+                    denied.get_or_insert(reason);
+                    return false;
+                }
+                up = up.or(self.way(verdict));
+            }
+            if let Some(upstream) = up {
+                way.get_or_insert((address, upstream));
+            }
+            up.is_none()
         });
-        match denied {
-            Some(denied) if addresses.is_empty() => Err(Refusal::Denied(denied)),
-            _ => Ok(Permit { command: *command, addresses }),
+        match (denied, way) {
+            (_, Some((address, upstream))) if addresses.is_empty() => {
+                let request = Request { command: *command, destination: address.into() };
+                passage::through(upstream, request).map_err(Refusal::Denied)
+            }
+            (Some(denied), _) if addresses.is_empty() => Err(Refusal::Denied(denied)),
+            _ => Ok(Permit { command: *command, addresses, passage: None }),
         }
+    }
+
+    /// Through which server goes what `verdict`, or none, allows; `None` for a connection of our own.
+    fn way(&self, verdict: Option<Verdict>) -> Option<&Arc<Upstream>> {
+        match verdict {
+            Some(verdict) => self.file.index.upstream(verdict),
+            None => self.upstream.as_ref(),
+        }
+    }
+
+    /// Judges a name that goes up. Its addresses are not known here, but those of this machine are.
+    fn judge_name(&self, client: IpAddr, name: &Name, port: u16) -> Result<(), Denied> {
+        if name.is_localhost() {
+            return self.judge(None, client, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        }
+        Ok(())
     }
 
     /// Judges a request whose destination is not known yet. It is denied only when the rules leave
@@ -111,16 +182,22 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// [`Denied`] by a rule with neither `to` nor `port`, before which no rule allows anything.
+    /// [`Denied`] by a rule with neither `to` nor `port`, before which no rule allows anything, or
+    /// because everything goes through an upstream.
     pub fn permit_open(
         &self,
         identity: &Identity,
         client: SocketAddr,
         command: Command,
     ) -> Result<Permit, Denied> {
-        match self.file.index.denial_of_everything(&asked(identity, client, command, 0)) {
-            Some(verdict) => Err(self.denied_by(verdict, None)),
-            None => Ok(Permit { command, addresses: Vec::new() }),
+        let (asked, index) = (asked(identity, client, command, 0), &self.file.index);
+        let verdict = index.opening(&asked);
+        match (verdict, self.way(verdict)) {
+            (Some(verdict), _) if !verdict.allow => Err(self.denied_by(verdict, None)),
+            (_, Some(upstream)) => {
+                Err(Denied::Through { upstream: Arc::clone(upstream.shown()), command })
+            }
+            (_, None) => Ok(Permit { command, addresses: Vec::new(), passage: None }),
         }
     }
 
@@ -136,7 +213,7 @@ impl Rules {
         match verdict {
             Some(verdict) if !verdict.allow => Err(self.denied_by(verdict, Some(address))),
             Some(Verdict { opens: true, .. }) => Ok(()),
-            Some(_) | None => match closed(client, address, &self.own_ports) {
+            Some(_) | None => match closed(client, address, &self.own_ports, &self.interfaces) {
                 Some(reason) => Err(Denied::Closed { address, reason }),
                 None => Ok(()),
             },
@@ -155,49 +232,53 @@ fn asked(identity: &Identity, client: SocketAddr, command: Command, port: u16) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::interfaces::InterfaceAddress;
     use crate::access::users::{Passwords, Users};
     use crate::socks5::Address;
     use std::convert::Infallible;
     use std::io::Cursor;
     use std::net::Ipv4Addr;
 
-    const LAN: &str = "192.168.1.7:50000";
-    const LOCAL: &str = "127.0.0.1:50000";
+    pub(super) const LAN: &str = "192.168.1.7:50000";
+    pub(super) const LOCAL: &str = "127.0.0.1:50000";
 
-    fn anyone() -> Identity {
+    pub(super) fn anyone() -> Identity {
         let mut client = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
         Users::default().authenticate(&mut client, Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
-    fn judge(client: &str, destination: &str) -> Result<Permit, Refusal<Infallible>> {
-        let destination: SocketAddr = destination.parse().unwrap();
-        let (host, port) = (Host::Ip(destination.ip()), destination.port());
-        let request = Request { command: Command::Connect, destination: Address { host, port } };
-        let rules = Rules::new(&[], vec![1080]);
-        rules.permit(&anyone(), client.parse().unwrap(), &request, |_, _| unreachable!())
+    /// The rules on a machine at 192.168.1.1 and `2001:db8::1`.
+    fn on_a_router(rules: Rules) -> Rules {
+        let read = || {
+            let own = ["192.168.1.1", "2001:db8::1"].map(|ip| InterfaceAddress {
+                interface: "eth0".into(),
+                ip: ip.parse().unwrap(),
+                scope: 0,
+            });
+            Some(own.to_vec())
+        };
+        Rules { interfaces: Arc::new(Interfaces::read_by(read)), ..rules }
     }
 
-    const OWN: [&str; 11] = [
-        "127.0.0.1:80",
-        "127.9.9.9:80",
-        "[::1]:80",
-        "[::ffff:127.0.0.1]:80",
-        "0.0.0.0:80",
-        "[::]:80",
-        "[::ffff:0.0.0.0]:80",
-        "169.254.169.254:80",
-        "[fe80::1]:80",
-        "224.0.0.1:80",
-        "255.255.255.255:80",
-    ];
-
     #[test]
-    fn a_client_elsewhere_cannot_reach_what_is_for_this_machine_only() {
-        for destination in OWN {
-            let refusal = judge(LAN, destination).unwrap_err();
-            assert!(matches!(refusal, Refusal::Denied(_)), "{destination}");
+    fn a_client_does_not_get_past_a_firewall_to_the_boxs_own_addresses() {
+        let file = "allow to self port 53\ndeny to self";
+        let denied = |ip: &str| Err(format!("rules:2: this rule denies {ip}:80"));
+        for own in ["192.168.1.1", "127.0.0.1", "0.0.0.0"] {
+            assert_eq!(ask(file, None, (own, 80), None), denied(own));
+            assert_eq!(ask(file, None, ("a.example", 80), Some(&[own])), denied(own));
         }
-        assert!(judge(LAN, "192.0.2.1:1080").is_ok(), "another machine's port 1080");
+        assert!(ask(file, None, ("2001:db8::1", 80), None).is_err());
+        let dressed = "64:ff9b::192.168.1.1";
+        assert_eq!(ask(file, None, (dressed, 80), None), denied("192.168.1.1"));
+        assert!(ask(file, None, ("192.168.1.2", 80), None).is_ok());
+        assert!(ask(file, None, ("192.168.1.1", 53), None).is_ok());
+        let closed = ask(file, None, ("127.0.0.1", 53), None).unwrap_err();
+        assert!(closed.contains("a loopback address"), "self opens nothing: {closed}");
+        // A name may have one of these addresses, so it has to be looked up.
+        let own: &[&str] = &["192.168.1.1", "192.0.2.1"];
+        let found = ask("allow to self\ndeny", None, ("a.example", 80), Some(own));
+        assert_eq!(found, Ok(vec!["192.168.1.1".into()]));
     }
 
     #[test]
@@ -215,9 +296,8 @@ mod tests {
         };
         for ip in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255"] {
             for ip in dressed(ip) {
-                let closed = judge(LAN, &format!("[{ip}]:80"));
-                assert!(matches!(closed, Err(Refusal::Denied(_))), "{ip}");
-                assert!(judge(LOCAL, &format!("[{ip}]:80")).is_ok(), "{ip}");
+                let closed = ask("", None, (&ip, 80), None);
+                assert!(closed.is_err_and(|it| it.contains("closed to clients")), "{ip}");
             }
         }
         for ip in dressed("10.1.2.3") {
@@ -232,13 +312,6 @@ mod tests {
             assert!(ask("allow to ::/0\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
             let both = "allow to ::/0\nallow to 10.0.0.0/8\ndeny";
             assert!(ask(both, None, (&ip, 80), None).is_ok(), "{ip}");
-        }
-    }
-
-    #[test]
-    fn a_client_on_this_machine_can() {
-        for destination in OWN {
-            assert!(judge(LOCAL, destination).is_ok(), "{destination}");
         }
     }
 
@@ -272,9 +345,9 @@ mod tests {
         users.authenticate(&mut Cursor::new(said), Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
-    fn following(file: &str) -> Rules {
+    pub(super) fn following(file: &str) -> Rules {
         let file = RuleFile::parse(file.as_bytes(), "rules").unwrap();
-        Rules::new(&[], vec![1080]).with_file(Arc::new(file))
+        on_a_router(Rules::new(&[], vec![1080]).with_file(Arc::new(file)))
     }
 
     /// Asks for `destination` with a client on the network; a name has the addresses of `found`,

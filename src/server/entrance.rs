@@ -7,7 +7,7 @@
 //! others wait in the backlog.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ impl Entrance {
             match self.listener.accept() {
                 Ok((stream, peer)) => {
                     self.accepted();
-                    if let Some(session) = self.admit(stream, peer) {
+                    if let Some(session) = self.proxy.admit(stream, peer) {
                         return Some(session);
                     }
                 }
@@ -110,11 +110,6 @@ impl Entrance {
                 Err(error) => self.pause(&error),
             }
         }
-    }
-
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        self.proxy.admit(stream, peer)
     }
 
     /// Leaves with a client. The last one calls the next worker.

@@ -202,6 +202,7 @@ pub struct Account {
     target: Side,
     user: OnceLock<String>,
     request: OnceLock<(Command, Address)>,
+    via: OnceLock<Arc<str>>,
     /// The first destination of an association's datagrams.
     first: OnceLock<Box<Address>>,
     destinations: AtomicU64,
@@ -224,6 +225,7 @@ impl Account {
             target: Side::new(Ending::TargetReset),
             user: OnceLock::new(),
             request: OnceLock::new(),
+            via: OnceLock::new(),
             first: OnceLock::new(),
             destinations: AtomicU64::new(0),
             stage: Mutex::new(Stage::Handshake),
@@ -298,6 +300,17 @@ impl Account {
     /// Notes what the client asks for.
     pub(super) fn requested(&self, command: Command, destination: Address) {
         let _ = self.request.set((command, destination));
+    }
+
+    /// The upstream that the session goes through, if it goes through one: `HOST:PORT`.
+    #[must_use]
+    pub fn via(&self) -> Option<&str> {
+        self.via.get().map(|via| &**via)
+    }
+
+    /// Notes the upstream that the session goes through.
+    pub fn goes_via(&self, upstream: Arc<str>) {
+        let _ = self.via.set(upstream);
     }
 
     /// The first destination that the client has sent a datagram for, and how many destinations there

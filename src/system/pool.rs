@@ -17,7 +17,7 @@ mod partner;
 mod thread;
 mod threads;
 
-pub use partner::{Partner, Pending, UnderWay};
+pub use partner::{Partner, Pending};
 pub(super) use threads::STACK;
 pub use threads::panic_is_expected;
 
@@ -151,6 +151,7 @@ impl Drop for Busy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread::yield_now;
 
@@ -223,12 +224,19 @@ mod tests {
         let pool = Pool::new(1);
         let (sender, receiver) = channel();
         pool.start(move |partner| {
-            let (release, held) = channel::<()>();
-            let mut job = partner.start_job(move || held.recv());
-            let before = job.wait_for(Duration::from_millis(10));
-            release.send(()).unwrap();
+            let (begin, is_under_way) = channel();
+            let over = Arc::new(AtomicBool::new(false));
+            let job = partner.start_job({
+                let over = Arc::clone(&over);
+                move || {
+                    begin.send(()).unwrap();
+                    yield_now();
+                    over.store(true, Ordering::Release);
+                }
+            });
+            is_under_way.recv_timeout(LONG).unwrap();
             drop(job);
-            sender.send((before.is_err(), partner.start_job(|| 7).wait())).unwrap();
+            sender.send((over.load(Ordering::Acquire), partner.start_job(|| 7).wait())).unwrap();
         })
         .unwrap();
         assert_eq!(receiver.recv_timeout(LONG), Ok((true, Some(7))));

@@ -192,6 +192,18 @@ fn a_file_that_others_can_read_is_refused_at_start() {
 }
 
 #[test]
+fn a_file_that_belongs_to_another_user_is_refused_at_start() {
+    let file = Scratch::new(USERS);
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(file.path(), Some(65534), None).is_err() {
+        return;
+    }
+    let (status, told) = check(&["--users", file.path()]);
+    assert_eq!(status, 2);
+    assert!(told.contains("belongs to user 65534"), "{told}");
+}
+
+#[test]
 fn a_bad_line_is_named_at_start() {
     let file = Scratch::new(b"alice:open sesame\nsecret\nbob:\n");
     let (status, told) = check(&["--users", file.path()]);

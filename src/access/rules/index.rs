@@ -19,10 +19,13 @@
 //! nobody has thousands of those.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::networks::Networks;
 use super::rule::{Asked, Rule, To};
+use crate::access::upstream::Upstream;
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
 type Number = u32;
@@ -40,8 +43,10 @@ pub(super) struct Index {
     most_labels: usize,
     /// The first rule of each network.
     networks: Networks,
-    /// The rules that allow a network, in order.
-    allowed_networks: Vec<Number>,
+    /// The first rule about this machine's own addresses.
+    own: Number,
+    /// The rules that allow an address for what it is, in order.
+    allowed_addresses: Vec<Number>,
     /// The rules that tell whether a client can be permitted anything at all, in order.
     openings: Vec<Number>,
 }
@@ -62,6 +67,8 @@ pub(super) struct Verdict {
     pub(super) allow: bool,
     /// The rule allows an address or a network, and so opens what is closed by default.
     pub(super) opens: bool,
+    /// The place of the rule, if what it allows goes through another server.
+    via: Option<Number>,
     /// Where the rule stands, from 1.
     pub(super) line: u32,
 }
@@ -81,7 +88,8 @@ impl Index {
             names: HashMap::new(),
             most_labels: 0,
             networks: Networks::default(),
-            allowed_networks: Vec::new(),
+            own: NONE,
+            allowed_addresses: Vec::new(),
             openings: Vec::new(),
         };
         let last = Number::try_from(rules.len()).expect("lines have numbers of 32 bits");
@@ -90,7 +98,7 @@ impl Index {
             index.put(number, line, rule);
         }
         index.entries.reverse();
-        index.allowed_networks.reverse();
+        index.allowed_addresses.reverse();
         index.openings.reverse();
         index
     }
@@ -98,23 +106,24 @@ impl Index {
     fn put(&mut self, number: Number, line: u32, mut rule: Rule) {
         let to = rule.to.take();
         let allow = rule.allow;
-        let verdict = Verdict { allow, opens: allow && matches!(to, Some(To::Network(_))), line };
-        if allow || (to.is_none() && rule.ports.is_none()) {
+        let via = rule.via.is_some().then_some(number);
+        let opens = allow && via.is_none() && matches!(to, Some(To::Network(_)));
+        let verdict = Verdict { allow, opens, via, line };
+        if (allow && via.is_none()) || (to.is_none() && rule.ports.is_none()) {
             self.openings.push(number);
         }
+        if allow && matches!(to, Some(To::Network(_) | To::Own)) {
+            self.allowed_addresses.push(number);
+        }
         let next = match to {
-            None => Some(std::mem::replace(&mut self.anywhere, number)),
+            None => Some(mem::replace(&mut self.anywhere, number)),
             Some(To::Name(name)) => self.names.insert(name.into(), number),
             Some(To::Subdomains(parent)) => {
                 self.most_labels = self.most_labels.max(parent.split('.').count());
                 self.names.insert(format!(".{parent}").into(), number)
             }
-            Some(To::Network(net)) => {
-                if allow {
-                    self.allowed_networks.push(number);
-                }
-                self.networks.insert(net, number)
-            }
+            Some(To::Own) => Some(mem::replace(&mut self.own, number)),
+            Some(To::Network(net)) => self.networks.insert(net, number),
         };
         self.entries.push(Entry { rule, verdict, next: next.unwrap_or(NONE) });
     }
@@ -150,23 +159,47 @@ impl Index {
         (first != NONE).then_some(first)
     }
 
+    /// The verdict of a rule that was found.
+    pub(super) fn verdict(&self, number: Number) -> Verdict {
+        self.entry(number).verdict
+    }
+
+    /// Through which server goes what `verdict` allows, if it goes through any.
+    pub(super) fn upstream(&self, verdict: Verdict) -> Option<&Arc<Upstream>> {
+        self.entry(verdict.via?).rule.via.as_ref()
+    }
+
+    /// The servers that rules name, each with the line.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (&Arc<Upstream>, u32)> {
+        self.entries.iter().filter_map(|entry| Some((entry.rule.via.as_ref()?, entry.verdict.line)))
+    }
+
     /// The first rule that matches a destination with this address, where `named` is the result of
-    /// [`Index::match_name`].
+    /// [`Index::match_name`]. `is_ours` tells whether the address is this machine's; if it cannot, rules
+    /// that deny match and rules that allow do not. It is asked only if it makes a difference.
     pub(super) fn match_address(
         &self,
         asked: &Asked<'_>,
         named: Option<Number>,
         ip: IpAddr,
+        is_ours: impl FnOnce() -> Option<bool>,
     ) -> Option<Verdict> {
         let mut first = named.unwrap_or(NONE);
         for chain in self.networks.around(ip) {
             first = self.first_in(chain, asked, first);
         }
+        if self.own < first {
+            first = match is_ours() {
+                Some(true) => self.first_in(self.own, asked, first),
+                Some(false) => first,
+                None => self.first_where(self.own, first, |it| !it.allow && it.matches(asked)),
+            };
+        }
         (first != NONE).then(|| self.entry(first).verdict)
     }
 
-    /// The verdict of `named`, if it denies and no earlier rule allows a network: then every address
-    /// that the name may have is denied.
+    /// The verdict of `named`, if it denies and no earlier rule allows an address for what it is:
+    /// then every address that the name may have is denied.
     pub(super) fn denial_of_every_address(
         &self,
         asked: &Asked<'_>,
@@ -174,26 +207,29 @@ impl Index {
     ) -> Option<Verdict> {
         let named = named?;
         let verdict = self.entry(named).verdict;
-        let mut earlier = self.allowed_networks.iter().take_while(|number| **number < named);
+        let mut earlier = self.allowed_addresses.iter().take_while(|number| **number < named);
         let is_certain =
             !verdict.allow && !earlier.any(|number| self.entry(*number).rule.matches(asked));
         is_certain.then_some(verdict)
     }
 
-    /// The verdict of the rule that denies this client every destination, if there is one and no
-    /// rule before it allows anything.
-    pub(super) fn denial_of_everything(&self, asked: &Asked<'_>) -> Option<Verdict> {
+    /// The verdict that tells whether this client can be permitted anything without a server to go
+    /// through: the first that allows something, or that leaves no destination to later rules.
+    pub(super) fn opening(&self, asked: &Asked<'_>) -> Option<Verdict> {
         let mut openings = self.openings.iter().map(|number| self.entry(*number));
-        let first = openings.find(|entry| entry.rule.concerns(asked))?;
-        (!first.verdict.allow).then_some(first.verdict)
+        openings.find(|entry| entry.rule.concerns(asked)).map(|entry| entry.verdict)
     }
 
     /// The first rule of a chain that matches, if it comes before `first`; else `first`.
     fn first_in(&self, chain: Number, asked: &Asked<'_>, first: Number) -> Number {
+        self.first_where(chain, first, |rule| rule.matches(asked))
+    }
+
+    fn first_where(&self, chain: Number, first: Number, matches: impl Fn(&Rule) -> bool) -> Number {
         let mut number = chain;
         while number < first {
             let entry = self.entry(number);
-            if entry.rule.matches(asked) {
+            if matches(&entry.rule) {
                 return number;
             }
             number = entry.next;
@@ -232,7 +268,8 @@ mod tests {
     const COMMANDS: [&str; 3] = ["connect", "bind", "udp"];
     const USERS: [&str; 3] = ["alice", "bob", r"car\x20ol"];
     const CLIENTS: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd00::/8"];
-    const TO: [&str; 14] = [
+    const TO: [&str; 15] = [
+        "self",
         "0.0.0.0/0",
         "192.0.0.0/8",
         "192.0.2.0/24",
@@ -295,6 +332,7 @@ mod tests {
     struct Request {
         asked: Asked<'static>,
         name: Option<&'static str>,
+        is_ours: Option<bool>,
     }
 
     fn request(dice: &mut Dice) -> Request {
@@ -305,7 +343,11 @@ mod tests {
             client: client.to_canonical(),
             port: [0, 22, 80, 443, 8080][dice.below(5)],
         };
-        Request { asked, name: (dice.below(2) == 0).then(|| dice.one(&NAMES)) }
+        Request {
+            asked,
+            name: (dice.below(2) == 0).then(|| dice.one(&NAMES)),
+            is_ours: [None, Some(true), Some(false)][dice.below(3)],
+        }
     }
 
     /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
@@ -324,6 +366,7 @@ mod tests {
             && match &rule.to {
                 None => true,
                 Some(To::Network(net)) => net.contains(&ip.to_canonical()),
+                Some(To::Own) => request.is_ours.unwrap_or(!rule.allow),
                 Some(To::Name(name_of_rule)) => name.as_ref() == Some(name_of_rule),
                 Some(To::Subdomains(parent)) => {
                     name.is_some_and(|name| name.ends_with(&format!(".{parent}")))
@@ -346,7 +389,7 @@ mod tests {
                 never_looked_up += usize::from(certain.is_some());
                 for ip in ADDRESSES.map(|ip| ip.parse().unwrap()) {
                     let first = rules.iter().find(|(_, rule)| concerns(rule, &request, ip));
-                    let verdict = index.match_address(&asked, named, ip);
+                    let verdict = index.match_address(&asked, named, ip, || request.is_ours);
                     assert_eq!(verdict.map(|it| it.line), first.map(|(line, _)| *line));
                     assert_eq!(verdict.map(|it| it.allow), first.map(|(_, rule)| rule.allow));
                     assert!(certain.is_none() || !first.unwrap().1.allow);
@@ -371,7 +414,10 @@ mod tests {
                     concerns_client(rule, &asked) && (rule.allow || is_last_word)
                 });
                 let expected = first.filter(|(_, rule)| !rule.allow).map(|(line, _)| *line);
-                assert_eq!(index.denial_of_everything(&asked).map(|it| it.line), expected);
+                assert_eq!(
+                    index.opening(&asked).filter(|it| !it.allow).map(|it| it.line),
+                    expected
+                );
                 denied += usize::from(expected.is_some());
             }
         }

@@ -3,9 +3,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,10 +10,8 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::spelling;
 use crate::access::lines;
+use crate::access::secret::SecretFile;
 use crate::socks5::{Credentials, Password};
-
-/// The mode bits of group and others.
-const NOT_THE_OWNER: u32 = 0o077;
 
 /// The longest UNAME (RFC 1929 section 2), in bytes.
 const LONGEST_NAME: usize = 255;
@@ -39,11 +34,14 @@ impl Passwords {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, when others than its owner can read or change it, and when a
-    /// line is bad: the error names up to ten of those, and never shows a password.
+    /// When the file cannot be read, when others than root and the user who runs tabi have access to
+    /// it, and when a line is bad: the error names up to ten of those, and never shows a password.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let bytes = read_private(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Passwords::parse(&bytes, &path.display().to_string())
+        let name = path.display().to_string();
+        let in_file = |error| format!("{name}: {error}");
+        let file = SecretFile::read(path).map_err(in_file)?;
+        file.check_private().map_err(in_file)?;
+        Passwords::parse(&file.bytes, &name)
     }
 
     /// Takes the content of `file`.
@@ -136,55 +134,9 @@ impl Lines {
     }
 }
 
-/// The content of a file that nobody but its owner can read or change.
-fn read_private(path: &Path) -> Result<Vec<u8>, String> {
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
-    // Of the open file, not of the path: that may name another file by now.
-    let mode = file.metadata().map_err(|error| error.to_string())?.permissions().mode();
-    if mode & NOT_THE_OWNER != 0 {
-        return Err(format!(
-            "others than its owner have access to it (mode {:04o}): expected 0600; \
-             run: chmod 600 '{}'",
-            mode & 0o7777,
-            path.display()
-        ));
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, Permissions};
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// A file of its own for each test, gone with it.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(content: &[u8], mode: u32) -> Self {
-            static NEXT: AtomicU32 = AtomicU32::new(0);
-            let next = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("tabi-users-{}-{next}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::write(&path, content).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            Scratch(path)
-        }
-
-        fn load(&self) -> Result<Passwords, String> {
-            Passwords::load(&self.0)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
-        }
-    }
 
     fn load(content: &[u8]) -> Result<Passwords, String> {
         Passwords::parse(content, "users")
@@ -276,19 +228,6 @@ mod tests {
         for empty in [b"".as_slice(), b"# nobody\n\n"] {
             let told = load(empty).unwrap_err();
             assert!(told.contains("no user in it"), "{told}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_others_have_access_to_is_refused() {
-        for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610] {
-            let told = Scratch::new(b"alice:secret", mode).load().unwrap_err();
-            assert!(told.contains(&format!("{mode:04o}")), "{told}");
-            assert!(told.contains("run: chmod 600 '"), "{told}");
-        }
-        for mode in [0o600, 0o400] {
-            let passwords = Scratch::new(b"alice:secret", mode).load().unwrap();
-            assert!(check(&passwords, b"alice", b"secret").is_some(), "{mode:o}");
         }
     }
 

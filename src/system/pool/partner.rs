@@ -1,13 +1,11 @@
 //! The second thread of a session, and what it is asked to do.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use super::thread::Thread;
 
-/// A thread that waits beside a worker for what the worker cannot do itself: the second direction
-/// of a tunnel, or a lookup that has to be given up on.
+/// A thread that waits beside a worker for the second direction of a tunnel.
 pub struct Partner(pub(super) Thread);
 
 impl Partner {
@@ -78,45 +76,24 @@ pub struct Pending<'a, T> {
     _partner: &'a Partner,
 }
 
-/// A job is still on its way.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UnderWay;
-
 impl<T> Pending<'_, T> {
     /// Waits for the result. `None` if the job panicked.
     #[must_use]
     pub fn wait(mut self) -> Option<T> {
-        self.take(None).unwrap_or(None)
+        self.take()
     }
 
-    /// Waits for the result, for at most `limit`. `None` if the job panicked, or if its result was
-    /// taken before.
-    ///
-    /// # Errors
-    ///
-    /// When the job is still on its way.
-    pub fn wait_for(&mut self, limit: Duration) -> Result<Option<T>, UnderWay> {
-        self.take(Some(limit))
-    }
-
-    fn take(&mut self, limit: Option<Duration>) -> Result<Option<T>, UnderWay> {
-        let begin = Instant::now();
+    fn take(&mut self) -> Option<T> {
         loop {
             match self.outcome.news() {
-                Some(Progress::Done(result)) => {
-                    self.over = true;
-                    return Ok(Some(result));
-                }
-                Some(_) => {
-                    self.over = true;
-                    return Ok(None);
-                }
-                None => {}
-            }
-            match limit.map(|limit| limit.saturating_sub(begin.elapsed())) {
                 None => thread::park(),
-                Some(Duration::ZERO) => return Err(UnderWay),
-                Some(left) => thread::park_timeout(left),
+                Some(news) => {
+                    self.over = true;
+                    return match news {
+                        Progress::Done(result) => Some(result),
+                        Progress::UnderWay | Progress::Failed => None,
+                    };
+                }
             }
         }
     }
@@ -125,7 +102,7 @@ impl<T> Pending<'_, T> {
 impl<T> Drop for Pending<'_, T> {
     fn drop(&mut self) {
         if !self.over {
-            let _ = self.take(None);
+            let _ = self.take();
         }
     }
 }
