@@ -130,7 +130,7 @@ impl Names {
             return Asked::Known(answer);
         }
         let (group, bell) = (Group::from(asker), Arc::clone(bell));
-        let waiter = |name| Waiter { name, group, bell, answer: OnceLock::new() };
+        let waiter = |number, name| Waiter { number, name, group, bell, answer: OnceLock::new() };
         match self.threads.join(&spelling::key(name.as_str()), waiter) {
             Ok(answer) => Asked::Known(answer),
             Err(waiter) => Asked::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) }),
