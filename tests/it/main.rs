@@ -18,6 +18,7 @@ mod source;
 mod stage;
 mod stop;
 mod time;
+mod udp_ports;
 mod upstream;
 mod users;
 mod wire;
