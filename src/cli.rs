@@ -56,8 +56,8 @@ pub fn parse(
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
-            (false, true) => LevelFilter::Debug,
-            (false, false) => LevelFilter::Info,
+            (false, 0) => LevelFilter::Info,
+            (false, 1..) => LevelFilter::Debug,
         },
         log_file: options.log_file,
         check: options.check,
@@ -82,6 +82,12 @@ pub fn parse(
             name_cache: options.name_cache,
         },
     })
+}
+
+/// The command line as it is: its options with their values and defaults.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command()
 }
 
 const DEFAULTS: &str = "\
@@ -159,8 +165,8 @@ struct Options {
     log_file: Option<PathBuf>,
 
     /// Log more: clients that leave without a request, too
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    verbose: bool,
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
 
     /// Log warnings and errors only
     #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "verbose")]
@@ -283,6 +289,15 @@ mod tests {
         assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
         assert_eq!(config.name_cache, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn verbose_may_be_given_more_than_once() {
+        for given in [&["-v"][..], &["-vv"], &["-v", "--verbose", "-v"]] {
+            assert_eq!(parsed(given).level, LevelFilter::Debug, "{given:?}");
+        }
+        assert_eq!(parsed(&["-q"]).level, LevelFilter::Warn);
+        assert!(refusal(&["-q", "-v"]).contains("cannot be used with"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn tell_panics(logger: &Arc<Logger>) {
 /// ignored: `nohup` and a shell's `&` ask for that.
 fn heed_signals(stopper: &Stopper) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
-    let is_heeded = |signal: &i32| ignored & 1 << (signal - 1) == 0;
+    let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let heeded: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_heeded).collect();
     if is_heeded(&SIGINT) {
         let stopper = stopper.clone();

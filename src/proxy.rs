@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use crate::commands::source::Source;
 use crate::commands::upstream;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Outcome, Rarely, Refusals, line};
+use crate::report::{Ends, Outcome, Rarely, Refusals};
 use crate::sessions::{Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
@@ -57,6 +56,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Sessions that have ended.
+    pub ends: Ends,
     /// Clients that wait because the server is full.
     pub fullness: Rarely,
     /// Sessions that were ended because the server was full.
@@ -120,9 +121,8 @@ impl Proxy {
 
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
-        // A fault in tabi costs this session and nothing else.
-        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
-        let result = attended.unwrap_or(Err(Failure::Fault));
+        let end = self.ends.begin(session);
+        let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
                 farewell(session, &failure.last_words());
@@ -140,7 +140,7 @@ impl Proxy {
                 session.peer()
             ));
         }
-        line::log_end(session, outcome, why.as_deref());
+        end.tell(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use crate::access::rules::Rules;
 use crate::access::users::Users;
 use crate::commands::lookup::Names;
 use crate::proxy::Proxy;
-use crate::report::{Rarely, Refusals};
+use crate::report::{Ends, Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
 use crate::system::capacity::Capacity;
 use crate::system::descriptors::Descriptors;
@@ -92,6 +92,7 @@ impl Server {
             udp_ports_used_up: Rarely::default(),
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
+            ends: Ends::default(),
             fullness: Rarely::default(),
             made_room: Rarely::default(),
             balancers: config.proxy_protocol.clone(),
@@ -122,13 +123,19 @@ impl Server {
     /// When the system refuses the threads to begin with.
     pub fn run(self) -> io::Result<()> {
         thread::scope(|scope| {
-            let (sessions, pool) = (&self.proxy.sessions, &self.pool);
+            let Proxy { sessions, ends, refusals, .. } = &*self.proxy;
+            let each_round = |now| {
+                let again = [self.pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
+                again.into_iter().flatten().min()
+            };
             thread::Builder::new()
                 .name("tabi watch".into())
-                .spawn_scoped(scope, || sessions.watch(|now| pool.trim(now)))?;
+                .spawn_scoped(scope, move || sessions.watch(each_round))?;
             let result = self.serve();
             if result.is_ok() {
                 drain(sessions, self.grace);
+                ends.tell_rest();
+                info!("stopped");
             }
             sessions.stop_watch();
             result
@@ -175,7 +182,6 @@ fn drain(sessions: &Sessions, grace: Duration) {
         sessions.end_all(Ending::Stopped);
         sessions.wait_until_empty(LAST_MOMENT);
     }
-    info!("stopped");
 }
 
 /// Logs who may do what, and what of it is hardly meant.

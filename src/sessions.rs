@@ -5,17 +5,14 @@
 //! - [`Account`] is what the threads of one session and those who watch it know together. It holds
 //!   the session's two [`Side`]s, and with them its two TCP connections: there are no others.
 //! - [`Sessions::watch`] ends sessions whose time is up; [`Ending`] says why.
-//! - A [`Group`] is whose sessions are counted together.
 //!
 //! A session leaves the registry when its [`Session`] is dropped.
 
 mod account;
-mod group;
 mod registry;
 mod room;
 mod watch;
 
 pub use account::{Account, Ending, Side, Stage};
-pub use group::Group;
 pub use registry::{Limits, Session, Sessions};
 pub use room::TooMany;

@@ -53,8 +53,8 @@ pub enum Error {
     Http,
     /// The greeting begins with an octet that is no version of SOCKS.
     NotSocks(u8),
-    /// No method that the client offers is acceptable (RFC 1928 section 3).
-    NoAcceptableMethod,
+    /// The client does not offer the only method that is acceptable (RFC 1928 section 3).
+    NoAcceptableMethod(Method),
     /// The credentials have another VER than RFC 1929's.
     CredentialsVersion(u8),
     /// Nobody has this name and password. The name is one word of visible ASCII.
@@ -82,7 +82,12 @@ impl fmt::Display for Error {
             Error::NotSocks(octet) => {
                 write!(f, "the client's first octet is {octet:#04x}, not SOCKS5's 0x05")
             }
-            Error::NoAcceptableMethod => f.write_str("the client offers no acceptable method"),
+            Error::NoAcceptableMethod(Method::UsernamePassword) => {
+                f.write_str("the client offers no username and password")
+            }
+            Error::NoAcceptableMethod(Method::NoAuthentication) => {
+                f.write_str("the client does not offer to go without authentication")
+            }
             Error::CredentialsVersion(octet) => {
                 write!(f, "the credentials' VER is {octet:#04x}, not 0x01")
             }
@@ -90,9 +95,19 @@ impl fmt::Display for Error {
             Error::RequestVersion(octet) => {
                 write!(f, "the request's VER is {octet:#04x}, not 0x05")
             }
+            Error::Command(0xf0) => {
+                f.write_str("CMD 0xf0 is Tor's RESOLVE, which tabi does not have")
+            }
+            Error::Command(0xf1) => {
+                f.write_str("CMD 0xf1 is Tor's RESOLVE_PTR, which tabi does not have")
+            }
             Error::Command(octet) => write!(f, "CMD {octet:#04x} is unknown"),
             Error::AddressType(octet) => write!(f, "ATYP {octet:#04x} is unknown"),
-            Error::Name(octets) => write!(f, "no host is named '{}'", octets.escape_ascii()),
+            Error::Name(octets) => {
+                // A quotation mark stands for itself nowhere, so that the log can put one around it.
+                let spelled = octets.escape_ascii().to_string().replace("\\\"", "\\x22");
+                write!(f, "no host is named '{spelled}'")
+            }
             Error::Io(error) => error.fmt(f),
         }
     }

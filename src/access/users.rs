@@ -70,7 +70,7 @@ impl Users {
         };
         let greeting = Greeting::read_from(client)?;
         if !greeting.offers(method) {
-            return Err(Error::NoAcceptableMethod);
+            return Err(Error::NoAcceptableMethod(method));
         }
         write_selection(Some(method), client)?;
         let Some(passwords) = &self.passwords else {
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(outcome.unwrap().user(), None);
         assert_eq!((told.as_slice(), rest), (b"\x05\x00".as_slice(), b"\x05\x01\x00".as_slice()));
         let (outcome, told, _) = play(&Users::default(), b"\x05\x01\x02");
-        assert!(matches!(outcome, Err(Error::NoAcceptableMethod)));
+        assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
         assert_eq!(told, b"");
     }
 
@@ -154,7 +154,7 @@ mod tests {
     fn a_client_that_offers_no_password_is_not_asked_for_one() {
         for greeting in [b"\x05\x01\x00\x05\x01\x00".as_slice(), b"\x05\x00", b"\x05\x02\x01\x80"] {
             let (outcome, told, _) = play(&alice(), greeting);
-            assert!(matches!(outcome, Err(Error::NoAcceptableMethod)));
+            assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
             assert_eq!(told, b"");
         }
     }

@@ -6,7 +6,7 @@ use crate::access::rules::{Denied, Refusal};
 use crate::commands::{connect, lookup, upstream};
 use crate::proxy_protocol;
 use crate::report::Outcome;
-use crate::socks5::{self, Rep, Reply};
+use crate::socks5::{self, Method, Rep, Reply};
 
 /// Why a session came to no relay.
 pub(super) enum Failure {
@@ -24,8 +24,6 @@ pub(super) enum Failure {
     Connect(connect::Error),
     /// The server on the way to the target.
     Upstream(upstream::Error),
-    /// A panic, which the log has told already.
-    Fault,
 }
 
 impl Failure {
@@ -36,7 +34,7 @@ impl Failure {
         let written = match self {
             Failure::Socks(socks5::Error::Socks4) => words.write_all(socks5::SOCKS4_REJECTION),
             Failure::Socks(socks5::Error::Http) => words.write_all(socks5::HTTP_REJECTION),
-            Failure::Socks(socks5::Error::NoAcceptableMethod) => {
+            Failure::Socks(socks5::Error::NoAcceptableMethod(_)) => {
                 socks5::write_selection(None, &mut words)
             }
             Failure::Socks(
@@ -56,7 +54,7 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
-            Failure::Fault | Failure::Upstream(upstream::Error::Failed(_)) => Rep::GeneralFailure,
+            Failure::Upstream(upstream::Error::Failed(_)) => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
             Failure::Lookup(lookup::Error::TimedOut)
             | Failure::Upstream(upstream::Error::TimedOut) => Rep::TtlExpired,
@@ -69,7 +67,7 @@ impl Failure {
                 socks5::Error::Socks4
                 | socks5::Error::Http
                 | socks5::Error::NotSocks(_)
-                | socks5::Error::NoAcceptableMethod
+                | socks5::Error::NoAcceptableMethod(_)
                 | socks5::Error::CredentialsVersion(_)
                 | socks5::Error::BadCredentials(_)
                 | socks5::Error::Io(_) => return None,
@@ -93,10 +91,10 @@ impl Failure {
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
             Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Fault => {
-                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+            Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
+                (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
+            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Ending, Stage};
-use super::group::Group;
+use crate::group::Group;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
 

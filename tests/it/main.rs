@@ -11,6 +11,7 @@ mod log;
 mod namespace;
 mod probe;
 mod proxy_protocol;
+mod readme;
 mod relay;
 mod rules;
 mod scratch;

@@ -157,7 +157,11 @@ pub fn reply(stream: &mut TcpStream) -> (u8, SocketAddr) {
 
 /// Sends greeting and request, and gives back REP.
 pub fn ask(server: &Running, request: &[u8]) -> (u8, TcpStream) {
-    let mut client = connect(server.address);
+    ask_at(server.address, request)
+}
+
+fn ask_at(server: SocketAddr, request: &[u8]) -> (u8, TcpStream) {
+    let mut client = connect(server);
     client.write_all(GREETING).unwrap();
     assert_eq!(take(&mut client), *b"\x05\x00");
     client.write_all(request).unwrap();
@@ -166,7 +170,12 @@ pub fn ask(server: &Running, request: &[u8]) -> (u8, TcpStream) {
 
 /// A tunnel to `target`.
 pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
-    let (rep, client) = ask(server, &request(target));
+    tunnel_at(server.address, target)
+}
+
+/// The same through a server that is a program of its own.
+pub fn tunnel_at(server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let (rep, client) = ask_at(server, &request(target));
     assert_eq!(rep, 0x00);
     client
 }

@@ -8,11 +8,12 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::table::Table;
+use crate::group::Group;
 
 /// Failures without consequence: anyone mistypes a password.
 const FREE_FAILURES: u32 = 4;
@@ -80,7 +81,7 @@ impl Brake {
     /// How long `client` is refused whatever its name, if it is: it has failed with too many names,
     /// and has succeeded with none.
     pub(super) fn left(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let client = self.hasher.hash_one(group(client));
+        let client = self.hasher.hash_one(Group::from(client));
         let tables = self.lock();
         tables.client_left(client, now).filter(|_| tables.trusted.get(client).is_none())
     }
@@ -95,7 +96,7 @@ impl Brake {
         now: Instant,
         check: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
-        let group = group(client);
+        let group = Group::from(client);
         let keys =
             Keys { pair: self.hasher.hash_one((group, name)), client: self.hasher.hash_one(group) };
         let mut tables = self.lock();
@@ -161,15 +162,6 @@ impl Tables {
         }
         self.trusted.insert(keys.pair, (), now);
         self.trusted.insert(keys.client, (), now);
-    }
-}
-
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, since whoever has one
-/// of its 2^64 addresses has them all.
-fn group(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
-        IpAddr::V4(ip) => IpAddr::V4(ip),
     }
 }
 

@@ -243,7 +243,7 @@ mod tests {
         let threads = Arc::new(threads);
         for _ in 0..100 {
             let bell = Arc::new(Bell::new().unwrap());
-            let group = [127, 0, 0, 1].into();
+            let group = IpAddr::from([127, 0, 0, 1]).into();
             let waiter = |name| Waiter { name, group, bell, answer: OnceLock::new() };
             let waiter = threads.join("a", waiter).unwrap_err();
             let error = waiter.answer.get().unwrap().as_ref().unwrap_err();
