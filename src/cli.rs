@@ -8,20 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::access::rules::RuleFile;
-use crate::access::upstream::{self, Upstream};
 use crate::access::users::Passwords;
-#[cfg(target_os = "linux")]
-use crate::commands::source::Interface;
-use crate::commands::source::Source;
 use crate::server::Config;
 
 mod value;
+mod ways;
+
+use ways::Ways;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -54,8 +52,8 @@ pub fn parse(
         options.rules = None;
         options.users = None;
     }
-    let upstream = upstream(&options, matches.value_source("upstream"))?;
-    let source = options.source()?;
+    let upstream = options.ways.upstream(matches.value_source("upstream"))?;
+    let source = options.ways.source()?;
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
@@ -73,6 +71,7 @@ pub fn parse(
             users: options.users.as_deref().map(users).transpose()?,
             source,
             udp_advertise: options.udp_advertise,
+            udp_ports: options.ways.udp_ports,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
             handshake_timeout: options.handshake_timeout,
@@ -118,25 +117,8 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
 
-    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
-    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
-    #[arg(long, value_name = "URL", env = "TABI_UPSTREAM", hide_env_values = true)]
-    upstream: Option<String>,
-
-    /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
-    /// the client has reached this server
-    #[arg(long, value_name = "ADDRESS|same", value_parser = value::local)]
-    source: Vec<value::Local>,
-
-    /// Interface by which outgoing connections and datagrams leave, whatever the routes say
-    #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "NAME", value_parser = value::interface)]
-    interface: Option<Interface>,
-
-    /// Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)
-    #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "N", value_parser = value::mark)]
-    mark: Option<u32>,
+    #[command(flatten)]
+    ways: Ways,
 
     /// Address that clients are told to send UDP datagrams to, if this machine has another one for
     /// them than it knows of
@@ -214,66 +196,15 @@ fn bad_file(option: &str, told: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
 }
 
-/// What is wrong with a URL is told without showing it: there may be a password in it.
-fn upstream(
-    options: &Options,
-    given: Option<ValueSource>,
-) -> Result<Option<Upstream>, clap::Error> {
-    let Some(url) = &options.upstream else { return Ok(None) };
-    let upstream = Upstream::parse(url)
-        .ok_or_else(|| conflict(&format!("--upstream: expected {}", upstream::EXPECTED)))?;
-    if upstream.credentials().is_some() && given == Some(ValueSource::CommandLine) {
-        return Err(conflict(
-            "--upstream: every user of this machine can read a password on the command line; put \
-             the URL into the environment as TABI_UPSTREAM, or into a file for --rules, as in\n  \
-             via socks5://USER:PASSWORD@HOST:PORT",
-        ));
-    }
-    Ok(Some(upstream))
-}
-
-impl Options {
-    /// Where outgoing sockets leave this machine.
-    fn source(&self) -> Result<Source, clap::Error> {
-        let mut source = Source::default();
-        for &local in &self.source {
-            let value::Local::Address(address) = local else {
-                source.same = true;
-                continue;
-            };
-            let family = if address.is_ipv4() { &mut source.ipv4 } else { &mut source.ipv6 };
-            if let Some(earlier) = family.replace(address) {
-                return Err(conflict(&format!(
-                    "--source {earlier} and --source {address} are of one family; \
-                     expected one address a family"
-                )));
-            }
-        }
-        if source.same && self.source.len() > 1 {
-            return Err(conflict("--source same: expected no further --source beside it"));
-        }
-        #[cfg(target_os = "linux")]
-        {
-            source.interface = self.interface;
-            source.mark = self.mark;
-        }
-        Ok(source)
-    }
-}
-
-fn conflict(told: &str) -> clap::Error {
-    Options::command().error(ErrorKind::ValueValidation, told)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Arguments {
+    pub(super) fn parsed(arguments: &[&str]) -> Arguments {
         parse([&["tabi"], arguments].concat()).unwrap()
     }
 
-    fn refusal(arguments: &[&str]) -> String {
+    pub(super) fn refusal(arguments: &[&str]) -> String {
         parse([&["tabi"], arguments].concat()).unwrap_err().to_string()
     }
 
@@ -358,11 +289,6 @@ mod tests {
     fn a_bad_value_is_named_with_its_option_and_what_is_expected() {
         for (option, bad, expected) in [
             ("--allow-from", "10.0.0.0/33", "expected a network"),
-            ("--source", "0.0.0.0", "expected an address of this machine"),
-            ("--source", "Same", "or the word same"),
-            ("--interface", "a/b", "expected the name of an interface"),
-            ("--mark", "0", "expected a whole number of 32 bits above 0"),
-            ("--mark", "0x100000000", "expected a whole number of 32 bits above 0"),
             ("--udp-advertise", "::", "expected an address of this machine"),
             ("--max-connections", "0", "expected a whole number above 0"),
             ("--max-per-client", "many", "expected a whole number above 0"),
@@ -384,26 +310,5 @@ mod tests {
             let told = refusal(&[bad]);
             assert!(told.contains(bad) && told.contains("expected PORT"), "{told}");
         }
-    }
-
-    #[test]
-    fn sources_are_one_a_family() {
-        let source = parsed(&["--source", "192.0.2.1", "--source", "2001:db8::1"]).config.source;
-        assert_eq!(source.ipv4, "192.0.2.1".parse().ok());
-        assert_eq!(source.ipv6, "2001:db8::1".parse().ok());
-        let told = refusal(&["--source", "192.0.2.1", "--source", "192.0.2.2"]);
-        assert!(told.contains("--source 192.0.2.2"), "{told}");
-        assert!(parsed(&["--source", "same"]).config.source.same);
-        let told = refusal(&["--source", "same", "--source", "192.0.2.1"]);
-        assert!(told.contains("--source same"), "{told}");
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn an_interface_and_a_mark() {
-        let source = parsed(&["--interface", "wg0", "--mark", "0x2a"]).config.source;
-        assert_eq!(source.interface, Interface::new("wg0"));
-        assert_eq!(source.mark, Some(42));
-        assert_eq!(parsed(&["--mark", "42"]).config.source.mark, Some(42));
     }
 }

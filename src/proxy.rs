@@ -1,8 +1,9 @@
 //! One client's whole life, top to bottom: identity, request, permit, dial, reply, relay.
 
 use std::convert::Infallible;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,10 @@ pub struct Proxy {
     pub source: Source,
     /// The address that clients send datagrams to, if it is not that of their connection.
     pub udp_advertise: Option<IpAddr>,
+    /// The ports on which clients send datagrams, if not any.
+    pub udp_ports: Option<RangeInclusive<u16>>,
+    /// Associations that found none of those free.
+    pub udp_ports_used_up: Rarely,
     /// From the request to the connection with the target.
     pub connect_timeout: Duration,
     /// Clients that were turned away.
@@ -314,8 +319,14 @@ impl Proxy {
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
-        let association = Association::open(&permit, self.source(session)?, control)
-            .map_err(connect::Error::Unreachable)?;
+        let ports = self.udp_ports.as_ref();
+        let association = Association::open(&permit, self.source(session)?, control, ports);
+        let association = association.map_err(|error| {
+            if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
+                self.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
+            }
+            connect::Error::Unreachable(error)
+        })?;
         let port = association.bound().port();
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
         Reply::succeeded(bound).write_to(&mut client)?;

@@ -96,6 +96,8 @@ impl Server {
             sessions,
             source: config.source,
             udp_advertise: config.udp_advertise,
+            udp_ports: config.udp_ports.clone(),
+            udp_ports_used_up: Rarely::default(),
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
             ends: Ends::default(),

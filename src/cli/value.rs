@@ -6,8 +6,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::access::rules::networks;
-#[cfg(target_os = "linux")]
-use crate::commands::source::Interface;
 
 pub(super) fn listen(given: &str) -> Result<SocketAddr, String> {
     if let Some(address) = with_named_zone(given) {
@@ -49,37 +47,6 @@ pub(super) fn address(given: &str) -> Result<IpAddr, String> {
     match given.parse::<IpAddr>() {
         Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
         _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
-    }
-}
-
-/// A local address as `--source` takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Local {
-    Same,
-    Address(IpAddr),
-}
-
-pub(super) fn local(given: &str) -> Result<Local, String> {
-    if given == "same" {
-        return Ok(Local::Same);
-    }
-    address(given).map(Local::Address).map_err(|expected| format!("{expected}, or the word same"))
-}
-
-#[cfg(target_os = "linux")]
-pub(super) fn interface(given: &str) -> Result<Interface, String> {
-    Interface::new(given).ok_or_else(|| "expected the name of an interface, as in wg0".into())
-}
-
-#[cfg(target_os = "linux")]
-pub(super) fn mark(given: &str) -> Result<u32, String> {
-    let mark = match given.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => given.parse(),
-    };
-    match mark {
-        Ok(mark @ 1..) => Ok(mark),
-        _ => Err("expected a whole number of 32 bits above 0, as in 42 or 0x2a".into()),
     }
 }
 

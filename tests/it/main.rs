@@ -21,6 +21,7 @@ mod stage;
 mod status;
 mod stop;
 mod time;
+mod udp_ports;
 mod upstream;
 mod users;
 mod wire;
