@@ -2,7 +2,7 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,9 @@ use log::LevelFilter;
 
 use crate::access::rules::{RuleFile, networks};
 use crate::access::users::Passwords;
-use crate::commands::connect::Source;
+#[cfg(target_os = "linux")]
+use crate::commands::source::Interface;
+use crate::commands::source::Source;
 use crate::server::Config;
 
 /// What the command line asks for.
@@ -47,6 +49,7 @@ pub fn parse(
         options.rules = None;
         options.users = None;
     }
+    let source = options.source()?;
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
@@ -61,7 +64,7 @@ pub fn parse(
             allow_from: options.allow_from,
             rules: options.rules.as_deref().map(rules).transpose()?.unwrap_or_default(),
             users: options.users.as_deref().map(users).transpose()?,
-            source: one_a_family(&options.source)?,
+            source,
             udp_advertise: options.udp_advertise,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
@@ -71,6 +74,7 @@ pub fn parse(
             grace: options.grace,
             proxy_protocol: options.proxy_protocol,
             status: options.status,
+            name_cache: options.name_cache,
         },
     })
 }
@@ -85,7 +89,7 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 #[command(name = "tabi", version, after_help = DEFAULTS)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
-    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; PORT alone means every address
+    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
     #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
     listen: Vec<SocketAddr>,
 
@@ -101,13 +105,24 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
 
-    /// Local address of outgoing connections, repeatable: one a family
-    #[arg(long, value_name = "ADDRESS", value_parser = source)]
-    source: Vec<IpAddr>,
+    /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
+    /// the client has reached this server
+    #[arg(long, value_name = "ADDRESS|same", value_parser = local)]
+    source: Vec<Local>,
+
+    /// Interface by which outgoing connections and datagrams leave, whatever the routes say
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "NAME", value_parser = interface)]
+    interface: Option<Interface>,
+
+    /// Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "N", value_parser = mark)]
+    mark: Option<u32>,
 
     /// Address that clients are told to send UDP datagrams to, if this machine has another one for
     /// them than it knows of
-    #[arg(long, value_name = "ADDRESS", value_parser = source)]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     udp_advertise: Option<IpAddr>,
 
     /// Connections that are served at once; further clients wait
@@ -141,6 +156,10 @@ struct Options {
     /// Status page, metrics and health over HTTP; a PORT alone is on loopback
     #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
     status: Option<SocketAddr>,
+    /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
+    /// name is looked up every time
+    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    name_cache: Duration,
 
     /// Append the log to this file, not to standard error
     #[arg(long, value_name = "FILE")]
@@ -164,9 +183,26 @@ struct Options {
 }
 
 fn listen(given: &str) -> Result<SocketAddr, String> {
+    if let Some(address) = with_named_zone(given) {
+        return address;
+    }
     let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
     given.parse().ok().or_else(every).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
+    })
+}
+
+/// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
+fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
+    let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, zone) = address.split_once('%')?;
+    let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
+    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(match nix::net::if_::if_nametoindex(zone) {
+        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
+        Err(_) => Err(format!("this machine has no interface {zone}")),
     })
 }
 
@@ -195,28 +231,75 @@ fn bad_file(option: &str, told: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
 }
 
-fn source(given: &str) -> Result<IpAddr, String> {
+fn address(given: &str) -> Result<IpAddr, String> {
     match given.parse::<IpAddr>() {
         Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
         _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
     }
 }
 
-fn one_a_family(addresses: &[IpAddr]) -> Result<Source, clap::Error> {
-    let mut source = Source::default();
-    for &address in addresses {
-        let family = if address.is_ipv4() { &mut source.ipv4 } else { &mut source.ipv6 };
-        if let Some(earlier) = family.replace(address) {
-            return Err(Options::command().error(
-                ErrorKind::ValueValidation,
-                format!(
+/// A local address as `--source` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Local {
+    Same,
+    Address(IpAddr),
+}
+
+fn local(given: &str) -> Result<Local, String> {
+    if given == "same" {
+        return Ok(Local::Same);
+    }
+    address(given).map(Local::Address).map_err(|expected| format!("{expected}, or the word same"))
+}
+
+impl Options {
+    /// Where outgoing sockets leave this machine.
+    fn source(&self) -> Result<Source, clap::Error> {
+        let mut source = Source::default();
+        for &local in &self.source {
+            let Local::Address(address) = local else {
+                source.same = true;
+                continue;
+            };
+            let family = if address.is_ipv4() { &mut source.ipv4 } else { &mut source.ipv6 };
+            if let Some(earlier) = family.replace(address) {
+                return Err(conflict(&format!(
                     "--source {earlier} and --source {address} are of one family; \
                      expected one address a family"
-                ),
-            ));
+                )));
+            }
         }
+        if source.same && self.source.len() > 1 {
+            return Err(conflict("--source same: expected no further --source beside it"));
+        }
+        #[cfg(target_os = "linux")]
+        {
+            source.interface = self.interface;
+            source.mark = self.mark;
+        }
+        Ok(source)
     }
-    Ok(source)
+}
+
+fn conflict(told: &str) -> clap::Error {
+    Options::command().error(ErrorKind::ValueValidation, told)
+}
+
+#[cfg(target_os = "linux")]
+fn interface(given: &str) -> Result<Interface, String> {
+    Interface::new(given).ok_or_else(|| "expected the name of an interface, as in wg0".into())
+}
+
+#[cfg(target_os = "linux")]
+fn mark(given: &str) -> Result<u32, String> {
+    let mark = match given.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => given.parse(),
+    };
+    match mark {
+        Ok(mark @ 1..) => Ok(mark),
+        _ => Err("expected a whole number of 32 bits above 0, as in 42 or 0x2a".into()),
+    }
 }
 
 fn count(given: &str) -> Result<usize, String> {
@@ -270,6 +353,7 @@ mod tests {
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
         assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
+        assert_eq!(config.name_cache, Duration::from_secs(30));
     }
 
     #[test]
@@ -277,6 +361,17 @@ mod tests {
         let config = parsed(&["1081", "127.0.0.1:1082", "[::1]:1083"]).config;
         let expected = ["[::]:1081", "127.0.0.1:1082", "[::1]:1083"];
         assert_eq!(config.listen, expected.map(|address| address.parse().unwrap()));
+    }
+
+    #[test]
+    fn an_interface_is_named_as_well_as_numbered() {
+        let loopback = nix::net::if_::if_nameindex().unwrap();
+        let loopback = loopback.iter().next().unwrap();
+        let (name, index) = (loopback.name().to_str().unwrap(), loopback.index());
+        let named = parsed(&[&format!("[fe80::1%{name}]:1080")]).config.listen;
+        assert_eq!(named, [format!("[fe80::1%{index}]:1080").parse().unwrap()]);
+        let told = refusal(&["[fe80::1%nowhere0]:1080"]);
+        assert!(told.contains("no interface nowhere0"), "{told}");
     }
 
     #[test]
@@ -316,6 +411,10 @@ mod tests {
         for (option, bad, expected) in [
             ("--allow-from", "10.0.0.0/33", "expected a network"),
             ("--source", "0.0.0.0", "expected an address of this machine"),
+            ("--source", "Same", "or the word same"),
+            ("--interface", "a/b", "expected the name of an interface"),
+            ("--mark", "0", "expected a whole number of 32 bits above 0"),
+            ("--mark", "0x100000000", "expected a whole number of 32 bits above 0"),
             ("--udp-advertise", "::", "expected an address of this machine"),
             ("--max-connections", "0", "expected a whole number above 0"),
             ("--max-per-client", "many", "expected a whole number above 0"),
@@ -325,6 +424,7 @@ mod tests {
             ("--grace", "-1", "expected seconds"),
             ("--proxy-protocol", "balancer", "expected a network"),
             ("--status", "localhost", "expected PORT"),
+            ("--name-cache", "never", "expected seconds"),
         ] {
             let told = refusal(&[&format!("{option}={bad}")]);
             assert!(
@@ -345,5 +445,17 @@ mod tests {
         assert_eq!(source.ipv6, "2001:db8::1".parse().ok());
         let told = refusal(&["--source", "192.0.2.1", "--source", "192.0.2.2"]);
         assert!(told.contains("--source 192.0.2.2"), "{told}");
+        assert!(parsed(&["--source", "same"]).config.source.same);
+        let told = refusal(&["--source", "same", "--source", "192.0.2.1"]);
+        assert!(told.contains("--source same"), "{told}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_interface_and_a_mark() {
+        let source = parsed(&["--interface", "wg0", "--mark", "0x2a"]).config.source;
+        assert_eq!(source.interface, Interface::new("wg0"));
+        assert_eq!(source.mark, Some(42));
+        assert_eq!(parsed(&["--mark", "42"]).config.source.mark, Some(42));
     }
 }

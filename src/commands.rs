@@ -1,6 +1,17 @@
-//! What clients ask for: CONNECT, BIND, UDP ASSOCIATE, and the lookups that these need.
+//! What is asked: the commands of a request, and the lookup of names that they need.
+//!
+//! - [`connect`] dials the addresses of a [`Permit`](crate::access::rules::Permit) and gives back the
+//!   first connection that the target accepts.
+//! - [`bind`] listens for the one peer that the client expects.
+//! - [`associate`] relays datagrams for as long as the client's TCP connection stays.
+//! - [`lookup`] turns a name into addresses within a deadline.
+//!
+//! Nothing here is done without a permit, and each wait ends when the client leaves. What went wrong
+//! comes back as a value; only [`proxy`](crate::proxy) tells the client.
 
 pub mod associate;
 pub mod bind;
 pub mod connect;
+pub mod families;
 pub mod lookup;
+pub mod source;

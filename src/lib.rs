@@ -1,48 +1,57 @@
 //! tabi: a SOCKS5 proxy server for a home or office network.
 //!
-//! A blocking listener hands each client to a worker of a thread pool. The worker reads the greeting
-//! and the request, connects to the target, and then carries one direction of the tunnel while its
-//! partner thread carries the other. An association of UDP is carried by the worker alone.
+//! A blocking listener, and workers of a thread pool that wait at it. The worker that gets a client
+//! reads its greeting and its request, connects to the target, and then carries one direction of the
+//! tunnel while its partner thread carries the other. A UDP association is carried by the worker
+//! alone.
 //!
 //! # Map
 //!
-//! Each file is one noun, and arrows point down only:
+//! Six wings, each a folder whose own file says what it promises, and a few files above them. Each
+//! file is one noun.
 //!
 //! ```text
-//! main      arguments, logger, listeners, signals, run, exit status  -> cli, server
-//! cli       the command line, parsed                                 -> server (its Config)
-//! server    accept loops: admission, accept errors, drain            -> proxy, pool, mappings
-//! proxy     one client's whole life                                  -> all below
-//! users     method selection, passwords, penalties, Identity         -> socks5
-//! rules     who is served, the rules file, Permit                    -> users, socks5
-//! lookup    names to addresses, within a deadline                    -> pool, socks5
-//! connect   CONNECT: races the permitted addresses                   -> rules
-//! bind      BIND: one listener, two replies, one expected peer       -> rules, connect
-//! associate UDP ASSOCIATE: lives and dies with its TCP connection    -> rules, lookup, connect,
-//!                                                                       sessions, pool
-//! relay     two directions, half-closes and resets                   -> sessions, pool
-//!           (relay::splice: the bulk path on Linux)                  -> descriptors
-//! sessions  the registry of live sessions, counters, time limits     -> socks5, descriptors
-//! descriptors  the limit on them, and who holds how many
-//! mappings     the limit on them, and how threads do with fewer
-//! pool      the threads: a worker and its partner for each session
-//! socks5    the messages, one a file
+//! main            arguments, logger, listeners, signals, run, exit status: the only place that exits
+//! cli             the command line, parsed; the defaults stand here
+//! server/         listen, accept, drain; Config
+//! proxy/          one client's whole life, top to bottom; failing replies
+//! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
+//! probe           greets a server, for health checks
+//! relay/          two directions of a tunnel, half-closes and resets
+//!
+//! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
+//! report/         WHAT IS SEEN    how a session ended, its line in the log, who was turned away
+//! access/         WHO MAY         users and their passwords, client networks, rules
+//! sessions/       WHO IS HERE     the registry, who gets a place in it, time limits
+//! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
+//! system/         WHAT WE HAVE    threads, descriptors, how many connections they are enough for
+//! ```
+//!
+//! Arrows point down only, between wings as between files, and there is no circle:
+//!
+//! ```text
+//! main -> cli, probe -> server -> proxy -> proxy_protocol, commands, relay, report
+//! commands -> access, sessions, system      relay -> sessions, system      report -> sessions
+//! access, sessions -> socks5                sessions -> system
+//! socks5, system, proxy_protocol -> std and small crates
 //! ```
 //!
 //! # Invariants
 //!
 //! Types keep these, not comments.
 //!
-//! 1. [`socks5`] is `Read`, `Write` and octets. Nothing in it knows a socket, a policy or a log.
+//! 1. [`socks5`] is `Read`, `Write` and bytes. Nothing in it knows a socket, a policy or a log.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
-//! 3. Nothing is dialed, bound or sent to without a [`rules::Permit`]. Only [`rules::Rules`] makes
-//!    one, it needs a [`users::Identity`], and only [`users::Users::authenticate`] makes that. A
-//!    permit carries resolved addresses, and only those are dialed.
-//! 4. Every wait has a limit. From greeting to request there is one deadline, not one a read.
-//! 5. The pool never waits on itself: admission is decided before a job is queued, and a worker has
-//!    its partner before it begins. A live tunnel is two descriptors and two threads;
-//!    an association with its UDP sockets has a descriptor more.
+//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::rules::Permit). Only
+//!    [`Rules`](access::rules::Rules) makes one, it needs an [`Identity`](access::users::Identity),
+//!    and only [`Users::authenticate`](access::users::Users::authenticate) makes that. A permit
+//!    carries resolved addresses, and only those are dialed.
+//! 4. Every wait has a limit. From greeting to request there is one deadline, not one for each read.
+//!    No lock is held across a system call that can block.
+//! 5. The pool never waits on itself: a client is admitted before its session begins, and a worker
+//!    has its partner before it begins. A live tunnel is two descriptors and two threads; an
+//!    association with its UDP sockets has a descriptor more.
 //! 6. No password is logged, printed or put into an error.
 //! 7. A failing reply is made in one place ([`proxy`]), from one table ([`socks5::Rep`]).
 

@@ -1,42 +1,54 @@
 //! The command: arguments, logger, listeners, signals, run, exit status. Nothing else exits.
 
-use std::fs::OpenOptions;
-use std::io::{IsTerminal, LineWriter, stderr};
-use std::os::unix::process::CommandExt;
-use std::process::{ExitCode, exit};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fs::read_to_string;
+use std::io::{Write, stderr, stdout};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
 
-use log::{LevelFilter, error, warn};
-use simplelog::{
-    ColorChoice, ConfigBuilder, LevelPadding, SharedLogger, TermLogger, TerminalMode, WriteLogger,
-};
+use log::{Level, error, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use tabi::cli::{self, Arguments};
 use tabi::probe;
+use tabi::report::Logger;
 use tabi::server::{Config, Server, Stopper};
-use tabi::system::{mappings, pool};
+use tabi::system::pool;
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
 const INTERRUPTED: i32 = 130;
+
+/// How long the last lines of the log may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if arguments.probe {
         return probe(&arguments.config);
     }
-    if let Some(mut anew) = mappings::leaner(arguments.config.max_connections) {
-        // It returns only if that has failed, and then fewer connections will do.
-        let _ = anew.exec();
-    }
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    let logger = match Logger::start(arguments.level, arguments.log_file.as_deref()) {
+        Ok(logger) => Arc::new(logger),
         Err(told) => {
-            if arguments.log_file.is_some() {
-                error!("{told}");
-            }
-            eprintln!("tabi: {told}");
-            ExitCode::FAILURE
+            let _ = writeln!(stderr(), "tabi: {told}");
+            return ExitCode::FAILURE;
+        }
+    };
+    tell_panics(&logger);
+    let last_lines = LastLines(Arc::clone(&logger));
+    let outcome = run(&arguments, &logger);
+    if let Err(told) = &outcome {
+        if arguments.log_file.is_some() {
+            error!("{told}");
+            let _ = writeln!(stderr(), "tabi: {told}");
+        } else {
+            logger.say(Level::Error, told);
         }
     }
+    drop(last_lines);
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Each address where the server is to listen has to answer.
@@ -46,74 +58,74 @@ fn probe(config: &Config) -> ExitCode {
     match probed {
         Ok(()) => ExitCode::SUCCESS,
         Err(told) => {
-            eprintln!("tabi: {told}");
+            let _ = writeln!(stderr(), "tabi: {told}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), String> {
-    start_log(arguments)?;
+fn run(arguments: &Arguments, logger: &Arc<Logger>) -> Result<(), String> {
     if arguments.check {
         arguments.config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
-        println!("the options are in order");
+        // Whoever cannot read this has the exit status.
+        let _ = writeln!(stdout(), "the options are in order");
         return Ok(());
     }
     let server = Server::bind(&arguments.config).map_err(|error| error.to_string())?;
-    heed_signals(server.stopper())?;
+    let log = Arc::clone(logger);
+    server.metrics().ask_for_lost_lines(move || log.lost());
+    heed_signals(&server.stopper()).map_err(|error| format!("cannot heed signals: {error}"))?;
     server.run().map_err(|error| format!("cannot start a thread: {error}"))
 }
 
-/// The first SIGINT or SIGTERM lets the server finish, the second ends it.
-fn heed_signals(stopper: Stopper) -> Result<(), String> {
-    let stopping = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if stopping.swap(true, Ordering::Relaxed) {
-            exit(INTERRUPTED);
-        }
-        stopper.stop();
-    })
-    .map_err(|error| format!("cannot heed signals: {error}"))
+/// Waits for the last lines of the log when it is dropped, after a panic too.
+struct LastLines(Arc<Logger>);
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        self.0.flush(LAST_LINES);
+    }
 }
 
-fn start_log(arguments: &Arguments) -> Result<(), String> {
-    let logger = logger(arguments)?;
-    log::set_max_level(arguments.level);
-    log::set_boxed_logger(logger.as_log()).map_err(|error| error.to_string())?;
-    // A fault is told where everything else is told.
-    std::panic::set_hook(Box::new(|fault| {
+/// A panic is told where everything else is told, but not through a logger that may have panicked.
+fn tell_panics(logger: &Arc<Logger>) {
+    let logger = Arc::clone(logger);
+    std::panic::set_hook(Box::new(move |panic| {
         if !pool::panic_is_expected() {
-            error!("{fault}");
+            let thread = thread::current();
+            let name = thread.name().unwrap_or("unnamed");
+            logger.say(Level::Error, &format!("a fault in tabi: thread '{name}' {panic}"));
         }
     }));
+}
+
+/// The first SIGINT, SIGTERM or SIGHUP lets the server finish, the second ends it: in the handler
+/// itself, which needs no thread and no lock. A signal that was ignored when tabi started stays
+/// ignored: `nohup` and a shell's `&` ask for that.
+fn heed_signals(stopper: &Stopper) -> Result<(), Box<dyn std::error::Error>> {
+    let ignored = ignored_signals();
+    let is_heeded = |signal: &i32| ignored & 1 << (signal - 1) == 0;
+    let heeded: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_heeded).collect();
+    if is_heeded(&SIGINT) {
+        let stopper = stopper.clone();
+        ctrlc::set_handler(move || stopper.stop())?;
+    }
+    // What was registered first is done first: a first signal does not find the mark of its own.
+    let stopping = Arc::new(AtomicBool::new(false));
+    for &signal in &heeded {
+        flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&stopping))?;
+        flag::register(signal, Arc::clone(&stopping))?;
+    }
+    let mut signals = Signals::new(heeded.into_iter().filter(|signal| *signal != SIGINT))?;
+    let stopper = stopper.clone();
+    let heed = move || signals.forever().for_each(|_| stopper.stop());
+    thread::Builder::new().name("tabi signals".into()).spawn(heed)?;
     Ok(())
 }
 
-fn logger(arguments: &Arguments) -> Result<Box<dyn SharedLogger>, String> {
-    let (level, config) = (arguments.level, log_format());
-    Ok(match &arguments.log_file {
-        Some(path) => {
-            let file = OpenOptions::new().append(true).create(true).open(path);
-            let file = file.map_err(|error| format!("--log-file {}: {error}", path.display()))?;
-            WriteLogger::new(level, config, LineWriter::new(file))
-        }
-        None if stderr().is_terminal() => {
-            TermLogger::new(level, config, TerminalMode::Stderr, ColorChoice::Auto)
-        }
-        None => WriteLogger::new(level, config, LineWriter::new(stderr())),
-    })
-}
-
-/// Time with its offset, level, message.
-fn log_format() -> simplelog::Config {
-    let mut format = ConfigBuilder::new();
-    format
-        .set_time_format_rfc3339()
-        .set_level_padding(LevelPadding::Right)
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off);
-    // Where the local offset is not to be had, it is UTC, and says so.
-    let _ = format.set_time_offset_to_local();
-    format.build()
+/// The signals that are ignored, as bits, the first signal lowest. None where the system does not say.
+fn ignored_signals() -> u64 {
+    let status = read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,12 @@ use crate::access::rules::{Permit, Refusal, Rules};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
-use crate::commands::connect::{self, Source};
-use crate::commands::lookup;
-use crate::proxy_protocol::{self, Header};
+use crate::commands::connect::{self, Dial};
+use crate::commands::lookup::{self, Names};
+use crate::commands::source::Source;
+use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Lookup, Metrics, Outcome, Refusals, Refused, line};
+use crate::report::{Metrics, Outcome, Rarely, Refusals, Refused, line};
 use crate::sessions::{Session, Sessions, Stage, TooMany};
 use crate::socks5::{self, Address, Command, Host, Reply, Request};
 use crate::system::pool::Partner;
@@ -37,9 +39,11 @@ pub struct Proxy {
     pub users: Users,
     /// What they may do.
     pub rules: Rules,
+    /// The names that they ask for.
+    pub names: Names,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
-    /// Local addresses of outgoing connections.
+    /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients send datagrams to, if it is not that of their connection.
     pub udp_advertise: Option<IpAddr>,
@@ -47,6 +51,10 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Clients that wait because the server is full.
+    pub fullness: Rarely,
+    /// Sessions that were ended because the server was full.
+    pub made_room: Rarely,
     /// Load balancers, which say for whom they come.
     pub balancers: Vec<IpNet>,
     /// What is counted.
@@ -54,108 +62,103 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Whether the client at `peer` is served, as far as that can be said yet: a load balancer has
-    /// still to say for whom it comes. The log tells of one that is not.
-    pub fn serves(&self, peer: SocketAddr) -> bool {
-        self.is_balancer(peer) || self.serves_client(peer)
+    /// Opens a session for a client that is served and has not had its share. It waits for room if
+    /// there is none. The log tells of a client that is turned away.
+    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        self.metrics.accepted();
+        let peer = match peer.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, peer.port()).into(),
+            // A link-local address means nothing without its scope.
+            IpAddr::V6(_) => peer,
+        };
+        let told = |reason: &String| {
+            self.refusals.log(&format!("turned away client={peer}: {reason}"));
+        };
+        self.open(stream, peer).inspect_err(told).ok()
+    }
+
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, String> {
+        let is_full = || {
+            let text = "all connections are in use; further clients wait (--max-connections)";
+            self.fullness.log(text);
+        };
+        let is_balancer = self.is_balancer(peer);
+        if !is_balancer {
+            self.check(peer)?;
+        }
+        let peer = SocketAddr::new(peer.ip(), peer.port());
+        let opened = if is_balancer {
+            self.sessions.open_for_balancer(peer, stream, is_full)
+        } else {
+            self.sessions.open(peer, stream, is_full)
+        };
+        opened.map_err(|too_many| self.has_its_share(too_many))
+    }
+
+    fn has_its_share(&self, too_many: TooMany) -> String {
+        match too_many {
+            TooMany::OfThisClient(_) => self.metrics.refused(Refused::PerClient),
+            TooMany::OfWhatIsFree(_) => self.metrics.refused(Refused::Share),
+            TooMany::Stopped => {}
+        }
+        too_many.to_string()
     }
 
     fn is_balancer(&self, peer: SocketAddr) -> bool {
         self.balancers.iter().any(|net| net.contains(&peer.ip()))
     }
 
-    fn serves_client(&self, peer: SocketAddr) -> bool {
-        if !self.rules.serves(peer.ip()) {
+    /// Whether the client is served at all.
+    fn check(&self, client: SocketAddr) -> Result<(), String> {
+        if let Some(why) = self.rules.turned_away(client) {
             self.metrics.refused(Refused::Network);
-            self.refusals.log(&format!(
-                "turned away client={peer}: it is in no network that is served (--allow-from)"
-            ));
-            return false;
+            return Err(format!("{why} (--allow-from)"));
         }
-        if let Some(left) = self.users.turned_away(peer.ip()) {
-            self.metrics.refused(Refused::Penalty);
-            self.refusals.log(&format!(
-                "turned away client={peer}: too many wrong passwords, for another {:.1} s (--users)",
-                left.as_secs_f32()
-            ));
-            return false;
+        match self.users.turned_away(client.ip()) {
+            None => Ok(()),
+            Some(left) => {
+                self.metrics.refused(Refused::Penalty);
+                let left = left.as_secs_f32();
+                Err(format!(
+                    "wrong passwords for too many names, for another {left:.1} s (--users)"
+                ))
+            }
         }
-        true
     }
 
     /// Serves one client until its session has ended, and logs how it went.
-    pub fn serve(&self, stream: TcpStream, peer: SocketAddr, partner: &Partner) {
-        let session = if self.is_balancer(peer) {
-            self.sessions.open_for_balancer(peer, stream)
-        } else {
-            match self.sessions.open(peer, stream) {
-                Ok(session) => session,
-                Err(too_many) => return self.turn_away(peer, &too_many),
-            }
-        };
-        let mut client = Client::new(session.stream());
-        let outcome = match self.meet(&session, &mut client) {
-            Ok(true) => self.attend(&session, client, partner),
-            Ok(false) => return,
-            Err(error) => Err(error.into()),
-        };
-        match &outcome {
+    pub fn serve(&self, session: &Session, partner: &Partner) {
+        // A fault in tabi costs this session and nothing else.
+        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
+        let result = attended.unwrap_or(Err(Failure::Fault));
+        match &result {
             Err(failure) if session.ending().is_none() => {
-                farewell(&session, &failure.last_words());
+                farewell(session, &failure.last_words());
             }
             _ => {}
         }
-        let (outcome, why) = match (session.ending(), outcome) {
+        let (outcome, why) = match (session.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
         };
+        if outcome == Outcome::MadeRoom {
+            self.made_room.log(&format!(
+                "ended the session of client={} to make room for others (--max-connections)",
+                session.peer()
+            ));
+        }
         self.metrics.ended(session.request().map(|(command, _)| *command), outcome);
-        line::log_end(&session, outcome, why.as_deref());
+        line::log_end(session, outcome, why.as_deref());
     }
 
-    fn turn_away(&self, client: SocketAddr, too_many: &TooMany) {
-        self.metrics.refused(Refused::PerClient);
-        self.refusals.log(&format!(
-            "turned away client={client}: it has {} connections already (--max-per-client)",
-            too_many.limit
-        ));
-    }
-
-    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
-    /// asked as of one that has come itself. The log tells of one that is not.
-    #[inline(never)]
-    fn meet(
-        &self,
-        session: &Session,
-        client: &mut Client<'_>,
-    ) -> Result<bool, proxy_protocol::Error> {
-        if !self.is_balancer(session.peer()) {
-            return Ok(true);
-        }
-        let balancer = session.peer();
-        let Header::Client(mut client) = Header::read_from(client)? else {
-            return Ok(self.serves_client(balancer));
-        };
-        if client.ip().is_loopback() {
-            // It is on the balancer's machine, which may be another one than this.
-            client.set_ip(balancer.ip());
-        }
-        if !self.serves_client(client) {
-            return Ok(false);
-        }
-        let rehomed = session.rehome(client);
-        Ok(rehomed.inspect_err(|too_many| self.turn_away(client, too_many)).is_ok())
-    }
-
-    fn attend(
-        &self,
-        session: &Session,
-        mut client: Client<'_>,
-        partner: &Partner,
-    ) -> Result<(), Failure> {
+    fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
         if !relay::ACCEPTED_INHERITS {
             relay::prepare(session.stream())?;
+        }
+        let mut client = Client::new(session.stream());
+        if self.is_balancer(session.peer()) {
+            self.meet(session, &mut client)?;
         }
         let (identity, request) = self.negotiate(session, &mut client)?;
         let asked = Asked { session, identity: &identity, request: &request, partner };
@@ -164,6 +167,23 @@ impl Proxy {
             Command::Bind => self.bind(&asked, client),
             Command::UdpAssociate => self.associate(&asked, client),
         }
+    }
+
+    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
+    /// asked as of one that has come itself.
+    #[inline(never)]
+    fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
+        let balancer = session.peer();
+        let Header::Client(mut client) = Header::read_from(client)? else {
+            return self.check(balancer).map_err(Failure::TurnedAway);
+        };
+        if client.ip().is_loopback() {
+            // It is on the balancer's machine, which may be another one than this.
+            client.set_ip(balancer.ip());
+        }
+        self.check(client).map_err(Failure::TurnedAway)?;
+        let rehomed = session.rehome(client);
+        rehomed.map_err(|too_many| Failure::TurnedAway(self.has_its_share(too_many)))
     }
 
     /// Learns who the client is and what it asks for.
@@ -184,7 +204,6 @@ impl Proxy {
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());
-        session.enter(Stage::Dial);
         Ok((identity, request))
     }
 
@@ -194,11 +213,25 @@ impl Proxy {
         let begin = Instant::now();
         let deadline = begin + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
-        let target = connect::connect(&permit, self.source, deadline, client.watched())?;
+        let source = self.source(asked.session)?;
+        let descriptors = asked.session.descriptors();
+        let dial = Dial { source, deadline, client: client.watched(), descriptors };
+        let target = connect::connect(&permit, dial)?;
+        if let Host::Name(name) = &asked.request.destination.host {
+            self.names.won(name, target.address.ip());
+        }
         relay::prepare(&target.stream)?;
         asked.session.connected(target.stream, target.address);
         self.metrics.connected(begin.elapsed());
-        tunnel(asked, client, Reply::succeeded(target.bound))
+        tunnel(asked, client, &Reply::succeeded(target.bound))
+    }
+
+    /// Where what is done for the client leaves this machine.
+    fn source(&self, session: &Session) -> io::Result<Source> {
+        if !self.source.same {
+            return Ok(self.source);
+        }
+        Ok(self.source.for_client_at(control_address(session)?))
     }
 
     /// Listens, replies, waits for the peer, replies again and relays.
@@ -210,7 +243,7 @@ impl Proxy {
         } else {
             self.permit(asked, &client, Instant::now() + self.connect_timeout)?
         };
-        let door = Door::open(&permit, self.source, control_address(session)?)?;
+        let door = Door::open(&permit, self.source(session)?, control_address(session)?)?;
         Reply::succeeded(door.bound()).write_to(&mut client)?;
         let deadline = Instant::now() + 2 * self.connect_timeout;
         let (peer, address) =
@@ -218,7 +251,7 @@ impl Proxy {
         drop(door);
         relay::prepare(&peer)?;
         session.connected(peer, address);
-        tunnel(asked, client, Reply::succeeded(address))
+        tunnel(asked, client, &Reply::succeeded(address))
     }
 
     /// Asks the rules, and the resolver if they have to know more than a name.
@@ -229,18 +262,9 @@ impl Proxy {
         client: &Client<'_>,
         deadline: Instant,
     ) -> Result<Permit, Refusal<lookup::Error>> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer(), request, |name, port| {
-            let has_left = || client.watched().is_some_and(connect::has_left);
-            let found = lookup::resolve(name, port, partner, deadline, has_left);
-            match &found {
-                Ok(_) => self.metrics.looked_up(Lookup::Found),
-                Err(lookup::Error::Unresolved(_) | lookup::Error::TimedOut) => {
-                    self.metrics.looked_up(Lookup::Failed);
-                }
-                Err(lookup::Error::ClientLeft) => {}
-            }
-            found
+            self.names.resolve(name, port, session.peer().ip(), deadline, client.watched())
         })
     }
 
@@ -265,11 +289,11 @@ impl Proxy {
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
-        let Asked { session, identity, request, partner } = *asked;
+        let Asked { session, identity, request, .. } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
-        let association = Association::open(&permit, self.source, control)
+        let association = Association::open(&permit, self.source(session)?, control)
             .map_err(connect::Error::Unreachable)?;
         let port = association.bound().port();
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
@@ -278,7 +302,7 @@ impl Proxy {
         session.enter(Stage::Relay);
         let client =
             associate::Client { account: session, identity, announced: &request.destination };
-        association.serve(&client, &self.rules, partner);
+        association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
 }
@@ -303,7 +327,7 @@ fn control_address(session: &Session) -> io::Result<SocketAddr> {
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: Reply) -> Result<(), Failure> {
+fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: &Reply) -> Result<(), Failure> {
     let Asked { session, partner, .. } = *asked;
     session.enter(Stage::Relay);
     client.pass_on_early_bytes(session)?;

@@ -35,6 +35,9 @@ const BULK_BUFFER: usize = 256 * 1024;
 /// Where there was no pipe to be had, one is asked for again after this many octets.
 const BULK_ROUND: u64 = 64 * 1024 * 1024;
 
+/// More than a receive queue holds, with the limits on its size that systems have.
+const MOST_UNREAD: u64 = 64 * 1024 * 1024;
+
 /// Whether an accepted connection has the options of its listener, so that [`prepare`] once on the
 /// listener is enough.
 pub const ACCEPTED_INHERITS: bool = cfg!(target_os = "linux");
@@ -69,6 +72,20 @@ pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> 
     if up.wait().is_none() {
         account.end(Ending::ClientReset);
     }
+    if account.ending().is_some() {
+        discard_unread(account);
+    }
+}
+
+/// Closing a connection with unread bytes would reset it. Where what was sent to a side is still on
+/// its way, the side's own bytes are taken first. None of this waits: the session was ended.
+#[inline(never)]
+fn discard_unread(account: &Account) {
+    for (source, sink) in account.directions() {
+        if let (true, false, Some(stream)) = (source.has_ended(), sink.has_ended(), sink.stream()) {
+            let _ = io::copy(&mut stream.take(MOST_UNREAD), &mut io::sink());
+        }
+    }
 }
 
 /// One direction of a tunnel: from one side to the other.
@@ -102,6 +119,7 @@ impl<'a> Direction<'a> {
                 // The order matters to `is_clean_end` of the other direction.
                 self.source.set_ended();
                 let _ = self.to.shutdown(Shutdown::Write);
+                self.account.spare_concluded();
             }
             Ok(()) => self.account.end(self.source.failure()),
             Err(side) => self.account.end(side),
@@ -162,7 +180,7 @@ impl<'a> Direction<'a> {
     /// that the source has no peer any more gives it away. The source has none either when it was
     /// closed in both directions, but then the other direction has ended before.
     fn is_clean_end(&self) -> bool {
-        self.account.ending().is_none()
+        (self.account.ending().is_none() || self.source.finishes())
             && (self.sink.has_ended() || self.from.peer_addr().is_ok() || self.sink.has_ended())
     }
 }
@@ -212,24 +230,27 @@ mod tests {
         target: TcpStream,
         account: Arc<Account>,
         over: Receiver<()>,
+        sessions: Arc<Sessions>,
     }
 
     impl Tunnel {
         fn open(descriptors: usize) -> Self {
-            let limits = Limits { per_client: 1, handshake: LONG, idle: LONG };
+            let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
             let sessions = Sessions::new(limits, Descriptors::new(descriptors));
             let (client, stream) = connection();
             let (target, outgoing) = connection();
-            let session = sessions.open(client.local_addr().unwrap(), stream).unwrap();
+            let session = sessions.open(client.local_addr().unwrap(), stream, || ()).unwrap();
             session.connected(outgoing, target.local_addr().unwrap());
             session.enter(Stage::Relay);
             let account = Arc::clone(session.account());
             let (sender, over) = channel();
-            Pool::new(1).slot().unwrap().execute(move |partner| {
+            let pool = Pool::new(1);
+            pool.start(move |partner| {
                 relay(session.account(), partner, || Ok(()));
                 sender.send(()).unwrap();
-            });
-            Tunnel { client, target, account, over }
+            })
+            .unwrap();
+            Tunnel { client, target, account, over, sessions }
         }
 
         /// Waits until the relay is over, and closes what is left of the session.
@@ -300,7 +321,7 @@ mod tests {
     fn a_reset_amid_bulk_is_passed_on() {
         for path in BOTH_PATHS {
             for ending in [Ending::ClientReset, Ending::TargetReset] {
-                let Tunnel { client, target, account, over } = Tunnel::open(path);
+                let Tunnel { client, target, account, over, .. } = Tunnel::open(path);
                 let (breaks, stays) = match ending {
                     Ending::ClientReset => (client, target),
                     _ => (target, client),
@@ -346,7 +367,7 @@ mod tests {
     #[test]
     fn a_session_that_is_ended_amid_bulk_is_reset_on_both_sides() {
         for path in BOTH_PATHS {
-            let Tunnel { client, target, account, over } = Tunnel::open(path);
+            let Tunnel { client, target, account, over, .. } = Tunnel::open(path);
             thread::scope(|scope| {
                 scope.spawn(|| send(&client, 2 * MIB));
                 expect(&target, 2 * MIB);
@@ -357,6 +378,43 @@ mod tests {
             drop(account);
             expect_reset(&client);
             expect_reset(&target);
+        }
+    }
+
+    /// Closing a connection with unread bytes resets it, and a reset destroys what is on its way.
+    #[test]
+    fn an_upload_that_nobody_takes_does_not_cut_off_a_download() {
+        for path in BOTH_PATHS {
+            let Tunnel { client, target, account, over, sessions } = Tunnel::open(path);
+            send(&target, MIB);
+            target.shutdown(Shutdown::Write).unwrap();
+            wait_until(|| account.target().has_ended());
+            let mut sent = 0;
+            let piece = 16 * 1024;
+            while account.client().sent() + 2 * piece as u64 >= sent {
+                send(&client, piece);
+                sent += piece as u64;
+                wait_until(|| account.client().sent() == sent);
+            }
+            thread::scope(|scope| {
+                scope.spawn(|| sessions.watch(|_| None));
+                account.end(Ending::IdleTimeout);
+                over.recv_timeout(LONG).expect("the relay ends");
+                sessions.stop_watch();
+            });
+            drop(account);
+            expect(&client, MIB);
+            assert_eq!({ &client }.read(&mut [0]).unwrap(), 0);
+        }
+    }
+
+    /// For at most a second: some waits have no end that the other tests of a loop would see.
+    fn wait_until(is_so: impl Fn() -> bool) {
+        for _ in 0..100 {
+            if is_so() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
         }
     }
 }

@@ -6,13 +6,20 @@
 //! - [`Metrics`] counts, for Prometheus and for the status page.
 //! - [`status`] serves the status page, the metrics and the state of health.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
+//! - [`Rarely`] logs that the server is full, once a minute.
 
+mod form;
 pub mod line;
+mod logger;
 mod metrics;
 mod outcome;
+mod queue;
+mod rarely;
 mod refusals;
 pub mod status;
 
-pub use metrics::{Gauges, Lookup, Metrics, Refused};
+pub use logger::Logger;
+pub use metrics::{Gauges, Lookups, Metrics, Refused};
 pub use outcome::Outcome;
+pub use rarely::Rarely;
 pub use refusals::Refusals;

@@ -1,19 +1,24 @@
 //! Who is here: the live sessions, what each has moved, and how long it may stay.
 //!
-//! - [`Sessions`] is the registry. It opens a [`Session`] for each client that is admitted, and
-//!   keeps to the limit of one client.
+//! - [`Sessions`] is the registry. [`Sessions::open`] decides whom it opens a [`Session`] for: no
+//!   client gets more than its share, and a full server makes room or lets the client wait.
 //! - [`Account`] is what the threads of one session and those who watch it know together. It holds
 //!   the session's two [`Side`]s, and with them its two TCP connections: there are no others.
 //! - [`Sessions::totals`] and [`Sessions::each`] are what those who watch from outside are shown.
 //! - [`Sessions::watch`] ends sessions whose time is up; [`Ending`] says why.
+//! - A [`Group`] is whose sessions are counted together.
 //!
 //! A session leaves the registry when its [`Session`] is dropped.
 
 mod account;
+mod group;
 mod registry;
+mod room;
 mod totals;
 mod watch;
 
 pub use account::{Account, Ending, Side, Stage};
-pub use registry::{Limits, Session, Sessions, TooMany};
+pub use group::Group;
+pub use registry::{Limits, Session, Sessions};
+pub use room::TooMany;
 pub use totals::{Totals, Traffic};

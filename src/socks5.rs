@@ -20,6 +20,8 @@
 //!
 //! Each message reads itself from any [`std::io::Read`], taking exactly its own octets and not one
 //! more, and writes itself with one `write_all`. Nothing here knows a socket, a policy or a log.
+//!
+//! The server is this one, or the other one that this one is a client of.
 
 use std::{fmt, io};
 
@@ -32,10 +34,12 @@ mod userpass;
 
 pub use address::{Address, Host, Name};
 pub use datagram::{Datagram, LONGEST_HEADER, append_header};
-pub use greeting::{Greeting, HTTP_REJECTION, Method, SOCKS4_REJECTION, write_selection};
+pub use greeting::{
+    Greeting, HTTP_REJECTION, Method, SOCKS4_REJECTION, read_selection, write_selection,
+};
 pub use reply::{Rep, Reply};
 pub use request::{Command, Request};
-pub use userpass::{Credentials, Password, write_status};
+pub use userpass::{Credentials, Password, read_status, write_status};
 
 /// VER, the first octet of every message but the credentials.
 pub const VERSION: u8 = 0x05;
@@ -99,6 +103,58 @@ impl std::error::Error for Error {}
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Error::Io(error)
+    }
+}
+
+/// Why another server's answer could not be read. Every variant but [`AnswerError::Io`] is that
+/// server's fault.
+#[derive(Debug)]
+pub enum AnswerError {
+    /// The method selection or the reply has another VER than SOCKS5's.
+    Version(u8),
+    /// METHOD is neither of those that may have been offered.
+    Method(u8),
+    /// The status has another VER than RFC 1929's.
+    StatusVersion(u8),
+    /// BND.ADDR is none.
+    Bound(Error),
+    /// The stream failed or ended inside a message.
+    Io(io::Error),
+}
+
+impl fmt::Display for AnswerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnswerError::Version(octet) => {
+                write!(f, "it does not speak SOCKS5: its VER is {octet:#04x}")
+            }
+            AnswerError::Method(octet) => write!(f, "it selects the unknown METHOD {octet:#04x}"),
+            AnswerError::StatusVersion(octet) => {
+                write!(f, "the VER of its status is {octet:#04x}, not 0x01")
+            }
+            AnswerError::Bound(error) => write!(f, "its BND.ADDR is bad: {error}"),
+            AnswerError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                f.write_str("it closes the connection")
+            }
+            AnswerError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for AnswerError {}
+
+impl From<io::Error> for AnswerError {
+    fn from(error: io::Error) -> Self {
+        AnswerError::Io(error)
+    }
+}
+
+impl From<Error> for AnswerError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Io(error) => AnswerError::Io(error),
+            error => AnswerError::Bound(error),
+        }
     }
 }
 

@@ -1,147 +1,96 @@
-//! Who is served, what may be reached, and the proof that it may.
+//! What a client may do: the rules file, and the default access where no rule matches.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::iter::once;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+mod clients;
+mod closed;
+mod embedded;
 mod file;
 mod index;
 pub mod networks;
+mod permit;
 mod rule;
 
+use clients::Clients;
+pub use clients::DEFAULT_CLIENTS;
+use closed::closed;
+use embedded::embedded;
 pub use file::RuleFile;
 use index::Verdict;
+pub use permit::{Denied, Permit, Refusal};
+use rule::Asked;
 
+use crate::access::interfaces::Interfaces;
 use crate::access::users::Identity;
 use crate::socks5::{Command, Host, Name, Request};
 
-/// The clients that are served when no option says otherwise: this machine and its neighbours.
-pub const DEFAULT_CLIENTS: [&str; 8] = [
-    "127.0.0.0/8",
-    "::1/128",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "169.254.0.0/16",
-    "fe80::/10",
-    "fc00::/7",
-];
-
-/// Who may do what.
+/// Who is served, and what each may do.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    clients: Vec<IpNet>,
+    clients: Clients,
     own_ports: Vec<u16>,
+    interfaces: Arc<Interfaces>,
     file: Arc<RuleFile>,
 }
 
-/// A request that may be carried out, and the addresses that it may go to. Only [`Rules::permit`]
-/// and, without an address, [`Rules::permit_open`] make one. What was checked is what is reached: nothing is resolved again.
-#[derive(Debug)]
-pub struct Permit {
-    command: Command,
-    addresses: Vec<SocketAddr>,
-}
-
-impl Permit {
-    /// What may be done.
-    #[must_use]
-    pub fn command(&self) -> Command {
-        self.command
-    }
-
-    /// Where it may be done, in the resolver's order.
-    #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-}
-
-/// Why a request is not permitted.
-#[derive(Debug)]
-pub enum Refusal<E> {
-    /// The destination is closed to this client.
-    Denied(Denied),
-    /// The destination's name could not be looked up.
-    Lookup(E),
-}
-
-/// What a request is denied for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denied {
-    /// A rule of a file denies it.
-    ByRule {
-        /// The file.
-        file: Arc<str>,
-        /// The rule's line, from 1.
-        line: u32,
-        /// The address that the rule was asked about, if it was.
-        address: Option<SocketAddr>,
-    },
-    /// No rule says anything, and the address is closed to clients on other machines.
-    Closed {
-        /// The address.
-        address: SocketAddr,
-        /// What it is.
-        reason: &'static str,
-    },
-}
-
-impl fmt::Display for Denied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Denied::ByRule { file, line, address: Some(address) } => {
-                write!(f, "{file}:{line}: this rule denies {address}")
-            }
-            Denied::ByRule { file, line, address: None } => {
-                write!(f, "{file}:{line}: this rule denies it")
-            }
-            Denied::Closed { address, reason } => {
-                write!(f, "{address} is {reason}, which is closed to clients on other machines")
-            }
-        }
-    }
-}
-
 impl Rules {
-    /// Serves `clients`, or [`DEFAULT_CLIENTS`] where that is empty. `own_ports` are those that the
+    /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own_ports` are the ports that the
     /// server itself listens on.
-    ///
-    /// # Panics
-    ///
-    /// If [`DEFAULT_CLIENTS`] is no list of networks.
     #[must_use]
     pub fn new(clients: &[IpNet], own_ports: Vec<u16>) -> Self {
-        let clients = if clients.is_empty() {
-            DEFAULT_CLIENTS.iter().map(|net| net.parse().expect("it is a network")).collect()
-        } else {
-            clients.to_vec()
-        };
-        Rules { clients, own_ports, file: Arc::default() }
+        Rules {
+            clients: Clients::new(clients),
+            own_ports,
+            interfaces: Arc::default(),
+            file: Arc::default(),
+        }
     }
 
-    /// The same, with the rules of a file before it.
+    /// The same, with the rules of a file before the default access.
     #[must_use]
     pub fn with_file(self, file: Arc<RuleFile>) -> Self {
         Rules { file, ..self }
     }
 
-    /// The clients that are served.
+    /// The networks whose clients are served.
     #[must_use]
     pub fn clients(&self) -> &[IpNet] {
-        &self.clients
+        self.clients.networks()
     }
 
-    /// Whether a client with this address is served at all.
+    /// Why the client at `client` is not served at all, if it is not. The scope of a link-local address
+    /// matters.
     #[must_use]
-    pub fn serves(&self, client: IpAddr) -> bool {
-        self.clients.iter().any(|net| net.contains(&client))
+    pub fn turned_away(&self, client: SocketAddr) -> Option<&'static str> {
+        self.clients.turned_away(client, &self.interfaces)
     }
 
-    /// Judges a request. A name is looked up with `lookup`, unless the rules deny whatever address
-    /// it may have; of its addresses only the permitted ones are in the permit.
+    /// What should be known about a server that listens on `listen`: for each interface on which it can
+    /// be reached at a public address, which clients are served there and which are not.
+    #[must_use]
+    pub fn exposure(&self, listen: &[SocketAddr]) -> Vec<String> {
+        let is_heard = |address: &IpAddr| {
+            listen.iter().any(|listen| match listen.ip() {
+                IpAddr::V6(every) if every.is_unspecified() => true,
+                IpAddr::V4(every) if every.is_unspecified() => address.is_ipv4(),
+                one => one == *address,
+            })
+        };
+        let mut public = self.interfaces.public();
+        for it in &mut public {
+            it.addresses.retain(is_heard);
+        }
+        public.retain(|it| !it.addresses.is_empty());
+        public.iter().map(|it| self.clients.exposure(it)).collect()
+    }
+
+    /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
+    /// addresses are; the permit has those of its addresses that are permitted. An IPv4 address inside
+    /// an IPv6 one has to be permitted, too.
     ///
     /// # Errors
     ///
@@ -153,36 +102,40 @@ impl Rules {
         request: &Request,
         lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, E>,
     ) -> Result<Permit, Refusal<E>> {
-        let destination = &request.destination;
+        let Request { command, destination } = request;
+        let port = destination.port;
+        let asked = asked(identity, client, *command, port);
         let index = &self.file.index;
-        let asked = index.ask(request.command, identity.user(), client.ip(), destination.port);
         let (named, mut addresses) = match &destination.host {
-            Host::Ip(ip) => {
-                (index.match_name(&asked, None), vec![SocketAddr::new(*ip, destination.port)])
-            }
+            Host::Ip(ip) => (index.match_name(&asked, None), vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => {
                 let named = index.match_name(&asked, Some(name.as_str()));
                 if let Some(verdict) = index.denial_of_every_address(&asked, named) {
                     return Err(Refusal::Denied(self.denied_by(verdict, None)));
                 }
-                (named, lookup(name, destination.port).map_err(Refusal::Lookup)?)
+                (named, lookup(name, port).map_err(Refusal::Lookup)?)
             }
+        };
+        let judge = |address: SocketAddr| {
+            let is_ours = || self.interfaces.is_ours(address.ip());
+            let verdict = index.match_address(&asked, named, address.ip(), is_ours);
+            self.judge(verdict, client.ip(), address)
         };
         let mut denied = None;
         addresses.retain(|&address| {
-            let verdict = index.match_address(&asked, named, address.ip());
-            let judged = self.judge(verdict, client.ip(), address);
+            let inside = embedded(address.ip()).map(|ip| (ip, address.port()).into());
+            let judged = once(address).chain(inside).try_for_each(judge);
             judged.map_err(|reason| denied.get_or_insert(reason)).is_ok()
         });
         match denied {
             Some(denied) if addresses.is_empty() => Err(Refusal::Denied(denied)),
-            _ => Ok(Permit { command: request.command, addresses }),
+            _ => Ok(Permit { command: *command, addresses }),
         }
     }
 
     /// Judges a request whose destination is not known yet. It is denied only when the rules leave
-    /// no destination at all to this client; each destination is judged when it is known, with
-    /// [`Rules::permit`]. The permit has no address.
+    /// this client no destination at all; [`Rules::permit`] judges each destination once it is known.
+    /// The permit has no address.
     ///
     /// # Errors
     ///
@@ -193,16 +146,15 @@ impl Rules {
         client: SocketAddr,
         command: Command,
     ) -> Result<Permit, Denied> {
-        let index = &self.file.index;
-        let asked = index.ask(command, identity.user(), client.ip(), 0);
-        match index.denial_of_everything(&asked) {
+        match self.file.index.denial_of_everything(&asked(identity, client, command, 0)) {
             Some(verdict) => Err(self.denied_by(verdict, None)),
             None => Ok(Permit { command, addresses: Vec::new() }),
         }
     }
 
-    /// A rule that names its destination is the last word. One that does not is about who may do
-    /// what, and does not open this machine to others.
+    /// What a rule allows may still be closed by default. Only a rule that allows an address or a
+    /// network opens that: whoever has the DNS of an allowed name may point it at this machine, and a
+    /// rule without `to` says who may do what, not where.
     fn judge(
         &self,
         verdict: Option<Verdict>,
@@ -211,8 +163,8 @@ impl Rules {
     ) -> Result<(), Denied> {
         match verdict {
             Some(verdict) if !verdict.allow => Err(self.denied_by(verdict, Some(address))),
-            Some(Verdict { has_destination: true, .. }) => Ok(()),
-            _ => match self.closed(client, address) {
+            Some(Verdict { opens: true, .. }) => Ok(()),
+            Some(_) | None => match closed(client, address, &self.own_ports, &self.interfaces) {
                 Some(reason) => Err(Denied::Closed { address, reason }),
                 None => Ok(()),
             },
@@ -222,44 +174,16 @@ impl Rules {
     fn denied_by(&self, verdict: Verdict, address: Option<SocketAddr>) -> Denied {
         Denied::ByRule { file: Arc::clone(&self.file.name), line: verdict.line, address }
     }
-
-    /// What closes `address` to `client`, if anything does. A client on another machine may not
-    /// reach what listens only for this one, nor, through the server, the server.
-    fn closed(&self, client: IpAddr, address: SocketAddr) -> Option<&'static str> {
-        if client.is_loopback() {
-            return None;
-        }
-        let ip = address.ip().to_canonical();
-        let (link_local, broadcast) = match ip {
-            IpAddr::V4(ip) => (ip.is_link_local(), ip.is_broadcast()),
-            IpAddr::V6(ip) => (ip.is_unicast_link_local(), false),
-        };
-        if ip.is_loopback() {
-            Some("a loopback address")
-        } else if ip.is_unspecified() {
-            Some("the unspecified address")
-        } else if link_local {
-            Some("a link-local address")
-        } else if ip.is_multicast() {
-            Some("a multicast address")
-        } else if broadcast {
-            Some("the broadcast address")
-        } else if self.own_ports.contains(&address.port()) && is_of_this_machine(ip) {
-            Some("this server itself")
-        } else {
-            None
-        }
-    }
 }
 
-/// Only an address of this machine can be bound.
-fn is_of_this_machine(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
+fn asked(identity: &Identity, client: SocketAddr, command: Command, port: u16) -> Asked<'_> {
+    Asked { command, user: identity.user(), client: client.ip().to_canonical(), port }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::interfaces::InterfaceAddress;
     use crate::access::users::{Passwords, Users};
     use crate::socks5::Address;
     use std::convert::Infallible;
@@ -274,84 +198,71 @@ mod tests {
         Users::default().authenticate(&mut client, Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
-    fn judge(client: &str, destination: &str) -> Result<Permit, Refusal<Infallible>> {
-        let destination: SocketAddr = destination.parse().unwrap();
-        let (host, port) = (Host::Ip(destination.ip()), destination.port());
-        let request = Request { command: Command::Connect, destination: Address { host, port } };
-        let rules = Rules::new(&[], vec![1080]);
-        rules.permit(&anyone(), client.parse().unwrap(), &request, |_, _| unreachable!())
+    /// The rules on a machine at 192.168.1.1 and `2001:db8::1`.
+    fn on_a_router(rules: Rules) -> Rules {
+        let read = || {
+            let own = ["192.168.1.1", "2001:db8::1"].map(|ip| InterfaceAddress {
+                interface: "eth0".into(),
+                ip: ip.parse().unwrap(),
+                scope: 0,
+            });
+            Some(own.to_vec())
+        };
+        Rules { interfaces: Arc::new(Interfaces::read_by(read)), ..rules }
     }
 
     #[test]
-    fn this_machine_and_its_neighbours_are_served() {
-        let rules = Rules::new(&[], vec![1080]);
-        let serves = |ip: &str| rules.serves(ip.parse().unwrap());
-        for ip in [
-            "127.0.0.1",
-            "127.255.0.1",
-            "::1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.168.0.1",
-            "169.254.1.1",
-            "fe80::1",
-            "fd00::1",
-            "fc00::1",
-        ] {
-            assert!(serves(ip), "{ip}");
+    fn a_client_does_not_get_past_a_firewall_to_the_boxs_own_addresses() {
+        let file = "allow to self port 53\ndeny to self";
+        let denied = |ip: &str| Err(format!("rules:2: this rule denies {ip}:80"));
+        for own in ["192.168.1.1", "127.0.0.1", "0.0.0.0"] {
+            assert_eq!(ask(file, None, (own, 80), None), denied(own));
+            assert_eq!(ask(file, None, ("a.example", 80), Some(&[own])), denied(own));
         }
-        for ip in [
-            "8.8.8.8",
-            "172.15.0.1",
-            "172.32.0.1",
-            "192.169.0.1",
-            "100.64.0.1",
-            "2001:db8::1",
-            "fec0::1",
-            "::2",
-            "0.0.0.0",
-            "128.0.0.1",
-        ] {
-            assert!(!serves(ip), "{ip}");
+        assert!(ask(file, None, ("2001:db8::1", 80), None).is_err());
+        let dressed = "64:ff9b::192.168.1.1";
+        assert_eq!(ask(file, None, (dressed, 80), None), denied("192.168.1.1"));
+        assert!(ask(file, None, ("192.168.1.2", 80), None).is_ok());
+        assert!(ask(file, None, ("192.168.1.1", 53), None).is_ok());
+        let closed = ask(file, None, ("127.0.0.1", 53), None).unwrap_err();
+        assert!(closed.contains("a loopback address"), "self opens nothing: {closed}");
+        // A name may have one of these addresses, so it has to be looked up.
+        let own: &[&str] = &["192.168.1.1", "192.0.2.1"];
+        let found = ask("allow to self\ndeny", None, ("a.example", 80), Some(own));
+        assert_eq!(found, Ok(vec!["192.168.1.1".into()]));
+    }
+
+    #[test]
+    fn an_ipv4_address_in_the_clothes_of_ipv6_is_judged_as_well() {
+        let dressed = |ip: &str| {
+            let [a, b, c, d] = ip.parse::<Ipv4Addr>().unwrap().octets();
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            [
+                format!("64:ff9b::{ip}"),
+                format!("2002:{high:x}:{low:x}::1"),
+                format!("::{ip}"),
+                format!("2001:db8::5efe:{ip}"),
+                format!("2001:db8::200:5efe:{ip}"),
+            ]
+        };
+        for ip in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255"] {
+            for ip in dressed(ip) {
+                let closed = ask("", None, (&ip, 80), None);
+                assert!(closed.is_err_and(|it| it.contains("closed to clients")), "{ip}");
+            }
         }
-    }
-
-    #[test]
-    fn the_option_replaces_the_default_clients() {
-        let rules = Rules::new(&["203.0.113.0/24".parse().unwrap()], vec![]);
-        assert!(rules.serves("203.0.113.9".parse().unwrap()));
-        assert!(!rules.serves("192.168.0.1".parse().unwrap()));
-        assert!(!rules.serves("127.0.0.1".parse().unwrap()));
-    }
-
-    const OWN: [&str; 11] = [
-        "127.0.0.1:80",
-        "127.9.9.9:80",
-        "[::1]:80",
-        "[::ffff:127.0.0.1]:80",
-        "0.0.0.0:80",
-        "[::]:80",
-        "[::ffff:0.0.0.0]:80",
-        "169.254.169.254:80",
-        "[fe80::1]:80",
-        "224.0.0.1:80",
-        "255.255.255.255:80",
-    ];
-
-    #[test]
-    fn a_client_elsewhere_cannot_reach_what_is_for_this_machine_only() {
-        for destination in OWN {
-            let refusal = judge(LAN, destination).unwrap_err();
-            assert!(matches!(refusal, Refusal::Denied(_)), "{destination}");
-        }
-        assert!(judge(LAN, "192.0.2.1:1080").is_ok(), "another machine's port 1080");
-    }
-
-    #[test]
-    fn a_client_on_this_machine_can() {
-        for destination in OWN {
-            assert!(judge(LOCAL, destination).is_ok(), "{destination}");
+        for ip in dressed("10.1.2.3") {
+            let found: &[&str] = &[&ip];
+            assert!(ask("", None, (&ip, 80), None).is_ok(), "{ip}");
+            let denied = Err("rules:1: this rule denies 10.1.2.3:80".into());
+            assert_eq!(ask("deny to 10.0.0.0/8", None, (&ip, 80), None), denied, "{ip}");
+            let by_name = ask("deny to 10.0.0.0/8", None, ("a.example", 80), Some(found));
+            assert_eq!(by_name, denied, "{ip}");
+            // Both have to be permitted, so that a list of what is allowed has no hole either.
+            assert!(ask("allow to 10.0.0.0/8\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            assert!(ask("allow to ::/0\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            let both = "allow to ::/0\nallow to 10.0.0.0/8\ndeny";
+            assert!(ask(both, None, (&ip, 80), None).is_ok(), "{ip}");
         }
     }
 
@@ -387,7 +298,7 @@ mod tests {
 
     fn following(file: &str) -> Rules {
         let file = RuleFile::parse(file.as_bytes(), "rules").unwrap();
-        Rules::new(&[], vec![1080]).with_file(Arc::new(file))
+        on_a_router(Rules::new(&[], vec![1080]).with_file(Arc::new(file)))
     }
 
     /// Asks for `destination` with a client on the network; a name has the addresses of `found`,
@@ -461,17 +372,27 @@ mod tests {
     }
 
     #[test]
-    fn only_a_rule_that_names_the_destination_opens_this_machine() {
+    fn only_a_rule_with_an_address_or_a_network_opens_this_machine() {
         let opened = |file, name| ask(file, None, (name, 80), Some(&["127.0.0.1"])).is_ok();
         assert!(opened("allow to 127.0.0.0/8", "127.0.0.1"));
         assert!(opened("allow to 127.0.0.0/8", "this.example"));
-        assert!(opened("allow to this.example", "this.example"));
-        assert!(!opened("allow to this.example", "other.example"));
+        assert!(!opened("allow to 127.0.0.0/8 port 81", "this.example"));
         assert!(!opened("allow\n", "127.0.0.1"));
         assert!(!opened("allow port 80\nallow to 127.0.0.0/8", "127.0.0.1"));
         assert!(!opened("allow to 127.0.0.1 port 81", "127.0.0.1"));
         let told = ask("allow port 80", None, ("169.254.169.254", 80), None).unwrap_err();
         assert!(told.contains("a link-local address"), "{told}");
+    }
+
+    #[test]
+    fn who_has_the_dns_of_an_allowed_name_does_not_get_at_this_machine() {
+        let found: &[&str] = &["127.0.0.1", "192.0.2.1", "169.254.169.254", "::1"];
+        for file in ["allow to *.allowed.example\ndeny", "allow to a.allowed.example"] {
+            let permitted = ask(file, None, ("a.allowed.example", 80), Some(found));
+            assert_eq!(permitted, Ok(vec!["192.0.2.1".into()]), "{file}");
+        }
+        let closed = ask("allow to a.example", None, ("a.example", 80), Some(&["127.0.0.1"]));
+        assert!(closed.unwrap_err().contains("127.0.0.1:80 is a loopback address"));
     }
 
     #[test]

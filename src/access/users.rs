@@ -1,4 +1,4 @@
-//! Who a client is: the method selection, username and password, and the proof that all was passed.
+//! Who a client is: method selection, username and password, and the proof that they were right.
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
 
+mod brake;
 mod passwords;
-mod penalties;
 pub mod spelling;
+mod table;
 
+use brake::Brake;
 pub use passwords::Passwords;
-use penalties::Penalties;
 
 /// Who a client is. Only [`Users::authenticate`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,37 +22,37 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The name that the client has authenticated with, as [`spelling::spell`] writes it; `None`
-    /// where no user is required.
+    /// The name with which the client has authenticated, as [`spelling::spell`] writes it; `None` if
+    /// none was required.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 }
 
-/// Those who may use the server: everybody, unless there are passwords.
+/// Who may use the server: everybody, or the users of a users file.
 #[derive(Debug, Default)]
 pub struct Users {
     passwords: Option<Arc<Passwords>>,
-    penalties: Penalties,
+    brake: Brake,
 }
 
 impl Users {
-    /// Those whose password is among `passwords`; where there are none, everybody.
+    /// The users of `passwords`; everybody if that is `None`.
     #[must_use]
     pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
-        Users { passwords, penalties: Penalties::default() }
+        Users { passwords, brake: Brake::default() }
     }
 
-    /// For how long the client at `from` is turned away because it has failed too often, if it is.
+    /// How long the client at `from` is turned away, if it is: it has failed with too many names.
     #[must_use]
     pub fn turned_away(&self, from: IpAddr) -> Option<Duration> {
         self.passwords.as_ref()?;
-        self.penalties.left(from, Instant::now())
+        self.brake.left(from, Instant::now())
     }
 
     /// Reads the greeting of the client at `from`, selects a method and carries it out (RFC 1928
-    /// section 3, RFC 1929). The status of a failure is not written: that is the caller's.
+    /// section 3, RFC 1929). The answer to a failure is not written: the caller writes it.
     ///
     /// # Errors
     ///
@@ -76,31 +77,14 @@ impl Users {
             return Ok(Identity { user: None });
         };
         let credentials = Credentials::read_from(client)?;
-        let Some(user) = self.check(passwords, &credentials, from) else {
-            return Err(Error::BadCredentials(spelling::spell(&credentials.name)));
+        let name = &credentials.name;
+        let checked =
+            self.brake.attempt(from, name, Instant::now(), || passwords.check(&credentials));
+        let Some(user) = checked else {
+            return Err(Error::BadCredentials(spelling::spell(name)));
         };
         write_status(true, client)?;
         Ok(Identity { user: Some(user) })
-    }
-
-    /// Who has these credentials. A client that had many connections before it failed on the first
-    /// of them is to gain nothing by it: what it sends while it is turned away is not looked at.
-    fn check(
-        &self,
-        passwords: &Passwords,
-        credentials: &Credentials,
-        from: IpAddr,
-    ) -> Option<Arc<str>> {
-        let now = Instant::now();
-        if self.penalties.left(from, now).is_some() {
-            return None;
-        }
-        let user = passwords.check(credentials);
-        match user {
-            Some(_) => self.penalties.succeeded(from),
-            None => self.penalties.failed(from, now),
-        }
-        user
     }
 }
 
@@ -112,22 +96,22 @@ mod tests {
 
     const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    /// A client that has said everything at once, and what it was told. One octet a read.
+    /// A client that sends everything at once, and what it was told. A read gives one byte.
     struct Script<'a> {
         said: &'a [u8],
         told: Vec<u8>,
     }
 
     impl Read for Script<'_> {
-        fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
-            let most = octets.len().min(1);
-            self.said.read(&mut octets[..most])
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let most = bytes.len().min(1);
+            self.said.read(&mut bytes[..most])
         }
     }
 
     impl Write for Script<'_> {
-        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-            self.told.write(octets)
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.told.write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -198,10 +182,9 @@ mod tests {
         }
         play(&users, RIGHT).0.expect("it clears the failures");
         for _ in 0..5 {
-            assert_eq!(users.turned_away(FROM), None);
             play(&users, WRONG).0.unwrap_err();
         }
-        assert!(users.turned_away(FROM).is_some());
         assert!(matches!(play(&users, RIGHT).0, Err(Error::BadCredentials(_))));
+        assert_eq!(users.turned_away(FROM), None, "others at the address are served");
     }
 }

@@ -8,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::access::rules::Permit;
-use crate::commands::connect::{Error, GONE, Source, has_left};
+use crate::commands::connect::{Error, GONE, has_left};
+use crate::commands::source::Source;
 
 /// Peers that the kernel keeps while the earlier ones are looked at. One is expected.
 const BACKLOG: i32 = 16;
@@ -27,7 +28,8 @@ pub struct Door {
 impl Door {
     /// Listens on the address from which this machine reaches the permitted peer. A permit without
     /// addresses is for any peer, and the address is then that of the client's connection here,
-    /// `control`. The `source` of the address's family goes before both.
+    /// `control`. The `source` of the address's family goes before both, and its interface and mark
+    /// are the listener's.
     ///
     /// # Errors
     ///
@@ -40,7 +42,8 @@ impl Door {
             [] => Ok(source.of(control).unwrap_or(control)),
             peers => local_address(peers, source),
         };
-        let (listener, bound) = local.and_then(listen).map_err(Error::Unreachable)?;
+        let (listener, bound) =
+            local.and_then(|local| listen(local, source)).map_err(Error::Unreachable)?;
         Ok(Door { listener, bound, expected })
     }
 
@@ -133,7 +136,10 @@ fn local_address(peers: &[SocketAddr], source: Source) -> io::Result<SocketAddr>
 
 /// The local address of the route to `peer`. Connecting a UDP socket finds it and sends nothing.
 fn route(peer: SocketAddr, source: Source) -> io::Result<SocketAddr> {
-    let socket = UdpSocket::bind(source.of(peer).unwrap_or_else(|| unspecified(peer)))?;
+    let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+    source.prepare(&socket)?;
+    socket.bind(&source.of(peer).unwrap_or_else(|| unspecified(peer)).into())?;
+    let socket = UdpSocket::from(socket);
     let port = if peer.port() == 0 { ANY_PORT } else { peer.port() };
     socket.connect(SocketAddr::new(peer.ip(), port))?;
     socket.local_addr()
@@ -147,10 +153,11 @@ fn unspecified(peer: SocketAddr) -> SocketAddr {
 }
 
 /// Listens on a free port of `local`.
-fn listen(mut local: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+fn listen(mut local: SocketAddr, source: Source) -> io::Result<(TcpListener, SocketAddr)> {
     local.set_port(0);
     let socket = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    source.prepare(&socket)?;
     socket.bind(&local.into())?;
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);

@@ -2,19 +2,29 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::source::Source;
 use crate::access::rules::Permit;
+use crate::system::descriptors::{Descriptors, Held};
 
 /// How long one address has the field to itself before the next one joins (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How many addresses of one name are tried at the most.
 const MOST_ATTEMPTS: usize = 16;
+
+/// How many attempts one session has in flight at the most.
+const MOST_IN_FLIGHT: usize = 4;
+
+/// What every attempt has before it may have to give way: 4 x 250 ms, the time in which as many are
+/// started.
+const CHANCE: Duration = Duration::from_secs(1);
 
 /// A peer that has gone shows as this, and where the system can tell, one that has sent its end of
 /// file, too.
@@ -32,24 +42,6 @@ pub enum Error {
     ClientLeft,
 }
 
-/// Local addresses of outgoing connections, one a family.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Source {
-    /// For IPv4 targets.
-    pub ipv4: Option<IpAddr>,
-    /// For IPv6 targets.
-    pub ipv6: Option<IpAddr>,
-}
-
-impl Source {
-    /// The local address, port 0, for what goes to `target`, if one is set for its family.
-    #[must_use]
-    pub fn of(&self, target: SocketAddr) -> Option<SocketAddr> {
-        let local = if target.is_ipv4() { self.ipv4 } else { self.ipv6 };
-        local.map(|local| SocketAddr::new(local, 0))
-    }
-}
-
 /// A connection with a target.
 #[derive(Debug)]
 pub struct Connection {
@@ -61,45 +53,51 @@ pub struct Connection {
     pub bound: SocketAddr,
 }
 
+/// For whom is dialed, from where, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Dial<'a> {
+    /// Where the sockets leave this machine.
+    pub source: Source,
+    /// When the connection has to be there.
+    pub deadline: Instant,
+    /// Whose end of file ends the race, if anyone's does.
+    pub client: Option<&'a TcpStream>,
+    /// Those of the process. A session's account holds what one attempt takes.
+    pub descriptors: &'a Arc<Descriptors>,
+}
+
 /// Connects to the first of the permitted addresses that accepts.
 ///
 /// # Errors
 ///
-/// [`Error::Unreachable`] when none has by `deadline`, [`Error::ClientLeft`] when `client`, if it is
-/// given, has gone.
-pub fn connect(
-    permit: &Permit,
-    source: Source,
-    deadline: Instant,
-    mut client: Option<&TcpStream>,
-) -> Result<Connection, Error> {
-    let mut race = Race { source, attempts: Vec::with_capacity(1), failure: None };
-    let mut addresses = interleave(permit.addresses()).into_iter().take(MOST_ATTEMPTS).peekable();
-    let mut next_start = Instant::now();
+/// [`Error::Unreachable`] when none has by the deadline, [`Error::ClientLeft`] when the client has
+/// gone.
+pub fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
+    race(permit.addresses(), dial)
+}
+
+/// Connects to the first of `addresses` that accepts.
+fn race(addresses: &[SocketAddr], mut dial: Dial<'_>) -> Result<Connection, Error> {
+    let mut race = Race::new(interleave(addresses), dial);
     loop {
         let now = Instant::now();
-        if now >= deadline {
+        if now >= dial.deadline {
             return Err(Error::Unreachable(ErrorKind::TimedOut.into()));
         }
-        if race.attempts.is_empty() || now >= next_start {
-            if let Some(address) = addresses.next() {
-                race.start(address);
-                next_start = now + ATTEMPT_DELAY;
-            }
-        }
+        race.make_room(now);
+        race.start_if_due(now);
         if race.attempts.is_empty() {
-            if addresses.peek().is_some() {
-                continue;
+            if race.addresses.is_empty() {
+                return Err(Error::Unreachable(race.failure()));
             }
-            return Err(Error::Unreachable(race.failure()));
+            continue;
         }
-        let until = if addresses.peek().is_some() { next_start.min(deadline) } else { deadline };
-        if race.wait(until, client).map_err(Error::Unreachable)? {
-            if client.is_some_and(has_left) {
+        if race.wait(now, dial.client).map_err(Error::Unreachable)? {
+            if dial.client.is_some_and(has_left) {
                 return Err(Error::ClientLeft);
             }
             // The client has only sent all that it wants to send.
-            client = None;
+            dial.client = None;
         }
         if let Some(winner) = race.winner() {
             return winner.map_err(Error::Unreachable);
@@ -119,43 +117,106 @@ pub fn has_left(client: &TcpStream) -> bool {
     }
 }
 
-/// The attempts under way, and the most telling failure of those that are over.
-struct Race {
-    source: Source,
+/// The attempts in flight, the oldest first, and the most telling failure of those that are over.
+struct Race<'a> {
+    dial: Dial<'a>,
+    /// Those that are yet to be tried, the next one last.
+    addresses: Vec<SocketAddr>,
+    next_start: Instant,
     attempts: Vec<Attempt>,
+    /// For every attempt but one.
+    held: Vec<Held>,
     failure: Option<io::Error>,
 }
 
 struct Attempt {
     socket: Socket,
     address: SocketAddr,
+    since: Instant,
     /// What the last wait has seen of it.
     seen: Cell<PollFlags>,
 }
 
-impl Race {
-    fn start(&mut self, address: SocketAddr) {
-        match begin(address, self.source) {
-            Ok(socket) => {
-                self.attempts.push(Attempt {
-                    socket,
-                    address,
-                    seen: Cell::new(PollFlags::empty()),
-                });
+impl<'a> Race<'a> {
+    fn new(mut addresses: Vec<SocketAddr>, dial: Dial<'a>) -> Self {
+        addresses.truncate(MOST_ATTEMPTS);
+        addresses.reverse();
+        let (attempts, next_start) = (Vec::with_capacity(1), Instant::now());
+        Race { dial, addresses, next_start, attempts, held: Vec::new(), failure: None }
+    }
+
+    /// Starts the next attempt if it is time to. Where none may be added the oldest gives way, once
+    /// it has had its chance.
+    fn start_if_due(&mut self, now: Instant) {
+        if self.addresses.is_empty() || (now < self.next_start && !self.attempts.is_empty()) {
+            return;
+        }
+        if let Some(oldest) = self.attempts.first() {
+            let more = self.attempts.len() < MOST_IN_FLIGHT;
+            let chance = oldest.since + CHANCE;
+            match more.then(|| self.dial.descriptors.spare()).flatten() {
+                Some(held) => self.held.push(held),
+                None if now < chance => {
+                    self.next_start = chance;
+                    return;
+                }
+                None => self.give_up_oldest(),
             }
-            Err(error) => self.fail(error),
+        }
+        if let Some(address) = self.addresses.pop() {
+            self.start(address, now);
+            self.next_start = now + ATTEMPT_DELAY;
         }
     }
 
-    /// Waits until an attempt is over, `until` comes, or the client may have left (then: true).
-    fn wait(&self, until: Instant, client: Option<&TcpStream>) -> io::Result<bool> {
+    fn start(&mut self, address: SocketAddr, since: Instant) {
+        match begin(address, self.dial.source) {
+            Ok(socket) => {
+                let seen = Cell::new(PollFlags::empty());
+                self.attempts.push(Attempt { socket, address, since, seen });
+            }
+            Err(error) => self.fail(error),
+        }
+        self.give_back();
+    }
+
+    /// Gives up attempts that have had their chance, while tunnels are short of descriptors.
+    fn make_room(&mut self, now: Instant) {
+        while self.attempts.len() > 1
+            && now >= self.attempts[0].since + CHANCE
+            && self.dial.descriptors.are_short()
+        {
+            self.give_up_oldest();
+            self.give_back();
+        }
+    }
+
+    fn give_up_oldest(&mut self) {
+        self.attempts.remove(0);
+        self.fail(ErrorKind::TimedOut.into());
+    }
+
+    fn give_back(&mut self) {
+        self.held.truncate(self.attempts.len().saturating_sub(1));
+    }
+
+    /// Waits until an attempt is over, there is something to do, or the client may have left (then:
+    /// true).
+    fn wait(&self, now: Instant, client: Option<&TcpStream>) -> io::Result<bool> {
         let mut polled: Vec<PollFd<'_>> = self
             .attempts
             .iter()
             .map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT))
             .chain(client.map(|client| PollFd::new(client, GONE)))
             .collect();
-        let pause = until.saturating_duration_since(Instant::now());
+        let mut until = self.dial.deadline;
+        if !self.addresses.is_empty() {
+            until = until.min(self.next_start);
+        } else if !self.held.is_empty() {
+            // Tunnels may want what this race can do without.
+            until = until.min(now + CHANCE);
+        }
+        let pause = until.saturating_duration_since(now);
         let pause = Timespec::try_from(pause).map_err(io::Error::other)?;
         match poll(&mut polled, Some(&pause)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -176,11 +237,12 @@ impl Race {
                 index += 1;
                 continue;
             }
-            match self.attempts.swap_remove(index).finish() {
+            match self.attempts.remove(index).finish() {
                 Ok(connection) => return Some(Ok(connection)),
                 Err(error) => self.fail(error),
             }
         }
+        self.give_back();
         None
     }
 
@@ -213,9 +275,7 @@ fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true)?;
-    if let Some(local) = source.of(address) {
-        socket.bind(&local.into())?;
-    }
+    source.bind(&socket, address)?;
     match socket.connect(&address.into()) {
         Err(error)
             if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
@@ -277,9 +337,15 @@ mod tests {
         assert!(interleave(&[]).is_empty());
     }
 
+    fn dial(descriptors: &Arc<Descriptors>) -> Dial<'_> {
+        let deadline = Instant::now() + Duration::from_secs(3);
+        Dial { source: Source::default(), deadline, client: None, descriptors }
+    }
+
     #[test]
     fn the_most_telling_failure_is_kept() {
-        let mut race = Race { source: Source::default(), attempts: Vec::new(), failure: None };
+        let descriptors = Descriptors::new(usize::MAX);
+        let mut race = Race::new(Vec::new(), dial(&descriptors));
         for kind in [
             ErrorKind::NetworkUnreachable,
             ErrorKind::ConnectionRefused,
@@ -289,5 +355,57 @@ mod tests {
             race.fail(kind.into());
         }
         assert_eq!(race.failure().kind(), ErrorKind::ConnectionRefused);
+    }
+
+    /// A target whose backlog is full: it neither accepts nor refuses.
+    fn silence() -> (Vec<TcpStream>, Socket, SocketAddr) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let target = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&target, Duration::from_millis(300)) {
+            waiting.push(stream);
+            assert!(waiting.len() < 100, "the backlog is never full");
+        }
+        (waiting, socket, target)
+    }
+
+    /// Races 16 silent addresses. Says how many attempts were in flight at the most, how many there
+    /// were in all, and how many descriptors were counted at the most.
+    fn race_of_silence(descriptors: &Arc<Descriptors>) -> (usize, usize, usize) {
+        let (_waiting, _socket, target) = silence();
+        let mut race = Race::new(vec![target; 16], dial(descriptors));
+        let (mut at_once, mut counted, begin) = (0, 0, Instant::now());
+        while !race.addresses.is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(60));
+            let now = Instant::now();
+            race.make_room(now);
+            race.start_if_due(now);
+            at_once = at_once.max(race.attempts.len());
+            counted = counted.max(race.held.len());
+            race.wait(now, None).unwrap();
+            assert!(race.winner().is_none());
+        }
+        (at_once, 16 - race.addresses.len(), counted)
+    }
+
+    #[test]
+    fn a_name_with_16_silent_addresses_takes_four_sockets_and_counts_them() {
+        let descriptors = Descriptors::new(usize::MAX);
+        assert_eq!(race_of_silence(&descriptors), (4, 16, 3));
+    }
+
+    #[test]
+    fn where_descriptors_are_short_addresses_are_tried_one_by_one() {
+        let (_waiting, _socket, target) = silence();
+        let short = Descriptors::new(0);
+        let mut race = Race::new(vec![target; 3], dial(&short));
+        let begin = Instant::now();
+        race.start_if_due(begin);
+        for (at, left) in [(250, 2), (999, 2), (1000, 1), (1250, 1), (1999, 1), (2000, 0)] {
+            race.start_if_due(begin + Duration::from_millis(at));
+            assert_eq!((race.attempts.len(), race.addresses.len()), (1, left), "{at} ms");
+        }
     }
 }

@@ -1,100 +1,415 @@
-//! Names to addresses, within a deadline. The system's resolver cannot be interrupted, so it runs
-//! on the partner thread, and the worker gives up on it when time is up or the client has left.
+//! Names to addresses, within a deadline.
+//!
+//! The system's resolver cannot be interrupted, so lookups run on a few threads of their own, one for
+//! each name that is asked for, however many ask. Whoever asks waits for the answer or gives up; the
+//! lookup goes on, and its answer is remembered for a moment. Only addresses are remembered: the
+//! rules are asked at each request.
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::socks5::Name;
-use crate::system::pool::{Partner, Pending, UnderWay};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How often to look whether the client is still there.
-const LOOK_UP: Duration = Duration::from_millis(200);
+pub use self::bell::Bell;
+use self::queue::Waiter;
+use self::threads::{Resolver, Threads};
+use super::connect::{GONE, has_left};
+use crate::socks5::Name;
+use crate::system::descriptors::Descriptors;
+pub use threads::MOST_AT_ONCE;
+
+mod bell;
+mod memory;
+mod queue;
+mod spelling;
+mod threads;
+
+/// What a lookup has found: addresses with port 0, or why there are none.
+pub type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
 
 /// Why a name has no addresses.
 #[derive(Debug)]
 pub enum Error {
-    /// The resolver says so.
-    Unresolved(io::Error),
+    /// The resolver says so, or cannot be asked.
+    Unresolved(Arc<io::Error>),
     /// The resolver has not answered within the deadline.
     TimedOut,
     /// The client has left meanwhile.
     ClientLeft,
 }
 
-/// Looks `name` up, until `deadline` at the latest and for as long as `client_left` says no.
-///
-/// # Errors
-///
-/// See [`Error`]. A name with no address at all is [`Error::Unresolved`].
-pub fn resolve(
-    name: &Name,
-    port: u16,
-    partner: &Partner,
-    deadline: Instant,
-    mut client_left: impl FnMut() -> bool,
-) -> Result<Vec<SocketAddr>, Error> {
-    let mut answer = start(name, port, partner);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match answer.wait_for(left.min(LOOK_UP)) {
-            Ok(Some(Ok(addresses))) if addresses.is_empty() => {
-                return Err(Error::Unresolved(ErrorKind::NotFound.into()));
+/// Names that are looked up, and those that were a moment ago.
+pub struct Names {
+    lasts: Duration,
+    threads: Arc<Threads>,
+}
+
+/// How many lookups there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Lookups that have found an address.
+    pub found: u64,
+    /// Lookups that have not.
+    pub failed: u64,
+    /// Requests that were answered from memory.
+    pub remembered: u64,
+}
+
+/// The answer for a name, if it is known.
+pub enum Asked {
+    /// It is.
+    Known(Answer),
+    /// It will be.
+    UnderWay(Lookup),
+}
+
+impl Names {
+    /// Asks the system's resolver, and remembers its answers for the time of `lasts`; failures for
+    /// 5 s at the most.
+    #[must_use]
+    pub fn new(lasts: Duration, descriptors: &Arc<Descriptors>) -> Self {
+        Self::with_resolver(lasts, descriptors, |name| {
+            (name, 0).to_socket_addrs().map(Iterator::collect)
+        })
+    }
+
+    /// The same with another resolver, which is asked for names as `getaddrinfo` takes them: a dot
+    /// at the end means that the name is complete.
+    pub fn with_resolver(
+        lasts: Duration,
+        descriptors: &Arc<Descriptors>,
+        resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
+        let resolver: Box<Resolver> = Box::new(resolver);
+        Names { lasts, threads: Threads::new(lasts, Arc::clone(descriptors), resolver) }
+    }
+
+    /// The addresses of `name` with `port`, for the client at `asker`. Waits until `deadline` at the
+    /// latest, and for as long as `client`, if it is given, has not left.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. A name with no address at all is [`Error::Unresolved`].
+    pub fn resolve(
+        &self,
+        name: &Name,
+        port: u16,
+        asker: IpAddr,
+        deadline: Instant,
+        client: Option<&TcpStream>,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
+        let answer = if let Some(answer) = self.recall(name) {
+            answer
+        } else {
+            // The session is counted as two descriptors, and has no target yet.
+            let bell = Arc::new(Bell::new().map_err(failed)?);
+            match self.ask(name, asker, &bell) {
+                Asked::Known(answer) => answer,
+                Asked::UnderWay(lookup) => lookup.wait(deadline, client)?,
             }
-            Ok(Some(answer)) => return answer.map_err(Error::Unresolved),
-            Ok(None) => return Err(Error::Unresolved(io::Error::other("the resolver failed"))),
-            Err(UnderWay) if left.is_zero() => return Err(Error::TimedOut),
-            Err(UnderWay) if client_left() => return Err(Error::ClientLeft),
-            Err(UnderWay) => {}
+        };
+        answer.map(|addresses| with_port(&addresses, port)).map_err(Error::Unresolved)
+    }
+
+    /// The answer for `name`, if it is known without asking anyone.
+    #[must_use]
+    pub fn recall(&self, name: &Name) -> Option<Answer> {
+        match spelling::numeric(name.as_str()) {
+            Some(address) => Some(Ok([SocketAddr::new(address.into(), 0)].into())),
+            None => self.threads.recall(&spelling::key(name.as_str())),
         }
+    }
+
+    /// Looks `name` up for the client at `asker`, and rings `bell` when the answer is there.
+    #[must_use]
+    pub fn ask(&self, name: &Name, asker: IpAddr, bell: &Arc<Bell>) -> Asked {
+        if let Some(answer) = self.recall(name) {
+            return Asked::Known(answer);
+        }
+        let (group, bell) = (group(asker), Arc::clone(bell));
+        let waiter = |name| Waiter { name, group, bell, answer: OnceLock::new() };
+        match self.threads.join(&spelling::key(name.as_str()), waiter) {
+            Ok(answer) => Asked::Known(answer),
+            Err(waiter) => Asked::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) }),
+        }
+    }
+
+    /// Notes that `address` has won the race among those of `name`. It goes first for as long as the
+    /// name is remembered.
+    pub fn won(&self, name: &Name, address: IpAddr) {
+        self.threads.won(&spelling::key(name.as_str()), address);
+    }
+
+    /// How long addresses are remembered.
+    #[must_use]
+    pub fn lasts(&self) -> Duration {
+        self.lasts
+    }
+
+    /// How many lookups there were so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.threads.counts()
     }
 }
 
-/// Starts to look `name` up. Whoever drops the lookup waits until the resolver is done with it.
-#[must_use]
-pub fn start<'p>(
-    name: &Name,
-    port: u16,
-    partner: &'p Partner,
-) -> Pending<'p, io::Result<Vec<SocketAddr>>> {
-    let host = name.as_str().to_owned();
-    partner.start_job(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect))
+impl Drop for Names {
+    fn drop(&mut self) {
+        self.threads.close();
+    }
+}
+
+/// A lookup that somebody waits for. Dropping it gives up on the answer, at once.
+pub struct Lookup {
+    waiter: Arc<Waiter>,
+    threads: Arc<Threads>,
+}
+
+impl Lookup {
+    /// The answer, once it is there. The bell has been rung then.
+    #[must_use]
+    pub fn answer(&self) -> Option<&Answer> {
+        self.waiter.answer.get()
+    }
+
+    fn wait(&self, deadline: Instant, mut client: Option<&TcpStream>) -> Result<Answer, Error> {
+        let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
+        loop {
+            if let Some(answer) = self.answer() {
+                return Ok(answer.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::TimedOut);
+            }
+            if self.wait_for_news(left, client).map_err(failed)? {
+                if client.is_some_and(has_left) {
+                    return Err(Error::ClientLeft);
+                }
+                // The client has only sent all that it wants to send.
+                client = None;
+            }
+        }
+    }
+
+    /// Waits for the bell or news of the client, for at most `limit`. True for news of the client.
+    fn wait_for_news(&self, limit: Duration, client: Option<&TcpStream>) -> io::Result<bool> {
+        let bell = PollFd::new(&*self.waiter.bell, PollFlags::IN);
+        let pause = Timespec::try_from(limit).map_err(io::Error::other)?;
+        let mut polled = [bell.clone(), bell];
+        let mut count = 1;
+        if let Some(client) = client {
+            polled[1] = PollFd::new(client, GONE);
+            count = 2;
+        }
+        match poll(&mut polled[..count], Some(&pause)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(client.is_some() && !polled[1].revents().is_empty())
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        self.threads.leave(&self.waiter);
+    }
+}
+
+/// `addresses` with `port`.
+pub(super) fn with_port(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
+    let mut addresses = addresses.to_vec();
+    for address in &mut addresses {
+        address.set_port(port);
+    }
+    addresses
+}
+
+/// Whose lookups are counted together: those of an address, or of the /64 that an IPv6 host has
+/// all addresses of.
+fn group(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::pool::Pool;
-    use std::sync::mpsc::channel;
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
 
-    fn with_partner<T: Send + 'static>(job: impl FnOnce(&Partner) -> T + Send + 'static) -> T {
-        let pool = Pool::new(1);
-        let (sender, receiver) = channel();
-        pool.slot().unwrap().execute(move |partner| sender.send(job(partner)).unwrap());
-        receiver.recv_timeout(Duration::from_secs(30)).unwrap()
-    }
+    const LONG: Duration = Duration::from_secs(20);
+    const LASTS: Duration = Duration::from_secs(30);
 
     fn name(name: &str) -> Name {
         Name::new(name.into()).unwrap()
     }
 
-    #[test]
-    fn every_spelling_of_an_address_resolves_to_it() {
-        with_partner(|partner| {
-            for spelling in ["127.1", "2130706433", "0x7f.1", "127.0.0.1"] {
-                let deadline = Instant::now() + Duration::from_secs(20);
-                let found = resolve(&name(spelling), 80, partner, deadline, || false).unwrap();
-                assert_eq!(found, ["127.0.0.1:80".parse().unwrap()], "{spelling}");
-            }
+    fn soon() -> Instant {
+        Instant::now() + LONG
+    }
+
+    /// An asker with a number.
+    fn asker(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
+    }
+
+    fn resolve(names: &Names, host: &str) -> Result<Vec<SocketAddr>, Error> {
+        names.resolve(&name(host), 80, asker(1), soon(), None)
+    }
+
+    /// A resolver that tells what it is asked, and hangs until it is released.
+    fn hanging(lasts: Duration) -> (Names, Receiver<String>, Sender<()>) {
+        let (asked_to, asked) = channel();
+        let (release, released) = channel();
+        let held = Mutex::new(released);
+        let asked_to = Mutex::new(asked_to);
+        let names = Names::with_resolver(lasts, &Descriptors::new(1024), move |name| {
+            let _ = asked_to.lock().unwrap().send(name.to_owned());
+            let _ = held.lock().unwrap().recv();
+            Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
+        (names, asked, release)
     }
 
     #[test]
-    fn an_unknown_name_is_told_apart_from_a_lookup_without_end() {
-        with_partner(|partner| {
-            let soon = Instant::now() + Duration::from_secs(20);
-            let unknown = resolve(&name("tabi.invalid"), 80, partner, soon, || false);
-            assert!(matches!(unknown, Err(Error::Unresolved(_))));
+    fn every_spelling_of_an_address_resolves_to_it() {
+        let names = Names::new(LASTS, &Descriptors::new(1024));
+        for spelling in ["127.1", "2130706433", "0x7f.1", "127.0.0.1"] {
+            let found = resolve(&names, spelling).unwrap();
+            assert_eq!(found, ["127.0.0.1:80".parse().unwrap()], "{spelling}");
+        }
+        assert_eq!(names.counts(), Counts { found: 0, failed: 0, remembered: 0 });
+    }
+
+    #[test]
+    fn the_systems_resolver_is_asked() {
+        let names = Names::new(LASTS, &Descriptors::new(1024));
+        for host in ["localhost", "LOCALHOST"] {
+            let found = resolve(&names, host).unwrap();
+            assert!(found.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{found:?}");
+        }
+        for _ in 0..2 {
+            assert!(matches!(resolve(&names, "tabi.invalid"), Err(Error::Unresolved(_))));
+        }
+        assert_eq!(names.counts(), Counts { found: 1, failed: 1, remembered: 2 });
+    }
+
+    #[test]
+    fn a_resolver_that_hangs_holds_nobody_longer_than_the_deadline() {
+        let (names, asked, release) = hanging(LASTS);
+        let now = Instant::now();
+        let timed_out =
+            names.resolve(&name("a.example"), 80, asker(1), now + Duration::from_millis(50), None);
+        assert!(matches!(timed_out, Err(Error::TimedOut)), "{timed_out:?}");
+        assert_eq!(asked.recv_timeout(LONG).unwrap(), "a.example.");
+        // The lookup goes on, and its answer is there for the next one.
+        release.send(()).unwrap();
+        let found = resolve(&names, "a.example").unwrap();
+        assert_eq!(found, ["127.0.0.1:80".parse().unwrap()]);
+        assert!(asked.try_recv().is_err(), "it is looked up once");
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_noticed_while_the_resolver_hangs() {
+        let (names, _asked, release) = hanging(LASTS);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (session, _) = listener.accept().unwrap();
+        let (over_to, over) = channel();
+        thread::scope(|scope| {
+            let names = &names;
+            scope.spawn(move || {
+                let found = names.resolve(&name("a.example"), 80, asker(1), soon(), Some(&session));
+                over_to.send(matches!(found, Err(Error::ClientLeft))).unwrap();
+            });
+            assert!(over.recv_timeout(Duration::from_millis(50)).is_err());
+            drop(client);
+            assert_eq!(over.recv_timeout(LONG), Ok(true));
         });
+        drop(release);
+    }
+
+    #[test]
+    fn one_lookup_serves_all_who_ask() {
+        let (names, asked, release) = hanging(LASTS);
+        thread::scope(|scope| {
+            let askers: Vec<_> = (0..50)
+                .map(|number| {
+                    let names = &names;
+                    scope.spawn(move || {
+                        names.resolve(&name("A.example."), number, asker(1), soon(), None)
+                    })
+                })
+                .collect();
+            asked.recv_timeout(LONG).unwrap();
+            release.send(()).unwrap();
+            for (number, asker) in askers.into_iter().enumerate() {
+                assert_eq!(usize::from(asker.join().unwrap().unwrap()[0].port()), number);
+            }
+        });
+        assert!(asked.try_recv().is_err(), "it is looked up once");
+        assert_eq!(names.counts().found, 1);
+    }
+
+    #[test]
+    fn lookups_that_hang_for_one_client_leave_room_for_others() {
+        let (names, asked, release) = hanging(Duration::ZERO);
+        let bell = Arc::new(Bell::new().unwrap());
+        let ask = |host: &str, asker: IpAddr| match names.ask(&name(host), asker, &bell) {
+            Asked::UnderWay(lookup) => lookup,
+            Asked::Known(_) => panic!("{host} is known"),
+        };
+        let attacker: Vec<Lookup> =
+            (0..100).map(|number| ask(&format!("n{number}.example"), asker(1))).collect();
+        let started: Vec<String> = (0..16).map(|_| asked.recv_timeout(LONG).unwrap()).collect();
+        assert!(started.iter().all(|name| name.starts_with('n')));
+        assert!(asked.try_recv().is_err());
+        let other = ask("other.example", asker(2));
+        assert_eq!(asked.recv_timeout(LONG).unwrap(), "other.example.");
+        // Whoever gives up does so at once, and what has not begun never does.
+        drop(attacker);
+        drop(release);
+        let begin = Instant::now();
+        while other.answer().is_none() {
+            assert!(begin.elapsed() < LONG);
+            thread::yield_now();
+        }
+        assert!(asked.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_resolver_that_panics_is_a_failed_lookup() {
+        let names = Names::with_resolver(LASTS, &Descriptors::new(1024), |name| {
+            assert_ne!(name, "bad.example.", "as this test wants it");
+            Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
+        });
+        assert!(matches!(resolve(&names, "bad.example"), Err(Error::Unresolved(_))));
+        assert!(resolve(&names, "good.example").is_ok());
+    }
+
+    #[test]
+    fn the_winner_of_a_race_goes_first() {
+        let both: [SocketAddr; 2] = ["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+        let names =
+            Names::with_resolver(LASTS, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
+        assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
+        names.won(&name("A.example"), both[1].ip());
+        assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_host_are_one_group() {
+        let host = |ip: &str| group(ip.parse().unwrap());
+        assert_eq!(host("2001:db8::1"), host("2001:db8::ffff:ffff:ffff:ffff"));
+        assert_ne!(host("2001:db8::1"), host("2001:db8:0:1::1"));
+        assert_ne!(host("192.0.2.1"), host("192.0.2.2"));
     }
 }

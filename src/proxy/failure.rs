@@ -10,6 +10,8 @@ use crate::socks5::{self, Rep, Reply};
 
 /// Why a session came to no relay.
 pub(super) enum Failure {
+    /// The client, for whom a load balancer comes, is not served; why.
+    TurnedAway(String),
     /// The load balancer's header.
     Balancer(proxy_protocol::Error),
     /// The client's messages.
@@ -20,6 +22,8 @@ pub(super) enum Failure {
     Lookup(lookup::Error),
     /// The target.
     Connect(connect::Error),
+    /// A panic, which the log has told already.
+    Fault,
 }
 
 impl Failure {
@@ -49,6 +53,7 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
+            Failure::Fault => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
             Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
@@ -64,7 +69,8 @@ impl Failure {
                 | socks5::Error::BadCredentials(_)
                 | socks5::Error::Io(_) => return None,
             },
-            Failure::Balancer(_)
+            Failure::TurnedAway(_)
+            | Failure::Balancer(_)
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => return None,
         })
@@ -78,8 +84,12 @@ impl Failure {
             | Failure::Lookup(lookup::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+            Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
+            Failure::Fault => {
+                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+            }
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))

@@ -28,15 +28,24 @@ impl fmt::Display for Line<'_> {
         let Line { account, outcome, why } = self;
         let request = account.request();
         // The destination of a UDP request is where the client sends from.
-        let destination =
-            request.filter(|(command, _)| *command != Command::UdpAssociate).map(|(_, to)| to);
+        let destination = request
+            .filter(|(command, _)| *command != Command::UdpAssociate)
+            .map(|(_, to)| to)
+            .or(account.destinations().map(|(first, _)| first));
         write!(
             f,
-            "client={} user={} command={} dest={} reached={} up={} down={} seconds={:.3} outcome={outcome}",
+            "client={} user={} command={} dest={}",
             account.peer(),
             OrNone(account.user()),
             OrNone(request.map(|(command, _)| command)),
             OrNone(destination),
+        )?;
+        if let Some((_, count)) = account.destinations() {
+            write!(f, " destinations={count}")?;
+        }
+        write!(
+            f,
+            " reached={} up={} down={} seconds={:.3} outcome={outcome}",
             OrNone(account.reached()),
             account.client().sent(),
             account.target().sent(),
@@ -75,12 +84,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let limits = Limits {
+            sessions: 1,
             per_client: 1,
             handshake: Duration::from_secs(1),
             idle: Duration::from_secs(1),
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
-        let session = sessions.open("192.0.2.7:5000".parse().unwrap(), client).unwrap();
+        let session = sessions.open("192.0.2.7:5000".parse().unwrap(), client, || ()).unwrap();
         let line = |outcome, why| Line { account: &session, outcome, why }.to_string();
         let without_time = |line: String| {
             let (head, tail) = line.split_once(" seconds=").unwrap();
@@ -92,7 +102,7 @@ mod tests {
         );
         session.identified("alice");
         let to = Address { host: Host::Ip([192, 0, 2, 1].into()), port: 80 };
-        session.requested(Command::Connect, to);
+        session.requested(Command::Connect, to.clone());
         session.client().count(3);
         session.target().count(4);
         assert_eq!(

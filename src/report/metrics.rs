@@ -5,6 +5,7 @@
 //! Every label has a fixed set of values, and each of them is printed from the start.
 
 use std::fmt::{Display, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -48,29 +49,22 @@ impl Refused {
     }
 }
 
-/// What came of the lookup of a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// It has an address.
-    Found,
-    /// It has none, or the resolver did not answer in time.
-    Failed,
-    /// The answer was still known.
-    Remembered,
+/// How many names were looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Lookups that have found an address.
+    pub found: u64,
+    /// Lookups that have not.
+    pub failed: u64,
+    /// Requests that were answered from memory.
+    pub remembered: u64,
 }
 
-impl Lookup {
-    /// Every result.
-    pub const ALL: [Lookup; 3] = [Lookup::Found, Lookup::Failed, Lookup::Remembered];
-
-    /// The word for it.
+impl Lookups {
+    /// Each number with the word for it.
     #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Lookup::Found => "found",
-            Lookup::Failed => "failed",
-            Lookup::Remembered => "remembered",
-        }
+    pub fn by_word(self) -> [(&'static str, u64); 3] {
+        [("found", self.found), ("failed", self.failed), ("remembered", self.remembered)]
     }
 }
 
@@ -84,15 +78,13 @@ fn word(command: Option<Command>) -> String {
 }
 
 /// What is counted since the start. Everybody who counts shares one value.
-#[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
     accepted: AtomicU64,
     sessions: [[AtomicU64; Outcome::ALL.len()]; COMMANDS.len()],
     refused: [AtomicU64; Refused::ALL.len()],
-    lookups: [AtomicU64; Lookup::ALL.len()],
     connect: Histogram,
-    lines_lost: AtomicU64,
+    lines_lost: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
     reload_success: AtomicBool,
     /// In seconds since 1970.
     reload_time: AtomicU64,
@@ -103,6 +95,8 @@ pub struct Metrics {
 pub struct Gauges {
     /// All sessions.
     pub totals: Totals,
+    /// Names that were looked up.
+    pub lookups: Lookups,
     /// Sessions that there may be at once.
     pub max_connections: usize,
     /// Threads of this process, if the system tells.
@@ -123,9 +117,8 @@ impl Metrics {
             accepted: AtomicU64::default(),
             sessions: Default::default(),
             refused: Default::default(),
-            lookups: Default::default(),
             connect: Histogram::default(),
-            lines_lost: AtomicU64::default(),
+            lines_lost: OnceLock::new(),
             reload_success: AtomicBool::new(true),
             reload_time: AtomicU64::new(since_1970(started)),
         }
@@ -153,14 +146,9 @@ impl Metrics {
         self.connect.add(after);
     }
 
-    /// A name was looked up.
-    pub fn looked_up(&self, result: Lookup) {
-        add(&self.lookups[result as usize], 1);
-    }
-
-    /// So many lines of the log were lost.
-    pub fn lost_lines(&self, lines: u64) {
-        add(&self.lines_lost, lines);
+    /// `count` says how many lines the log has lost since the start. Only the first call counts.
+    pub fn ask_for_lost_lines(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.lines_lost.set(Box::new(count));
     }
 
     /// Users and rules were read again, or could not be.
@@ -196,11 +184,6 @@ impl Metrics {
         Refused::ALL.into_iter().map(|reason| (reason.word(), get(&self.refused[reason as usize])))
     }
 
-    /// How many names were looked up, for each result.
-    pub fn lookups(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Lookup::ALL.into_iter().map(|result| (result.word(), get(&self.lookups[result as usize])))
-    }
-
     /// Everything, as Prometheus reads it (text format 0.0.4).
     #[must_use]
     pub fn text(&self, gauges: &Gauges) -> String {
@@ -227,9 +210,9 @@ impl Metrics {
         page.both_ways("tabi_datagrams_total", totals.up.datagrams, totals.down.datagrams);
         self.connect.print(&mut page);
         page.counter("tabi_lookups_total", "Names looked up.");
-        self.lookups().for_each(|(word, count)| {
+        for (word, count) in gauges.lookups.by_word() {
             page.line("tabi_lookups_total", &[("result", word)], count);
-        });
+        }
         if let Some(threads) = gauges.threads {
             page.gauge("tabi_threads", "Threads of this process.");
             page.line("tabi_threads", &[], threads);
@@ -258,7 +241,8 @@ impl Metrics {
 
     fn print_log_and_reload(&self, page: &mut Page) {
         page.counter("tabi_log_lines_lost_total", "Lines that the log could not take.");
-        page.line("tabi_log_lines_lost_total", &[], get(&self.lines_lost));
+        let lost = self.lines_lost.get().map_or(0, |count| count());
+        page.line("tabi_log_lines_lost_total", &[], lost);
         page.gauge("tabi_reload_success", "Whether users and rules were read at the last attempt.");
         let success = self.reload_success.load(Ordering::Relaxed);
         page.line("tabi_reload_success", &[], u8::from(success));
@@ -375,12 +359,13 @@ mod tests {
         metrics.refused(Refused::Penalty);
         metrics.ended(Some(Command::Bind), Outcome::TimedOut);
         metrics.ended(None, Outcome::TimedOut);
-        metrics.looked_up(Lookup::Remembered);
-        metrics.lost_lines(7);
+        metrics.ask_for_lost_lines(|| 7);
         metrics.reloaded(false);
         let up = Traffic { bytes: 5, datagrams: 3 };
         let totals = Totals { opened: 9, live: 4, up, down: Traffic::default() };
-        let gauges = Gauges { totals, max_connections: 12, threads: Some(6), ..Gauges::default() };
+        let lookups = Lookups { found: 3, failed: 2, remembered: 1 };
+        let gauges =
+            Gauges { totals, lookups, max_connections: 12, threads: Some(6), ..Gauges::default() };
         let text = metrics.text(&gauges);
         for (series, expected) in [
             ("tabi_accepted_total", "2"),
@@ -427,7 +412,6 @@ mod tests {
     #[test]
     fn every_word_stands_at_its_own_number() {
         assert!(Refused::ALL.iter().enumerate().all(|(index, reason)| *reason as usize == index));
-        assert!(Lookup::ALL.iter().enumerate().all(|(index, result)| *result as usize == index));
         assert!(Outcome::ALL.iter().enumerate().all(|(index, end)| *end as usize == index));
         let number = |command: Option<Command>| command.map_or(0, |command| command as usize);
         assert!(COMMANDS.iter().enumerate().all(|(index, command)| number(*command) == index));

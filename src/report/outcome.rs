@@ -40,13 +40,15 @@ pub enum Outcome {
     BadRequest,
     /// The client went away before it was served.
     ClientLeft,
+    /// The server was full, and others needed the place more.
+    MadeRoom,
     /// The server stopped before the session had finished.
     Stopped,
 }
 
 impl Outcome {
     /// Every outcome, in the order in which the README lists them.
-    pub const ALL: [Outcome; 16] = [
+    pub const ALL: [Outcome; 17] = [
         Outcome::Closed,
         Outcome::ClientReset,
         Outcome::TargetReset,
@@ -62,6 +64,7 @@ impl Outcome {
         Outcome::Failed,
         Outcome::BadRequest,
         Outcome::ClientLeft,
+        Outcome::MadeRoom,
         Outcome::Stopped,
     ];
 
@@ -84,6 +87,7 @@ impl Outcome {
             Outcome::Failed => "failed",
             Outcome::BadRequest => "bad-request",
             Outcome::ClientLeft => "client-left",
+            Outcome::MadeRoom => "made-room",
             Outcome::Stopped => "stopped",
         }
     }
@@ -113,6 +117,7 @@ impl From<Ending> for Outcome {
             Ending::TargetReset => Outcome::TargetReset,
             Ending::HandshakeTimeout => Outcome::HandshakeTimeout,
             Ending::IdleTimeout => Outcome::IdleTimeout,
+            Ending::MadeRoom => Outcome::MadeRoom,
             Ending::Stopped => Outcome::Stopped,
         }
     }

@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 
 use log::error;
 
-use super::Metrics;
+use super::{Lookups, Metrics};
 use crate::sessions::Sessions;
 
 mod answer;
@@ -38,12 +38,10 @@ pub struct Shown {
     pub metrics: Arc<Metrics>,
     /// The live sessions.
     pub sessions: Arc<Sessions>,
-    /// Sessions that there may be at once.
-    pub max_connections: usize,
+    /// Asked for how many names were looked up.
+    pub lookups: Box<dyn Fn() -> Lookups + Send>,
     /// Threads that there may be at once.
     pub max_threads: usize,
-    /// Descriptors that there may be at once.
-    pub max_fds: usize,
 }
 
 /// The status page before anybody gets to see it: visitors wait.

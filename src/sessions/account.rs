@@ -18,6 +18,10 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
 
+/// What a side has concluded is delivered after the session's end, too, to a reader that takes some
+/// of it at least once a minute.
+pub(super) const DELIVERY: Duration = Duration::from_secs(60);
+
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -42,8 +46,22 @@ pub enum Ending {
     HandshakeTimeout,
     /// Nothing moved for too long.
     IdleTimeout,
+    /// The server was full, and others needed the place more.
+    MadeRoom,
     /// The server stops.
     Stopped,
+}
+
+impl Ending {
+    /// Whether a side has failed: then the other hears of that at once, whatever is on its way.
+    fn is_failure(self) -> bool {
+        match self {
+            Ending::ClientReset | Ending::TargetReset => true,
+            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::MadeRoom | Ending::Stopped => {
+                false
+            }
+        }
+    }
 }
 
 /// One side of a session: the client's, or the target's. A direction of a tunnel is a pair of them,
@@ -56,6 +74,7 @@ pub struct Side {
     sent: AtomicU64,
     datagrams: AtomicU64,
     ended: AtomicBool,
+    finishes: AtomicBool,
     blocked: AtomicBool,
 }
 
@@ -67,6 +86,7 @@ impl Side {
             sent: AtomicU64::new(0),
             datagrams: AtomicU64::new(0),
             ended: AtomicBool::new(false),
+            finishes: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
         }
     }
@@ -125,12 +145,58 @@ impl Side {
         written
     }
 
-    fn is_reset(&self) -> bool {
-        self.stream().is_some_and(|stream| {
-            let mut ready = [PollFd::new(stream, PollFlags::ERR)];
-            matches!(poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
-                && ready[0].revents().contains(PollFlags::ERR)
-        })
+    fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Whether this side had sent its end of file when the session was ended for idleness: then all
+    /// that it has sent is still passed on.
+    #[must_use]
+    pub fn finishes(&self) -> bool {
+        self.finishes.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection is gone. One that was closed in both directions looks gone, too;
+    /// `other` has ended then.
+    fn is_lost(&self, other: &Side) -> bool {
+        let seen = self.poll(PollFlags::ERR | PollFlags::HUP);
+        seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::HUP) && !other.has_ended())
+    }
+
+    /// Whether the end of file has come in, be it passed on or not.
+    fn has_concluded(&self, other: &Side) -> bool {
+        #[cfg(target_os = "linux")]
+        let has_come = self.poll(PollFlags::RDHUP).contains(PollFlags::RDHUP);
+        #[cfg(not(target_os = "linux"))]
+        let has_come = self.has_ended();
+        has_come && !self.is_lost(other)
+    }
+
+    /// What is true of the connection now.
+    fn poll(&self, events: PollFlags) -> PollFlags {
+        let Some(stream) = self.stream() else { return PollFlags::empty() };
+        let mut ready = [PollFd::new(stream, events)];
+        match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(1..) => ready[0].revents(),
+            _ => PollFlags::empty(),
+        }
+    }
+
+    /// Makes closing the connection send a reset, not an end of file.
+    fn reset_at_close(&self) {
+        if let Some(stream) = self.stream() {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Makes closing the connection deliver what is on its way, for as long as it is taken.
+    fn deliver_at_close(&self) {
+        if let Some(stream) = self.stream() {
+            let socket = SockRef::from(stream);
+            let _ = socket.set_linger(None);
+            #[cfg(target_os = "linux")]
+            let _ = socket.set_tcp_user_timeout(Some(DELIVERY));
+        }
     }
 }
 
@@ -149,6 +215,9 @@ pub struct Account {
     target: Side,
     user: OnceLock<String>,
     request: OnceLock<(Command, Address)>,
+    /// The first destination of an association's datagrams.
+    first: OnceLock<Box<Address>>,
+    destinations: AtomicU64,
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
@@ -168,6 +237,8 @@ impl Account {
             target: Side::new(Ending::TargetReset),
             user: OnceLock::new(),
             request: OnceLock::new(),
+            first: OnceLock::new(),
+            destinations: AtomicU64::new(0),
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
@@ -238,8 +309,21 @@ impl Account {
     }
 
     /// Notes what the client asks for.
-    pub fn requested(&self, command: Command, destination: Address) {
+    pub(super) fn requested(&self, command: Command, destination: Address) {
         let _ = self.request.set((command, destination));
+    }
+
+    /// The first destination that the client has sent a datagram for, and how many destinations there
+    /// were. One to which nothing was sent for a while counts anew.
+    #[must_use]
+    pub fn destinations(&self) -> Option<(&Address, u64)> {
+        Some((self.first.get()?, self.destinations.load(Ordering::Relaxed)))
+    }
+
+    /// Notes a further destination of an association's datagrams.
+    pub fn asked_for(&self, destination: &Address) {
+        self.first.get_or_init(|| Box::new(destination.clone()));
+        self.destinations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes the target's connection.
@@ -266,14 +350,33 @@ impl Account {
         }
     }
 
-    /// Whether a direction waits for its sink to take bytes.
-    pub(super) fn is_writing(&self) -> bool {
-        self.sides().iter().any(|side| side.blocked.load(Ordering::Relaxed))
+    /// Grows with every byte that is passed on, and with every end of file.
+    pub(super) fn moved(&self) -> u64 {
+        self.sides().map(|side| side.sent() + u64::from(side.has_ended())).iter().sum()
     }
 
-    pub(super) fn end_if_reset(&self) {
-        if let Some(side) = self.sides().into_iter().find(|side| side.is_reset()) {
-            self.end(side.failure);
+    /// Whether a side has sent its end of file, and it was passed on.
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.sides().iter().any(|side| side.has_ended())
+    }
+
+    /// Whether a direction waits for its sink to take bytes.
+    pub(super) fn is_writing(&self) -> bool {
+        self.sides().iter().any(|side| side.is_blocked())
+    }
+
+    /// Whether a direction passes on the last of what its source has sent.
+    pub(super) fn is_finishing(&self) -> bool {
+        self.sides().iter().any(|side| side.finishes() && !side.has_ended())
+    }
+
+    /// Ends a session with a side that is gone and that nobody reads from: because it has ended, or
+    /// because the other side takes no bytes.
+    pub(super) fn end_if_lost(&self) {
+        for (side, other) in self.directions() {
+            if (side.has_ended() || other.is_blocked()) && side.is_lost(other) {
+                self.end(side.failure);
+            }
         }
     }
 
@@ -285,16 +388,39 @@ impl Account {
 
     /// Ends the session early. Whoever reads from it finds an end of file that is no clean one, and
     /// both ends of a tunnel will see a reset. Only the first ending counts.
+    ///
+    /// Where no side has failed, what a side has concluded with its end of file is delivered; at an
+    /// idle timeout even the part that has not been passed on yet.
     pub fn end(&self, ending: Ending) {
+        if ending == Ending::IdleTimeout {
+            for (source, sink) in self.directions() {
+                source.finishes.store(source.has_concluded(sink), Ordering::Release);
+            }
+        }
         if self.ending.set(ending).is_err() {
             return;
         }
         if self.target.stream().is_some() {
-            self.streams().for_each(reset_at_close);
+            self.sides().iter().for_each(|side| side.reset_at_close());
+            self.spare_concluded();
         }
-        for stream in self.streams() {
-            // This wakes a reader and puts nothing on the wire.
-            let _ = stream.shutdown(Shutdown::Read);
+        for side in self.sides() {
+            if let (Some(stream), false) = (side.stream(), side.finishes()) {
+                // This wakes a reader and puts nothing on the wire.
+                let _ = stream.shutdown(Shutdown::Read);
+            }
+        }
+    }
+
+    /// Takes back the reset of what is only on its way to the end of file. Called by whoever ends a
+    /// session and by whoever passes on an end of file, since either may come first.
+    pub fn spare_concluded(&self) {
+        if self.ending().is_some_and(|ending| !ending.is_failure()) {
+            for (source, sink) in self.directions() {
+                if source.has_ended() {
+                    sink.deliver_at_close();
+                }
+            }
         }
     }
 
@@ -308,6 +434,12 @@ impl Account {
         }
     }
 
+    /// Each side with the other one.
+    #[must_use]
+    pub fn directions(&self) -> [(&Side, &Side); 2] {
+        [(&self.client, &self.target), (&self.target, &self.client)]
+    }
+
     fn sides(&self) -> [&Side; 2] {
         [&self.client, &self.target]
     }
@@ -315,9 +447,4 @@ impl Account {
     fn streams(&self) -> impl Iterator<Item = &TcpStream> {
         self.sides().into_iter().filter_map(Side::stream)
     }
-}
-
-/// Makes closing `stream` send a reset, not an end of file.
-fn reset_at_close(stream: &TcpStream) {
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }

@@ -1,19 +1,23 @@
 //! The registry of live sessions.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Ending};
+use super::account::{Account, Ending, Stage};
+use super::group::Group;
 use super::totals::Totals;
+use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
 
-/// How many sessions one client may have, and how long a session may do nothing.
+/// How many sessions there may be, and how long a session may do nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Sessions that one client address may have at once.
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
     pub per_client: usize,
     /// From the first byte of the greeting to the last of the request.
     pub handshake: Duration,
@@ -28,6 +32,8 @@ pub struct Sessions {
     live: Mutex<Live>,
     /// Signalled when a session opens while the watch sleeps without a limit, and at the end.
     pub(super) opened: Condvar,
+    /// Signalled when a session closes while somebody waits for that, and at the end.
+    pub(super) closed: Condvar,
 }
 
 #[derive(Default)]
@@ -35,17 +41,25 @@ pub(super) struct Live {
     /// The number of the next session.
     pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    clients: HashMap<IpAddr, usize>,
+    groups: HashMap<Group, usize>,
+    /// Those whose client has not sent its request yet, the oldest first.
+    pub(super) unasked: BTreeSet<u64>,
+    /// Until when it is known that no tunnel has been idle for long.
+    pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
     pub(super) watch_ends: bool,
+    /// How many wait for a session to close; a signal that nobody waits for is a system call, too.
+    pub(super) waiting: usize,
+    /// No further session opens.
+    pub(super) stopped: bool,
     /// What the sessions that are over have moved.
     pub(super) totals: Totals,
 }
 
 pub(super) struct Entry {
     pub(super) account: Arc<Account>,
-    /// The client whose limit it counts against: nobody's while it is a load balancer's.
-    counted: Option<IpAddr>,
+    /// Whose share it counts against: nobody's while it is a load balancer's.
+    pub(super) group: Option<Group>,
     /// The bytes that the watch saw moved, and when it first saw so many. `None` until it has seen
     /// the session relaying.
     pub(super) seen: Option<(u64, Instant)>,
@@ -53,56 +67,32 @@ pub(super) struct Entry {
     pub(super) told: bool,
 }
 
-/// One client has as many sessions as it may.
-#[derive(Debug)]
-pub struct TooMany {
-    /// The limit that it is at.
-    pub limit: usize,
-}
-
 impl Sessions {
     /// An empty registry of sessions that hold some of `descriptors`.
     #[must_use]
     pub fn new(limits: Limits, descriptors: Arc<Descriptors>) -> Arc<Self> {
-        Arc::new(Sessions { limits, descriptors, live: Mutex::default(), opened: Condvar::new() })
+        Arc::new(Sessions {
+            limits,
+            descriptors,
+            live: Mutex::default(),
+            opened: Condvar::new(),
+            closed: Condvar::new(),
+        })
     }
 
-    /// Opens a session for the client at the far end of `stream`. It ends when it is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`TooMany`] when the client's address has as many sessions as it may.
-    pub fn open(self: &Arc<Self>, peer: SocketAddr, stream: TcpStream) -> Result<Session, TooMany> {
-        let mut live = self.lock();
-        live.count(peer.ip(), self.limits)?;
-        Ok(self.add(&mut live, peer, stream, Some(peer.ip())))
+    /// How many sessions there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().entries.len()
     }
 
-    /// Opens a session for a load balancer, which has no limit of its own. Once it has said for whom
-    /// it comes, [`Session::rehome`] has to be called.
-    pub fn open_for_balancer(self: &Arc<Self>, peer: SocketAddr, stream: TcpStream) -> Session {
-        self.add(&mut self.lock(), peer, stream, None)
+    /// How many sessions there may be.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.limits.sessions
     }
 
-    fn add(
-        self: &Arc<Self>,
-        live: &mut Live,
-        peer: SocketAddr,
-        stream: TcpStream,
-        counted: Option<IpAddr>,
-    ) -> Session {
-        let id = live.next;
-        live.next += 1;
-        let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
-        let entry = Entry { account: Arc::clone(&account), counted, seen: None, told: false };
-        live.entries.insert(id, entry);
-        if live.watch_sleeps {
-            self.opened.notify_one();
-        }
-        Session { account, sessions: Arc::clone(self) }
-    }
-
-    /// Those of the whole process.
+    /// The descriptors of this process.
     #[must_use]
     pub fn descriptors(&self) -> &Descriptors {
         &self.descriptors
@@ -115,14 +105,41 @@ impl Sessions {
         }
     }
 
-    fn close(&self, account: &Account) {
+    pub(super) fn add(
+        self: &Arc<Self>,
+        live: &mut Live,
+        peer: SocketAddr,
+        stream: TcpStream,
+        group: Option<Group>,
+    ) -> Session {
+        let id = live.next;
+        live.next += 1;
+        let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
+        let entry = Entry { account: Arc::clone(&account), group, seen: None, told: false };
+        live.entries.insert(id, entry);
+        live.unasked.insert(id);
+        if let Some(group) = group {
+            live.count(group);
+        }
+        if live.watch_sleeps {
+            self.opened.notify_one();
+        }
+        Session { account, sessions: Arc::clone(self) }
+    }
+
+    fn remove(&self, account: &Account) {
         let mut live = self.lock();
         let entry = live.entries.remove(&account.id);
-        if let Some(client) = entry.as_ref().and_then(|entry| entry.counted) {
-            live.discount(client);
+        live.unasked.remove(&account.id);
+        if let Some(group) = entry.as_ref().and_then(|entry| entry.group) {
+            live.discount(group);
         }
         live.totals.add(account);
+        let signal = live.waiting > 0;
         drop(live);
+        if signal {
+            self.closed.notify_all();
+        }
         drop(entry);
     }
 
@@ -132,21 +149,20 @@ impl Sessions {
 }
 
 impl Live {
-    /// Counts one more session of `client`.
-    fn count(&mut self, client: IpAddr, limits: Limits) -> Result<(), TooMany> {
-        let count = self.clients.entry(client).or_default();
-        if *count >= limits.per_client {
-            return Err(TooMany { limit: limits.per_client });
-        }
-        *count += 1;
-        Ok(())
+    /// How many sessions the clients of `group` have.
+    pub(super) fn of_group(&self, group: Group) -> usize {
+        self.groups.get(&group).copied().unwrap_or(0)
     }
 
-    fn discount(&mut self, client: IpAddr) {
-        if let Some(count) = self.clients.get_mut(&client) {
+    pub(super) fn count(&mut self, group: Group) {
+        *self.groups.entry(group).or_default() += 1;
+    }
+
+    fn discount(&mut self, group: Group) {
+        if let Some(count) = self.groups.get_mut(&group) {
             *count -= 1;
             if *count == 0 {
-                self.clients.remove(&client);
+                self.groups.remove(&group);
             }
         }
     }
@@ -154,8 +170,8 @@ impl Live {
 
 /// A live session. It leaves the registry when it is dropped.
 pub struct Session {
-    account: Arc<Account>,
-    sessions: Arc<Sessions>,
+    pub(super) account: Arc<Account>,
+    pub(super) sessions: Arc<Sessions>,
 }
 
 impl Session {
@@ -165,22 +181,11 @@ impl Session {
         &self.account
     }
 
-    /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it
-    /// counts against that client's limit.
-    ///
-    /// # Errors
-    ///
-    /// [`TooMany`] when the client has as many sessions as it may. It is then still the balancer's.
-    pub fn rehome(&self, client: SocketAddr) -> Result<(), TooMany> {
-        let mut live = self.sessions.lock();
-        live.count(client.ip(), self.sessions.limits)?;
-        let entry = live.entries.get_mut(&self.account.id);
-        let before = entry.and_then(|entry| entry.counted.replace(client.ip()));
-        if let Some(before) = before {
-            live.discount(before);
-        }
-        self.account.comes_for(client);
-        Ok(())
+    /// Notes what the client asks for. The handshake is over, and its time limit with it.
+    pub fn requested(&self, command: Command, destination: Address) {
+        self.account.requested(command, destination);
+        self.account.enter(Stage::Dial);
+        self.sessions.lock().unasked.remove(&self.account.id);
     }
 }
 
@@ -194,6 +199,6 @@ impl Deref for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.sessions.close(&self.account);
+        self.sessions.remove(&self.account);
     }
 }

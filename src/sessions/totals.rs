@@ -103,11 +103,12 @@ mod tests {
     fn open(sessions: &Arc<Sessions>) -> Session {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        sessions.open(client.local_addr().unwrap(), client).unwrap()
+        sessions.open(client.local_addr().unwrap(), client, || ()).unwrap()
     }
 
     fn sessions() -> Arc<Sessions> {
-        let limits = Limits { per_client: 200, handshake: Duration::MAX, idle: Duration::MAX };
+        let (handshake, idle) = (Duration::MAX, Duration::MAX);
+        let limits = Limits { sessions: 1000, per_client: 200, handshake, idle };
         Sessions::new(limits, Descriptors::new(usize::MAX))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::account::{Ending, Stage};
+use super::account::{DELIVERY, Ending, Stage};
 use super::registry::{Entry, Limits, Live, Sessions};
 
 /// The watch looks again after an eighth of the shortest limit, so that a session ends at most an
@@ -11,6 +11,11 @@ use super::registry::{Entry, Limits, Live, Sessions};
 const ROUNDS_A_LIMIT: u32 = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long nothing may move once a side has sent its end of file: as long as RFC 5382 (REQ-5) has
+/// a connection kept that is being closed. Many clients close for good, and their targets never
+/// notice.
+const HALF_CLOSED: Duration = Duration::from_secs(240);
 
 impl Sessions {
     /// Ends sessions whose time is up, until [`Sessions::stop_watch`]. `each_round` is called about
@@ -74,10 +79,7 @@ impl Entry {
     fn look(&mut self, now: Instant, limits: Limits) -> Option<Instant> {
         let account = &self.account;
         if account.ending().is_some() {
-            if self.told && account.is_writing() {
-                account.end_by_force();
-            }
-            self.told = true;
+            self.see_off(now);
             return None;
         }
         match account.stage() {
@@ -95,23 +97,44 @@ impl Entry {
         None
     }
 
+    /// Nobody reads from a side that has ended, nor from one whose bytes the other does not take: the
+    /// watch looks at those sockets.
     fn look_at_relay(&mut self, now: Instant, idle: Duration) {
-        let account = &self.account;
-        let moved = account.client().sent() + account.target().sent();
+        if self.seen.is_none() {
+            // Most sessions are over before anyone could miss their peers, and do without these
+            // system calls.
+            self.account.keep_alive();
+        }
+        let limit = if self.account.is_half_closed() { idle.min(HALF_CLOSED) } else { idle };
+        if self.quiet(now) >= limit {
+            self.account.end(Ending::IdleTimeout);
+        } else {
+            self.account.end_if_lost();
+        }
+    }
+
+    /// Ends a session's threads that are blocked in a write when it was ended, except one that
+    /// delivers the last bytes to somebody who takes them.
+    fn see_off(&mut self, now: Instant) {
+        if !self.told {
+            self.told = true;
+            self.seen = Some((self.account.moved(), now));
+            return;
+        }
+        let delivers = self.account.is_finishing() && self.quiet(now) < DELIVERY;
+        if self.account.is_writing() && !delivers {
+            self.account.end_by_force();
+        }
+    }
+
+    /// For how long the watch has seen nothing move.
+    fn quiet(&mut self, now: Instant) -> Duration {
+        let moved = self.account.moved();
         match self.seen {
-            Some((seen, since)) if seen == moved => {
-                if now.duration_since(since) >= idle {
-                    account.end(Ending::IdleTimeout);
-                } else if account.is_writing() {
-                    account.end_if_reset();
-                }
-            }
-            Some(_) => self.seen = Some((moved, now)),
-            None => {
-                // Most sessions are over before anyone could miss their peers, and do without these
-                // system calls.
-                account.keep_alive();
+            Some((seen, since)) if seen == moved => now.duration_since(since),
+            Some(_) | None => {
                 self.seen = Some((moved, now));
+                Duration::ZERO
             }
         }
     }
@@ -121,12 +144,14 @@ impl Entry {
 mod tests {
     use super::*;
     use crate::system::descriptors::Descriptors;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
     use std::sync::mpsc::channel;
     use std::thread;
 
     #[test]
     fn the_watch_comes_back_to_what_is_not_done_though_nobody_is_there() {
-        let limits = Limits { per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (sender, rounds) = channel();
         thread::scope(|scope| {
@@ -144,6 +169,43 @@ mod tests {
             assert!(rounds.recv_timeout(Duration::from_millis(100)).is_err(), "it sleeps now");
             sessions.stop_watch();
         });
+    }
+
+    /// The registry's entry of a relaying session, and the far ends of its two connections.
+    fn relaying(limits: Limits) -> (Entry, TcpStream, TcpStream) {
+        let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
+        let (client, near_client) = connection();
+        let (target, near_target) = connection();
+        let session = sessions.open(client.local_addr().unwrap(), near_client, || ()).unwrap();
+        session.connected(near_target, target.local_addr().unwrap());
+        session.enter(Stage::Relay);
+        let entry =
+            Entry { account: Arc::clone(session.account()), group: None, seen: None, told: false };
+        (entry, client, target)
+    }
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (far, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_half_closed_session_may_be_silent_for_four_minutes() {
+        for (idle, limit) in [(7440, 240), (100, 100)] {
+            let (idle, limit) = (Duration::from_secs(idle), Duration::from_secs(limit));
+            let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle };
+            let (mut entry, _client, _target) = relaying(limits);
+            let begin = Instant::now();
+            entry.look(begin, limits);
+            let half_closed = begin + 9 * idle / 10;
+            entry.account.client().set_ended();
+            entry.look(half_closed, limits);
+            entry.look(half_closed + 9 * limit / 10, limits);
+            assert_eq!(entry.account.ending(), None);
+            entry.look(half_closed + limit, limits);
+            assert_eq!(entry.account.ending(), Some(Ending::IdleTimeout));
+        }
     }
 
     /// Far longer than the test takes.

@@ -12,6 +12,9 @@ const IPV4: u8 = 0x01;
 const NAME: u8 = 0x03;
 const IPV6: u8 = 0x04;
 
+/// The length stands in one octet.
+const LONGEST_NAME: usize = 255;
+
 /// A host and a port, as a client asks for them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
@@ -40,9 +43,9 @@ impl Name {
     ///
     /// # Errors
     ///
-    /// [`Error::Name`] when it is empty or has an octet that no host name has.
+    /// [`Error::Name`] when it is empty or too long, or has an octet that no host name has.
     pub fn new(octets: Vec<u8>) -> Result<Self, Error> {
-        if octets.is_empty()
+        if !(1..=LONGEST_NAME).contains(&octets.len())
             || !octets.iter().all(|octet| octet.is_ascii_graphic() && *octet != b'\\')
         {
             return Err(Error::Name(octets));
@@ -56,12 +59,27 @@ impl Name {
         &self.0
     }
 
-    /// The address, if the name spells one; curl and others send `[::1]` as a name.
+    fn length(&self) -> u8 {
+        u8::try_from(self.0.len()).expect("a longer one is no name")
+    }
+
+    /// Whether this names the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
+    /// that, what the hosts files of common systems say.
+    #[must_use]
+    pub fn is_localhost(&self) -> bool {
+        const HOSTS: [&str; 5] =
+            ["localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"];
+        let name = self.as_str().trim_end_matches('.').to_ascii_lowercase();
+        HOSTS.contains(&&*name) || name.ends_with(".localhost")
+    }
+
+    /// The address, if the name spells one in any way that `getaddrinfo` understands without asking
+    /// anyone. curl and others send `[::1]` as a name.
     fn literal(&self) -> Option<IpAddr> {
         let name = self.as_str();
         match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(inside) => inside.parse().ok().map(IpAddr::V6),
-            None => name.parse().ok(),
+            None => name.parse().ok().or_else(|| numeric(name).map(IpAddr::V4)),
         }
     }
 }
@@ -91,19 +109,69 @@ impl Address {
         Ok(Address { host: host?, port })
     }
 
-    /// Appends the wire form of `address`, an IPv4-mapped one as IPv4.
-    pub(super) fn append(address: SocketAddr, message: &mut Vec<u8>) -> io::Result<()> {
-        match address.ip().to_canonical() {
-            IpAddr::V4(ip) => {
-                message.push(IPV4);
-                message.extend(ip.octets());
-            }
-            IpAddr::V6(ip) => {
-                message.push(IPV6);
-                message.extend(ip.octets());
+    /// Appends ATYP, the host and the port.
+    pub(super) fn append_to(&self, message: &mut Vec<u8>) -> io::Result<()> {
+        match &self.host {
+            Host::Ip(ip) => append_ip(*ip, message),
+            Host::Name(name) => {
+                message.extend([NAME, name.length()]);
+                message.extend(name.as_str().as_bytes());
             }
         }
+        message.write_u16::<BigEndian>(self.port)
+    }
+
+    /// Appends the wire form of `address`, an IPv4-mapped one as IPv4.
+    pub(super) fn append(address: SocketAddr, message: &mut Vec<u8>) -> io::Result<()> {
+        append_ip(address.ip().to_canonical(), message);
         message.write_u16::<BigEndian>(address.port())
+    }
+}
+
+/// The address that a text spells as `inet_aton(3)` reads it: one to four numbers, the last of which
+/// fills what the others leave (`127.1`, `0x7f.1`, `2130706433`).
+fn numeric(text: &str) -> Option<Ipv4Addr> {
+    let numbers: Vec<u32> = text.split('.').map(number).collect::<Option<_>>()?;
+    let (&last, first) = numbers.split_last()?;
+    let bits_left = 32_u32.checked_sub(8 * u32::try_from(first.len()).ok()?)?;
+    if bits_left == 0 || u64::from(last) >> bits_left != 0 {
+        return None;
+    }
+    let mut address = last;
+    for (&number, place) in first.iter().zip([24, 16, 8]) {
+        address |= u32::from(u8::try_from(number).ok()?) << place;
+    }
+    Some(address.into())
+}
+
+/// A number as C spells it: `0x` is hexadecimal, `0` octal.
+fn number(digits: &str) -> Option<u32> {
+    let (digits, radix) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
+        [b'0', _, ..] => (&digits[1..], 8),
+        _ => (digits, 10),
+    };
+    let is_plain = digits.bytes().all(|digit| digit.is_ascii_alphanumeric());
+    is_plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
+}
+
+fn append_ip(ip: IpAddr, message: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            message.push(IPV4);
+            message.extend(ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            message.push(IPV6);
+            message.extend(ip.octets());
+        }
+    }
+}
+
+/// An IPv4-mapped address becomes the IPv4 address that it is.
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Address { host: Host::Ip(address.ip().to_canonical()), port: address.port() }
     }
 }
 
@@ -112,10 +180,7 @@ impl Host {
     /// knows where it will send from (RFC 1928 section 7). Some clients say `0` by name.
     #[must_use]
     pub fn is_unspecified(&self) -> bool {
-        match self {
-            Host::Ip(ip) => ip.is_unspecified(),
-            Host::Name(name) => name.as_str() == "0",
-        }
+        matches!(self, Host::Ip(ip) if ip.is_unspecified())
     }
 }
 
@@ -162,6 +227,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_can_be_written() {
+        let written = |address: &Address| {
+            let mut octets = Vec::new();
+            address.append_to(&mut octets).unwrap();
+            octets
+        };
+        for (octets, shown) in WIRE {
+            let address = Address::read_from(&mut &octets[..]).unwrap();
+            let again = Address::read_from(&mut written(&address).as_slice()).unwrap();
+            assert_eq!(again, address, "{shown}");
+        }
+        for index in [0, 1, 3] {
+            let address = Address::read_from(&mut &WIRE[index].0[..]).unwrap();
+            assert_eq!(written(&address), WIRE[index].0, "{address}");
+        }
+        assert!(Name::new(vec![b'a'; 256]).is_err());
+    }
+
+    #[test]
     fn every_truncation_is_an_error() {
         for (octets, shown) in WIRE {
             for length in 0..octets.len() {
@@ -199,6 +283,48 @@ mod tests {
         let stream = [b"\x03\xff", name.as_bytes(), b"\x00\x50"].concat();
         let address = Address::read_from(&mut stream.as_slice()).unwrap();
         assert_eq!(address.host, Host::Name(Name(name)));
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_is_one() {
+        let literal = |name: &str| Name::new(name.into()).unwrap().literal();
+        for spelling in
+            ["127.1", "127.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.0x1"]
+        {
+            assert_eq!(literal(spelling), Some(Ipv4Addr::LOCALHOST.into()), "{spelling}");
+        }
+        assert_eq!(literal("255.255.255.255"), Some(Ipv4Addr::BROADCAST.into()));
+        for name in [
+            ".",
+            "1.",
+            ".1",
+            "256.1",
+            "1.2.3.256",
+            "1.2.3.4.5",
+            "4294967296",
+            "0x",
+            "08",
+            "-1",
+            "+1",
+            "0x+1",
+            "1e1",
+            "127.1.",
+            "a",
+            "127.1.example",
+        ] {
+            assert_eq!(literal(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_machine_itself() {
+        let is_localhost = |name: &str| Name::new(name.into()).unwrap().is_localhost();
+        for name in ["localhost", "LocalHost.", "a.localhost", "ip6-localhost"] {
+            assert!(is_localhost(name), "{name}");
+        }
+        for name in ["localhost.example", "notlocalhost", "local.host"] {
+            assert!(!is_localhost(name), "{name}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use byteorder::ReadBytesExt;
 
-use super::{Error, VERSION};
+use super::{AnswerError, Error, VERSION};
 
 /// An authentication method that tabi can select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,10 @@ pub enum Method {
     NoAuthentication = 0x00,
     /// Username and password (RFC 1929).
     UsernamePassword = 0x02,
+}
+
+impl Method {
+    const ALL: [Method; 2] = [Method::NoAuthentication, Method::UsernamePassword];
 }
 
 /// METHOD when none is acceptable.
@@ -43,6 +47,12 @@ pub struct Greeting {
 }
 
 impl Greeting {
+    /// Offers `methods`.
+    #[must_use]
+    pub fn new(methods: &[Method]) -> Self {
+        Greeting { methods: methods.iter().map(|method| *method as u8).collect() }
+    }
+
     /// Reads VER, NMETHODS and METHODS.
     ///
     /// # Errors
@@ -60,6 +70,16 @@ impl Greeting {
         Ok(Greeting { methods })
     }
 
+    /// Writes VER, NMETHODS and METHODS.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the stream fails with.
+    pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
+        let count = u8::try_from(self.methods.len()).map_err(io::Error::other)?;
+        writer.write_all(&[&[VERSION, count], self.methods.as_slice()].concat())
+    }
+
     /// Whether the client offers `method`.
     #[must_use]
     pub fn offers(&self, method: Method) -> bool {
@@ -74,6 +94,25 @@ impl Greeting {
 /// Whatever the stream fails with.
 pub fn write_selection(method: Option<Method>, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&[VERSION, method.map_or(NO_ACCEPTABLE_METHOD, |method| method as u8)])
+}
+
+/// Reads the method selection of another server: VER and METHOD, `None` for 0xFF.
+///
+/// # Errors
+///
+/// [`AnswerError::Version`], [`AnswerError::Method`], and [`AnswerError::Io`].
+pub fn read_selection(reader: &mut impl Read) -> Result<Option<Method>, AnswerError> {
+    let version = reader.read_u8()?;
+    if version != VERSION {
+        return Err(AnswerError::Version(version));
+    }
+    match reader.read_u8()? {
+        NO_ACCEPTABLE_METHOD => Ok(None),
+        octet => match Method::ALL.into_iter().find(|method| *method as u8 == octet) {
+            Some(method) => Ok(Some(method)),
+            None => Err(AnswerError::Method(octet)),
+        },
+    }
 }
 
 /// Reads on for as long as the octets begin an HTTP request, and says what they were.
@@ -138,6 +177,32 @@ mod tests {
         assert!(matches!(tell(b"GETS "), Error::NotSocks(b'G')));
         assert!(matches!(tell(b"\x00"), Error::NotSocks(0x00)));
         assert!(matches!(tell(b"PO"), Error::Io(_)));
+    }
+
+    #[test]
+    fn what_is_read_can_be_written() {
+        for wire in [b"\x05\x01\x00".as_slice(), b"\x05\x02\x00\x02", b"\x05\x00"] {
+            let mut written = Vec::new();
+            Greeting::read_from(&mut &wire[..]).unwrap().write_to(&mut written).unwrap();
+            assert_eq!(written, wire);
+        }
+        let both = Greeting::new(&Method::ALL);
+        assert_eq!(both, Greeting::read_from(&mut b"\x05\x02\x00\x02".as_slice()).unwrap());
+        for method in [Some(Method::NoAuthentication), Some(Method::UsernamePassword), None] {
+            let mut wire = Vec::new();
+            write_selection(method, &mut wire).unwrap();
+            assert_eq!(read_selection(&mut wire.as_slice()).unwrap(), method);
+        }
+    }
+
+    #[test]
+    fn a_selection_that_is_none_is_told() {
+        let read = |mut octets: &[u8]| read_selection(&mut octets).unwrap_err();
+        assert!(matches!(read(b"HTTP"), AnswerError::Version(b'H')));
+        assert!(matches!(read(b"\x05\x01"), AnswerError::Method(0x01)));
+        for truncated in [b"".as_slice(), b"\x05"] {
+            assert!(matches!(read(truncated), AnswerError::Io(_)));
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The reply, and the one table from a system error to REP (RFC 1928 section 6).
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{Address, VERSION};
+use byteorder::ReadBytesExt;
+
+use super::{Address, AnswerError, VERSION};
 
 /// Octets of a reply with an IPv6 address.
 const LONGEST: usize = 22;
@@ -32,6 +34,20 @@ pub enum Rep {
     AddressTypeNotSupported = 0x08,
 }
 
+impl Rep {
+    const ALL: [Rep; 9] = [
+        Rep::Succeeded,
+        Rep::GeneralFailure,
+        Rep::NotAllowed,
+        Rep::NetworkUnreachable,
+        Rep::HostUnreachable,
+        Rep::ConnectionRefused,
+        Rep::TtlExpired,
+        Rep::CommandNotSupported,
+        Rep::AddressTypeNotSupported,
+    ];
+}
+
 impl From<&io::Error> for Rep {
     fn from(error: &io::Error) -> Self {
         const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
@@ -47,23 +63,49 @@ impl From<&io::Error> for Rep {
 }
 
 /// What the client is told of its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    rep: Rep,
-    bound: SocketAddr,
+    /// Another server may have a REP of its own.
+    rep: u8,
+    bound: Address,
 }
 
 impl Reply {
     /// The request succeeded, and `bound` is BND.ADDR and BND.PORT.
     #[must_use]
     pub fn succeeded(bound: SocketAddr) -> Self {
-        Reply { rep: Rep::Succeeded, bound }
+        Reply { rep: Rep::Succeeded as u8, bound: bound.into() }
     }
 
     /// The request failed: BND.ADDR and BND.PORT are zero.
     #[must_use]
     pub fn failed(rep: Rep) -> Self {
-        Reply { rep, bound: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0) }
+        let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        Reply { rep: rep as u8, bound: nowhere.into() }
+    }
+
+    /// Reads another server's reply: VER, REP, RSV and the bound address.
+    ///
+    /// # Errors
+    ///
+    /// [`AnswerError::Version`], [`AnswerError::Bound`], and [`AnswerError::Io`].
+    pub fn read_from(reader: &mut impl Read) -> Result<Self, AnswerError> {
+        let version = reader.read_u8()?;
+        if version != VERSION {
+            return Err(AnswerError::Version(version));
+        }
+        let rep = reader.read_u8()?;
+        let _rsv = reader.read_u8()?;
+        Ok(Reply { rep, bound: Address::read_from(reader)? })
+    }
+
+    /// REP, where it is one of RFC 1928's.
+    ///
+    /// # Errors
+    ///
+    /// The octet, where it is another.
+    pub fn rep(&self) -> Result<Rep, u8> {
+        Rep::ALL.into_iter().find(|rep| *rep as u8 == self.rep).ok_or(self.rep)
     }
 
     /// Writes VER, REP, RSV and the bound address, an IPv4-mapped one as IPv4.
@@ -73,8 +115,8 @@ impl Reply {
     /// Whatever the stream fails with.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
         let mut message = Vec::with_capacity(LONGEST);
-        message.extend([VERSION, self.rep as u8, 0x00]);
-        Address::append(self.bound, &mut message)?;
+        message.extend([VERSION, self.rep, 0x00]);
+        self.bound.append_to(&mut message)?;
         writer.write_all(&message)
     }
 }
@@ -83,7 +125,7 @@ impl Reply {
 mod tests {
     use super::*;
 
-    fn wire(reply: Reply) -> Vec<u8> {
+    fn wire(reply: &Reply) -> Vec<u8> {
         let mut wire = Vec::new();
         reply.write_to(&mut wire).unwrap();
         wire
@@ -92,15 +134,39 @@ mod tests {
     #[test]
     fn writes_its_octets() {
         let ipv4 = Reply::succeeded("192.0.2.7:1080".parse().unwrap());
-        assert_eq!(wire(ipv4), b"\x05\x00\x00\x01\xc0\x00\x02\x07\x04\x38");
+        assert_eq!(wire(&ipv4), b"\x05\x00\x00\x01\xc0\x00\x02\x07\x04\x38");
         let ipv6 = Reply::succeeded("[2001:db8::1]:1080".parse().unwrap());
         assert_eq!(
-            wire(ipv6),
+            wire(&ipv6),
             b"\x05\x00\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x04\x38"
         );
         let mapped = Reply::succeeded("[::ffff:192.0.2.7]:1080".parse().unwrap());
-        assert_eq!(wire(mapped), wire(ipv4));
-        assert_eq!(wire(Reply::failed(Rep::NotAllowed)), b"\x05\x02\x00\x01\0\0\0\0\0\0");
+        assert_eq!(wire(&mapped), wire(&ipv4));
+        assert_eq!(wire(&Reply::failed(Rep::NotAllowed)), b"\x05\x02\x00\x01\0\0\0\0\0\0");
+    }
+
+    #[test]
+    fn what_is_read_can_be_written() {
+        for octets in [
+            b"\x05\x00\x00\x01\xc0\x00\x02\x07\x04\x38".as_slice(),
+            b"\x05\x05\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x04\x38",
+            b"\x05\xf0\x00\x03\x0bexample.org\x00\x50",
+        ] {
+            let stream = [octets, b"payload"].concat();
+            let mut rest = stream.as_slice();
+            let reply = Reply::read_from(&mut rest).unwrap();
+            assert_eq!(rest, b"payload");
+            assert_eq!(wire(&reply), octets);
+            assert_eq!(reply.rep().map_or_else(|octet| octet, |rep| rep as u8), octets[1]);
+            for length in 0..octets.len() {
+                let error = Reply::read_from(&mut &octets[..length]).unwrap_err();
+                assert!(matches!(error, AnswerError::Io(_)), "cut to {length}: {error}");
+            }
+        }
+        let read = |mut octets: &[u8]| Reply::read_from(&mut octets).unwrap_err();
+        assert!(matches!(read(b"\x04\x00"), AnswerError::Version(0x04)));
+        let nonsense = read(b"\x05\x00\x00\x07\0\0\0\0\0\0");
+        assert!(matches!(nonsense, AnswerError::Bound(super::super::Error::AddressType(0x07))));
     }
 
     #[test]

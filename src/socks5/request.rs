@@ -1,7 +1,7 @@
 //! The request: what the client wants, and where (RFC 1928 section 4).
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read, Write};
 
 use byteorder::ReadBytesExt;
 
@@ -60,6 +60,17 @@ impl Request {
         let command = Command::ALL.into_iter().find(|&command| command as u8 == cmd);
         Ok(Request { command: command.ok_or(Error::Command(cmd))?, destination })
     }
+
+    /// Writes VER, CMD, RSV and the destination.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the stream fails with.
+    pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
+        let mut message = vec![VERSION, self.command as u8, 0x00];
+        self.destination.append_to(&mut message)?;
+        writer.write_all(&message)
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +95,17 @@ mod tests {
             let mut stream = CONNECT.to_vec();
             stream[1] = command as u8;
             assert_eq!(Request::read_from(&mut stream.as_slice()).unwrap().command, command);
+        }
+    }
+
+    #[test]
+    fn what_is_read_can_be_written() {
+        let by_name = b"\x05\x02\x00\x03\x0bexample.org\x01\xbb".as_slice();
+        let by_ipv6 = b"\x05\x01\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x50";
+        for wire in [CONNECT, by_name, by_ipv6] {
+            let mut written = Vec::new();
+            Request::read_from(&mut &wire[..]).unwrap().write_to(&mut written).unwrap();
+            assert_eq!(written, wire);
         }
     }
 

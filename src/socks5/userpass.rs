@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use byteorder::ReadBytesExt;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::Error;
+use super::{AnswerError, Error};
 
 /// VER of the subnegotiation, which has a version of its own.
 const VERSION: u8 = 0x01;
@@ -43,6 +43,18 @@ impl Credentials {
         reader.read_exact(&mut password.octets[..usize::from(password.length)])?;
         Ok(Credentials { name, password })
     }
+
+    /// Writes VER, ULEN, UNAME, PLEN and PASSWD.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the stream fails with, and when the name has more than 255 octets.
+    pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
+        let length = u8::try_from(self.name.len()).map_err(io::Error::other)?;
+        let password = &self.password.octets[..usize::from(self.password.length)];
+        let head = [VERSION, length];
+        writer.write_all(&[&head, &self.name[..], &[self.password.length], password].concat())
+    }
 }
 
 /// Writes VER and STATUS. A client that is told of a failure is served no further.
@@ -52,6 +64,19 @@ impl Credentials {
 /// Whatever the stream fails with.
 pub fn write_status(success: bool, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&[VERSION, if success { SUCCESS } else { FAILURE }])
+}
+
+/// Reads the status of another server: VER and STATUS, true for success. Some servers say SOCKS5's
+/// VER, not that of RFC 1929.
+///
+/// # Errors
+///
+/// [`AnswerError::StatusVersion`] for another VER, and [`AnswerError::Io`].
+pub fn read_status(reader: &mut impl Read) -> Result<bool, AnswerError> {
+    match reader.read_u8()? {
+        VERSION | super::VERSION => Ok(reader.read_u8()? == SUCCESS),
+        octet => Err(AnswerError::StatusVersion(octet)),
+    }
 }
 
 /// A password of up to 255 octets. It can be compared, in a time that depends neither on its
@@ -143,6 +168,23 @@ mod tests {
         write_status(true, &mut wire).unwrap();
         write_status(false, &mut wire).unwrap();
         assert_eq!(wire, b"\x01\x00\x01\x01");
+    }
+
+    #[test]
+    fn what_is_read_can_be_written() {
+        for wire in [WIRE, b"\x01\x01\xff\x01\x00", b"\x01\x00\x00"] {
+            let mut written = Vec::new();
+            Credentials::read_from(&mut &wire[..]).unwrap().write_to(&mut written).unwrap();
+            assert_eq!(written, wire);
+        }
+        for success in [true, false] {
+            let mut wire = Vec::new();
+            write_status(success, &mut wire).unwrap();
+            assert_eq!(read_status(&mut wire.as_slice()).unwrap(), success);
+        }
+        assert!(read_status(&mut b"\x05\x00".as_slice()).unwrap());
+        let nonsense = read_status(&mut b"\x00\x00".as_slice()).unwrap_err();
+        assert!(matches!(nonsense, AnswerError::StatusVersion(0x00)));
     }
 
     #[test]

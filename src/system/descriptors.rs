@@ -1,4 +1,5 @@
-//! The limit on open descriptors, and who holds how many: tunnels first, pipes of what is left.
+//! The limit on open descriptors, and who holds how many: tunnels first, pipes and races of what is
+//! left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log,
-/// lookups, and connections that are being raced.
+/// and lookups. A small limit is not all spent on them: it is a
+/// quarter of the limit at most.
 const SPARE: usize = 100;
+const SPARE_PART: usize = 4;
 
 /// What a tunnel holds, and what a pipe holds.
 const A_PAIR: usize = 2;
@@ -45,41 +48,60 @@ impl Descriptors {
     /// How many tunnels they are enough for, at least one.
     #[must_use]
     pub fn tunnels(&self) -> usize {
-        (self.limit.saturating_sub(SPARE) / A_PAIR).max(1)
+        ((self.limit - self.set_aside()) / A_PAIR).max(1)
     }
 
     /// Notes that a tunnel has two until what is given back is dropped. Tunnels always get theirs:
     /// there are no more of them than fit.
     #[must_use]
     pub fn hold(self: &Arc<Self>) -> Held {
-        self.held.fetch_add(A_PAIR, Ordering::Relaxed);
-        Held(Arc::clone(self))
+        self.take(A_PAIR)
     }
 
-    /// Whether pipes have to make room for tunnels.
+    /// Notes that one more is taken until what is given back is dropped, for what a session can do
+    /// without. `None` where there is none to spare.
+    #[must_use]
+    pub fn spare(self: &Arc<Self>) -> Option<Held> {
+        let held = self.take(1);
+        (!self.are_short()).then_some(held)
+    }
+
+    fn take(self: &Arc<Self>, count: usize) -> Held {
+        self.held.fetch_add(count, Ordering::Relaxed);
+        Held { of: Arc::clone(self), count }
+    }
+
+    /// Whether pipes and races have to make room for tunnels.
     #[must_use]
     pub fn are_short(&self) -> bool {
-        // Pipes notice only between two moves, so room is made before it is needed.
-        let margin = SPARE + self.limit / 8;
+        // They notice only between two moves or attempts, so room is made before it is needed.
+        let margin = self.set_aside() + self.limit / 8;
         self.held.load(Ordering::Relaxed).saturating_add(margin) > self.limit
+    }
+
+    fn set_aside(&self) -> usize {
+        SPARE.min(self.limit / SPARE_PART)
     }
 }
 
-/// Two descriptors.
+/// Descriptors that are taken for as long as this is kept.
 #[derive(Debug)]
-pub struct Held(Arc<Descriptors>);
+pub struct Held {
+    of: Arc<Descriptors>,
+    count: usize,
+}
 
 impl Held {
     /// Those of the whole process.
     #[must_use]
     pub fn of(&self) -> &Arc<Descriptors> {
-        &self.0
+        &self.of
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.held.fetch_sub(A_PAIR, Ordering::Relaxed);
+        self.of.held.fetch_sub(self.count, Ordering::Relaxed);
     }
 }
 
@@ -90,7 +112,8 @@ mod tests {
     #[test]
     fn a_tunnel_takes_two() {
         assert_eq!(Descriptors::new(20_000).tunnels(), 9_950);
-        assert_eq!(Descriptors::new(64).tunnels(), 1);
+        assert_eq!(Descriptors::new(64).tunnels(), 24);
+        assert_eq!(Descriptors::new(0).tunnels(), 1);
     }
 
     #[test]
@@ -102,6 +125,19 @@ mod tests {
         assert!(descriptors.are_short());
         held.pop();
         assert!(!descriptors.are_short());
+    }
+
+    #[test]
+    fn what_a_session_can_do_without_is_of_what_is_left() {
+        let descriptors = Descriptors::new(1_000);
+        let tunnels: Vec<Held> = (0..387).map(|_| descriptors.hold()).collect();
+        let spare = descriptors.spare();
+        assert!(spare.is_some());
+        assert!(descriptors.spare().is_none());
+        drop(spare);
+        assert!(descriptors.spare().is_some());
+        drop(tunnels);
+        assert_eq!(descriptors.held.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Who gets in, and who waits.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::stage::{GREETING, LONG, ask, connect, echo, request, start, take, tunnel};
+use crate::stage::{
+    GREETING, LONG, ask, at_end_or_reset, connect, echo, request, start, take, tunnel,
+};
 
 #[test]
 fn at_the_limit_the_next_client_waits_until_a_slot_is_free() {
@@ -57,4 +60,52 @@ fn a_client_in_no_served_network_never_gets_a_greeting() {
 fn a_client_in_a_served_network_does() {
     let server = start(&["--allow-from", "127.0.0.1"]);
     assert_eq!(ask(&server, &request(echo())).0, 0x00);
+}
+
+#[test]
+fn silent_clients_do_not_keep_a_full_server_from_others() {
+    let server = start(&["--max-connections", "3"]);
+    let target = echo();
+    let _tunnel = tunnel(&server, target);
+    let mut silent = [(); 2].map(|()| connect(server.address));
+    assert_eq!(ask(&server, &request(target)).0, 0x00);
+    assert!(at_end_or_reset(&mut silent[0]), "the oldest one makes room");
+}
+
+/// A tabi that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn with_64_descriptors_it_serves_more_than_one_client() {
+    let limited = "ulimit -n 64 && exec \"$0\" 127.0.0.1:0";
+    let child = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_tabi")])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut process = Process(child.unwrap());
+    let mut log = BufReader::new(process.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let address = log
+        .find_map(|line| line.split_once("listening on ").map(|(_, address)| address.to_owned()))
+        .expect("it says where it listens");
+    let target = echo();
+    let mut tunnels: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = connect(address.parse().unwrap());
+            client.write_all(&[GREETING, &request(target)].concat()).unwrap();
+            assert_eq!(take::<12>(&mut client)[..4], *b"\x05\x00\x05\x00");
+            client
+        })
+        .collect();
+    for tunnel in &mut tunnels {
+        tunnel.write_all(b"payload").unwrap();
+        assert_eq!(take(tunnel), *b"payload");
+    }
 }

@@ -12,6 +12,11 @@ use crate::stage::{
     start_on, take,
 };
 
+mod log;
+mod names;
+mod port;
+mod replies;
+
 const UDP_ASSOCIATE: u8 = 0x03;
 const NOT_KNOWN_YET: &str = "0.0.0.0:0";
 
@@ -28,12 +33,16 @@ struct Associated {
 }
 
 fn associate(server: &Running) -> Associated {
+    associate_at(server.address)
+}
+
+fn associate_at(server: SocketAddr) -> Associated {
     associate_from(server, udp("127.0.0.1"), &request(NOT_KNOWN_YET.parse().unwrap()))
 }
 
 /// Asks for UDP ASSOCIATE with the octets of a CONNECT.
-fn associate_from(server: &Running, socket: UdpSocket, connect_request: &[u8]) -> Associated {
-    let mut control = connect(server.address);
+fn associate_from(server: SocketAddr, socket: UdpSocket, connect_request: &[u8]) -> Associated {
+    let mut control = connect(server);
     let mut request = connect_request.to_vec();
     request[1] = UDP_ASSOCIATE;
     control.write_all(&[GREETING, &request].concat()).unwrap();
@@ -169,7 +178,7 @@ fn ipv6_goes_both_ways() {
     let client = associate(&server);
     client.expect_echo(ipv6, b"to IPv6 from IPv4");
     let server = start_on("[::1]:0", &[]);
-    let client = associate_from(&server, udp("::1"), &request("[::]:0".parse().unwrap()));
+    let client = associate_from(server.address, udp("::1"), &request("[::]:0".parse().unwrap()));
     assert_eq!(client.bound.ip(), server.address.ip());
     client.expect_echo(ipv4, b"to IPv4 from IPv6");
     client.expect_echo(ipv6, b"to IPv6 from IPv6");
@@ -186,35 +195,6 @@ fn the_bound_address_is_never_a_mapped_one() {
     let client = associate(&server);
     assert_eq!(client.bound.ip(), IpAddr::from([127, 0, 0, 1]));
     client.expect_echo(echo("127.0.0.1"), b"payload");
-}
-
-#[test]
-fn names_are_looked_up() {
-    let server = start(&[]);
-    let client = associate(&server);
-    let target = echo("127.0.0.3");
-    let by_name = datagram_by_name(b"127.3", target.port(), b"by name");
-    for _ in 0..3 {
-        client.socket.send(&by_name).unwrap();
-        assert_eq!(client.receive(), (target, b"by name".to_vec()));
-    }
-    // What leads nowhere is dropped, and the rest goes on.
-    client.socket.send(&datagram_by_name(b"tabi.invalid", 9, b"nowhere")).unwrap();
-    client.socket.send(&by_name).unwrap();
-    assert_eq!(client.receive(), (target, b"by name".to_vec()));
-}
-
-#[test]
-fn datagrams_that_wait_for_a_name_all_go() {
-    let server = start(&[]);
-    let client = associate(&server);
-    let target = echo("127.0.0.3");
-    for number in 0..16 {
-        client.socket.send(&datagram_by_name(b"127.3", target.port(), &[number])).unwrap();
-    }
-    for number in 0..16 {
-        assert_eq!(client.receive(), (target, vec![number]));
-    }
 }
 
 #[test]
@@ -256,126 +236,6 @@ fn fragments_and_malformed_datagrams_are_dropped() {
     client.socket.send(b"\0\0\0\x09\x7f\0\0\x01\0\x09payload").unwrap();
     client.socket.send(b"\0\0\0\x03\0\0\x09payload").unwrap();
     client.expect_echo(target, b"the first that is right");
-}
-
-#[test]
-fn a_stranger_is_not_heard() {
-    let server = start(&[]);
-    let client = associate(&server);
-    let (attacker, target) = (udp("127.0.0.2"), udp("127.0.0.1"));
-    let address = target.local_addr().unwrap();
-    attacker.send_to(&datagram(address, b"before"), client.bound).unwrap();
-    client.send(address, b"mine");
-    assert_eq!(receive_from(&target).0, b"mine");
-    // From here on the attacker is told that nobody is there.
-    let _ = attacker.send_to(&datagram(address, b"after"), client.bound);
-    client.send(address, b"mine, too");
-    assert_eq!(receive_from(&target).0, b"mine, too");
-}
-
-#[test]
-fn after_the_first_datagram_its_port_is_the_only_one() {
-    let server = start(&[]);
-    let client = associate(&server);
-    let (attacker, target) = (udp("127.0.0.1"), udp("127.0.0.1"));
-    let address = target.local_addr().unwrap();
-    client.send(address, b"first");
-    assert_eq!(receive_from(&target).0, b"first");
-    let _ = attacker.send_to(&datagram(address, b"from elsewhere"), client.bound);
-    client.send(address, b"second");
-    assert_eq!(receive_from(&target).0, b"second");
-}
-
-#[test]
-fn an_announced_port_is_the_only_one() {
-    let server = start(&[]);
-    let (attacker, target) = (udp("127.0.0.1"), udp("127.0.0.1"));
-    let address = target.local_addr().unwrap();
-    for ip in ["127.0.0.1", "0.0.0.0"] {
-        let socket = udp("127.0.0.1");
-        let ip: IpAddr = ip.parse().unwrap();
-        let announced = (ip, socket.local_addr().unwrap().port()).into();
-        let client = associate_from(&server, socket, &request(announced));
-        attacker.send_to(&datagram(address, b"first, from elsewhere"), client.bound).unwrap();
-        client.send(address, b"mine");
-        assert_eq!(receive_from(&target).0, b"mine");
-    }
-}
-
-#[test]
-fn what_a_client_behind_address_translation_announces_does_not_count() {
-    let server = start(&[]);
-    let target = echo("127.0.0.1");
-    for announced in [request("192.168.7.7:5000".parse().unwrap()), request_by_name(b"0", 0)] {
-        let client = associate_from(&server, udp("127.0.0.1"), &announced);
-        client.expect_echo(target, b"payload");
-    }
-}
-
-#[test]
-fn only_those_whom_the_client_has_sent_to_may_reply() {
-    let server = start(&[]);
-    let client = associate(&server);
-    let target = udp("127.0.0.1");
-    client.send(target.local_addr().unwrap(), b"question");
-    let (_, outside) = receive_from(&target);
-    // Another address, and another port of the right address.
-    for attacker in [udp("127.0.0.2"), udp("127.0.0.1")] {
-        let outside = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), outside.port());
-        attacker.send_to(b"unasked", outside).unwrap();
-    }
-    target.send_to(b"answer", outside).unwrap();
-    assert_eq!(client.receive(), (target.local_addr().unwrap(), b"answer".to_vec()));
-}
-
-#[test]
-fn the_biggest_datagrams_go_whole_or_not_at_all() {
-    let server = start(&[]);
-    let client = associate(&server);
-    let echo = echo("127.0.0.1");
-    let most = random(1, MOST_OCTETS - 10);
-    for length in [most.len(), 1, most.len() - 1, 1400, most.len()] {
-        client.expect_echo(echo, &most[..length]);
-    }
-    let target = udp("127.0.0.1");
-    client.send(target.local_addr().unwrap(), b"question");
-    let (_, outside) = receive_from(&target);
-    for length in [MOST_OCTETS, MOST_OCTETS - 9] {
-        target.send_to(&random(2, length), outside).unwrap();
-    }
-    target.send_to(b"it fits", outside).unwrap();
-    assert_eq!(client.receive().1, b"it fits");
-}
-
-#[test]
-fn a_closed_port_does_not_end_the_association() {
-    let server = start(&[]);
-    let client = associate(&server);
-    let closed = udp("127.0.0.1").local_addr().unwrap();
-    let target = udp("127.0.0.1");
-    let address = target.local_addr().unwrap();
-    for _ in 0..3 {
-        client.send(closed, b"nobody is there");
-        client.send(address, b"question");
-        let (_, outside) = receive_from(&target);
-        target.send_to(b"answer", outside).unwrap();
-        assert_eq!(client.receive().1, b"answer");
-    }
-    // Now the client's own port is closed for a while.
-    client.send(address, b"question");
-    let (_, outside) = receive_from(&target);
-    let Associated { control, socket, bound } = client;
-    let local = socket.local_addr().unwrap();
-    drop(socket);
-    for _ in 0..3 {
-        target.send_to(b"nobody is there", outside).unwrap();
-    }
-    let socket = UdpSocket::bind(local).unwrap();
-    socket.set_read_timeout(Some(LONG)).unwrap();
-    socket.connect(bound).unwrap();
-    let client = Associated { control, socket, bound };
-    client.send(address, b"again");
-    assert_eq!(receive_from(&target).0, b"again");
 }
 
 #[test]

@@ -181,12 +181,12 @@ fn penalties_are_the_true_clients() {
         client.read_exact(&mut told).ok().map(|()| told[3])
     };
     let (attacker, neighbour) = (v1("192.168.1.66:50001"), v1("192.168.1.7:50001"));
-    // The fifth failure shuts it out for a second, which may pass on a busy machine.
+    // The fifth failure has it refused for a second, which may pass on a busy machine.
     let shut_out = (0..5).any(|_| {
         for _ in 0..5 {
             status(&attacker, b"\x04open");
         }
-        status(&attacker, b"\x0bopen sesame").is_none()
+        status(&attacker, b"\x0bopen sesame") != Some(0x00)
     });
     assert!(shut_out);
     assert_eq!(status(&neighbour, b"\x0bopen sesame"), Some(0x00));

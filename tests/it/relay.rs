@@ -207,13 +207,39 @@ fn a_reset_behind_a_stalled_reader_is_passed_on() {
     while client.write_all(&endless).is_ok() {}
     reset(client);
     // Reading would free the stalled thread; the target's own error does not need it.
+    await_error(&target);
+    let error = target.write(b"x").unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
+}
+
+/// Nobody reads from a side that has ended, and yet its reset is noticed.
+#[test]
+fn a_reset_after_a_half_close_is_passed_on_to_a_silent_target() {
+    let server = start(&[]);
+    let (client, mut target) = pair(&server);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(at_end(&mut target));
+    reset(client);
+    await_error(&target);
+}
+
+#[test]
+fn a_reset_after_a_half_close_is_passed_on_to_a_silent_client() {
+    let server = start(&[]);
+    let (mut client, target) = pair(&server);
+    target.shutdown(Shutdown::Write).unwrap();
+    assert!(at_end(&mut client));
+    reset(target);
+    await_error(&client);
+}
+
+/// Waits for the news that `stream` is reset, without asking it for bytes.
+fn await_error(stream: &TcpStream) {
     let begin = Instant::now();
-    while SockRef::from(&target).take_error().unwrap().is_none() {
+    while SockRef::from(stream).take_error().unwrap().is_none() {
         assert!(begin.elapsed() < LONG, "the reset was not passed on");
         thread::sleep(Duration::from_millis(20));
     }
-    let error = target.write(b"x").unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
 }
 
 #[test]

@@ -101,3 +101,26 @@ fn a_rule_about_a_user_that_there_is_not_is_told_of() {
     assert!(told.contains(&place) && told.contains("no user allice"), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
 }
+
+#[test]
+fn a_rules_file_may_begin_with_a_byte_order_mark() {
+    let target = echo();
+    let file = format!("\u{feff}# the household\r\ndeny port {}\r\n", target.port());
+    let file = Scratch::new(file.as_bytes());
+    let server = start(&["--rules", file.path()]);
+    assert_eq!(ask(&server, &request(target)).0, DENIED);
+}
+
+#[test]
+fn self_is_every_address_of_this_machine() {
+    let target = echo();
+    let rules = format!("allow to 127.0.0.9\ndeny to self port {}\n", target.port());
+    let file = Scratch::new(rules.as_bytes());
+    let server = start(&["--rules", file.path()]);
+    for name in ["127.0.0.1", "127.1", "localhost", "0.0.0.0", "::1", "64:ff9b::127.0.0.1"] {
+        let rep = ask(&server, &request_by_name(name.as_bytes(), target.port())).0;
+        assert_eq!(rep, DENIED, "{name}");
+    }
+    let refused = ask(&server, &request(([127, 0, 0, 9], target.port()).into())).0;
+    assert_eq!(refused, 0x05, "an earlier rule allows it, and nothing listens there");
+}

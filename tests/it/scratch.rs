@@ -1,12 +1,18 @@
 //! Files that live as long as a test, and the program itself with its log.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::stage::LONG;
 
 /// A file that only its owner can read, and that is gone with its test.
 pub struct Scratch(PathBuf);
@@ -46,7 +52,12 @@ pub struct Program {
 
 impl Program {
     pub fn start(options: &[&str]) -> Self {
-        let mut child = program(options).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(program(options))
+    }
+
+    /// Starts what `command` runs, with its log on standard error.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let line = line_with(&mut log, "listening on ");
         let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
@@ -56,6 +67,35 @@ impl Program {
     /// The next line of the log that has `part` in it.
     pub fn log_line(&mut self, part: &str) -> String {
         line_with(&mut self.log, part)
+    }
+
+    /// The rest of the log, until the program ends.
+    pub fn rest_of_log(&mut self) -> String {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for the end, while nobody reads the log.
+    pub fn wait(&mut self) -> ExitStatus {
+        ended(&mut self.child)
+    }
+}
+
+/// Waits until the process has ended.
+pub fn ended(child: &mut Child) -> ExitStatus {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(begin.elapsed() < LONG, "the program goes on");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -72,7 +112,8 @@ pub fn check(options: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-fn program(options: &[&str]) -> Command {
+/// The program, not started yet, listening on a free port.
+pub fn program(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
     command

@@ -238,6 +238,14 @@ pub fn at_end(stream: &mut impl Read) -> bool {
     matches!(stream.read(&mut [0]), Ok(0))
 }
 
+/// Whether the peer has closed, cleanly or not.
+pub fn at_end_or_reset(stream: &mut impl Read) -> bool {
+    match stream.read(&mut [0]) {
+        Ok(length) => length == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
+}
+
 /// Reads until the stream ends, and fails unless it ends with a reset.
 pub fn expect_reset(stream: &mut impl Read) {
     let mut octets = vec![0; 64 * 1024];

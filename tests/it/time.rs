@@ -1,12 +1,13 @@
 //! Every wait has a limit.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::stage::{
-    GREETING, LONG, ask, at_end, black_hole, connect, echo, expect_reset, pair, request, reset,
-    start, take, tunnel,
+    GREETING, LONG, ask, at_end, black_hole, connect, echo, expect, expect_reset, pair, pattern,
+    request, reset, send, start, take, tunnel,
 };
 
 #[test]
@@ -97,4 +98,46 @@ fn a_stalled_session_is_idle_too() {
         }
     }
     drop(target);
+}
+
+/// What a slow reader of a download has to get, and how fast it takes it: for longer than the idle
+/// limit.
+const DOWNLOAD: usize = 2_000_000;
+const PIECE: usize = 20_000;
+const PIECE_EVERY: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_slow_download_whose_target_is_done_arrives_whole() {
+    let server = start(&["--idle-timeout", "3"]);
+    let (mut client, mut target) = pair(&server);
+    send(&mut target, pattern(11, DOWNLOAD)).unwrap();
+    drop(target);
+    read_slowly(&mut client);
+}
+
+fn read_slowly(client: &mut TcpStream) {
+    let mut expected = pattern(11, DOWNLOAD);
+    let mut piece = vec![0; PIECE];
+    for _ in 0..DOWNLOAD / PIECE {
+        let mut due = vec![0; PIECE];
+        expected.read_exact(&mut due).unwrap();
+        client.read_exact(&mut piece).expect("the download is cut off");
+        assert!(piece == due, "wrong bytes");
+        thread::sleep(PIECE_EVERY);
+    }
+    assert!(at_end(client));
+}
+
+/// The target has not concluded what it sends: the client must not take it for complete.
+#[test]
+fn a_slow_upload_whose_client_is_done_arrives_whole_and_the_answer_is_cut() {
+    let server = start(&["--idle-timeout", "1"]);
+    let (mut client, mut target) = pair(&server);
+    send(&mut client, pattern(11, DOWNLOAD)).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    target.write_all(b"begin").unwrap();
+    assert_eq!(take(&mut client), *b"begin");
+    expect_reset(&mut client);
+    expect(&mut target, pattern(11, DOWNLOAD));
+    assert!(at_end(&mut target));
 }

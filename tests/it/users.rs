@@ -89,28 +89,72 @@ fn nothing_is_served_after_a_failure() {
 }
 
 #[test]
-fn one_who_keeps_failing_is_turned_away_for_a_while() {
+fn one_who_keeps_failing_is_refused_for_a_while() {
     let file = Scratch::new(USERS);
     let server = start(&["--users", file.path()]);
-    let wrong = [GREETING, &credentials(b"alice", b"open")].concat();
-    for _ in 0..5 {
-        assert_eq!(last_words(server.address, &wrong), b"\x05\x02\x01\x01");
-    }
-    assert_eq!(last_words(server.address, &wrong), b"");
-    // The first time it is for a second, and what was turned away meanwhile adds nothing to it.
     let right = [GREETING, &credentials(b"alice", b"open sesame")].concat();
+    let wrong = [GREETING, &credentials(b"alice", b"open")].concat();
+    for said in [&wrong; 5].into_iter().chain([&right]) {
+        assert_eq!(last_words(server.address, said), b"\x05\x02\x01\x01");
+    }
+    // The first time it is for a second, and what is refused meanwhile adds nothing to it.
     let begin = Instant::now();
     loop {
         let mut client = connect(server.address);
-        let _ = client.write_all(&right);
-        let mut words = [0; 4];
-        if client.read_exact(&mut words).is_ok() {
-            assert_eq!(&words, b"\x05\x02\x01\x00");
+        client.write_all(&right).unwrap();
+        if take(&mut client) == *b"\x05\x02\x01\x00" {
             break;
         }
-        assert!(begin.elapsed() < LONG, "the address is still turned away");
+        assert!(begin.elapsed() < LONG, "the right password is still refused");
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn an_account_of_ones_own_gives_no_guesses_at_anothers_password() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    let own = [GREETING, &credentials(b"bob", b"a:b")].concat();
+    let guess = |password: &str| {
+        let said = [GREETING, &credentials(b"alice", password.as_bytes())].concat();
+        last_words(server.address, &said)
+    };
+    for number in 0..5 {
+        assert_eq!(guess(&format!("guess {number}")), b"\x05\x02\x01\x01");
+        let mut client = connect(server.address);
+        client.write_all(&own).unwrap();
+        assert_eq!(take(&mut client), *b"\x05\x02\x01\x00", "a success, after each guess");
+    }
+    assert_eq!(guess("open sesame"), b"\x05\x02\x01\x01", "the sixth guess is not looked at");
+}
+
+#[test]
+fn an_old_password_on_one_device_does_not_shut_out_the_others_at_its_address() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    let old = [GREETING, &credentials(b"alice", b"old password")].concat();
+    for _ in 0..20 {
+        assert_eq!(last_words(server.address, &old), b"\x05\x02\x01\x01");
+    }
+    let mut client = connect(server.address);
+    client.write_all(&[GREETING, &credentials(b"bob", b"a:b"), &request(echo())].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x02\x01\x00");
+    assert_eq!(reply(&mut client).0, 0x00);
+}
+
+#[test]
+fn one_who_tries_many_names_is_turned_away_before_the_greeting() {
+    let file = Scratch::new(USERS);
+    let server = start(&["--users", file.path()]);
+    let try_names = || {
+        (0..40)
+            .map(|number| credentials(format!("name {number}").as_bytes(), b"123456"))
+            .map(|credentials| last_words(server.address, &[GREETING, &credentials].concat()))
+            .take_while(|words| !words.is_empty())
+            .count()
+    };
+    assert_eq!(try_names(), 33);
+    assert_eq!(last_words(server.address, GREETING), b"");
 }
 
 #[test]
@@ -148,6 +192,18 @@ fn a_file_that_others_can_read_is_refused_at_start() {
 }
 
 #[test]
+fn a_file_that_belongs_to_another_user_is_refused_at_start() {
+    let file = Scratch::new(USERS);
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(file.path(), Some(65534), None).is_err() {
+        return;
+    }
+    let (status, told) = check(&["--users", file.path()]);
+    assert_eq!(status, 2);
+    assert!(told.contains("belongs to user 65534"), "{told}");
+}
+
+#[test]
 fn a_bad_line_is_named_at_start() {
     let file = Scratch::new(b"alice:open sesame\nsecret\nbob:\n");
     let (status, told) = check(&["--users", file.path()]);
@@ -157,4 +213,13 @@ fn a_bad_line_is_named_at_start() {
         assert!(told.lines().any(|told| told.starts_with(&line)), "{told}");
     }
     assert!(told.contains("expected `name:password`") && !told.contains("secret"), "{told}");
+}
+
+#[test]
+fn the_first_user_of_a_file_with_a_byte_order_mark_keeps_his_name() {
+    let file = Scratch::new(b"\xef\xbb\xbfalice:open sesame\r\nbob:a:b\r\n");
+    let server = start(&["--users", file.path()]);
+    let mut client = connect(server.address);
+    client.write_all(&[GREETING, &credentials(b"alice", b"open sesame")].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x02\x01\x00");
 }

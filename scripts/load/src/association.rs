@@ -34,7 +34,8 @@ impl Association {
         let mut control = TcpStream::connect(proxy.address)?;
         control.set_read_timeout(Some(socks::PATIENCE))?;
         let unknown = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let relay = socks::negotiate(&mut control, proxy.users, socks::ASSOCIATE, unknown)?;
+        let relay = socks::negotiate(&mut control, proxy.users, socks::ASSOCIATE, unknown.into())?
+            .ok_or_else(|| io::Error::other("the relay is not at an IPv4 address"))?;
         let host = if relay.ip().is_unspecified() { &Ipv4Addr::LOCALHOST } else { relay.ip() };
         socket.connect((*host, relay.port()))?;
         let mut datagram = vec![0x00, 0x00, 0x00, 0x01];

@@ -1,9 +1,10 @@
 //! The proxies that are compared, and how each is started: logging off, its limits raised.
 
-use std::fs::{self, File};
-use std::io::{self, Seek, Write};
+mod invocation;
+
+use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,7 +15,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use crate::account;
 use crate::process::Process;
-use crate::socks::{self, USER};
+use crate::socks;
 
 /// What is known of a proxy's command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,9 +28,11 @@ pub(crate) enum Kind {
     GoSocks5,
     FastSocks5,
     Merino,
+    /// The user's own, of which no more is known than its command.
+    Given,
 }
 
-/// Every kind with the name it goes by, which a label begins with.
+/// Every kind that is known, with the name it goes by, which a label begins with.
 const KINDS: [(&str, Kind); 7] = [
     ("direct", Kind::Direct),
     ("tabi", Kind::Tabi),
@@ -46,9 +49,26 @@ pub(crate) struct Contender {
     pub(crate) label: String,
     pub(crate) kind: Kind,
     program: PathBuf,
-    /// Whether it is started with a user whom it must ask for.
-    users: bool,
+    /// Of a given peer, the shell command that starts it.
+    command: String,
+    /// Whether it has UDP ASSOCIATE, as far as is known.
+    pub(crate) udp: bool,
+    setting: Setting,
 }
+
+/// What a contender is started for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Setting {
+    /// It serves everybody, and its targets are on loopback.
+    Loopback,
+    /// It serves nobody but a user with a password.
+    Users,
+    /// It is in a private network, whose targets have names.
+    Room,
+}
+
+/// A longer label has no room in the chart.
+const LONGEST_LABEL: usize = 16;
 
 impl Contender {
     /// Reads `LABEL` or `LABEL=PROGRAM`, where the label begins with the name of a kind.
@@ -61,22 +81,49 @@ impl Contender {
         };
         let program =
             if program.is_empty() { installed(name, peers) } else { PathBuf::from(program) };
-        Ok(Contender { label: label.to_owned(), kind, program, users: false })
+        let udp = !matches!(kind, Kind::Microsocks | Kind::GoSocks5 | Kind::Merino);
+        let (label, command) = (label.to_owned(), String::new());
+        Ok(Contender { label, kind, program, command, udp, setting: Setting::Loopback })
+    }
+
+    /// Reads `NAME=COMMAND` of a peer that the user brings, with the place for the port in it.
+    pub(crate) fn given(text: &str) -> Result<Contender, String> {
+        let (label, command) =
+            text.split_once('=').ok_or("expected NAME=COMMAND, with {port} in the command")?;
+        let plain =
+            |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        if label.is_empty() || label.len() > LONGEST_LABEL || !label.chars().all(plain) {
+            return Err(format!(
+                "a peer's name is 1 to {LONGEST_LABEL} letters, digits, dots and dashes"
+            ));
+        }
+        if !command.contains(invocation::PORT) {
+            let port = invocation::PORT;
+            return Err(format!("the command needs {port} where the number of its port goes"));
+        }
+        Ok(Contender {
+            label: label.to_owned(),
+            kind: Kind::Given,
+            program: PathBuf::from("/bin/sh"),
+            command: command.to_owned(),
+            udp: true,
+            setting: Setting::Loopback,
+        })
     }
 
     /// The same, but started so that it serves nobody but a user with a password.
     pub(crate) fn with_users(&self) -> Contender {
-        Contender { users: true, ..self.clone() }
+        Contender { setting: Setting::Users, ..self.clone() }
+    }
+
+    /// The same, but started for targets in a private network.
+    pub(crate) fn in_room(&self) -> Contender {
+        Contender { setting: Setting::Room, ..self.clone() }
     }
 
     /// Whether it can be given a user by its command line or its standard input.
     pub(crate) fn has_users(&self) -> bool {
         matches!(self.kind, Kind::Tabi | Kind::Microsocks | Kind::FastSocks5)
-    }
-
-    /// Whether it has UDP ASSOCIATE, as far as is known of its kind.
-    pub(crate) fn has_udp(&self) -> bool {
-        !matches!(self.kind, Kind::Microsocks | Kind::GoSocks5 | Kind::Merino)
     }
 
     pub(crate) fn is_proxy(&self) -> bool {
@@ -87,6 +134,9 @@ impl Contender {
     pub(crate) fn version(&self, peers: &Path) -> String {
         if self.kind == Kind::Direct {
             return "no proxy".to_owned();
+        }
+        if self.kind == Kind::Given {
+            return format!("given as `{}`", self.command);
         }
         if self.kind == Kind::Tabi {
             let output = Command::new(&self.program).arg("--version").output();
@@ -109,13 +159,13 @@ impl Contender {
     /// Starts the proxy on a port of its own and waits until it accepts.
     pub(crate) fn start(&self) -> io::Result<Running> {
         if !self.is_proxy() {
-            return Ok(Running { process: None, address: None });
+            return Ok(Running::none());
         }
         let (mut process, address, _) = self.spawn(true)?;
         await_accept(&mut process, address)?;
         Ok(Running {
             process: Some(process),
-            address: Some(socks::Proxy { address, users: self.users }),
+            address: Some(socks::Proxy { address, users: self.setting == Setting::Users }),
         })
     }
 
@@ -153,81 +203,6 @@ impl Contender {
         let process = Process::start(&mut command, self.kind == Kind::Dante)?;
         Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), begun))
     }
-
-    fn arguments(&self, port: u16) -> io::Result<Vec<String>> {
-        let listen = format!("127.0.0.1:{port}");
-        let port = port.to_string();
-        let most = most_tunnels()?.to_string();
-        let arguments = match self.kind {
-            Kind::Direct => vec![],
-            Kind::Tabi => {
-                vec!["-q", "--max-connections", &most, "--max-per-client", "20000", &listen]
-            }
-            Kind::Microsocks if quiet(&self.program) => vec!["-q", "-i", "127.0.0.1", "-p", &port],
-            Kind::Microsocks => vec!["-i", "127.0.0.1", "-p", &port],
-            Kind::Dante => vec!["-f", "/dev/stdin"],
-            Kind::GoSocks5 => vec![listen.as_str()],
-            Kind::FastSocks5 => {
-                vec![
-                    "--listen-addr",
-                    &listen,
-                    "--allow-udp",
-                    "--public-addr",
-                    "127.0.0.1",
-                    "no-auth",
-                ]
-            }
-            Kind::Merino => vec!["--no-auth", "--ip", "127.0.0.1", "--port", &port],
-        };
-        let mut arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
-        if self.users {
-            self.ask_for_user(&mut arguments);
-        }
-        Ok(arguments)
-    }
-
-    fn ask_for_user(&self, arguments: &mut Vec<String>) {
-        let more = match self.kind {
-            Kind::Tabi => vec!["--users", "/dev/stdin"],
-            Kind::Microsocks => vec!["-u", USER, "-P", USER],
-            Kind::FastSocks5 => {
-                arguments.retain(|argument| argument != "no-auth");
-                vec!["password", "--username", USER, "--password", USER]
-            }
-            _ => vec![],
-        };
-        arguments.extend(more.into_iter().map(str::to_owned));
-    }
-
-    /// What the proxy reads from its standard input, which is a file that only its owner can read
-    /// and that has lost its name already, so that none is left behind.
-    fn input(&self, port: u16) -> io::Result<Stdio> {
-        let text = match self.kind {
-            Kind::Dante => dante(port),
-            Kind::Tabi if self.users => format!("{USER}:{USER}\n"),
-            _ => return Ok(Stdio::null()),
-        };
-        let path = std::env::temp_dir().join(format!("load-{}-{port}", std::process::id()));
-        let mut options = File::options();
-        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        fs::remove_file(&path)?;
-        file.write_all(text.as_bytes())?;
-        file.rewind()?;
-        Ok(file.into())
-    }
-}
-
-/// Dante has no command line to speak of.
-fn dante(port: u16) -> String {
-    format!(
-        "errorlog: /dev/null\n\
-         internal: 127.0.0.1 port = {port}\n\
-         external: 127.0.0.1\n\
-         clientmethod: none\n\
-         socksmethod: none\n\
-         client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
-         socks pass {{ from: 127.0.0.0/8 to: 127.0.0.0/8 }}\n"
-    )
 }
 
 fn await_accept(process: &mut Process, address: SocketAddr) -> io::Result<()> {
@@ -256,12 +231,6 @@ fn installed(name: &str, peers: &Path) -> PathBuf {
     if program.exists() { program } else { PathBuf::from(name) }
 }
 
-/// Whether this microsocks can be told not to log: Debian 12 has one that cannot.
-fn quiet(program: &Path) -> bool {
-    let output = Command::new(program).arg("-h").output();
-    output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains(" -q"))
-}
-
 /// A loopback port below those that outgoing connections use, and never the same twice in a run.
 fn free_port() -> io::Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -283,6 +252,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// No proxy at all.
+    pub(crate) fn none() -> Running {
+        Running { process: None, address: None }
+    }
+
     /// The processor time used so far.
     pub(crate) fn cpu(&self) -> io::Result<Duration> {
         self.process.as_ref().map_or(Ok(Duration::ZERO), |process| account::cpu(process.id()))

@@ -9,14 +9,18 @@ mod digest;
 mod echo;
 mod figure;
 mod machine;
+mod name_server;
 mod options;
 mod process;
+mod ratio;
 mod results;
+mod room;
 mod socks;
 mod table;
 mod tournament;
 mod window;
 mod work;
+mod world;
 
 use std::io;
 use std::process::{ExitCode, exit};
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.part {
         Some(Part::Backend) => backend::run(),
+        Some(Part::World) => world::run(),
         Some(Part::Guard { command }) => process::become_guarded(&command),
         None => measure(&arguments.options),
     };

@@ -25,6 +25,8 @@ pub(crate) enum Part {
     #[command(hide = true)]
     Backend,
     #[command(hide = true)]
+    World,
+    #[command(hide = true)]
     Guard {
         #[arg(last = true)]
         command: Vec<String>,
@@ -43,6 +45,17 @@ pub(crate) struct Options {
         default_value = "direct,tabi,microsocks,dante,go-socks5,fast-socks5,merino"
     )]
     contenders: Vec<String>,
+    /// A further peer, started by this shell command on the port that replaces {port}, listening on
+    /// 127.0.0.1 for everybody, logging off; may be given several times. Examples:
+    /// --peer "3proxy=exec socks -i127.0.0.1 -p{port}"
+    /// --peer "hev=sed 's/PORT/{port}/' hev.yml >hev-{port}.yml; exec hev-socks5-server hev-{port}.yml"
+    #[arg(
+        long = "peer",
+        value_name = "NAME=COMMAND",
+        value_parser = Contender::given,
+        verbatim_doc_comment
+    )]
+    peers_given: Vec<Contender>,
     /// Works to do, by name or by how their names begin ("conn8,bulk"); all if not given
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     only: Vec<String>,
@@ -65,7 +78,16 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn contenders(&self) -> Result<Vec<Contender>, String> {
-        self.contenders.iter().map(|text| Contender::parse(text, &self.peers)).collect()
+        let known = self.contenders.iter().map(|text| Contender::parse(text, &self.peers));
+        let mut contenders = known.collect::<Result<Vec<_>, _>>()?;
+        contenders.extend(self.peers_given.iter().cloned());
+        for (place, contender) in contenders.iter().enumerate() {
+            let label = &contender.label;
+            if contenders[..place].iter().any(|other| other.label == *label) {
+                return Err(format!("there are two contenders named {label}"));
+            }
+        }
+        Ok(contenders)
     }
 
     /// In the order of the table, whatever the order of the words.

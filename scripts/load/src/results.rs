@@ -2,6 +2,7 @@
 
 use crate::contender::{Contender, Kind};
 use crate::figure::{Better, Figure, Measure, Spread};
+use crate::ratio::Ratio;
 use crate::work::Work;
 
 /// The figures of all rounds, and what went wrong.
@@ -9,6 +10,8 @@ pub(crate) struct Results {
     pub(crate) contenders: Vec<Contender>,
     rows: Vec<Row>,
     failures: Vec<Failure>,
+    /// Works that cannot be done here, and why.
+    pub(crate) left_out: Option<String>,
     /// How many rounds were played to the end.
     pub(crate) rounds: u32,
 }
@@ -17,7 +20,14 @@ pub(crate) struct Results {
 struct Row {
     work: Work,
     measure: Measure,
-    figures: Vec<(String, f64)>,
+    figures: Vec<Entry>,
+}
+
+struct Entry {
+    label: String,
+    /// Which time the work was done, counted through all rounds: what is compared lies close in time.
+    lap: u32,
+    value: f64,
 }
 
 /// Why a contender has no figure.
@@ -31,15 +41,15 @@ pub(crate) struct Failure {
 
 impl Results {
     pub(crate) fn new(contenders: Vec<Contender>) -> Results {
-        Results { contenders, rows: Vec::new(), failures: Vec::new(), rounds: 0 }
+        Results { contenders, rows: Vec::new(), failures: Vec::new(), left_out: None, rounds: 0 }
     }
 
-    pub(crate) fn add(&mut self, work: Work, label: &str, figures: Vec<Figure>) {
+    pub(crate) fn add(&mut self, work: Work, lap: u32, label: &str, figures: Vec<Figure>) {
         for (measure, value) in figures {
-            let figure = (label.to_owned(), value);
+            let entry = Entry { label: label.to_owned(), lap, value };
             match self.rows.iter_mut().find(|row| row.work == work && row.measure == measure) {
-                Some(row) => row.figures.push(figure),
-                None => self.rows.push(Row { work, measure, figures: vec![figure] }),
+                Some(row) => row.figures.push(entry),
+                None => self.rows.push(Row { work, measure, figures: vec![entry] }),
             }
         }
     }
@@ -68,25 +78,100 @@ impl Results {
         works.iter().flat_map(of).collect()
     }
 
-    /// What the rounds say of one measure of one contender.
-    pub(crate) fn spread(&self, work: Work, measure: Measure, label: &str) -> Option<Spread> {
-        let row = self.rows.iter().find(|row| row.work == work && row.measure == measure)?;
-        let figures = row.figures.iter().filter(|(other, _)| other == label);
-        Spread::of(&figures.map(|(_, value)| *value).collect::<Vec<_>>())
+    /// The figures of one contender, each with its lap.
+    fn figures(&self, work: Work, measure: Measure, label: &str) -> Vec<(u32, f64)> {
+        let rows = self.rows.iter().filter(|row| row.work == work && row.measure == measure);
+        let entries = rows.flat_map(|row| &row.figures).filter(|entry| entry.label == label);
+        entries.map(|entry| (entry.lap, entry.value)).collect()
     }
 
-    /// The best median among the peers: neither tabi nor the run without a proxy.
-    pub(crate) fn best_peer(&self, work: Work, measure: Measure) -> Option<(&str, f64)> {
-        let peers = self
-            .contenders
-            .iter()
-            .filter(|contender| !matches!(contender.kind, Kind::Tabi | Kind::Direct));
+    /// What the rounds say of one measure of one contender.
+    pub(crate) fn spread(&self, work: Work, measure: Measure, label: &str) -> Option<Spread> {
+        let figures = self.figures(work, measure, label);
+        Spread::of(&figures.into_iter().map(|(_, value)| value).collect::<Vec<_>>())
+    }
+
+    /// One contender beside another, lap by lap. None where either has failed.
+    pub(crate) fn ratio(
+        &self,
+        work: Work,
+        measure: Measure,
+        one: &str,
+        other: &str,
+    ) -> Option<Ratio> {
+        if [one, other].iter().any(|label| self.failure(Some(work), label).is_some()) {
+            return None;
+        }
+        let others = self.figures(work, measure, other);
+        let beside = |(lap, value): (u32, f64)| {
+            let (_, other) = others.iter().find(|(other, _)| *other == lap)?;
+            Some((value, *other))
+        };
+        let ones = self.figures(work, measure, one);
+        Ratio::of(&ones.into_iter().filter_map(beside).collect::<Vec<_>>())
+    }
+
+    /// The peer with the best median: neither tabi nor the run without a proxy.
+    pub(crate) fn best_peer(&self, work: Work, measure: Measure) -> Option<&str> {
+        let peers = self.contenders.iter().filter(|contender| {
+            !matches!(contender.kind, Kind::Tabi | Kind::Direct)
+                && self.failure(Some(work), &contender.label).is_none()
+        });
         let medians = peers.filter_map(|peer| {
             Some((peer.label.as_str(), self.spread(work, measure, &peer.label)?.median))
         });
-        medians.min_by(|(_, one), (_, other)| match measure.better {
+        let best = medians.min_by(|(_, one), (_, other)| match measure.better {
             Better::Lower => one.total_cmp(other),
             Better::Higher => other.total_cmp(one),
-        })
+        });
+        best.map(|(label, _)| label)
+    }
+
+    /// The labels of tabi's builds, in the order given.
+    pub(crate) fn ours(&self) -> Vec<&str> {
+        let ours = self.contenders.iter().filter(|contender| contender.kind == Kind::Tabi);
+        ours.map(|contender| contender.label.as_str()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Results;
+    use crate::contender::Contender;
+    use crate::figure::{Better, Measure, of_client};
+    use crate::work::Work;
+
+    const RATE: Measure = of_client("conn/s", Better::Higher);
+    const WORK: Work = Work::Connect(1);
+
+    fn results(labels: &[&str]) -> Results {
+        let contender = |label: &&str| Contender::parse(label, Path::new("")).unwrap();
+        Results::new(labels.iter().map(contender).collect())
+    }
+
+    #[test]
+    fn a_lap_that_only_one_has_finished_is_in_no_ratio() {
+        let mut results = results(&["tabi", "merino"]);
+        for lap in 0..3 {
+            results.add(WORK, lap, "tabi", vec![(RATE, 2.0 * f64::from(lap + 1))]);
+        }
+        results.add(WORK, 2, "merino", vec![(RATE, 3.0)]);
+        results.add(WORK, 0, "merino", vec![(RATE, 1.0)]);
+        let ratio = results.ratio(WORK, RATE, "tabi", "merino").unwrap();
+        assert!((ratio.low - 2.0).abs() < 1e-9 && (ratio.high - 2.0).abs() < 1e-9, "{ratio:?}");
+    }
+
+    #[test]
+    fn a_peer_that_fails_later_is_not_the_best() {
+        let mut results = results(&["direct", "tabi", "merino", "dante"]);
+        for (label, rate) in [("direct", 9.0), ("tabi", 4.0), ("merino", 3.0), ("dante", 2.0)] {
+            results.add(WORK, 0, label, vec![(RATE, rate)]);
+        }
+        assert_eq!(results.best_peer(WORK, RATE), Some("merino"));
+        results.fail(Some(WORK), "merino", "ended early".to_owned());
+        assert_eq!(results.best_peer(WORK, RATE), Some("dante"));
+        assert_eq!(results.ratio(WORK, RATE, "tabi", "merino"), None);
     }
 }

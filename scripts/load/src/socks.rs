@@ -23,6 +23,19 @@ pub(crate) struct Proxy {
     pub(crate) users: bool,
 }
 
+/// Where a client asks to be connected to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'a> {
+    Address(SocketAddrV4),
+    Name(&'a str, u16),
+}
+
+impl From<SocketAddrV4> for Target<'_> {
+    fn from(address: SocketAddrV4) -> Self {
+        Target::Address(address)
+    }
+}
+
 /// A connection to `target`: through the proxy, or straight to it where there is none.
 pub(crate) fn tunnel(proxy: Option<Proxy>, target: SocketAddrV4) -> io::Result<TcpStream> {
     tunnel_from(Ipv4Addr::LOCALHOST, proxy, target)
@@ -35,32 +48,51 @@ pub(crate) fn tunnel_from(
     target: SocketAddrV4,
 ) -> io::Result<TcpStream> {
     let Some(proxy) = proxy else {
-        return dial(client, target.into());
+        return dial(client, target.into(), PATIENCE);
     };
-    let mut stream = dial(client, proxy.address)?;
-    negotiate(&mut stream, proxy.users, CONNECT, target)?;
+    let mut stream = dial(client, proxy.address, PATIENCE)?;
+    negotiate(&mut stream, proxy.users, CONNECT, target.into())?;
     Ok(stream)
 }
 
-fn dial(client: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+/// A connection to a target that may be a name, which without a proxy it may not. No read waits
+/// longer than `patience`.
+pub(crate) fn tunnel_to(
+    proxy: Option<Proxy>,
+    target: Target<'_>,
+    patience: Duration,
+) -> io::Result<TcpStream> {
+    match (proxy, target) {
+        (Some(proxy), target) => {
+            let mut stream = dial(Ipv4Addr::LOCALHOST, proxy.address, patience)?;
+            negotiate(&mut stream, proxy.users, CONNECT, target)?;
+            Ok(stream)
+        }
+        (None, Target::Address(address)) => dial(Ipv4Addr::LOCALHOST, address.into(), patience),
+        (None, Target::Name(..)) => Err(io::Error::other("only a proxy is asked for names")),
+    }
+}
+
+fn dial(client: Ipv4Addr, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     if client != Ipv4Addr::LOCALHOST {
         // The port is picked at connect, where one may be in use towards several destinations.
         setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::from((client, 0)).into())?;
     }
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.connect(&to.into())?;
     Ok(socket.into())
 }
 
-/// Greeting, authentication if there are users, and request. The answer is BND, the bound address.
+/// Greeting, authentication if there are users, and request. The answer is BND, the bound address,
+/// where that is IPv4.
 pub(crate) fn negotiate(
     stream: &mut TcpStream,
     users: bool,
     command: u8,
-    target: SocketAddrV4,
-) -> io::Result<SocketAddrV4> {
+    target: Target<'_>,
+) -> io::Result<Option<SocketAddrV4>> {
     let method = if users { 0x02 } else { 0x00 };
     stream.write_all(&[0x05, 0x01, method])?;
     let mut selection = [0; 2];
@@ -71,16 +103,39 @@ pub(crate) fn negotiate(
     if users {
         authenticate(stream)?;
     }
-    let mut request = [0x05, command, 0x00, 0x01, 0, 0, 0, 0, 0, 0];
-    request[4..8].copy_from_slice(&target.ip().octets());
-    request[8..10].copy_from_slice(&target.port().to_be_bytes());
-    stream.write_all(&request)?;
+    stream.write_all(&request(command, target)?)?;
     let mut reply = [0; 10];
     stream.read_exact(&mut reply)?;
-    let [0x05, 0x00, _, 0x01, a, b, c, d, high, low] = reply else {
-        return Err(io::Error::other(format!("reply {reply:02x?}")));
+    match reply {
+        [0x05, 0x00, _, 0x01, a, b, c, d, high, low] => {
+            let port = u16::from_be_bytes([high, low]);
+            Ok(Some(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port)))
+        }
+        [0x05, 0x00, _, 0x04, ..] => {
+            // 16 octets of address and 2 of port, of which 6 are here.
+            stream.read_exact(&mut [0; 12])?;
+            Ok(None)
+        }
+        reply => Err(io::Error::other(format!("reply {reply:02x?}"))),
+    }
+}
+
+fn request(command: u8, target: Target<'_>) -> io::Result<Vec<u8>> {
+    let mut request = vec![0x05, command, 0x00];
+    let port = match target {
+        Target::Address(address) => {
+            request.push(0x01);
+            request.extend_from_slice(&address.ip().octets());
+            address.port()
+        }
+        Target::Name(name, port) => {
+            request.extend([0x03, u8::try_from(name.len()).map_err(io::Error::other)?]);
+            request.extend_from_slice(name.as_bytes());
+            port
+        }
     };
-    Ok(SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])))
+    request.extend_from_slice(&port.to_be_bytes());
+    Ok(request)
 }
 
 fn authenticate(stream: &mut TcpStream) -> io::Result<()> {
@@ -97,4 +152,21 @@ fn authenticate(stream: &mut TcpStream) -> io::Result<()> {
         return Err(io::Error::other(format!("authentication status {status:02x?}")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddrV4};
+
+    use super::{CONNECT, Target, request};
+
+    #[test]
+    fn a_request_is_that_of_rfc_1928() {
+        let address = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 7), 0x1234);
+        let octets = request(CONNECT, address.into()).unwrap();
+        assert_eq!(octets, [5, 1, 0, 1, 192, 0, 2, 7, 0x12, 0x34]);
+        let octets = request(CONNECT, Target::Name("a.test", 80)).unwrap();
+        assert_eq!(octets, *b"\x05\x01\x00\x03\x06a.test\x00\x50");
+        assert!(request(CONNECT, Target::Name(&"a".repeat(256), 80)).is_err());
+    }
 }

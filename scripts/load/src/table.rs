@@ -4,12 +4,12 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::io;
 
-use crate::contender::{Contender, Kind};
+use crate::contender::Contender;
 use crate::figure::{Measure, Spread};
 use crate::machine;
 use crate::options::Options;
 use crate::results::Results;
-use crate::work::Work;
+use crate::work::{SHORT_LAPS, Work};
 
 /// Writes the tables to a file and prints them.
 pub(crate) fn write(results: &Results, options: &Options) -> io::Result<()> {
@@ -25,57 +25,88 @@ fn markdown(results: &Results, options: &Options) -> Result<String, fmt::Error> 
     writeln!(text, "Machine: {}.\n", machine::describe())?;
     writeln!(
         text,
-        "Medians of {} interleaved rounds over loopback; clients, back end and proxy share the \
-         cores.\n",
+        "{} interleaved rounds over loopback, in each of them {SHORT_LAPS} turns of the short works \
+         (ping-pong, connections); clients, back end and proxy share the cores.\n",
         results.rounds
     )?;
     for contender in &results.contenders {
         writeln!(text, "- {}: {}", contender.label, contender.version(&options.peers))?;
     }
-    medians(&mut text, results, &measures)?;
-    spreads(&mut text, results, &measures)?;
+    comparisons(&mut text, results, &measures)?;
+    writeln!(text, "\nThe medians of all:")?;
+    everybody(&mut text, results, &measures, |spread| number(spread.median))?;
+    writeln!(text, "\nThe least and the greatest of the rounds:")?;
+    everybody(&mut text, results, &measures, |spread| {
+        format!("{}-{}", number(spread.least), number(spread.greatest))
+    })?;
     failures(&mut text, results)?;
     Ok(text)
 }
 
-fn medians(text: &mut String, results: &Results, measures: &[(Work, Measure)]) -> fmt::Result {
-    let ours: Vec<&str> = results
-        .contenders
-        .iter()
-        .filter(|contender| contender.kind == Kind::Tabi)
-        .map(|contender| contender.label.as_str())
-        .collect();
-    let mut head = labels(results);
-    head.push("best peer".to_owned());
-    head.extend(ours.iter().map(|label| format!("{label} / best")));
-    // A second build of tabi is compared with the first one too.
-    let pairs: Vec<_> = ours.iter().skip(1).map(|label| (*label, ours[0])).collect();
-    head.extend(pairs.iter().map(|(label, first)| format!("{label} / {first}")));
-    write_head(text, &head)?;
-    for &(work, measure) in measures {
-        let median = |label: &str| Some(results.spread(work, measure, label)?.median);
-        let best = results.best_peer(work, measure);
-        let mut row = cells(results, work, measure, |spread| number(spread.median));
-        row.push(best.map_or("-".to_owned(), |(label, _)| label.to_owned()));
-        row.extend(ours.iter().map(|label| ratio(median(label), best.map(|(_, best)| best))));
-        row.extend(pairs.iter().map(|(label, first)| ratio(median(label), median(first))));
-        write_row(text, work, measure, &row)?;
+/// Each build of tabi beside the best peer, and beside the first build.
+fn comparisons(text: &mut String, results: &Results, measures: &[(Work, Measure)]) -> fmt::Result {
+    let ours = results.ours();
+    for label in &ours {
+        let peer = |(work, measure)| results.best_peer(work, measure);
+        if measures.iter().any(|row| peer(*row).is_some()) {
+            writeln!(text, "\n{label} beside the best peer. {EXPLAINED}")?;
+            comparison(text, results, measures, label, peer)?;
+        }
+    }
+    for label in ours.iter().skip(1) {
+        writeln!(text, "\n{label} beside {}. {EXPLAINED}", ours[0])?;
+        comparison(text, results, measures, label, |_| Some(ours[0]))?;
     }
     Ok(())
 }
 
-fn ratio(figure: Option<f64>, to: Option<f64>) -> String {
-    figure.zip(to).map_or("-".to_owned(), |(figure, to)| format!("{:.2}", figure / to))
+const EXPLAINED: &str = "Each figure is divided by the other's of the same turn; this is the median \
+    of these ratios, and in brackets where it lies with 95 % confidence (with fewer than six turns: \
+    the least and the greatest). Where that includes 1, the two cannot be told apart.";
+
+fn comparison<'a>(
+    text: &mut String,
+    results: &'a Results,
+    measures: &[(Work, Measure)],
+    label: &str,
+    other: impl Fn((Work, Measure)) -> Option<&'a str>,
+) -> fmt::Result {
+    writeln!(text, "\n| work | figure | {label} | other | | ratio | verdict |")?;
+    writeln!(text, "|---|---|---:|---:|---|---:|---|")?;
+    for &(work, measure) in measures {
+        let median = |label: &str| Some(results.spread(work, measure, label)?.median);
+        let other = other((work, measure));
+        let ratio = other.and_then(|other| results.ratio(work, measure, label, other));
+        let ours = results
+            .failure(Some(work), label)
+            .map_or_else(|| median(label).map_or("-".to_owned(), number), |_| "failed".to_owned());
+        let cells = [
+            ours,
+            other.and_then(median).map_or("-".to_owned(), number),
+            other.unwrap_or("-").to_owned(),
+            ratio.map_or("-".to_owned(), |ratio| {
+                format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.low, ratio.high)
+            }),
+            ratio.map_or("-", |ratio| ratio.verdict(measure.better).words()).to_owned(),
+        ];
+        write_row(text, work, measure, &cells)?;
+    }
+    Ok(())
 }
 
-fn spreads(text: &mut String, results: &Results, measures: &[(Work, Measure)]) -> fmt::Result {
-    writeln!(text, "\nThe least and the greatest of the rounds:")?;
-    write_head(text, &labels(results))?;
+/// One column a contender.
+fn everybody(
+    text: &mut String,
+    results: &Results,
+    measures: &[(Work, Measure)],
+    format: impl Fn(Spread) -> String,
+) -> fmt::Result {
+    let labels: Vec<_> =
+        results.contenders.iter().map(|contender| contender.label.as_str()).collect();
+    writeln!(text, "\n| work | figure | {} |", labels.join(" | "))?;
+    writeln!(text, "|---|---|{}", "---:|".repeat(labels.len()))?;
     for &(work, measure) in measures {
-        let row = cells(results, work, measure, |spread| {
-            format!("{}-{}", number(spread.least), number(spread.greatest))
-        });
-        write_row(text, work, measure, &row)?;
+        write_row(text, work, measure, &cells(results, work, measure, &format))?;
     }
     Ok(())
 }
@@ -88,16 +119,10 @@ fn failures(text: &mut String, results: &Results) -> fmt::Result {
         let work = failure.work.map_or("start and digest check", Work::title);
         writeln!(text, "- {}, {work}: {}", failure.label, failure.reason)?;
     }
+    if let Some(reason) = &results.left_out {
+        writeln!(text, "\nLeft out: {reason}")?;
+    }
     Ok(())
-}
-
-fn labels(results: &Results) -> Vec<String> {
-    results.contenders.iter().map(|contender| contender.label.clone()).collect()
-}
-
-fn write_head(text: &mut String, cells: &[String]) -> fmt::Result {
-    writeln!(text, "\n| work | figure | {} |", cells.join(" | "))?;
-    writeln!(text, "|---|---|{}", "---:|".repeat(cells.len()))
 }
 
 fn write_row(text: &mut String, work: Work, measure: Measure, cells: &[String]) -> fmt::Result {
@@ -109,13 +134,13 @@ fn cells(
     results: &Results,
     work: Work,
     measure: Measure,
-    format: impl Fn(Spread) -> String,
+    format: &impl Fn(Spread) -> String,
 ) -> Vec<String> {
     let cell = |contender: &Contender| {
         if results.failure(Some(work), &contender.label).is_some() {
             return "failed".to_owned();
         }
-        results.spread(work, measure, &contender.label).map_or("-".to_owned(), &format)
+        results.spread(work, measure, &contender.label).map_or("-".to_owned(), format)
     };
     results.contenders.iter().map(cell).collect()
 }

@@ -5,53 +5,56 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::association::Association;
 use crate::backend::Backend;
-use crate::contender::Contender;
+use crate::contender::{Contender, Kind};
 use crate::digest;
 use crate::options::Options;
 use crate::results::Results;
+use crate::room;
 use crate::work::Work;
 
 /// What the last contender has left to the kernel is cleared away in this time.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) fn play(options: &Options) -> io::Result<Results> {
-    let contenders = options.contenders().map_err(io::Error::other)?;
-    let works = options.works().map_err(io::Error::other)?;
+    let mut contenders = options.contenders().map_err(io::Error::other)?;
+    let mut works = options.works().map_err(io::Error::other)?;
     fs::create_dir_all(&options.out)?;
     let begun = Instant::now();
     let backend = Backend::start()?;
-    let mut results = Results::new(contenders.clone());
-    for contender in &contenders {
-        match relays(contender, &backend) {
-            Ok(()) => eprintln!("{} relays", contender.label),
-            Err(error) => {
-                eprintln!("{} FAILED: {error}", contender.label);
-                results.fail(None, &contender.label, error.to_string());
-            }
+    let failures = introduce(&mut contenders, &backend);
+    let mut results = Results::new(contenders);
+    for (label, reason) in failures {
+        results.fail(None, &label, reason);
+    }
+    if works.iter().any(|work| work.needs_room()) {
+        if let Err(error) = room::inside(|| Ok(())) {
+            let reason = format!("the works about names, which need a private network: {error}");
+            eprintln!("left out: {reason}");
+            results.left_out = Some(reason);
+            works.retain(|work| !work.needs_room());
         }
     }
     for round in 0..options.rounds {
         for work in &works {
-            for turn in 0..contenders.len() {
-                if begun.elapsed() > options.limit() {
-                    eprintln!("the time limit is reached, in round {}", round + 1);
-                    return Ok(results);
+            for lap in 0..work.laps() {
+                let lap = round * work.laps() + lap;
+                for turn in 0..results.contenders.len() {
+                    if begun.elapsed() > options.limit() {
+                        eprintln!("the time limit is reached, in round {}", round + 1);
+                        return Ok(results);
+                    }
+                    let first = lap as usize;
+                    let next = (turn + first) % results.contenders.len();
+                    let contender = results.contenders[next].clone();
+                    if work.suits(&contender)
+                        && results.failure(Some(*work), &contender.label).is_none()
+                    {
+                        eprint!("round {} of {}, ", round + 1, options.rounds);
+                        take_turn(*work, lap, &contender, &backend, options, &mut results);
+                    }
                 }
-                let contender = &contenders[(turn + round as usize) % contenders.len()];
-                if !work.suits(contender)
-                    || results.failure(Some(*work), &contender.label).is_some()
-                {
-                    continue;
-                }
-                eprint!(
-                    "round {} of {}, {}, {}:",
-                    round + 1,
-                    options.rounds,
-                    work.title(),
-                    contender.label
-                );
-                take_turn(*work, contender, &backend, options, &mut results);
             }
         }
         results.rounds = round + 1;
@@ -59,19 +62,46 @@ pub(crate) fn play(options: &Options) -> io::Result<Results> {
     Ok(results)
 }
 
+/// Has every contender show that it relays, and says which do not. Of those whose kind is not known
+/// it is found out here whether they have UDP ASSOCIATE.
+fn introduce(contenders: &mut [Contender], backend: &Backend) -> Vec<(String, String)> {
+    let mut failures = Vec::new();
+    for contender in contenders {
+        match relays(contender, backend) {
+            Ok(()) => eprintln!("{} relays", contender.label),
+            Err(error) => {
+                eprintln!("{} FAILED: {error}", contender.label);
+                failures.push((contender.label.clone(), error.to_string()));
+            }
+        }
+    }
+    failures
+}
+
 /// Whether both directions deliver what was sent.
-fn relays(contender: &Contender, backend: &Backend) -> io::Result<()> {
+fn relays(contender: &mut Contender, backend: &Backend) -> io::Result<()> {
     let running = contender.start()?;
-    digest::check(running.address, backend.digest())
+    digest::check(running.address, backend.digest())?;
+    if contender.kind == Kind::Given {
+        let association = Association::open(&running, backend.datagrams(), 1)
+            .and_then(|association| association.echo_once());
+        contender.udp = association.is_ok();
+        if let Err(error) = association {
+            eprintln!("{} is not asked for UDP: {error}", contender.label);
+        }
+    }
+    Ok(())
 }
 
 fn take_turn(
     work: Work,
+    lap: u32,
     contender: &Contender,
     backend: &Backend,
     options: &Options,
     results: &mut Results,
 ) {
+    eprint!("{}, {}:", work.title(), contender.label);
     match work.run(contender, backend, options.timing()) {
         Ok(mut figures) => {
             figures.retain(|(measure, _)| measure.direct || contender.is_proxy());
@@ -79,7 +109,7 @@ fn take_turn(
                 eprint!("  {value:.3} {}", measure.name);
             }
             eprintln!();
-            results.add(work, &contender.label, figures);
+            results.add(work, lap, &contender.label, figures);
         }
         Err(error) => {
             eprintln!("  FAILED: {error}");

@@ -14,6 +14,13 @@ pub(crate) struct Timing {
     pub(crate) counted: Duration,
 }
 
+impl Timing {
+    /// For a work that takes several turns in a round.
+    pub(crate) fn short(self) -> Timing {
+        Timing { warmup: self.warmup, counted: self.counted / 2 }
+    }
+}
+
 const WARMUP: u8 = 0;
 const COUNTED: u8 = 1;
 const OVER: u8 = 2;

@@ -1,13 +1,22 @@
 //! What the contenders are made to do.
+//!
+//! A new work is a variant of [`Work`] with its lines in [`WORKS`], [`Work::suits`] and [`Work::run`],
+//! and a file below that answers with figures. One that goes through an upstream would be the works
+//! `conn8`, `bulk1down` and `ping16` once more: start a second proxy of the contender's own kind
+//! first, give its address to the contender by a setting of its own (beside `Setting::Users`:
+//! `--upstream socks5://127.0.0.1:PORT` for tabi, a `route` for Dante, none for most, which
+//! `suits` says), and measure the contender alone, so that its figures stand beside those without.
 
 mod associations;
 pub(crate) mod bulk;
 pub(crate) mod connect;
 pub(crate) mod datagrams;
 pub(crate) mod idle;
+pub(crate) mod names;
 pub(crate) mod ping;
 mod stalled;
 mod start;
+pub(crate) mod whole;
 
 use std::io;
 
@@ -28,6 +37,7 @@ pub(crate) enum Work {
     Idle(usize),
     /// As many idle tunnels as there can be.
     MostIdle,
+    WholeCost(usize),
     Stalled(usize),
     Start,
     Datagrams {
@@ -35,10 +45,27 @@ pub(crate) enum Work {
         size: usize,
     },
     Associations(usize),
+    Names(Names),
 }
 
+/// How the targets of a work about names are asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Names {
+    /// By their IPv4 address, to compare with.
+    Address,
+    /// One name of a host that is there in both families.
+    One,
+    /// Many names, of hosts with IPv4 alone.
+    Four,
+    /// Many names, of hosts whose IPv6 address leads nowhere.
+    Dead,
+}
+
+/// How often each contender does a short work in each round.
+pub(crate) const SHORT_LAPS: u32 = 3;
+
 /// Every work with the name that the command line knows it by and what the table calls it.
-pub(crate) const WORKS: [(&str, &str, Work); 18] = [
+pub(crate) const WORKS: [(&str, &str, Work); 23] = [
     ("bulk1down", "bulk down, 1 stream", Work::BulkDown(1)),
     ("bulk1up", "bulk up, 1 stream", Work::BulkUp(1)),
     ("bulk8down", "bulk down, 8 streams", Work::BulkDown(8)),
@@ -50,6 +77,7 @@ pub(crate) const WORKS: [(&str, &str, Work); 18] = [
     ("user8", "the same with a password", Work::ConnectAsUser(8)),
     ("idle3000", "3,000 idle tunnels", Work::Idle(3000)),
     ("idlemost", "as many idle tunnels as go", Work::MostIdle),
+    ("whole3000", "whole cost of an idle tunnel", Work::WholeCost(3000)),
     ("stalled", "64 sources, readers stalled", Work::Stalled(64)),
     ("start", "before the first client", Work::Start),
     ("udp1x64", "UDP, 64 octets, 1 association", udp(1, 64)),
@@ -57,6 +85,10 @@ pub(crate) const WORKS: [(&str, &str, Work); 18] = [
     ("udp1x1400", "UDP, 1,400 octets, 1 association", udp(1, 1400)),
     ("udp8x1400", "UDP, 1,400 octets, 8 associations", udp(8, 1400)),
     ("udp1000", "1,000 UDP associations", Work::Associations(1000)),
+    ("namesaddress", "200 by IPv4 address, 6 at a time", Work::Names(Names::Address)),
+    ("namesone", "200 by one name, 6 at a time", Work::Names(Names::One)),
+    ("namesfour", "100 names, IPv4 alone", Work::Names(Names::Four)),
+    ("namesdead", "100 names, dead IPv6", Work::Names(Names::Dead)),
 ];
 
 const fn udp(associations: usize, size: usize) -> Work {
@@ -86,11 +118,33 @@ impl Work {
     /// Whether there is anything to measure: not every proxy has UDP, and none is no process.
     pub(crate) fn suits(self, contender: &Contender) -> bool {
         match self {
-            Work::Datagrams { .. } | Work::Associations(_) => contender.has_udp(),
+            Work::Datagrams { .. } | Work::Associations(_) => contender.udp,
             Work::ConnectAsUser(_) => contender.has_users(),
             Work::Start | Work::Stalled(_) => contender.is_proxy(),
-            _ => true,
+            Work::Names(names) => contender.is_proxy() || names == Names::Address,
+            Work::BulkDown(_)
+            | Work::BulkUp(_)
+            | Work::Ping(_)
+            | Work::Connect(_)
+            | Work::Idle(_)
+            | Work::MostIdle
+            | Work::WholeCost(_) => true,
         }
+    }
+
+    /// Whether it takes a private network.
+    pub(crate) fn needs_room(self) -> bool {
+        matches!(self, Work::Names(_))
+    }
+
+    /// How often each contender does it in each round. What disturbs short works is over soon, so
+    /// that taking turns more often tells more than working longer.
+    pub(crate) fn laps(self) -> u32 {
+        if self.is_short() { SHORT_LAPS } else { 1 }
+    }
+
+    fn is_short(self) -> bool {
+        matches!(self, Work::Ping(_) | Work::Connect(_) | Work::ConnectAsUser(_))
     }
 
     /// Starts the contender and loads it once. A fresh process each time: no work finds the memory
@@ -102,6 +156,7 @@ impl Work {
         timing: Timing,
     ) -> io::Result<Vec<Figure>> {
         let proxy = || contender.start();
+        let timing = if self.is_short() { timing.short() } else { timing };
         match self {
             Work::Start => start::run(contender),
             Work::BulkDown(streams) => bulk::down(&proxy()?, backend, timing, streams),
@@ -113,7 +168,9 @@ impl Work {
             }
             Work::Idle(tunnels) => idle::some(&proxy()?, backend, tunnels),
             Work::MostIdle => idle::most(&proxy()?, backend),
+            Work::WholeCost(tunnels) => whole::run(contender, backend, tunnels),
             Work::Stalled(tunnels) => stalled::run(&proxy()?, backend, tunnels),
+            Work::Names(names) => names::run(contender, names),
             Work::Associations(count) => associations::run(&proxy()?, backend, count),
             Work::Datagrams { associations, size } => {
                 datagrams::run(&proxy()?, backend, timing, associations, size)

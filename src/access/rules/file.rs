@@ -6,11 +6,9 @@ use std::sync::Arc;
 
 use super::index::Index;
 use super::rule::Rule;
+use crate::access::lines;
 
-/// Bad lines that are told at once.
-const MOST_TOLD: usize = 10;
-
-/// The rules of a file, the first of which that matches decides. By default there are none.
+/// The rules of a file; the first that matches decides. By default there are none.
 #[derive(Debug, Default)]
 pub struct RuleFile {
     /// How the file was named.
@@ -26,8 +24,8 @@ impl RuleFile {
     /// When the file cannot be read, and when a line is no rule: the error names up to ten of those.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
-        let octets = fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-        RuleFile::parse(&octets, &name)
+        let bytes = fs::read(path).map_err(|error| format!("{name}: {error}"))?;
+        RuleFile::parse(&bytes, &name)
     }
 
     /// Takes the content of a file that is named `name`.
@@ -35,21 +33,12 @@ impl RuleFile {
     /// # Errors
     ///
     /// When a line is no rule, as [`RuleFile::load`] does.
-    pub fn parse(octets: &[u8], name: &str) -> Result<Self, String> {
-        let (mut rules, mut bad) = (Vec::new(), Vec::new());
-        for (line, text) in (1..).zip(octets.split(|octet| *octet == b'\n')) {
-            match Rule::parse(text) {
-                Ok(Some(rule)) => rules.push((line, rule)),
-                Ok(None) => {}
-                Err(told) => bad.push(format!("{name}:{line}: {told}")),
-            }
-            if bad.len() == MOST_TOLD {
-                break;
-            }
-        }
-        if !bad.is_empty() {
-            return Err(bad.join("\n"));
-        }
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self, String> {
+        let mut rules = Vec::new();
+        lines::each(bytes, name, |line, text| {
+            rules.extend(Rule::parse(text)?.map(|rule| (line, rule)));
+            Ok(())
+        })?;
         Ok(RuleFile { name: name.into(), index: Index::new(rules) })
     }
 
@@ -79,6 +68,13 @@ mod tests {
         assert!(lines[1].starts_with("rules:5: 'x': expected a port"), "{told}");
         let told = RuleFile::parse(&b"permit\n".repeat(1000), "rules").unwrap_err();
         assert_eq!(told.lines().count(), 10);
+    }
+
+    #[test]
+    fn a_comment_behind_a_byte_order_mark_is_no_rule() {
+        let file = RuleFile::parse(b"\xef\xbb\xbf# the household\r\ndeny\r\n", "rules").unwrap();
+        assert_eq!(file.count(), 1);
+        assert_eq!(RuleFile::parse(b"\xef\xbb\xbfdeny", "rules").unwrap().count(), 1);
     }
 
     #[test]

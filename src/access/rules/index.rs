@@ -1,181 +1,125 @@
-//! Many rules, so arranged that the first one that matches is found without trying them all.
+//! The rules of a file, arranged so that the first match is found without trying them all.
 //!
-//! Rules with the same destination, client's network, user and port are a chain. A request follows
-//! only the chains that it has to do with, and of their rules it asks no more than the command, and
-//! the port where that is a range. A chain is in the order of the file, and the smallest number
-//! found in any of them is the first match.
+//! Rules with the same `to` form a chain in the order of the file. A request follows the chain of its
+//! name, of each parent of the name, of each network around its address, and the chain of the rules
+//! without `to`. The smallest number among the matches is the first match.
+//!
+//! That pays from about a hundred rules on. Measured on one core at 2 GHz, a name that no rule matches:
+//!
+//! | `deny to NAME` rules | plain list | this index |
+//! |---:|---:|---:|
+//! | 10 | 0.2 µs | 0.4 µs |
+//! | 100 | 0.5 µs | 0.4 µs |
+//! | 1,000 | 10 µs | 0.4 µs |
+//! | 10,000 | 70 µs | 0.4 µs |
+//! | 100,000 | 1,100 µs | 0.4 µs |
+//!
+//! A connection costs about 140 µs in all, so that a block list of 100,000 names would cost eight
+//! times as much as the rest. Rules that differ in `user`, `from` or `port` alone stay a plain list:
+//! nobody has thousands of those.
 
-use std::collections::HashMap;
-use std::iter::once;
+use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
 
 use super::networks::Networks;
-use super::rule::{Rule, To};
-use crate::socks5::Command;
+use super::rule::{Asked, Rule, To};
 
-/// The place of a rule among the others, from 0; [`NONE`] is behind the last one.
+/// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
 type Number = u32;
 const NONE: Number = Number::MAX;
 
 /// The rules of one file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
     entries: Vec<Entry>,
-    users: Users,
-    clients: Clients,
-    destinations: Destinations,
-    /// The first rule of each chain.
-    chains: HashMap<(Option<Destination>, Key), Number>,
-    /// Rules that allow a network, each the first of its kind, in order.
-    allowed_networks: HashMap<Key, Vec<Listed>>,
-    /// Rules that say whether any destination at all can be permitted; likewise.
-    openings: HashMap<Key, Vec<Listed>>,
+    /// The first rule without `to`.
+    anywhere: Number,
+    /// The first rule of each name; `*.example.org` stands here as `.example.org`.
+    names: HashMap<Box<str>, Number>,
+    /// The most labels that the name in a `*.name` has.
+    most_labels: usize,
+    /// The first rule of each network.
+    networks: Networks,
+    /// The first rule about this machine's own addresses.
+    own: Number,
+    /// The rules that allow an address for what it is, in order.
+    allowed_addresses: Vec<Number>,
+    /// The rules that tell whether a client can be permitted anything at all, in order.
+    openings: Vec<Number>,
 }
 
-/// What is left of a rule in its chain.
+/// A rule in its chain.
 #[derive(Debug)]
 struct Entry {
+    /// Without its `to`, which is that of the chain.
+    rule: Rule,
     verdict: Verdict,
-    conditions: Conditions,
     /// The next rule of the chain.
     next: Number,
 }
 
-/// What a rule says, once it is the first that matches.
+/// What a rule says once it is the first match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) allow: bool,
-    /// The rule names a destination.
-    pub(super) has_destination: bool,
+    /// The rule allows an address or a network, and so opens what is closed by default.
+    pub(super) opens: bool,
     /// Where the rule stands, from 1.
     pub(super) line: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Conditions {
-    command: Option<Command>,
-    /// The first and the last.
-    ports: Option<(u16, u16)>,
-}
-
-/// What the rules of a chain have in common beside their destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    user: Option<User>,
-    client: Option<Client>,
-    /// The port, where it is one alone.
-    port: Option<u16>,
-}
-
-/// A rule in a list, and when it counts there.
-type Listed = (Number, Conditions);
-
-/// The number of a user that rules name.
-type User = u32;
-
-/// For each user, also the first line that names it.
-type Users = HashMap<Box<str>, (User, u32)>;
-
-/// The number of a client's network.
-type Client = u32;
-type Clients = Networks;
-
-/// The number of a name, of a name with subdomains, or of a network.
-type Destination = u32;
-
-#[derive(Debug, Default)]
-struct Destinations {
-    count: u32,
-    names: HashMap<Box<str>, Destination>,
-    parents: HashMap<Box<str>, Destination>,
-    /// The most labels that a parent has.
-    most_labels: usize,
-    networks: Networks,
-}
-
-/// A request, without its destination's host.
-#[derive(Debug)]
-pub(super) struct Asked {
-    command: Command,
-    user: Option<User>,
-    clients: Vec<Client>,
-    port: u16,
-}
-
-impl Asked {
-    /// The keys of all chains whose rules may match.
-    fn keys(&self) -> impl Iterator<Item = Key> {
-        let users = once(None).chain(self.user.map(Some));
-        let clients = || once(None).chain(self.clients.iter().copied().map(Some));
-        users.flat_map(move |user| clients().map(move |client| (user, client))).flat_map(
-            |(user, client)| [None, Some(self.port)].map(|port| Key { user, client, port }),
-        )
-    }
-}
-
-impl Conditions {
-    fn met_by(self, asked: &Asked) -> bool {
-        self.command.is_none_or(|command| command == asked.command)
-            && self.ports.is_none_or(|(first, last)| (first..=last).contains(&asked.port))
-    }
-}
-
-impl Destinations {
-    /// The number of this destination, a new one if it is new.
-    fn number(&mut self, to: To) -> Destination {
-        let fresh = self.count;
-        let number = match to {
-            To::Name(name) => *self.names.entry(name.into()).or_insert(fresh),
-            To::Subdomains(parent) => {
-                self.most_labels = self.most_labels.max(parent.split('.').count());
-                *self.parents.entry(parent.into()).or_insert(fresh)
-            }
-            To::Network(net) => self.networks.number(net, fresh),
-        };
-        self.count = self.count.max(number + 1);
-        number
-    }
-
-    /// The numbers of `name`, and of the parents that it is a subdomain of.
-    fn named(&self, name: &str) -> impl Iterator<Item = Destination> {
-        let dots = name.rmatch_indices('.').take(self.most_labels);
-        let parents = dots.filter_map(|(dot, _)| self.parents.get(&name[dot + 1..]));
-        self.names.get(name).into_iter().chain(parents).copied()
+impl Default for Index {
+    fn default() -> Self {
+        Index::new(Vec::new())
     }
 }
 
 impl Index {
     /// Arranges rules, each with its line, that are in the order of their lines.
-    pub(super) fn new(mut rules: Vec<(u32, Rule)>) -> Self {
-        let mut index = Index::default();
-        let mut summary = Summary::default();
-        index.entries.reserve_exact(rules.len());
-        // From the last rule to the first, each is put before the chain that is there already.
-        let mut number = Number::try_from(rules.len()).expect("lines have numbers of 32 bits");
-        while let Some((line, rule)) = rules.pop() {
-            number -= 1;
-            index.put(number, line, rule, &mut summary);
+    pub(super) fn new(rules: Vec<(u32, Rule)>) -> Self {
+        let mut index = Index {
+            entries: Vec::with_capacity(rules.len()),
+            anywhere: NONE,
+            names: HashMap::new(),
+            most_labels: 0,
+            networks: Networks::default(),
+            own: NONE,
+            allowed_addresses: Vec::new(),
+            openings: Vec::new(),
+        };
+        let last = Number::try_from(rules.len()).expect("lines have numbers of 32 bits");
+        // From the last rule to the first: each goes before what its chain has already.
+        for (number, (line, rule)) in (0..last).zip(rules).rev() {
+            index.put(number, line, rule);
         }
         index.entries.reverse();
-        index.allowed_networks = in_lists(summary.allowed_networks);
-        index.openings = in_lists(summary.openings);
+        index.allowed_addresses.reverse();
+        index.openings.reverse();
         index
     }
 
-    fn put(&mut self, number: Number, line: u32, rule: Rule, summary: &mut Summary) {
-        let key = Key {
-            user: rule.user.map(|user| user_number(&mut self.users, user, line)),
-            client: rule.from.map(|net| self.clients.number(net, number)),
-            port: rule.ports.as_ref().filter(|it| it.start() == it.end()).map(|it| *it.start()),
+    fn put(&mut self, number: Number, line: u32, mut rule: Rule) {
+        let to = rule.to.take();
+        let allow = rule.allow;
+        let verdict = Verdict { allow, opens: allow && matches!(to, Some(To::Network(_))), line };
+        if allow || (to.is_none() && rule.ports.is_none()) {
+            self.openings.push(number);
+        }
+        if allow && matches!(to, Some(To::Network(_) | To::Own)) {
+            self.allowed_addresses.push(number);
+        }
+        let next = match to {
+            None => Some(mem::replace(&mut self.anywhere, number)),
+            Some(To::Name(name)) => self.names.insert(name.into(), number),
+            Some(To::Subdomains(parent)) => {
+                self.most_labels = self.most_labels.max(parent.split('.').count());
+                self.names.insert(format!(".{parent}").into(), number)
+            }
+            Some(To::Own) => Some(mem::replace(&mut self.own, number)),
+            Some(To::Network(net)) => self.networks.insert(net, number),
         };
-        let ports = rule.ports.map(RangeInclusive::into_inner);
-        let conditions = Conditions { command: rule.command, ports };
-        summary.take(number, rule.allow, rule.to.as_ref(), key, conditions);
-        let verdict = Verdict { allow: rule.allow, has_destination: rule.to.is_some(), line };
-        let destination = rule.to.map(|to| self.destinations.number(to));
-        let next = self.chains.insert((destination, key), number).unwrap_or(NONE);
-        self.entries.push(Entry { verdict, conditions, next });
+        self.entries.push(Entry { rule, verdict, next: next.unwrap_or(NONE) });
     }
 
     /// How many rules there are.
@@ -185,89 +129,92 @@ impl Index {
 
     /// The users that rules name, and the first line that names each.
     pub(super) fn users(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.users.iter().map(|(user, (_, line))| (&**user, *line))
+        let mut seen = HashSet::new();
+        let named = self
+            .entries
+            .iter()
+            .filter_map(|entry| entry.rule.user.as_deref().map(|user| (user, entry.verdict.line)));
+        named.filter(move |(user, _)| seen.insert(*user))
     }
 
-    /// Puts a request into the index's own terms.
-    pub(super) fn ask(
-        &self,
-        command: Command,
-        user: Option<&str>,
-        client: IpAddr,
-        port: u16,
-    ) -> Asked {
-        let user = user.and_then(|user| self.users.get(user)).map(|(number, _)| *number);
-        Asked { command, user, clients: self.clients.around(client).collect(), port }
-    }
-
-    /// The first rule that matches whatever the destination's address is. Letter case and dots at
-    /// the end of `name` make no difference.
-    pub(super) fn match_name(&self, asked: &Asked, name: Option<&str>) -> Option<Number> {
-        let mut first = NONE;
+    /// The first rule that matches whatever address the destination has. Letter case and dots at the
+    /// end of `name` make no difference.
+    pub(super) fn match_name(&self, asked: &Asked<'_>, name: Option<&str>) -> Option<Number> {
+        let mut first = self.first_in(self.anywhere, asked, NONE);
         if let Some(name) = name {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
-            let destinations = self.destinations.named(&name);
-            self.follow(destinations.map(Some), asked, &mut first);
+            let parents =
+                name.rmatch_indices('.').take(self.most_labels).map(|(dot, _)| &name[dot..]);
+            for name in parents.chain([name.as_str()]) {
+                let chain = self.names.get(name).copied().unwrap_or(NONE);
+                first = self.first_in(chain, asked, first);
+            }
         }
-        self.follow([None], asked, &mut first);
         (first != NONE).then_some(first)
     }
 
-    /// The first rule that matches a destination of this address, where `named` is what
-    /// [`Index::match_name`] has found.
+    /// The first rule that matches a destination with this address, where `named` is the result of
+    /// [`Index::match_name`]. `is_ours` tells whether the address is this machine's; if it cannot, rules
+    /// that deny match and rules that allow do not. It is asked only if it makes a difference.
     pub(super) fn match_address(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         named: Option<Number>,
         ip: IpAddr,
+        is_ours: impl FnOnce() -> Option<bool>,
     ) -> Option<Verdict> {
         let mut first = named.unwrap_or(NONE);
-        self.follow(self.destinations.networks.around(ip).map(Some), asked, &mut first);
+        for chain in self.networks.around(ip) {
+            first = self.first_in(chain, asked, first);
+        }
+        if self.own < first {
+            first = match is_ours() {
+                Some(true) => self.first_in(self.own, asked, first),
+                Some(false) => first,
+                None => self.first_where(self.own, first, |it| !it.allow && it.matches(asked)),
+            };
+        }
         (first != NONE).then(|| self.entry(first).verdict)
     }
 
-    /// The verdict of `named`, if it denies and no earlier rule allows any network: every address
-    /// that the name may have is denied then.
+    /// The verdict of `named`, if it denies and no earlier rule allows an address for what it is:
+    /// then every address that the name may have is denied.
     pub(super) fn denial_of_every_address(
         &self,
-        asked: &Asked,
+        asked: &Asked<'_>,
         named: Option<Number>,
     ) -> Option<Verdict> {
         let named = named?;
         let verdict = self.entry(named).verdict;
-        let is_certain = !verdict.allow
-            && first_of(&self.allowed_networks, asked).is_none_or(|number| number > named);
+        let mut earlier = self.allowed_addresses.iter().take_while(|number| **number < named);
+        let is_certain =
+            !verdict.allow && !earlier.any(|number| self.entry(*number).rule.matches(asked));
         is_certain.then_some(verdict)
     }
 
-    /// The verdict of the rule that denies every destination to this client, if there is one and no
+    /// The verdict of the rule that denies this client every destination, if there is one and no
     /// rule before it allows anything.
-    pub(super) fn denial_of_everything(&self, asked: &Asked) -> Option<Verdict> {
-        let verdict = first_of(&self.openings, asked).map(|number| self.entry(number).verdict);
-        verdict.filter(|verdict| !verdict.allow)
+    pub(super) fn denial_of_everything(&self, asked: &Asked<'_>) -> Option<Verdict> {
+        let mut openings = self.openings.iter().map(|number| self.entry(*number));
+        let first = openings.find(|entry| entry.rule.concerns(asked))?;
+        (!first.verdict.allow).then_some(first.verdict)
     }
 
-    /// Follows the chains of destinations as far as they are before `first`, and makes that the
-    /// first rule that matches.
-    fn follow(
-        &self,
-        destinations: impl IntoIterator<Item = Option<Destination>>,
-        asked: &Asked,
-        first: &mut Number,
-    ) {
-        for destination in destinations {
-            for key in asked.keys() {
-                let mut number = self.chains.get(&(destination, key)).copied().unwrap_or(NONE);
-                while number < *first {
-                    let entry = self.entry(number);
-                    if entry.conditions.met_by(asked) {
-                        *first = number;
-                    } else {
-                        number = entry.next;
-                    }
-                }
+    /// The first rule of a chain that matches, if it comes before `first`; else `first`.
+    fn first_in(&self, chain: Number, asked: &Asked<'_>, first: Number) -> Number {
+        self.first_where(chain, first, |rule| rule.matches(asked))
+    }
+
+    fn first_where(&self, chain: Number, first: Number, matches: impl Fn(&Rule) -> bool) -> Number {
+        let mut number = chain;
+        while number < first {
+            let entry = self.entry(number);
+            if matches(&entry.rule) {
+                return number;
             }
+            number = entry.next;
         }
+        first
     }
 
     fn entry(&self, number: Number) -> &Entry {
@@ -275,67 +222,10 @@ impl Index {
     }
 }
 
-/// The number of `user`, a new one if it is new, and notes `line` as the first that names it.
-fn user_number(users: &mut Users, user: String, line: u32) -> User {
-    let fresh = User::try_from(users.len()).expect("there are no more users than lines");
-    let (number, first_line) = users.entry(user.into()).or_insert((fresh, line));
-    *first_line = line;
-    *number
-}
-
-/// The first rule of these lists whose conditions are met.
-fn first_of(lists: &HashMap<Key, Vec<Listed>>, asked: &Asked) -> Option<Number> {
-    asked
-        .keys()
-        .filter_map(|key| lists.get(&key))
-        .filter_map(|list| list.iter().find(|(_, conditions)| conditions.met_by(asked)))
-        .map(|(number, _)| *number)
-        .min()
-}
-
-/// What [`Index::new`] finds out on its way: the first rule that allows, or denies, under the same
-/// conditions.
-#[derive(Default)]
-struct Summary {
-    allowed_networks: HashMap<(Key, Conditions, bool), Number>,
-    openings: HashMap<(Key, Conditions, bool), Number>,
-}
-
-impl Summary {
-    /// Takes a rule that is before all others that it was given.
-    fn take(
-        &mut self,
-        number: Number,
-        allow: bool,
-        to: Option<&To>,
-        key: Key,
-        conditions: Conditions,
-    ) {
-        if allow && matches!(to, Some(To::Network(_))) {
-            self.allowed_networks.insert((key, conditions, allow), number);
-        }
-        if allow || (to.is_none() && conditions.ports.is_none()) {
-            let (key, conditions) =
-                (Key { port: None, ..key }, Conditions { ports: None, ..conditions });
-            self.openings.insert((key, conditions, allow), number);
-        }
-    }
-}
-
-fn in_lists(firsts: HashMap<(Key, Conditions, bool), Number>) -> HashMap<Key, Vec<Listed>> {
-    let mut lists: HashMap<_, Vec<Listed>> = HashMap::new();
-    for ((key, conditions, _), number) in firsts {
-        lists.entry(key).or_default().push((number, conditions));
-    }
-    for list in lists.values_mut() {
-        list.sort_unstable_by_key(|(number, _)| *number);
-    }
-    lists
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socks5::Command;
     use std::fmt::Write;
 
     /// Pseudo-random choices, the same ones each time.
@@ -358,7 +248,8 @@ mod tests {
     const COMMANDS: [&str; 3] = ["connect", "bind", "udp"];
     const USERS: [&str; 3] = ["alice", "bob", r"car\x20ol"];
     const CLIENTS: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd00::/8"];
-    const TO: [&str; 14] = [
+    const TO: [&str; 15] = [
+        "self",
         "0.0.0.0/0",
         "192.0.0.0/8",
         "192.0.2.0/24",
@@ -419,37 +310,43 @@ mod tests {
     }
 
     struct Request {
-        command: Command,
-        user: Option<&'static str>,
-        client: IpAddr,
+        asked: Asked<'static>,
         name: Option<&'static str>,
-        port: u16,
+        is_ours: Option<bool>,
     }
 
     fn request(dice: &mut Dice) -> Request {
-        Request {
+        let client: IpAddr = dice.one(&FROM).parse().unwrap();
+        let asked = Asked {
             command: [Command::Connect, Command::Bind, Command::UdpAssociate][dice.below(3)],
             user: [None, Some("alice"), Some(r"car\x20ol"), Some("dave")][dice.below(4)],
-            client: dice.one(&FROM).parse().unwrap(),
-            name: (dice.below(2) == 0).then(|| dice.one(&NAMES)),
+            client: client.to_canonical(),
             port: [0, 22, 80, 443, 8080][dice.below(5)],
+        };
+        Request {
+            asked,
+            name: (dice.below(2) == 0).then(|| dice.one(&NAMES)),
+            is_ours: [None, Some(true), Some(false)][dice.below(3)],
         }
     }
 
-    /// Each rule is asked in turn, and this is how it answers.
-    fn concerns_client(rule: &Rule, asked: &Request) -> bool {
-        rule.command.is_none_or(|command| command == asked.command)
-            && rule.user.as_deref().is_none_or(|user| asked.user == Some(user))
-            && rule.from.is_none_or(|net| net.contains(&asked.client.to_canonical()))
+    /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
+    fn concerns_client(rule: &Rule, asked: &Asked<'_>) -> bool {
+        (rule.command.is_none() || rule.command == Some(asked.command))
+            && (rule.user.is_none() || rule.user.as_deref() == asked.user)
+            && rule.from.is_none_or(|net| net.contains(&asked.client))
     }
 
-    fn concerns(rule: &Rule, asked: &Request, ip: IpAddr) -> bool {
-        let name = asked.name.map(|name| name.trim_end_matches('.').to_lowercase());
-        concerns_client(rule, asked)
-            && rule.ports.as_ref().is_none_or(|ports| ports.contains(&asked.port))
+    fn concerns(rule: &Rule, request: &Request, ip: IpAddr) -> bool {
+        let name = request.name.map(|name| name.trim_end_matches('.').to_lowercase());
+        concerns_client(rule, &request.asked)
+            && rule.ports.as_ref().is_none_or(|ports| {
+                *ports.start() <= request.asked.port && request.asked.port <= *ports.end()
+            })
             && match &rule.to {
                 None => true,
                 Some(To::Network(net)) => net.contains(&ip.to_canonical()),
+                Some(To::Own) => request.is_ours.unwrap_or(!rule.allow),
                 Some(To::Name(name_of_rule)) => name.as_ref() == Some(name_of_rule),
                 Some(To::Subdomains(parent)) => {
                     name.is_some_and(|name| name.ends_with(&format!(".{parent}")))
@@ -466,13 +363,13 @@ mod tests {
             let index = Index::new(rules.clone());
             for _ in 0..40 {
                 let request = request(&mut dice);
-                let asked = index.ask(request.command, request.user, request.client, request.port);
+                let asked = request.asked;
                 let named = index.match_name(&asked, request.name);
                 let certain = index.denial_of_every_address(&asked, named);
                 never_looked_up += usize::from(certain.is_some());
                 for ip in ADDRESSES.map(|ip| ip.parse().unwrap()) {
                     let first = rules.iter().find(|(_, rule)| concerns(rule, &request, ip));
-                    let verdict = index.match_address(&asked, named, ip);
+                    let verdict = index.match_address(&asked, named, ip, || request.is_ours);
                     assert_eq!(verdict.map(|it| it.line), first.map(|(line, _)| *line));
                     assert_eq!(verdict.map(|it| it.allow), first.map(|(_, rule)| rule.allow));
                     assert!(certain.is_none() || !first.unwrap().1.allow);
@@ -491,11 +388,10 @@ mod tests {
             let rules = rules(&mut dice, round % 20);
             let index = Index::new(rules.clone());
             for _ in 0..20 {
-                let request = request(&mut dice);
-                let asked = index.ask(request.command, request.user, request.client, 0);
+                let Request { asked, .. } = request(&mut dice);
                 let first = rules.iter().find(|(_, rule)| {
                     let is_last_word = rule.to.is_none() && rule.ports.is_none();
-                    concerns_client(rule, &request) && (rule.allow || is_last_word)
+                    concerns_client(rule, &asked) && (rule.allow || is_last_word)
                 });
                 let expected = first.filter(|(_, rule)| !rule.allow).map(|(line, _)| *line);
                 assert_eq!(index.denial_of_everything(&asked).map(|it| it.line), expected);

@@ -1,15 +1,15 @@
-//! Networks: how they are written, and a map in which an address finds those that it is in.
+//! Networks: how they are written, and a map that finds those around an address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// What [`parse`] takes, for those who were given something else.
+/// What [`parse`] takes, for error messages.
 pub const EXPECTED: &str = "a network as in 192.168.1.0/24 or fd00::/8, or an address";
 
-/// Takes a network in CIDR form, or an address as the network of it alone. Bits behind the prefix
-/// do not matter. IPv4-mapped networks become IPv4: that is how their addresses are known.
+/// Parses a network in CIDR form, or one address. Bits after the prefix are ignored. An IPv4-mapped
+/// network becomes IPv4, as its addresses do.
 #[must_use]
 pub fn parse(given: &str) -> Option<IpNet> {
     let net = given.parse().ok().or_else(|| given.parse().ok().map(|ip: IpAddr| ip.into()));
@@ -24,8 +24,8 @@ pub fn parse(given: &str) -> Option<IpNet> {
     Some(net.trunc())
 }
 
-/// A number for each of many networks. An address finds its own by one look for each prefix length
-/// that there is.
+/// A number for each of many networks. To find those around an address takes one look for each
+/// prefix length that occurs.
 #[derive(Debug, Default)]
 pub(super) struct Networks {
     numbers: HashMap<IpNet, u32>,
@@ -34,8 +34,8 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// The number of a network, which is `number` from now on if it had none.
-    pub(super) fn number(&mut self, net: IpNet, number: u32) -> u32 {
+    /// Gives a network this number, and returns the one that it had.
+    pub(super) fn insert(&mut self, net: IpNet, number: u32) -> Option<u32> {
         let lengths = match net {
             IpNet::V4(_) => &mut self.ipv4_lengths,
             IpNet::V6(_) => &mut self.ipv6_lengths,
@@ -43,10 +43,10 @@ impl Networks {
         if !lengths.contains(&net.prefix_len()) {
             lengths.push(net.prefix_len());
         }
-        *self.numbers.entry(net.trunc()).or_insert(number)
+        self.numbers.insert(net.trunc(), number)
     }
 
-    /// The numbers of all networks that `ip` is in.
+    /// The numbers of all networks around `ip`.
     pub(super) fn around(&self, ip: IpAddr) -> impl Iterator<Item = u32> {
         let ip = ip.to_canonical();
         let lengths = if ip.is_ipv4() { &self.ipv4_lengths } else { &self.ipv6_lengths };
@@ -91,7 +91,7 @@ mod tests {
         for (number, net) in
             (0..).zip(["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "10.2.0.0/16", "::/0"])
         {
-            assert_eq!(networks.number(parse(net).unwrap(), number), number);
+            assert_eq!(networks.insert(parse(net).unwrap(), number), None);
         }
         let around = |ip: &str| {
             let mut numbers: Vec<_> = networks.around(ip.parse().unwrap()).collect();
@@ -105,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_network_keeps_its_number() {
+    fn a_network_has_its_latest_number() {
         let mut networks = Networks::default();
         let net = parse("10.0.0.0/8").unwrap();
-        assert_eq!(networks.number(net, 7), 7);
-        assert_eq!(networks.number(net, 3), 7);
-        assert_eq!(networks.around("10.9.9.9".parse().unwrap()).collect::<Vec<_>>(), [7]);
+        assert_eq!(networks.insert(net, 7), None);
+        assert_eq!(networks.insert(net, 3), Some(7));
+        assert_eq!(networks.around("10.9.9.9".parse().unwrap()).collect::<Vec<_>>(), [3]);
     }
 }

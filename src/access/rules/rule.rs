@@ -1,9 +1,11 @@
 //! One rule, and how it is written:
 //!
 //! ```text
-//! allow|deny [command connect|bind|udp] [user NAME] [from CIDR] [to CIDR|name|*.name] [port N|N-M]
+//! allow|deny [command connect|bind|udp] [user NAME] [from CIDR] [to CIDR|name|*.name|self]
+//!     [port N|N-M]
 //! ```
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -12,7 +14,7 @@ use super::networks;
 use crate::access::users::spelling;
 use crate::socks5::Command;
 
-/// A line of a rules file. What it leaves open it does not ask about.
+/// A rule. A field that is not given matches everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     /// Allow, or deny.
@@ -30,17 +32,29 @@ pub(super) struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum To {
     Network(IpNet),
+    /// Every address of this machine.
+    Own,
     Name(String),
-    /// The names that end in a dot and this.
+    /// Every subdomain of this name, and not the name itself.
     Subdomains(String),
+}
+
+/// A request without its host: what a rule's other fields are compared with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) command: Command,
+    /// As [`spelling::spell`] writes it.
+    pub(super) user: Option<&'a str>,
+    /// The client's address, never an IPv4-mapped one.
+    pub(super) client: IpAddr,
+    pub(super) port: u16,
 }
 
 const COMMANDS: [(&[u8], Command); 3] =
     [(b"connect", Command::Connect), (b"bind", Command::Bind), (b"udp", Command::UdpAssociate)];
 
 impl Rule {
-    /// Takes one line, `None` where there is nothing but a comment on it. The fields may come in
-    /// any order.
+    /// Parses one line; `None` if it is blank or a comment. The fields may come in any order.
     ///
     /// # Errors
     ///
@@ -63,6 +77,18 @@ impl Rule {
         Ok(Some(rule))
     }
 
+    /// Whether the rule is about this command, user and client.
+    pub(super) fn concerns(&self, asked: &Asked<'_>) -> bool {
+        self.command.is_none_or(|command| command == asked.command)
+            && self.user.as_deref().is_none_or(|user| asked.user == Some(user))
+            && self.from.is_none_or(|net| net.contains(&asked.client))
+    }
+
+    /// Whether every field but `to` matches.
+    pub(super) fn matches(&self, asked: &Asked<'_>) -> bool {
+        self.concerns(asked) && self.ports.as_ref().is_none_or(|ports| ports.contains(&asked.port))
+    }
+
     fn take(&mut self, field: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         match field {
             b"command" => set(&mut self.command, field, value, "connect, bind or udp", command),
@@ -78,7 +104,7 @@ impl Rule {
                 &mut self.to,
                 field,
                 value,
-                "a network as in 10.0.0.0/8, an address, a name in ASCII, or *.name",
+                "a network as in 10.0.0.0/8, an address, self, a name in ASCII, or *.name",
                 destination,
             ),
             b"port" => set(
@@ -93,7 +119,7 @@ impl Rule {
     }
 }
 
-/// Fills `place`, which is empty as long as `field` has not been there.
+/// Parses the value of `field` into `place`, which is empty unless the field was there before.
 fn set<T>(
     place: &mut Option<T>,
     field: &[u8],
@@ -125,6 +151,9 @@ fn destination(word: &[u8]) -> Option<To> {
     if let Some(net) = network(word) {
         return Some(To::Network(net));
     }
+    if word == b"self" {
+        return Some(To::Own);
+    }
     let word = std::str::from_utf8(word).ok()?;
     match word.strip_prefix("*.") {
         Some(parent) => host_name(parent).map(To::Subdomains),
@@ -132,24 +161,25 @@ fn destination(word: &[u8]) -> Option<To> {
     }
 }
 
-/// A name that a host can have. One whose last label is a number is a misspelled address.
+/// A name that a host can have, in lower case. One whose last label is a number is a mistyped
+/// address.
 fn host_name(word: &str) -> Option<String> {
     let name = word.strip_suffix('.').unwrap_or(word).to_ascii_lowercase();
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_".contains(&octet))
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     let last = name.rsplit('.').next()?;
-    let is_number = last.bytes().all(|octet| octet.is_ascii_digit())
+    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
         || last
             .strip_prefix("0x")
-            .is_some_and(|digits| digits.bytes().all(|octet| octet.is_ascii_hexdigit()));
+            .is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     (name.len() <= 253 && name.split('.').all(is_label) && !is_number).then_some(name)
 }
 
 fn ports(word: &[u8]) -> Option<RangeInclusive<u16>> {
     let port = |digits: &str| {
-        let only_digits = digits.bytes().all(|octet| octet.is_ascii_digit());
+        let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
         only_digits.then(|| digits.parse().ok()).flatten()
     };
     let word = std::str::from_utf8(word).ok()?;
@@ -219,6 +249,8 @@ mod tests {
         assert_eq!(to("localhost"), To::Name("localhost".into()));
         assert_eq!(to("xn--bcher-kva.example"), To::Name("xn--bcher-kva.example".into()));
         assert_eq!(to("_dmarc.4you"), To::Name("_dmarc.4you".into()));
+        assert_eq!(to("self"), To::Own);
+        assert_eq!(to("self.example"), To::Name("self.example".into()));
         assert_eq!(to("*.example"), To::Subdomains("example".into()));
     }
 

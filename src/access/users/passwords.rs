@@ -1,37 +1,30 @@
-//! The users file: `name:password` a line.
+//! The users file: one `name:password` a line.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use subtle::{Choice, ConstantTimeEq};
 
 use super::spelling;
+use crate::access::lines;
+use crate::access::secret::SecretFile;
 use crate::socks5::{Credentials, Password};
 
-/// What group and others may do with a file.
-const NOT_THE_OWNER: u32 = 0o077;
-
-/// Bad lines that are told at once.
-const MOST_TOLD: usize = 10;
-
-/// The longest UNAME (RFC 1929 section 2), in octets.
+/// The longest UNAME (RFC 1929 section 2), in bytes.
 const LONGEST_NAME: usize = 255;
 
 /// The names and passwords of a users file.
 pub struct Passwords {
     users: HashMap<Box<[u8]>, User>,
-    /// Whom an unknown name is compared with.
+    /// An unknown name is compared with this one, so that it takes as long as a known one.
     nobody: User,
 }
 
 struct User {
-    /// As the log and rules spell it; its clones cost no memory.
+    /// As the log and rules spell it; clones share the text.
     spelled: Arc<str>,
     password: Password,
 }
@@ -41,11 +34,14 @@ impl Passwords {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, when others than its owner can read or change it, and when a
-    /// line is bad: the error names up to ten of those, and never shows a password.
+    /// When the file cannot be read, when others than root and the user who runs tabi have access to
+    /// it, and when a line is bad: the error names up to ten of those, and never shows a password.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let octets = read_private(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Passwords::parse(&octets, &path.display().to_string())
+        let name = path.display().to_string();
+        let in_file = |error| format!("{name}: {error}");
+        let file = SecretFile::read(path).map_err(in_file)?;
+        file.check_private().map_err(in_file)?;
+        Passwords::parse(&file.bytes, &name)
     }
 
     /// Takes the content of `file`.
@@ -53,26 +49,13 @@ impl Passwords {
     /// # Errors
     ///
     /// When a line is bad, as [`Passwords::load`] does.
-    pub fn parse(octets: &[u8], file: &str) -> Result<Self, String> {
-        let mut lines = Lines { passwords: Passwords::none(), places: HashMap::new() };
-        let mut bad = Vec::new();
-        for (number, line) in (1_usize..).zip(octets.split(|octet| *octet == b'\n')) {
-            // A file from a system that ends its lines with CR LF means the same.
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if let Err(told) = lines.take(number, line) {
-                bad.push(format!("{file}:{number}: {told}"));
-            }
-            if bad.len() == MOST_TOLD {
-                break;
-            }
+    pub fn parse(bytes: &[u8], file: &str) -> Result<Self, String> {
+        let mut taken = Lines { passwords: Passwords::none(), places: HashMap::new() };
+        lines::each(bytes, file, |number, line| taken.take(number, line))?;
+        if taken.passwords.users.is_empty() {
+            return Err(format!("{file}: no user in it: expected `name:password` a line"));
         }
-        if !bad.is_empty() {
-            return Err(bad.join("\n"));
-        }
-        if lines.passwords.users.is_empty() {
-            return Err(format!("{file}: nobody is in it: expected `name:password` a line"));
-        }
-        Ok(lines.passwords)
+        Ok(taken.passwords)
     }
 
     fn none() -> Self {
@@ -86,7 +69,7 @@ impl Passwords {
         self.users.len()
     }
 
-    /// Whether somebody is named so; `name` is as [`spelling::spell`] writes it.
+    /// Whether there is a user of this name, which is as [`spelling::spell`] writes it.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         spelling::read(name.as_bytes()).is_some_and(|name| self.users.contains_key(&*name))
@@ -110,31 +93,31 @@ impl fmt::Debug for Passwords {
     }
 }
 
-/// What the lines up to now have said, and where.
+/// The users of the lines so far, and the line of each.
 struct Lines {
     passwords: Passwords,
-    places: HashMap<Box<[u8]>, usize>,
+    places: HashMap<Box<[u8]>, u32>,
 }
 
 impl Lines {
-    fn take(&mut self, number: usize, line: &[u8]) -> Result<(), String> {
+    fn take(&mut self, number: u32, line: &[u8]) -> Result<(), String> {
         let text = line.trim_ascii_start();
         if text.is_empty() || text.starts_with(b"#") {
             return Ok(());
         }
-        // Where there is no colon the line may be a password, and is not shown.
-        let colon = line.iter().position(|octet| *octet == b':');
+        // A line without a colon may be a password: it is not shown.
+        let colon = line.iter().position(|byte| *byte == b':');
         let colon = colon.ok_or("no colon in the line: expected `name:password`")?;
         let (name, password) = (&line[..colon], &line[colon + 1..]);
         let shown = name[..name.len().min(LONGEST_NAME)].escape_ascii();
         if !(1..=LONGEST_NAME).contains(&name.len()) {
-            return Err(format!("'{shown}': expected a name of 1 to 255 octets before the colon"));
+            return Err(format!("'{shown}': expected a name of 1 to 255 bytes before the colon"));
         }
         if name.trim_ascii() != name {
             return Err(format!("'{shown}': expected a name without white space at its ends"));
         }
         let password = Password::new(password).ok_or_else(|| {
-            format!("'{shown}': expected a password of 1 to 255 octets behind the colon")
+            format!("'{shown}': expected a password of 1 to 255 bytes behind the colon")
         })?;
         match self.places.entry(name.into()) {
             Entry::Occupied(earlier) => Err(format!(
@@ -151,55 +134,9 @@ impl Lines {
     }
 }
 
-/// The content of a file that nobody but its owner can read or change.
-fn read_private(path: &Path) -> Result<Vec<u8>, String> {
-    let mut file = File::open(path).map_err(|error| error.to_string())?;
-    // The open file is asked, not the path: it may be another one by now.
-    let mode = file.metadata().map_err(|error| error.to_string())?.permissions().mode();
-    if mode & NOT_THE_OWNER != 0 {
-        return Err(format!(
-            "others than its owner have access to it (mode {:04o}): expected 0600; \
-             run: chmod 600 '{}'",
-            mode & 0o7777,
-            path.display()
-        ));
-    }
-    let mut octets = Vec::new();
-    file.read_to_end(&mut octets).map_err(|error| error.to_string())?;
-    Ok(octets)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::{self, Permissions};
-    use std::path::PathBuf;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    /// A file of its own for each test, gone with it.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(content: &[u8], mode: u32) -> Self {
-            static NEXT: AtomicU32 = AtomicU32::new(0);
-            let next = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("tabi-users-{}-{next}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::write(&path, content).unwrap();
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            Scratch(path)
-        }
-
-        fn load(&self) -> Result<Passwords, String> {
-            Passwords::load(&self.0)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
-        }
-    }
 
     fn load(content: &[u8]) -> Result<Passwords, String> {
         Passwords::parse(content, "users")
@@ -222,6 +159,14 @@ mod tests {
         assert_eq!(spelled.as_deref(), Some(r"ren\xc3\xa9e"));
         assert!(check(&passwords, b"carol", b"last line").is_some());
         assert!(passwords.has("alice") && passwords.has(r"ren\xc3\xa9e") && !passwords.has("al"));
+    }
+
+    #[test]
+    fn the_first_user_of_a_file_with_a_byte_order_mark_keeps_his_name() {
+        let passwords = load(b"\xef\xbb\xbfalice:open sesame\r\nbob:b\r\n").unwrap();
+        assert!(check(&passwords, b"alice", b"open sesame").is_some());
+        let passwords = load(b"\xef\xbb\xbf# mallory: a comment\r\nbob:b\r\n").unwrap();
+        assert_eq!(passwords.count(), 1);
     }
 
     #[test]
@@ -260,11 +205,11 @@ mod tests {
         assert_eq!(lines.len(), 7, "{told}");
         for (line, (number, token, expected)) in lines.iter().zip([
             (2, "no colon", "expected `name:password`"),
-            (3, "''", "expected a name of 1 to 255 octets"),
-            (4, "'bob'", "expected a password of 1 to 255 octets"),
+            (3, "''", "expected a name of 1 to 255 bytes"),
+            (4, "'bob'", "expected a password of 1 to 255 bytes"),
             (5, "'alice'", "it is in line 1 already"),
-            (6, "'xxx", "expected a name of 1 to 255 octets"),
-            (7, "'carol'", "expected a password of 1 to 255 octets"),
+            (6, "'xxx", "expected a name of 1 to 255 bytes"),
+            (7, "'carol'", "expected a password of 1 to 255 bytes"),
             (8, "'eve '", "without white space"),
         ]) {
             assert!(line.starts_with(&format!("users:{number}: ")), "{line}");
@@ -282,20 +227,7 @@ mod tests {
     fn a_file_without_users_is_refused() {
         for empty in [b"".as_slice(), b"# nobody\n\n"] {
             let told = load(empty).unwrap_err();
-            assert!(told.contains("nobody is in it"), "{told}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_others_have_access_to_is_refused() {
-        for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610] {
-            let told = Scratch::new(b"alice:secret", mode).load().unwrap_err();
-            assert!(told.contains(&format!("{mode:04o}")), "{told}");
-            assert!(told.contains("run: chmod 600 '"), "{told}");
-        }
-        for mode in [0o600, 0o400] {
-            let passwords = Scratch::new(b"alice:secret", mode).load().unwrap();
-            assert!(check(&passwords, b"alice", b"secret").is_some(), "{mode:o}");
+            assert!(told.contains("no user in it"), "{told}");
         }
     }
 

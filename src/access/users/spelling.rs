@@ -1,33 +1,33 @@
-//! How a user name is spelled in the log and in rules. A client may send any octets as its name;
-//! spelled, they are one word of visible ASCII that nothing else is spelled as.
+//! How a user name is written in the log and in rules. A client may send any bytes as its name; each
+//! name has one spelling, a word of visible ASCII.
 
 const HEX: [char; 16] =
     ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 
-/// Spells a name. Octets that are no visible ASCII become `\xNN`, and so does a quotation mark; a
-/// backslash is doubled. The name `-` becomes `\x2d`: a mere `-` means no name at all.
+/// Spells a name. A byte that is not visible ASCII becomes `\xNN`, and so does a quotation mark; a
+/// backslash is doubled. The name `-` becomes `\x2d`, since the log writes `-` for no name.
 #[must_use]
 pub fn spell(name: &[u8]) -> String {
     let mut spelled = String::with_capacity(name.len());
-    for &octet in name {
-        match octet {
+    for &byte in name {
+        match byte {
             b'\\' => spelled.push_str(r"\\"),
             b'"' => spelled.push_str(r"\x22"),
             b'-' if name.len() == 1 => spelled.push_str(r"\x2d"),
-            b'!'..=b'~' => spelled.push(char::from(octet)),
+            b'!'..=b'~' => spelled.push(char::from(byte)),
             _ => {
                 spelled.push_str(r"\x");
-                spelled.extend([octet >> 4, octet & 0x0f].map(|digit| HEX[usize::from(digit)]));
+                spelled.extend([byte >> 4, byte & 0x0f].map(|digit| HEX[usize::from(digit)]));
             }
         }
     }
     spelled
 }
 
-/// Reads what [`spell`] has written; octets that it would have escaped may stand for themselves.
-/// `None` when a backslash is followed by something else than `\` or `xNN`.
+/// Reads what [`spell`] has written; a byte that it escapes may also stand for itself. `None` if a
+/// backslash is not followed by `\` or `xNN`.
 #[must_use]
-pub fn read(spelled: &[u8]) -> Option<Vec<u8>> {
+pub(in crate::access) fn read(spelled: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(spelled.len());
     let mut rest = spelled;
     loop {
@@ -38,13 +38,13 @@ pub fn read(spelled: &[u8]) -> Option<Vec<u8>> {
                 rest
             }
             [b'\\', b'x', high, low, rest @ ..] => {
-                let digit = |octet: u8| char::from(octet).to_digit(16);
+                let digit = |byte: u8| char::from(byte).to_digit(16);
                 name.push(u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?);
                 rest
             }
             [b'\\', ..] => return None,
-            [octet, rest @ ..] => {
-                name.push(*octet);
+            [byte, rest @ ..] => {
+                name.push(*byte);
                 rest
             }
         };
@@ -74,10 +74,10 @@ mod tests {
     }
 
     #[test]
-    fn every_octet_is_read_back() {
+    fn every_byte_is_read_back() {
         let all: Vec<u8> = (0..=255).collect();
         let spelled = spell(&all);
-        assert!(spelled.bytes().all(|octet| octet.is_ascii_graphic()));
+        assert!(spelled.bytes().all(|byte| byte.is_ascii_graphic()));
         assert_eq!(read(spelled.as_bytes()).unwrap(), all);
     }
 

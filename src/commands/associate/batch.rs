@@ -17,15 +17,15 @@ pub(super) const HEADROOM: usize = LONGEST_HEADER;
 /// No UDP datagram has more octets.
 const LONGEST_DATAGRAM: usize = 65_535;
 
-/// A batch takes no further datagram when it has this many, or this many octets.
+/// A batch is full at so many datagrams, or at so many bytes.
 const MOST_DATAGRAMS: usize = 32;
 const MOST_OCTETS: usize = 32 * 1024;
 
 /// Datagrams of one socket, in the order in which they have come.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// Each datagram behind its headroom. It takes no memory before it is first used, and of that
-    /// only what the datagrams need.
+    /// Each datagram behind its headroom. Memory is taken at the first use, and only its touched
+    /// pages count.
     octets: Vec<u8>,
     received: Vec<Received>,
 }
@@ -49,7 +49,7 @@ impl Batch {
             let from = match from {
                 Ok((_, _, from)) => from.and_then(|from| from.try_into().ok()),
                 Err(Errno::AGAIN) => return self.octets.truncate(start),
-                // The news of an earlier datagram that did not arrive; the next one may.
+                // An ICMP error about an earlier datagram. The next one may be fine.
                 Err(_) => None,
             };
             match from {
@@ -62,7 +62,7 @@ impl Batch {
         }
     }
 
-    /// The datagrams: whence they are, and their octets behind the headroom.
+    /// The datagrams: where each is from, and its octets behind the headroom.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
         let mut rest = self.octets.as_mut_slice();
         let mut start = 0;

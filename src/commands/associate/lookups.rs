@@ -1,43 +1,45 @@
 //! Datagrams that wait until the name they are for has been looked up.
 
-use std::collections::VecDeque;
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::commands::lookup;
-use crate::socks5::{Address, Host};
-use crate::system::pool::{self, Partner, Pending};
+use super::budget::{Budget, Share};
+use crate::commands::lookup::{Answer, Asked, Bell, Lookup, Names, with_port};
+use crate::socks5::{Address, Name};
 
-/// Datagrams, and octets in them, that wait at the most; a further one is dropped.
-const MOST_DATAGRAMS: usize = 64;
-const MOST_OCTETS: usize = 128 * 1024;
+/// Datagrams of one association that wait, and names that are waited for.
+const MOST_WAITING: usize = 64;
 
-/// Bounds of the pause between two looks at a lookup.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// Bytes in datagrams of one association that wait: two of the largest, or a flight of smaller ones.
+const MOST_BYTES: usize = 128 * 1024;
 
-/// The lookups of one association, one at a time.
+/// Bytes that may wait in any association, however many there are: three datagrams of QUIC.
+const OWN_BYTES: usize = 4 * 1024;
+
+/// How long a datagram waits. Who has sent it has sent another one by then, or given up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The lookups of one association.
 pub(super) struct Lookups<'a> {
-    partner: &'a Partner,
-    under_way: Option<Lookup<'a>>,
-    waiting: VecDeque<Waiting>,
-    octets: usize,
+    names: &'a Names,
+    asker: IpAddr,
+    /// Rung at the end of a lookup. It is made for the first.
+    bell: Option<Arc<Bell>>,
+    under_way: Vec<UnderWay>,
+    waiting: usize,
+    share: Share,
 }
 
-struct Lookup<'a> {
+struct UnderWay {
     destination: Address,
-    begun: Instant,
-    answer: Pending<'a, io::Result<Vec<SocketAddr>>>,
-}
-
-struct Waiting {
-    destination: Address,
-    payload: Vec<u8>,
+    lookup: Lookup,
+    until: Instant,
+    payloads: Vec<Vec<u8>>,
 }
 
 /// A lookup that is over.
-pub(super) struct Answer {
+pub(super) struct Found {
     /// What was looked up.
     pub(super) destination: Address,
     /// What was found: nothing if the lookup failed.
@@ -46,111 +48,196 @@ pub(super) struct Answer {
     pub(super) payloads: Vec<Vec<u8>>,
 }
 
+/// What becomes of a datagram for a name.
+pub(super) enum Fate {
+    /// Its addresses are known.
+    Known(Vec<SocketAddr>),
+    /// It waits for them.
+    Waits,
+    /// Too many wait already, or the system refuses what is needed to wait.
+    NoRoom,
+}
+
 impl<'a> Lookups<'a> {
-    pub(super) fn new(partner: &'a Partner) -> Self {
-        Lookups { partner, under_way: None, waiting: VecDeque::new(), octets: 0 }
+    pub(super) fn new(names: &'a Names, asker: IpAddr, budget: &'static Budget) -> Self {
+        let share = Share::new(budget, OWN_BYTES);
+        Lookups { names, asker, bell: None, under_way: Vec::new(), waiting: 0, share }
     }
 
     /// Looks up the name in `destination`, and keeps `payload` until then if there is room.
-    pub(super) fn add(&mut self, destination: Address, payload: &[u8]) {
-        let octets = self.octets + payload.len();
-        if self.waiting.len() < MOST_DATAGRAMS && octets <= MOST_OCTETS {
-            self.octets = octets;
-            self.waiting.push_back(Waiting { destination, payload: payload.to_vec() });
-            self.start_next();
-        }
-    }
-
-    /// How long to wait before looking again, if a lookup is under way. There is no descriptor that
-    /// would tell of its end; the pauses grow with the time that it has taken.
-    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
-        let taken = now.duration_since(self.under_way.as_ref()?.begun);
-        Some((taken / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
-    }
-
-    /// The lookup that is over, if one is; the next one begins.
-    pub(super) fn take(&mut self) -> Option<Answer> {
-        let addresses = match self.under_way.as_mut()?.answer.wait_for(Duration::ZERO) {
-            Err(pool::UnderWay) => return None,
-            Ok(answer) => answer.and_then(Result::ok).unwrap_or_default(),
+    pub(super) fn ask(
+        &mut self,
+        destination: &Address,
+        name: &Name,
+        payload: Option<&[u8]>,
+        now: Instant,
+    ) -> Fate {
+        let is_ours = |under_way: &UnderWay| under_way.destination == *destination;
+        let index = match self.under_way.iter().position(is_ours) {
+            Some(index) => index,
+            None if self.under_way.len() >= MOST_WAITING => return Fate::NoRoom,
+            None => match self.begin(destination, name, now) {
+                Some(Ok(addresses)) => return Fate::Known(addresses),
+                Some(Err(index)) => index,
+                None => return Fate::NoRoom,
+            },
         };
-        let destination = self.under_way.take()?.destination;
-        let (ours, theirs) = self
-            .waiting
-            .drain(..)
-            .partition::<Vec<_>, _>(|waiting| waiting.destination == destination);
-        self.waiting = theirs.into();
-        let payloads: Vec<_> = ours.into_iter().map(|waiting| waiting.payload).collect();
-        self.octets -= payloads.iter().map(Vec::len).sum::<usize>();
-        self.start_next();
-        Some(Answer { destination, addresses, payloads })
+        let Some(payload) = payload else { return Fate::Waits };
+        if self.waiting >= MOST_WAITING
+            || self.share.taken() + payload.len() > MOST_BYTES
+            || !self.share.take(payload.len())
+        {
+            return Fate::NoRoom;
+        }
+        self.waiting += 1;
+        self.under_way[index].payloads.push(payload.to_vec());
+        Fate::Waits
     }
 
-    fn start_next(&mut self) {
-        if self.under_way.is_some() {
-            return;
+    /// The addresses, if they are known, or the place of the lookup.
+    fn begin(
+        &mut self,
+        destination: &Address,
+        name: &Name,
+        now: Instant,
+    ) -> Option<Result<Vec<SocketAddr>, usize>> {
+        if let Some(answer) = self.names.recall(name) {
+            return Some(Ok(addresses(&answer, destination.port)));
         }
-        let Some(Waiting { destination, .. }) = self.waiting.front() else { return };
-        if let Host::Name(name) = &destination.host {
-            self.under_way = Some(Lookup {
-                destination: destination.clone(),
-                begun: Instant::now(),
-                answer: lookup::start(name, destination.port, self.partner),
-            });
-        }
+        let bell = match &self.bell {
+            Some(bell) => Arc::clone(bell),
+            None => Arc::clone(self.bell.insert(Arc::new(Bell::new().ok()?))),
+        };
+        Some(match self.names.ask(name, self.asker, &bell) {
+            Asked::Known(answer) => Ok(addresses(&answer, destination.port)),
+            Asked::UnderWay(lookup) => {
+                let (destination, until) = (destination.clone(), now + PATIENCE);
+                self.under_way.push(UnderWay { destination, lookup, until, payloads: Vec::new() });
+                Err(self.under_way.len() - 1)
+            }
+        })
     }
+
+    /// What to poll for the end of a lookup, if one has ever begun.
+    pub(super) fn bell(&self) -> Option<&Bell> {
+        self.bell.as_deref()
+    }
+
+    /// How long the first of the lookups may still take.
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+        let first = self.under_way.iter().map(|under_way| under_way.until).min()?;
+        Some(first.saturating_duration_since(now))
+    }
+
+    /// A lookup that is over, or has taken too long, if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Found> {
+        let is_over =
+            |under_way: &UnderWay| under_way.lookup.answer().is_some() || now >= under_way.until;
+        let index = self.under_way.iter().position(is_over)?;
+        let UnderWay { destination, lookup, payloads, .. } = self.under_way.swap_remove(index);
+        let addresses =
+            lookup.answer().map_or(Vec::new(), |answer| addresses(answer, destination.port));
+        self.waiting -= payloads.len();
+        self.share.give_back(payloads.iter().map(Vec::len).sum());
+        Some(Found { destination, addresses, payloads })
+    }
+}
+
+fn addresses(answer: &Answer, port: u16) -> Vec<SocketAddr> {
+    answer.as_ref().map_or(Vec::new(), |addresses| with_port(addresses, port))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socks5::Name;
-    use crate::system::pool::Pool;
+    use crate::socks5::Host;
+    use crate::system::descriptors::Descriptors;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use std::sync::Mutex;
     use std::sync::mpsc::channel;
-    use std::thread;
 
     const LONG: Duration = Duration::from_secs(20);
+    static PLENTY: Budget = Budget::new(16 << 20);
 
-    fn to(name: &str) -> Address {
-        Address { host: Host::Name(Name::new(name.into()).unwrap()), port: 9 }
+    fn to(name: &Name) -> Address {
+        Address { host: Host::Name(name.clone()), port: 9 }
     }
 
-    fn next(lookups: &mut Lookups<'_>) -> Answer {
-        let begin = Instant::now();
+    fn name(name: &str) -> Name {
+        Name::new(name.into()).unwrap()
+    }
+
+    fn ask(lookups: &mut Lookups<'_>, name: &Name, payload: &[u8]) -> Fate {
+        lookups.ask(&to(name), name, Some(payload), Instant::now())
+    }
+
+    /// Waits for the bell, without polling.
+    fn next(lookups: &mut Lookups<'_>) -> Found {
         loop {
-            if let Some(answer) = lookups.take() {
-                return answer;
+            lookups.bell().unwrap().hush();
+            if let Some(found) = lookups.take(Instant::now()) {
+                return found;
             }
-            assert!(begin.elapsed() < LONG, "the lookup does not end");
-            thread::sleep(lookups.pause(Instant::now()).expect("a lookup is under way"));
+            let mut polled = [PollFd::new(lookups.bell().unwrap(), PollFlags::IN)];
+            let limit = Timespec::try_from(LONG).unwrap();
+            assert_eq!(poll(&mut polled, Some(&limit)), Ok(1), "the lookup does not end");
         }
+    }
+
+    /// Names whose lookups wait until something is sent; those that end with `.invalid` fail.
+    fn names() -> (Names, std::sync::mpsc::Sender<()>) {
+        let (release, held) = channel();
+        let held = Mutex::new(held);
+        let names = Names::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |name| {
+            let _ = held.lock().unwrap().recv();
+            if name.ends_with(".invalid.") {
+                return Err(std::io::ErrorKind::NotFound.into());
+            }
+            Ok(vec!["127.0.0.1:0".parse().unwrap()])
+        });
+        (names, release)
     }
 
     #[test]
     fn what_waits_is_bounded_and_goes_in_order() {
-        let (sender, receiver) = channel();
-        Pool::new(1).slot().unwrap().execute(move |partner| {
-            let mut lookups = Lookups::new(partner);
-            lookups.add(to("127.2"), b"the other");
-            for number in 0..=u8::MAX {
-                lookups.add(to("127.1"), &[number]);
-            }
-            let other = next(&mut lookups);
-            assert_eq!(other.destination, to("127.2"));
-            assert_eq!(other.payloads, [b"the other"]);
-            let answer = next(&mut lookups);
-            assert_eq!(answer.addresses, ["127.0.0.1:9".parse().unwrap()]);
-            let first: Vec<Vec<u8>> = (0..63).map(|number| vec![number]).collect();
-            assert_eq!(answer.payloads, first);
-            assert!(lookups.pause(Instant::now()).is_none());
-            for _ in 0..3 {
-                lookups.add(to("tabi.invalid"), &vec![0; 60_000]);
-            }
-            let answer = next(&mut lookups);
-            assert_eq!((answer.addresses.len(), answer.payloads.len()), (0, 2));
-            assert_eq!(lookups.octets, 0);
-            sender.send(()).unwrap();
-        });
-        receiver.recv_timeout(LONG).unwrap();
+        let (names, release) = names();
+        let mut lookups = Lookups::new(&names, [127, 0, 0, 1].into(), &PLENTY);
+        let (first, second, unknown) = (name("a"), name("b"), name("c.invalid"));
+        for number in 0..=u8::MAX {
+            let fate = ask(&mut lookups, &first, &[number]);
+            assert_eq!(matches!(fate, Fate::Waits), number < 64, "{number}");
+        }
+        assert!(matches!(ask(&mut lookups, &second, b"no room"), Fate::NoRoom));
+        release.send(()).unwrap();
+        release.send(()).unwrap();
+        let mut found = [next(&mut lookups), next(&mut lookups)];
+        found.sort_by_key(|found| found.payloads.len());
+        assert_eq!(found[1].addresses, ["127.0.0.1:9".parse().unwrap()]);
+        let sent: Vec<Vec<u8>> = (0..64).map(|number| vec![number]).collect();
+        assert_eq!((found[0].payloads.len(), &found[1].payloads), (0, &sent));
+        let fates = [(); 3].map(|()| ask(&mut lookups, &unknown, &vec![0; 60_000]));
+        assert!(matches!(fates, [Fate::Waits, Fate::Waits, Fate::NoRoom]));
+        release.send(()).unwrap();
+        let found = next(&mut lookups);
+        assert_eq!((found.addresses.len(), found.payloads.len()), (0, 2));
+        assert_eq!((lookups.waiting, lookups.share.taken()), (0, 0));
+        assert!(lookups.pause(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn a_name_that_hangs_does_not_hold_up_another_for_ever() {
+        let (names, _release) = names();
+        let mut lookups = Lookups::new(&names, [127, 0, 0, 1].into(), &PLENTY);
+        let now = Instant::now();
+        for number in 0..100 {
+            let name = name(&format!("n{number}"));
+            let fate = lookups.ask(&to(&name), &name, Some(b"x"), now);
+            assert_eq!(matches!(fate, Fate::Waits), number < 64, "{number}");
+        }
+        assert_eq!(lookups.pause(now), Some(PATIENCE));
+        assert!(lookups.take(now).is_none());
+        let over: Vec<Found> = std::iter::from_fn(|| lookups.take(now + PATIENCE)).collect();
+        assert_eq!(over.len(), 64);
+        assert!(matches!(ask(&mut lookups, &name("other"), b"x"), Fate::Waits));
     }
 }

@@ -5,17 +5,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::commands::connect::Source;
+use crate::commands::source::Source;
 
-/// What the kernel may keep of datagrams that are yet to be received, in octets; it may allow less.
-/// A burst of the largest datagrams is not to be lost.
+/// Bytes of datagrams that the kernel may keep until they are received: room for a burst of 16 of
+/// the largest, 64 KiB each. The kernel may allow less (sysctl
+/// `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
-/// A socket on a free port of `local`. Nothing waits on it.
+/// A socket on a free port of `local`, non-blocking.
 pub(super) fn inside(local: SocketAddr) -> io::Result<UdpSocket> {
     let mut local = local;
     local.set_port(0);
-    bind(local, false)
+    bind(local, false, Source::default())
 }
 
 /// The sockets that destinations see.
@@ -37,15 +38,15 @@ impl Outside {
         const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
         let (ipv4, ipv6) = (source.of(IPV4), source.of(IPV6));
         if ipv4.is_none() && ipv6.is_none() {
-            let (socket, has_ipv6) = match bind(IPV6, true) {
-                Err(error) if lacks_family(&error) => (bind(IPV4, false)?, false),
+            let (socket, has_ipv6) = match bind(IPV6, true, source) {
+                Err(error) if lacks_family(&error) => (bind(IPV4, false, source)?, false),
                 both => (both?, true),
             };
             return Ok(Outside { sockets: vec![Outgoing { socket, ipv4: true, ipv6: has_ipv6 }] });
         }
         let mut sockets = Vec::new();
         for (wanted, any) in [(ipv4, IPV4), (ipv6, IPV6)] {
-            match bind(wanted.unwrap_or(any), false) {
+            match bind(wanted.unwrap_or(any), false, source) {
                 Err(error) if wanted.is_none() && lacks_family(&error) => {}
                 socket => sockets.push(Outgoing {
                     socket: socket?,
@@ -85,15 +86,30 @@ impl Outside {
     }
 }
 
-fn bind(local: SocketAddr, dual_stack: bool) -> io::Result<UdpSocket> {
+fn bind(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if local.is_ipv6() {
         socket.set_only_v6(!dual_stack)?;
     }
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    source.prepare(&socket)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
+}
+
+/// Whether another address may do where sending to one has failed with this error. With one that is
+/// about the datagram, such as its size, no other would.
+pub(super) fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidInput
+    )
 }
 
 fn lacks_family(error: &io::Error) -> bool {

@@ -98,10 +98,11 @@ fn sums(shown: &Shown) -> [u64; 2] {
 fn gauges(shown: &Shown) -> Gauges {
     Gauges {
         totals: shown.sessions.totals(),
-        max_connections: shown.max_connections,
+        lookups: (shown.lookups)(),
+        max_connections: shown.sessions.most(),
         threads: usage::threads(),
         open_fds: usage::descriptors(),
-        max_fds: shown.max_fds,
+        max_fds: shown.sessions.descriptors().limit(),
     }
 }
 

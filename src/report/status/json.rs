@@ -32,7 +32,7 @@ pub(super) fn write(shown: &Shown, gauges: &Gauges, history: &History, draining:
         json.numbers("datagrams", [("up", totals.up.datagrams), ("down", totals.down.datagrams)]);
         json.numbers("outcomes", metrics.outcomes());
         json.numbers("refused", metrics.refusals());
-        json.numbers("lookups", metrics.lookups());
+        json.numbers("lookups", gauges.lookups.by_word());
         json.key("history");
         json.object(|json| {
             json.number("seconds", history::EVERY.as_secs());

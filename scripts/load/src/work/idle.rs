@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::backend::Backend;
 use crate::contender::{Running, most_tunnels};
 use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
+use crate::machine;
 use crate::socks::{self, PATIENCE};
 
 pub(crate) const PER_TUNNEL: Measure = of_proxy("resident KiB/tunnel");
@@ -23,6 +24,9 @@ const OPENERS: usize = 8;
 /// Opening takes no longer than this in all.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The share of the machine's memory that is never used.
+const MEMORY_LEFT: f64 = 0.1;
+
 /// So many tunnels, and not one less.
 pub(crate) fn some(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Result<Vec<Figure>> {
     run(proxy, backend, tunnels, true)
@@ -33,10 +37,23 @@ pub(crate) fn most(proxy: &Running, backend: &Backend) -> io::Result<Vec<Figure>
     run(proxy, backend, most_tunnels()?, false)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "far fewer tunnels than 2^53")]
-fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Result<Vec<Figure>> {
-    let (resident, cpu) = (proxy.resident()?, proxy.cpu()?);
-    let begun = Instant::now();
+/// So many tunnels, and not one less, for as long as they are held.
+pub(super) fn open_all(
+    proxy: &Running,
+    backend: &Backend,
+    wanted: usize,
+) -> io::Result<Vec<TcpStream>> {
+    let openers = open_up_to(proxy, backend, wanted, true)?;
+    Ok(openers.into_iter().flat_map(|opened| opened.tunnels).collect())
+}
+
+/// Has every opener open its share. With `all`, what is missing is an error.
+fn open_up_to(
+    proxy: &Running,
+    backend: &Backend,
+    wanted: usize,
+    all: bool,
+) -> io::Result<Vec<Opened>> {
     let openers: Vec<Opened> = thread::scope(|scope| {
         let openers: Vec<_> = (0..OPENERS)
             .map(|opener| {
@@ -45,7 +62,7 @@ fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Resu
             .collect();
         openers.into_iter().filter_map(|opener| opener.join().ok()).collect()
     });
-    let tunnels = openers.iter().map(|opened| opened.tunnels.len()).sum::<usize>();
+    let tunnels = count(&openers);
     if let Some(error) = openers.iter().find_map(|opened| opened.error.as_ref()) {
         let reason = format!("{tunnels} of {wanted} tunnels, then: {error}");
         if all || tunnels == 0 {
@@ -53,6 +70,19 @@ fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Resu
         }
         eprint!("  {reason};");
     }
+    Ok(openers)
+}
+
+fn count(openers: &[Opened]) -> usize {
+    openers.iter().map(|opened| opened.tunnels.len()).sum()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer tunnels than 2^53")]
+fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Result<Vec<Figure>> {
+    let (resident, cpu) = (proxy.resident()?, proxy.cpu()?);
+    let begun = Instant::now();
+    let openers = open_up_to(proxy, backend, wanted, all)?;
+    let tunnels = count(&openers);
     let last = openers.iter().map(|opened| opened.last).max().unwrap_or(begun);
     // Whatever the proxy does for new tunnels is over by then.
     thread::sleep(Duration::from_millis(500));
@@ -92,11 +122,9 @@ fn open(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>
     let begun = Instant::now();
     let mut opened = Opened { tunnels: Vec::new(), last: begun, error: None };
     for number in numbers {
-        if begun.elapsed() > LIMIT {
-            opened.error = Some(io::Error::other("time was up"));
-            break;
-        }
-        match socks::tunnel(proxy.address, backend.echo(number)) {
+        let tunnel =
+            may_go_on(begun).and_then(|()| socks::tunnel(proxy.address, backend.echo(number)));
+        match tunnel {
             Ok(tunnel) => opened.tunnels.push(tunnel),
             Err(error) => {
                 opened.error = Some(error);
@@ -106,6 +134,17 @@ fn open(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>
         opened.last = Instant::now();
     }
     opened
+}
+
+/// A proxy that takes too long is stopped, and so is one that takes all the memory there is.
+fn may_go_on(begun: Instant) -> io::Result<()> {
+    if begun.elapsed() > LIMIT {
+        return Err(io::Error::other("time was up"));
+    }
+    if machine::available()? < machine::memory()? * MEMORY_LEFT {
+        return Err(io::Error::other("the machine's memory was used up"));
+    }
+    Ok(())
 }
 
 /// How many tunnels send an octet back. All are asked before the first answer is waited for.

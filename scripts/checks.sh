@@ -1,0 +1,141 @@
+# shellcheck shell=bash
+#
+# For the suites beside this file, which source it: builds what is tested, counts the cases, and
+# starts and ends processes. Each process is waited for within a limit and ended by its id.
+#
+# TABI and ORIGIN name the two programs; what is not named is built.
+
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# ---- What is tested -----------------------------------------------------------------------------
+
+# Where cargo puts a release build.
+built=$(cd "$project" && realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/release
+
+build_tabi() {
+    if [[ -z ${TABI-} ]]; then
+        (cd "$project" && cargo build --quiet --release --locked) || exit 1
+        TABI=$built/tabi
+    fi
+    TABI=$(realpath "$TABI") || exit 1
+}
+
+build_origin() {
+    if [[ -z ${ORIGIN-} ]]; then
+        (cd "$project" && cargo build --quiet --release --locked --example origin) || exit 1
+        ORIGIN=$built/examples/origin
+    fi
+}
+
+# The environment's proxies, which a build may need, would decide for the clients what goes where.
+forget_proxies() {
+    unset http_proxy https_proxy ftp_proxy all_proxy no_proxy
+    unset HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY
+}
+
+# ---- Cases and how they are counted -------------------------------------------------------------
+
+passed=0
+failed=0
+
+ok() {
+    passed=$((passed + 1))
+    echo "ok   $1"
+}
+
+fail() { # CASE WHY
+    failed=$((failed + 1))
+    echo "FAIL $1"
+    printf '%s\n' "$2" | sed 's/^/       /'
+}
+
+same() { # CASE EXPECTED FOUND
+    if [[ $3 == "$2" ]]; then ok "$1"; else fail "$1" "expected: $2"$'\n'"found:    $3"; fi
+}
+
+matches() { # CASE REGULAR-EXPRESSION FOUND
+    if [[ $3 =~ $2 ]]; then ok "$1"; else fail "$1" "expected: $2"$'\n'"found:    $3"; fi
+}
+
+# The last line of a suite, and its exit status.
+verdict() {
+    echo "$passed passed, $failed failed"
+    ((failed == 0))
+}
+
+# ---- Processes ----------------------------------------------------------------------------------
+
+tmp=$(mktemp -d)
+# The processes that end_all ends, beside the server.
+started=()
+
+# The origin ends when the writing end of this pipe closes, even if this script is killed.
+mkfifo "$tmp/life"
+exec 9<>"$tmp/life"
+
+wait_for() { # SECONDS COMMAND...
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS <= end)) || return 1
+        sleep 0.05
+    done
+}
+
+gone() { ! kill -0 "$1" 2>/dev/null; }
+lines() { (($(wc -l <"$2") >= $1)); }
+
+end_all() {
+    trap '' INT TERM HUP
+    [[ -z $server ]] || stop_tabi
+    local one
+    for one in "${started[@]}"; do
+        kill -TERM "$one" 2>/dev/null
+        wait_for 3 gone "$one" || kill -KILL "$one"
+        wait "$one" 2>/dev/null
+    done
+    rm -rf "$tmp"
+}
+trap end_all EXIT
+trap 'exit 1' INT TERM HUP
+
+# ---- The server that is tested ------------------------------------------------------------------
+
+server=
+servers=0
+log=
+
+# The addresses that tabi logs at its start, one a line.
+listening() { cat "$log"* | grep -o 'listening on .*' | grep -oE '(\[[0-9a-f:.]+\]|[0-9.]+):[0-9]+'; }
+listens_on() { (($(listening | wc -l) >= $1)); }
+
+# What tabi is started with; a suite may put another program in front of it.
+run_tabi() { exec "$TABI" "$@"; }
+
+start_tabi() { # NUMBER-OF-ADDRESSES ARGUMENT...
+    local count=$1
+    shift
+    servers=$((servers + 1))
+    log=$tmp/log.$servers
+    : >"$log"
+    run_tabi "$@" >"$log" 2>&1 9>&- &
+    server=$!
+    if ! wait_for 10 listens_on "$count"; then
+        fail "tabi $* says within 10 s where it listens" "$(cat "$log")"
+        exit 1
+    fi
+}
+
+# Waits for tabi to end; `status` is then its exit status.
+# shellcheck disable=SC2034  # The suites read it.
+await_tabi() {
+    wait_for 20 gone "$server" || kill -KILL "$server"
+    wait "$server"
+    status=$?
+    server=
+}
+
+stop_tabi() {
+    kill -TERM "$server" 2>/dev/null
+    await_tabi
+}

@@ -1,0 +1,298 @@
+//! The network interfaces of this machine and their addresses: what is this machine, and which links
+//! are part of the home or office network.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::warn;
+use nix::ifaddrs::getifaddrs;
+
+/// How long the addresses are believed. To read them takes some 50 µs and more with more interfaces,
+/// which no request should pay; a new address counts after a second.
+const LASTS: Duration = Duration::from_secs(1);
+
+/// The interfaces of this machine, read again when what is known is older than a second.
+#[derive(Debug)]
+pub(super) struct Interfaces {
+    read: fn() -> Option<Vec<InterfaceAddress>>,
+    latest: Mutex<Arc<Snapshot>>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug)]
+pub(super) struct InterfaceAddress {
+    pub(super) interface: String,
+    pub(super) ip: IpAddr,
+    /// The number of the interface, where the address is link-local IPv6; else 0.
+    pub(super) scope: u32,
+}
+
+/// What was known at one moment.
+#[derive(Debug)]
+struct Snapshot {
+    at: Instant,
+    /// `None` if the system did not tell.
+    known: Option<Known>,
+}
+
+/// For each address, and for the number of each interface: whether the interface is private, that is,
+/// has a private or unique-local address.
+#[derive(Debug, Default)]
+struct Known {
+    addresses: HashMap<IpAddr, bool>,
+    scopes: HashMap<u32, bool>,
+}
+
+/// The public addresses of an interface.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Public {
+    pub(super) interface: String,
+    pub(super) addresses: Vec<IpAddr>,
+    /// The interface has a private or unique-local address, too.
+    pub(super) is_private: bool,
+}
+
+impl Default for Interfaces {
+    fn default() -> Self {
+        Interfaces::read_by(read)
+    }
+}
+
+impl Interfaces {
+    /// The interfaces that `read` finds; `None` means that it cannot tell.
+    pub(super) fn read_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
+        let latest = Mutex::new(Arc::new(Snapshot::of(read)));
+        Interfaces { read, latest }
+    }
+
+    /// Whether `ip` is an address of this machine; `None` if the system does not tell.
+    pub(super) fn is_ours(&self, ip: IpAddr) -> Option<bool> {
+        let ip = ip.to_canonical();
+        // All of 127.0.0.0/8 is this machine, and so is whoever connects to 0.0.0.0 or [::].
+        if ip.is_loopback() || ip.is_unspecified() {
+            return Some(true);
+        }
+        self.snapshot().known.as_ref().map(|known| known.addresses.contains_key(&ip))
+    }
+
+    /// Whether a link-local client is on a private interface. The scope of an IPv6 client names its
+    /// interface; an IPv4 client has none, so it is the interface by which replies would leave.
+    pub(super) fn is_on_private_link(&self, client: SocketAddr) -> bool {
+        let snapshot = self.snapshot();
+        let Some(known) = &snapshot.known else { return false };
+        let is_private = match client {
+            SocketAddr::V6(client) => known.scopes.get(&client.scope_id()),
+            SocketAddr::V4(client) => {
+                source_towards(*client.ip()).and_then(|source| known.addresses.get(&source))
+            }
+        };
+        is_private.copied().unwrap_or(false)
+    }
+
+    /// The interfaces that have public addresses.
+    pub(super) fn public(&self) -> Vec<Public> {
+        let mut found: Vec<Public> = Vec::new();
+        let addresses = (self.read)().unwrap_or_default();
+        for address in addresses.iter().filter(|address| is_public(address.ip)) {
+            match found.iter_mut().find(|public| public.interface == address.interface) {
+                Some(public) => public.addresses.push(address.ip),
+                None => found.push(Public {
+                    interface: address.interface.clone(),
+                    addresses: vec![address.ip],
+                    is_private: is_private_interface(&addresses, &address.interface),
+                }),
+            }
+        }
+        found
+    }
+
+    /// What is known now. Whoever finds it too old reads it again and waits for nobody.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let latest = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
+        if latest.at.elapsed() < LASTS {
+            return latest;
+        }
+        let fresh = Arc::new(Snapshot::of(self.read));
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
+        fresh
+    }
+}
+
+impl Snapshot {
+    fn of(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
+        let at = Instant::now();
+        let known = read().map(|addresses| {
+            let private: HashMap<&str, bool> =
+                addresses.iter().fold(HashMap::new(), |mut private, address| {
+                    *private.entry(&*address.interface).or_default() |= is_private(address.ip);
+                    private
+                });
+            let mut known = Known::default();
+            for address in &addresses {
+                let is_private = private[&*address.interface];
+                // An address that two interfaces have says nothing about either.
+                *known.addresses.entry(address.ip).or_insert(true) &= is_private;
+                if address.scope != 0 {
+                    known.scopes.insert(address.scope, is_private);
+                }
+            }
+            known
+        });
+        Snapshot { at, known }
+    }
+}
+
+fn is_private_interface(addresses: &[InterfaceAddress], interface: &str) -> bool {
+    addresses.iter().any(|address| address.interface == interface && is_private(address.ip))
+}
+
+/// Private (RFC 1918) or unique-local (RFC 4193).
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
+}
+
+/// An address that the internet can reach. Those of 100.64.0.0/10, which a provider shares among its
+/// customers (RFC 6598), are not.
+fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 0x40;
+            let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
+            !(is_shared || is_local || ip.is_unspecified() || ip.is_multicast())
+        }
+        // 2000::/3 is all that is assigned for this.
+        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
+    }
+}
+
+/// The address of this machine from which a packet to `ip` would leave. To connect a UDP socket asks
+/// the routing table and sends nothing.
+fn source_towards(ip: Ipv4Addr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((ip, 1)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+/// Asks the system.
+fn read() -> Option<Vec<InterfaceAddress>> {
+    let found = getifaddrs()
+        .inspect_err(|error| warn!("cannot read the addresses of this machine: {error}"))
+        .ok()?;
+    let addresses = found.filter_map(|found| {
+        let address = found.address?;
+        let (ip, scope) = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(address), _) => (address.ip().into(), 0),
+            (None, Some(address)) => (address.ip().into(), address.scope_id()),
+            (None, None) => return None,
+        };
+        Some(InterfaceAddress { interface: found.interface_name, ip, scope })
+    });
+    Some(addresses.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn address(interface: &str, ip: &str, scope: u32) -> InterfaceAddress {
+        InterfaceAddress { interface: interface.into(), ip: ip.parse().unwrap(), scope }
+    }
+
+    /// A router: `lan` is the network at home, `wan` the link to the provider.
+    const ROUTER: fn() -> Option<Vec<InterfaceAddress>> = || {
+        Some(vec![
+            address("lo", "127.0.0.1", 0),
+            address("lan", "192.168.77.1", 0),
+            address("wan", "203.0.113.1", 0),
+            address("wan", "2001:db8::1", 0),
+            address("wan", "fe80::1", 3),
+            address("lan", "fe80::1", 2),
+            address("tun", "100.64.0.1", 0),
+            address("tun", "fd00::1", 0),
+            address("tun", "fe80::5", 4),
+        ])
+    };
+
+    #[test]
+    fn every_address_of_this_machine_is_ours() {
+        let interfaces = Interfaces::read_by(ROUTER);
+        for (ip, ours) in [
+            ("192.168.77.1", true),
+            ("::ffff:192.168.77.1", true),
+            ("203.0.113.1", true),
+            ("fe80::1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("0.0.0.0", true),
+            ("::", true),
+            ("192.168.77.2", false),
+            ("2001:db8::2", false),
+        ] {
+            assert_eq!(interfaces.is_ours(ip.parse().unwrap()), Some(ours), "{ip}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_does_not_tell_is_not_known() {
+        let interfaces = Interfaces::read_by(|| None);
+        assert_eq!(interfaces.is_ours("192.168.77.1".parse().unwrap()), None);
+        assert_eq!(interfaces.is_ours("127.0.0.1".parse().unwrap()), Some(true));
+        assert!(!interfaces.is_on_private_link("[fe80::9%2]:1".parse().unwrap()));
+        assert_eq!(interfaces.public(), []);
+    }
+
+    #[test]
+    fn a_link_local_client_is_known_by_its_interface() {
+        let interfaces = Interfaces::read_by(ROUTER);
+        let is_private = |client: &str| interfaces.is_on_private_link(client.parse().unwrap());
+        assert!(is_private("[fe80::9%2]:50000"), "on the lan");
+        assert!(is_private("[fe80::9%4]:50000"), "unique-local will do");
+        assert!(!is_private("[fe80::9%3]:50000"), "on the wan");
+        assert!(!is_private("[fe80::9%7]:50000"), "on an interface without an address");
+        assert!(!is_private("[fe80::9]:50000"), "nowhere");
+    }
+
+    #[test]
+    fn interfaces_with_public_addresses_are_named() {
+        let expected = Public {
+            interface: "wan".into(),
+            addresses: vec!["203.0.113.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            is_private: false,
+        };
+        assert_eq!(Interfaces::read_by(ROUTER).public(), [expected]);
+    }
+
+    #[test]
+    fn addresses_are_read_once_a_second_and_not_for_each_request() {
+        thread_local!(static READS: Cell<u32> = const { Cell::new(0) });
+        let interfaces = Interfaces::read_by(|| {
+            READS.set(READS.get() + 1);
+            ROUTER()
+        });
+        let begin = Instant::now();
+        for _ in 0..10_000 {
+            interfaces.is_ours("192.168.77.1".parse().unwrap());
+        }
+        let seconds = begin.elapsed().as_secs();
+        assert!(u64::from(READS.get()) <= 2 + seconds, "{}", READS.get());
+        let at = Instant::now().checked_sub(LASTS).unwrap();
+        let outdated = Snapshot { at, known: None };
+        *interfaces.latest.lock().unwrap() = Arc::new(outdated);
+        assert_eq!(interfaces.is_ours("192.168.77.1".parse().unwrap()), Some(true));
+    }
+
+    #[test]
+    fn the_addresses_of_this_very_machine_are_read() {
+        let interfaces = Interfaces::default();
+        let loopback = |address: &InterfaceAddress| address.ip == IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert!(read().unwrap().iter().any(loopback));
+        assert_eq!(interfaces.is_ours("192.0.2.77".parse().unwrap()), Some(false));
+        assert_eq!(source_towards(Ipv4Addr::LOCALHOST), Some(Ipv4Addr::LOCALHOST.into()));
+    }
+}

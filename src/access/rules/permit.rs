@@ -1,0 +1,77 @@
+//! The proof that a request may be carried out, and what stands in its place when it may not.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::socks5::Command;
+
+/// A request that may be carried out, and the addresses that it may go to. Only
+/// [`Rules::permit`](super::Rules::permit) and, without an address,
+/// [`Rules::permit_open`](super::Rules::permit_open) make one. What was checked is what is reached:
+/// nothing is looked up again.
+#[derive(Debug)]
+pub struct Permit {
+    pub(super) command: Command,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+impl Permit {
+    /// What may be done.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
+    /// Where it may be done, in the resolver's order.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+/// Why a request is not permitted.
+#[derive(Debug)]
+pub enum Refusal<E> {
+    /// The destination is closed to this client.
+    Denied(Denied),
+    /// The destination's name could not be looked up.
+    Lookup(E),
+}
+
+/// What denies a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// A rule of the rules file.
+    ByRule {
+        /// The file.
+        file: Arc<str>,
+        /// The rule's line, from 1.
+        line: u32,
+        /// The address that the rule has judged; `None` if it needed none.
+        address: Option<SocketAddr>,
+    },
+    /// No rule opens the address, and by default it is closed to clients on other machines.
+    Closed {
+        /// The address.
+        address: SocketAddr,
+        /// What it is.
+        reason: &'static str,
+    },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denied::ByRule { file, line, address: Some(address) } => {
+                write!(f, "{file}:{line}: this rule denies {address}")
+            }
+            Denied::ByRule { file, line, address: None } => {
+                write!(f, "{file}:{line}: this rule denies it")
+            }
+            Denied::Closed { address, reason } => {
+                write!(f, "{address} is {reason}, which is closed to clients on other machines")
+            }
+        }
+    }
+}

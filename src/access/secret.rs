@@ -1,0 +1,101 @@
+//! Files that may have passwords in them.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The mode bits of group and others.
+const NOT_THE_OWNER: u32 = 0o077;
+
+/// A file that was read, and who else may read or change it.
+pub(super) struct SecretFile {
+    pub(super) bytes: Vec<u8>,
+    exposure: Option<String>,
+}
+
+impl SecretFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read. The error does not name the file.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let read = || {
+            let mut file = File::open(path)?;
+            // Of the open file, not of the path: that may name another file by now.
+            let found = file.metadata()?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok((found, bytes))
+        };
+        let (found, bytes) = read().map_err(|error: std::io::Error| error.to_string())?;
+        let runs_tabi = rustix::process::geteuid().as_raw();
+        Ok(SecretFile { bytes, exposure: exposure(found.mode(), found.uid(), runs_tabi, path) })
+    }
+
+    /// Whether the file is good enough for a password.
+    ///
+    /// # Errors
+    ///
+    /// When others than its owner have access to it, or when its owner is neither root nor the user
+    /// who runs tabi. The error does not name the file, but for the command that mends it.
+    pub(super) fn check_private(&self) -> Result<(), String> {
+        self.exposure.clone().map_or(Ok(()), Err)
+    }
+}
+
+/// Who has access to a file with this mode and owner, beside root and the user who runs tabi.
+fn exposure(mode: u32, owner: u32, runs_tabi: u32, path: &Path) -> Option<String> {
+    let path = path.display();
+    if owner != 0 && owner != runs_tabi {
+        let expected = if runs_tabi == 0 {
+            "root, who runs tabi".into()
+        } else {
+            format!("user {runs_tabi}, who runs tabi, or root")
+        };
+        return Some(format!(
+            "it belongs to user {owner}, who can read and change it: expected {expected}; \
+             run: chown {runs_tabi} '{path}'"
+        ));
+    }
+    if mode & NOT_THE_OWNER != 0 {
+        let mode = mode & 0o7777;
+        return Some(format!(
+            "others than its owner have access to it (mode {mode:04o}): expected 0600; \
+             run: chmod 600 '{path}'"
+        ));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(mode: u32, owner: u32, runs_tabi: u32) -> Option<String> {
+        exposure(0o100_000 | mode, owner, runs_tabi, Path::new("users"))
+    }
+
+    #[test]
+    fn only_the_owner_may_have_access() {
+        for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610] {
+            let told = of(mode, 0, 0).unwrap();
+            assert!(told.contains(&format!("{mode:04o}")), "{told}");
+            assert!(told.contains("run: chmod 600 'users'"), "{told}");
+        }
+        for mode in [0o600, 0o400] {
+            assert_eq!(of(mode, 0, 0), None, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn the_owner_is_root_or_who_runs_tabi() {
+        assert_eq!(of(0o600, 1000, 1000), None);
+        assert_eq!(of(0o600, 0, 1000), None);
+        let told = of(0o600, 1001, 1000).unwrap();
+        assert!(told.contains("it belongs to user 1001") && told.contains("user 1000, who runs"));
+        let told = of(0o600, 1001, 0).unwrap();
+        assert!(told.contains("expected root") && told.contains("run: chown 0 'users'"), "{told}");
+    }
+}

@@ -1,0 +1,376 @@
+//! The brake against guessing passwords. Nobody is made to wait on a connection: that would hold a
+//! worker. Who has failed too often is refused, and the password is not looked at.
+//!
+//! Failures are counted for a client and a name together. So a guesser cannot wipe them out by
+//! logging in with a name of its own, and a device with an old password shuts out nobody else at its
+//! address. A client as a whole is refused for trying many names, which no forgotten password does;
+//! even then whoever has logged in from there before may do so again.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::table::Table;
+
+/// Failures without consequence: anyone mistypes a password.
+const FREE_FAILURES: u32 = 4;
+
+/// For so long the fifth failure in a row refuses a client and name; each further one doubles it. A
+/// guesser has 5 guesses at once, 6 more in the first minute, and then one a minute.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// After this time without a failure, a client and name start anew.
+const FORGET_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// Names with which a client may fail at once, more than there are people with old passwords behind
+/// one address of a home or office network.
+const FREE_NAMES: u32 = 32;
+
+/// For each name with which it fails a client has to pay back so much time: from the 33rd on it may
+/// try one new name in half a minute.
+const EACH_NAME: Duration = Duration::from_secs(30);
+
+/// What is remembered: 4,096 · 32 + 1,024 · 40 + 2,048 · 24 bytes are 216 KiB, taken once there is
+/// something to remember. A client fills 33 places before it is turned away, so it takes 4,096 / 33 =
+/// 124 clients to make the brake forget half of the failures.
+const MOST_PAIRS: usize = 4096;
+const MOST_CLIENTS: usize = 1024;
+const MOST_TRUSTED: usize = 2048;
+
+/// The clients and names that have failed of late, and those that have succeeded.
+#[derive(Debug)]
+pub(super) struct Brake {
+    /// Keys are hashes that nobody can predict.
+    hasher: RandomState,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug)]
+struct Tables {
+    /// How often a client and name have failed in a row, and when they did last.
+    pairs: Table<u32>,
+    /// When a client will have paid back for all names with which it has failed.
+    clients: Table<Instant>,
+    /// Clients and names that have succeeded, and the clients of these.
+    trusted: Table<()>,
+}
+
+/// The keys of an attempt.
+#[derive(Clone, Copy)]
+struct Keys {
+    pair: u64,
+    client: u64,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        let tables = Tables {
+            pairs: Table::new(MOST_PAIRS),
+            clients: Table::new(MOST_CLIENTS),
+            trusted: Table::new(MOST_TRUSTED),
+        };
+        Brake { hasher: RandomState::new(), tables: Mutex::new(tables) }
+    }
+}
+
+impl Brake {
+    /// How long `client` is refused whatever its name, if it is: it has failed with too many names,
+    /// and has succeeded with none.
+    pub(super) fn left(&self, client: IpAddr, now: Instant) -> Option<Duration> {
+        let client = self.hasher.hash_one(group(client));
+        let tables = self.lock();
+        tables.client_left(client, now).filter(|_| tables.trusted.get(client).is_none())
+    }
+
+    /// The result of `check`, which compares a password, and `None` if the client and name are
+    /// refused. `check` runs under a lock: of many attempts at once none is looked at before the
+    /// failures of the others count.
+    pub(super) fn attempt<T>(
+        &self,
+        client: IpAddr,
+        name: &[u8],
+        now: Instant,
+        check: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let group = group(client);
+        let keys =
+            Keys { pair: self.hasher.hash_one((group, name)), client: self.hasher.hash_one(group) };
+        let mut tables = self.lock();
+        if tables.refuses(keys, now) {
+            return None;
+        }
+        let result = check();
+        match result {
+            Some(_) => tables.succeeded(keys, now),
+            None => tables.failed(keys, now),
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn refuses(&self, keys: Keys, now: Instant) -> bool {
+        self.pair_left(keys.pair, now).is_some()
+            || (self.client_left(keys.client, now).is_some()
+                && self.trusted.get(keys.pair).is_none())
+    }
+
+    /// How long the client and name are still refused for their failures.
+    fn pair_left(&self, pair: u64, now: Instant) -> Option<Duration> {
+        let failures = self.pairs.get(pair)?;
+        let doublings = failures.value.checked_sub(FREE_FAILURES + 1)?;
+        let penalty = 2_u32
+            .checked_pow(doublings)
+            .map_or(LONGEST, |factor| SHORTEST.checked_mul(factor).unwrap_or(LONGEST).min(LONGEST));
+        penalty.checked_sub(now.duration_since(failures.at)).filter(|left| !left.is_zero())
+    }
+
+    /// How long the client is still refused for all the names with which it has failed.
+    fn client_left(&self, client: u64, now: Instant) -> Option<Duration> {
+        let owed = self.clients.get(client)?.value.saturating_duration_since(now);
+        owed.checked_sub(FREE_NAMES * EACH_NAME).filter(|left| !left.is_zero())
+    }
+
+    fn failed(&mut self, keys: Keys, now: Instant) {
+        let earlier = self.pairs.get(keys.pair);
+        let earlier = earlier.filter(|it| now.duration_since(it.at) < FORGET_AFTER);
+        if earlier.is_none() {
+            let paid_back =
+                self.clients.get(keys.client).map_or(now, |it| it.value.max(now)) + EACH_NAME;
+            self.clients.insert(keys.client, paid_back, now);
+        }
+        let failures = earlier.map_or(0, |it| it.value).saturating_add(1);
+        self.pairs.insert(keys.pair, failures, now);
+    }
+
+    /// Forgives this client and name, and nothing else.
+    fn succeeded(&mut self, keys: Keys, now: Instant) {
+        if self.pairs.get(keys.pair).is_some() {
+            self.pairs.remove(keys.pair);
+            let owed = self.clients.get(keys.client).and_then(|it| it.value.checked_sub(EACH_NAME));
+            if let Some(paid_back) = owed {
+                self.clients.insert(keys.client, paid_back, now);
+            }
+        }
+        self.trusted.insert(keys.pair, (), now);
+        self.trusted.insert(keys.client, (), now);
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, since whoever has one
+/// of its 2^64 addresses has them all.
+fn group(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: &str = "192.168.0.7";
+
+    /// One brake, and a clock.
+    struct Stage {
+        brake: Brake,
+        now: Instant,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            Stage { brake: Brake::default(), now: Instant::now() }
+        }
+
+        /// Whether the attempt is looked at.
+        fn attempt(&self, client: &str, name: &str, right: bool) -> bool {
+            let mut looked_at = false;
+            let client = client.parse().unwrap();
+            let result = self.brake.attempt(client, name.as_bytes(), self.now, || {
+                looked_at = true;
+                right.then_some(())
+            });
+            assert_eq!(result.is_some(), looked_at && right);
+            looked_at
+        }
+
+        fn fail(&self, client: &str, name: &str) -> bool {
+            self.attempt(client, name, false)
+        }
+
+        fn succeed(&self, client: &str, name: &str) -> bool {
+            self.attempt(client, name, true)
+        }
+
+        fn left(&self, client: &str) -> Option<Duration> {
+            self.brake.left(client.parse().unwrap(), self.now)
+        }
+
+        fn wait(&mut self, time: Duration) {
+            self.now += time;
+        }
+    }
+
+    #[test]
+    fn the_time_doubles_from_the_fifth_failure_on() {
+        let mut stage = Stage::new();
+        for _ in 0..4 {
+            assert!(stage.fail(HOME, "alice"));
+        }
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(stage.fail(HOME, "alice"));
+            stage.wait(Duration::from_millis(seconds * 1000 - 1));
+            assert!(!stage.succeed(HOME, "alice"), "{seconds}");
+            stage.wait(Duration::from_millis(1));
+        }
+        assert!(stage.succeed(HOME, "alice"));
+        assert_eq!(stage.left(HOME), None);
+    }
+
+    #[test]
+    fn what_is_refused_does_not_count() {
+        let mut stage = Stage::new();
+        for _ in 0..1000 {
+            stage.fail(HOME, "alice");
+        }
+        stage.wait(SHORTEST);
+        assert!(stage.succeed(HOME, "alice"));
+    }
+
+    #[test]
+    fn it_is_forgotten() {
+        let mut stage = Stage::new();
+        for _ in 0..5 {
+            stage.fail(HOME, "alice");
+        }
+        stage.wait(FORGET_AFTER);
+        for _ in 0..5 {
+            assert!(stage.fail(HOME, "alice"));
+        }
+        assert!(!stage.fail(HOME, "alice"));
+    }
+
+    #[test]
+    fn an_account_of_ones_own_gives_no_guesses_at_anothers() {
+        let mut stage = Stage::new();
+        let mut looked_at = 0;
+        for _ in 0..6 * 1000 {
+            looked_at += u32::from(stage.fail(HOME, "alice"));
+            assert!(stage.succeed(HOME, "mallory"));
+            stage.wait(Duration::from_millis(1));
+        }
+        assert_eq!(looked_at, 7, "five at once, and after 1 and 3 seconds");
+    }
+
+    #[test]
+    fn an_old_password_on_one_device_shuts_nobody_else_out() {
+        let mut stage = Stage::new();
+        for _ in 0..77 {
+            for _ in 0..10 {
+                stage.fail(HOME, "bob");
+            }
+            assert!(stage.succeed(HOME, "alice"));
+            assert!(stage.succeed("192.168.0.8", "bob"));
+            assert_eq!(stage.left(HOME), None);
+            stage.wait(Duration::from_millis(500));
+        }
+    }
+
+    #[test]
+    fn old_passwords_on_thirty_devices_shut_nobody_else_out() {
+        let mut stage = Stage::new();
+        for _ in 0..100 {
+            for device in 0..30 {
+                stage.fail(HOME, &format!("device {device}"));
+            }
+            assert_eq!(stage.left(HOME), None);
+            // They come back for a new count just when the last one is forgotten.
+            stage.wait(FORGET_AFTER + Duration::from_secs(300));
+        }
+        assert!(stage.succeed(HOME, "alice"));
+    }
+
+    #[test]
+    fn one_who_tries_many_names_is_turned_away_and_who_has_logged_in_before_is_not() {
+        let mut stage = Stage::new();
+        assert!(stage.succeed(HOME, "alice"));
+        let tried = |stage: &Stage, client| {
+            (0..1000).filter(|n| stage.fail(client, &format!("name {n}"))).count()
+        };
+        assert_eq!(tried(&stage, HOME), 33);
+        assert_eq!(tried(&stage, "192.168.0.8"), 33);
+        assert_eq!(stage.left("192.168.0.8"), Some(EACH_NAME));
+        assert_eq!(stage.left(HOME), None, "alice may come in");
+        assert!(stage.succeed(HOME, "alice"));
+        assert!(!stage.succeed(HOME, "bob"), "he has not logged in from there before");
+        assert!(!stage.succeed("192.168.0.8", "alice"), "nor has she from there");
+        assert!(stage.succeed("192.168.0.9", "bob"), "a neighbour");
+        stage.wait(EACH_NAME);
+        assert_eq!(stage.left("192.168.0.8"), None);
+        let later = (0..1000).filter(|n| stage.fail("192.168.0.8", &format!("later {n}"))).count();
+        assert_eq!(later, 1);
+    }
+
+    #[test]
+    fn who_mistypes_and_then_logs_in_has_tried_no_name() {
+        let stage = Stage::new();
+        for person in 0..1000 {
+            let name = format!("person {person}");
+            assert!(stage.fail(HOME, &name));
+            assert!(stage.succeed(HOME, &name));
+        }
+        assert_eq!(stage.left(HOME), None);
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_client() {
+        let stage = Stage::new();
+        for network in ["2001:db8:0:1", "fd00:0:0:1", "fe80:0:0:0"] {
+            for host in 0..5 {
+                assert!(stage.fail(&format!("{network}::{host}"), "alice"));
+            }
+            assert!(!stage.succeed(&format!("{network}::99"), "alice"));
+        }
+        assert!(stage.succeed("2001:db8:0:2::99", "alice"));
+        for _ in 0..5 {
+            stage.fail("::ffff:192.0.2.1", "alice");
+        }
+        assert!(!stage.succeed("192.0.2.1", "alice"));
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn memory_is_as_the_constants_say() {
+        let brake = Brake::default();
+        for client in 0..20_000_u32 {
+            let client = IpAddr::V4((0x0a00_0000 + client).into());
+            brake.attempt(client, b"alice", Instant::now(), || None::<()>);
+            brake.attempt(client, b"bob", Instant::now(), || Some(()));
+        }
+        let tables = brake.lock();
+        let bytes = tables.pairs.bytes() + tables.clients.bytes() + tables.trusted.bytes();
+        assert_eq!(bytes, 216 * 1024);
+    }
+
+    #[test]
+    fn a_flood_from_few_clients_does_not_make_the_brake_forget() {
+        let stage = Stage::new();
+        for _ in 0..12 {
+            stage.fail(HOME, "alice");
+        }
+        for attacker in 0..10 {
+            for name in 0..1000 {
+                stage.fail(&format!("10.0.0.{attacker}"), &format!("name {name}"));
+            }
+        }
+        assert!(!stage.succeed(HOME, "alice"));
+    }
+}

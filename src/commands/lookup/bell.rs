@@ -1,0 +1,94 @@
+//! Wakes a thread that waits in `poll`.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// A descriptor that is readable from [`Bell::ring`] to [`Bell::hush`].
+#[derive(Debug)]
+pub struct Bell {
+    #[cfg(target_os = "linux")]
+    event: std::os::fd::OwnedFd,
+    #[cfg(not(target_os = "linux"))]
+    pair: [std::os::unix::net::UnixStream; 2],
+}
+
+#[cfg(target_os = "linux")]
+impl Bell {
+    /// A bell that has not been rung. It holds one descriptor.
+    ///
+    /// # Errors
+    ///
+    /// The error of `eventfd(2)`.
+    pub fn new() -> io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        Ok(Bell { event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    /// Makes it readable.
+    pub fn ring(&self) {
+        // It fails only where the bell has been rung 2^64 times.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    /// Makes it not readable.
+    pub fn hush(&self) {
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Bell {
+    /// A bell that has not been rung. It holds two descriptors.
+    ///
+    /// # Errors
+    ///
+    /// The error of `socketpair(2)`.
+    pub fn new() -> io::Result<Self> {
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        near.set_nonblocking(true)?;
+        far.set_nonblocking(true)?;
+        Ok(Bell { pair: [near, far] })
+    }
+
+    /// Makes it readable.
+    pub fn ring(&self) {
+        // Where it fails, it is readable already.
+        let _ = io::Write::write(&mut &self.pair[1], &[1]);
+    }
+
+    /// Makes it not readable.
+    pub fn hush(&self) {
+        while matches!(io::Read::read(&mut &self.pair[0], &mut [0; 64]), Ok(1..)) {}
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        #[cfg(target_os = "linux")]
+        return self.event.as_fd();
+        #[cfg(not(target_os = "linux"))]
+        return self.pair[0].as_fd();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    #[test]
+    fn rings_until_it_is_hushed() {
+        let bell = Bell::new().unwrap();
+        let rings = || {
+            let mut polled = [PollFd::new(&bell, PollFlags::IN)];
+            poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+        };
+        assert!(!rings());
+        for _ in 0..3 {
+            bell.ring();
+        }
+        assert!(rings() && rings());
+        bell.hush();
+        assert!(!rings());
+    }
+}

@@ -1,0 +1,148 @@
+//! How a client's name is put to the system's resolver.
+//!
+//! The resolver completes a name that it does not find with the search list of `resolv.conf`:
+//! `secret.corp` may become `secret.corp.lan`, which a rule about that name has not seen. So a name
+//! with a dot is asked for with a dot at its end, which says that it is complete. Names without a
+//! dot (`nas`) are completed, as their users expect.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::Ipv4Addr;
+
+/// Names that the resolver finds here are found only as they stand, without a dot at the end.
+const HOSTS: &str = "/etc/hosts";
+
+/// The spelling under which a name is remembered: two names with the same key have the same
+/// addresses.
+pub(super) fn key(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    match name.strip_suffix('.') {
+        Some(rest) if rest.contains('.') => rest.to_owned(),
+        Some(_) | None => name,
+    }
+}
+
+/// What the resolver is asked for the name with this key.
+pub(super) fn question(key: &str) -> Cow<'_, str> {
+    question_beside(key, || Ok(BufReader::new(File::open(HOSTS)?)))
+}
+
+fn question_beside<R: BufRead>(key: &str, hosts: impl FnOnce() -> io::Result<R>) -> Cow<'_, str> {
+    // A colon is in no name, but in an address with a zone, such as `fe80::1%eth0.5`.
+    let is_complete = key.contains('.') && !key.ends_with('.') && !key.contains(':');
+    if !is_complete || hosts().and_then(|hosts| names(hosts, key)).unwrap_or(false) {
+        return Cow::Borrowed(key);
+    }
+    Cow::Owned(format!("{key}."))
+}
+
+/// Whether a line of `hosts` has this name: an address, names, and perhaps a comment.
+fn names(mut hosts: impl BufRead, name: &str) -> io::Result<bool> {
+    let mut line = Vec::new();
+    while hosts.read_until(b'\n', &mut line)? > 0 {
+        let entry = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+        let mut words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        if words.next().is_some() && words.any(|word| word.eq_ignore_ascii_case(name.as_bytes())) {
+            return Ok(true);
+        }
+        line.clear();
+    }
+    Ok(false)
+}
+
+/// The address that a name spells as `inet_aton(3)` reads it: one to four numbers, the last of which
+/// fills what the others leave (`127.1`, `0x7f.1`, `2130706433`).
+pub(super) fn numeric(name: &str) -> Option<Ipv4Addr> {
+    let numbers: Vec<u32> = name.split('.').map(number).collect::<Option<_>>()?;
+    let (&last, first) = numbers.split_last()?;
+    let bits_left = 32u32.checked_sub(8 * u32::try_from(first.len()).ok()?)?;
+    if bits_left == 0 || u64::from(last) >> bits_left != 0 {
+        return None;
+    }
+    let mut address = last;
+    for (&number, place) in first.iter().zip([24, 16, 8]) {
+        address |= u32::from(u8::try_from(number).ok()?) << place;
+    }
+    Some(address.into())
+}
+
+/// A number as C spells it: `0x` is hexadecimal, `0` octal.
+fn number(digits: &str) -> Option<u32> {
+    let (digits, radix) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
+        [b'0', _, ..] => (&digits[1..], 8),
+        _ => (digits, 10),
+    };
+    let is_plain = digits.bytes().all(|digit| digit.is_ascii_alphanumeric());
+    is_plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(name: &str) -> String {
+        let hosts: &[u8] = b"127.0.0.1 localhost\n# 192.0.2.1 a.comment\n\
+            192.0.2.2\tnas.home.lan nas # not.this\n\n192.0.2.3 Printer.home.lan\r\n";
+        question_beside(&key(name), || Ok(hosts)).into_owned()
+    }
+
+    #[test]
+    fn the_search_list_completes_no_name_with_a_dot() {
+        for (name, question) in [
+            ("secret.corp", "secret.corp."),
+            ("Secret.Corp.", "secret.corp."),
+            ("1.2.3.999", "1.2.3.999."),
+            ("nas", "nas"),
+            ("nas.", "nas."),
+            ("fe80::1%eth0.5", "fe80::1%eth0.5"),
+        ] {
+            assert_eq!(asked(name), question);
+        }
+    }
+
+    #[test]
+    fn names_in_the_hosts_file_are_found_there() {
+        for name in ["nas.home.lan", "NAS.home.lan.", "printer.home.lan"] {
+            assert_eq!(asked(name), key(name), "the resolver finds it without a dot at the end");
+        }
+        for name in ["a.comment", "not.this", "192.0.2.2", "home.lan"] {
+            assert!(asked(name).ends_with('.'), "{name}");
+        }
+        let missing = || Err::<&[u8], _>(io::ErrorKind::NotFound.into());
+        assert_eq!(question_beside("nas.home.lan", missing), "nas.home.lan.");
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_is_one() {
+        for spelling in
+            ["127.1", "127.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.0x1"]
+        {
+            assert_eq!(numeric(spelling), Some(Ipv4Addr::LOCALHOST), "{spelling}");
+        }
+        assert_eq!(numeric("255.255.255.255"), Some(Ipv4Addr::BROADCAST));
+        assert_eq!(numeric("0"), Some(Ipv4Addr::UNSPECIFIED));
+        for name in [
+            "",
+            ".",
+            "1.",
+            ".1",
+            "256.1",
+            "1.2.3.256",
+            "1.2.3.4.5",
+            "4294967296",
+            "0x",
+            "08",
+            "-1",
+            "+1",
+            "0x+1",
+            "1e1",
+            "127.1.",
+            "a",
+            "127.1.example",
+        ] {
+            assert_eq!(numeric(name), None, "{name}");
+        }
+    }
+}

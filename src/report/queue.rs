@@ -1,0 +1,371 @@
+//! The queue before the log: whoever logs never waits for whoever reads the log.
+//!
+//! Lines are handed over whole, in memory. One thread writes them out and is the only one that waits
+//! when a terminal is stopped, a pipe is full or a disk is slow. Lines for which there is no room are
+//! counted, and the log says how many were lost as soon as it is read again.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// What waits to be written: 1 MiB is 5,000 lines of 200 bytes, which is what 10,000 sessions a second
+/// log in half a second. 8,192 lines of 128 bytes, the shortest that tell of a session, are 1 MiB too.
+/// With the batch that is being written there are at most twice as many in memory.
+const MOST_BYTES: usize = 1024 * 1024;
+const MOST_LINES: usize = 8192;
+
+/// After a batch the writer lets lines gather: a busy server then wakes it at most 100 times a second,
+/// and not once for each line. A first line after a silence is written at once.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// What a buffer may keep when it has been written: 64 KiB is 10 ms of the busiest server, twice over.
+const KEPT: usize = 64 * 1024;
+
+/// Stack of the writer in bytes. It formats one line and makes system calls.
+const STACK: usize = 128 * 1024;
+
+/// Lines on their way to the log.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Signalled when there is something to write and the writer waits for it.
+    filled: Condvar,
+    /// Signalled when all is written.
+    drained: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Batch,
+    /// Lines for which there was no room since the writer took the last batch.
+    without_room: u64,
+    /// Lines that were lost since the start.
+    lost: u64,
+    /// Where to write from the next batch on.
+    redirected: Option<File>,
+    /// The writer waits on `filled` for a first line.
+    idle: bool,
+    /// The writer has a batch that is not written yet.
+    busy: bool,
+    /// Somebody waits on `drained`: lines do not gather now.
+    hurried: bool,
+}
+
+/// Whole lines, one behind the other.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    lines: usize,
+}
+
+impl Queue {
+    /// Starts the thread that writes to `output`. `tell_lost` makes the line, with its line feed, that
+    /// says how many lines were lost.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be created.
+    pub(super) fn start(
+        output: File,
+        tell_lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
+    ) -> io::Result<Arc<Self>> {
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            drained: Condvar::new(),
+        });
+        let written = Arc::clone(&queue);
+        thread::Builder::new()
+            .name("tabi log".into())
+            .stack_size(STACK)
+            .spawn(move || written.write_out(Output { file: output, torn: false }, &tell_lost))?;
+        Ok(queue)
+    }
+
+    /// Hands over a line, its line feed included. It is counted as lost when there is no room.
+    pub(super) fn push(&self, line: &[u8]) {
+        let mut state = self.lock();
+        if state.waiting.lines >= MOST_LINES || state.waiting.bytes.len() + line.len() > MOST_BYTES
+        {
+            state.without_room += 1;
+            state.lost += 1;
+            return;
+        }
+        state.waiting.bytes.extend(line);
+        state.waiting.lines += 1;
+        let wakes = mem::take(&mut state.idle);
+        drop(state);
+        if wakes {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits until all lines are written, for at most `limit`. Says whether they are.
+    pub(super) fn flush(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut state = self.lock();
+        state.hurried = true;
+        self.filled.notify_one();
+        while state.busy || state.waiting.lines > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state = wait(&self.drained, state, Some(left));
+        }
+        state.hurried = false;
+        !state.busy && state.waiting.lines == 0
+    }
+
+    /// Writes to `output` from the next line on.
+    pub(super) fn redirect(&self, output: File) {
+        let earlier = self.lock().redirected.replace(output);
+        drop(earlier);
+    }
+
+    /// How many lines were lost since the start.
+    pub(super) fn lost(&self) -> u64 {
+        self.lock().lost
+    }
+
+    fn write_out(&self, mut output: Output, tell_lost: &dyn Fn(u64) -> Vec<u8>) {
+        let mut batch = Batch::default();
+        // Lines that could not be written before this batch.
+        let mut unwritten = 0;
+        loop {
+            let (without_room, redirected) = self.next(&mut batch);
+            if let Some(file) = redirected {
+                output = Output { file, torn: false };
+            }
+            if unwritten > 0 && output.write(&tell_lost(unwritten)) == 0 {
+                unwritten = 0;
+            }
+            let failed = output.write(&batch.bytes);
+            unwritten += failed;
+            // These found no room behind the lines of this batch.
+            if without_room > 0 && (failed > 0 || output.write(&tell_lost(without_room)) > 0) {
+                unwritten += without_room;
+            }
+            batch.clear();
+            self.written(failed);
+        }
+    }
+
+    /// Waits for lines and takes them all, with the number of those lost behind them.
+    fn next(&self, batch: &mut Batch) -> (u64, Option<File>) {
+        let mut state = self.lock();
+        if !state.hurried && !state.idle {
+            state = wait(&self.filled, state, Some(GATHER));
+        }
+        while state.waiting.lines == 0 {
+            state.idle = true;
+            state = wait(&self.filled, state, None);
+        }
+        state.idle = false;
+        state.busy = true;
+        mem::swap(&mut state.waiting, batch);
+        (mem::take(&mut state.without_room), state.redirected.take())
+    }
+
+    /// Notes that a batch is over, and how many of its lines could not be written.
+    fn written(&self, failed: u64) {
+        let mut state = self.lock();
+        state.lost += failed;
+        state.busy = false;
+        drop(state);
+        self.drained.notify_all();
+    }
+
+    /// Nothing that holds this lock formats, waits or makes a system call, so it is free soon, and a
+    /// panic hook may take it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+        self.lines = 0;
+    }
+}
+
+/// Where the log is written to.
+struct Output {
+    file: File,
+    /// The last write stopped within a line.
+    torn: bool,
+}
+
+impl Output {
+    /// Writes whole lines. Says how many of them could not be written.
+    fn write(&mut self, lines: &[u8]) -> u64 {
+        if self.torn && self.write_all(b"\n") == 0 {
+            return count(lines);
+        }
+        let written = self.write_all(lines);
+        self.torn = lines[..written].last().is_some_and(|last| *last != b'\n');
+        count(&lines[written..])
+    }
+
+    /// Writes for as long as it can be done. Says how many bytes were written.
+    fn write_all(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.file.write(&bytes[written..]) {
+                Ok(0) => break,
+                Ok(more) => written += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Standard error may be shared with a program that wants it not to block.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
+                    let _ = poll(&mut fds, None);
+                }
+                Err(_) => break,
+            }
+        }
+        written
+    }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    let feeds = lines.split(|byte| *byte == b'\n').count() - 1;
+    u64::try_from(feeds).unwrap_or(u64::MAX)
+}
+
+fn wait<'a>(
+    signal: &Condvar,
+    state: MutexGuard<'a, State>,
+    limit: Option<Duration>,
+) -> MutexGuard<'a, State> {
+    match limit {
+        None => signal.wait(state).unwrap_or_else(PoisonError::into_inner),
+        Some(limit) => signal.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    /// Far longer than a test takes.
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn queue() -> (Arc<Queue>, BufReader<UnixStream>) {
+        let (reader, output) = UnixStream::pair().unwrap();
+        reader.set_read_timeout(Some(LONG)).unwrap();
+        let output = File::from(OwnedFd::from(output));
+        let queue = Queue::start(output, |lost| format!("{lost} lost\n").into_bytes()).unwrap();
+        (queue, BufReader::new(reader))
+    }
+
+    fn line(reader: &mut BufReader<UnixStream>) -> String {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        line
+    }
+
+    #[test]
+    fn lines_are_written_in_their_order() {
+        let (queue, mut reader) = queue();
+        for number in 0..100 {
+            queue.push(format!("{number}\n").as_bytes());
+        }
+        assert!(queue.flush(LONG));
+        for number in 0..100 {
+            assert_eq!(line(&mut reader), format!("{number}\n"));
+        }
+        queue.push(b"after a silence\n");
+        assert_eq!(line(&mut reader), "after a silence\n");
+        assert_eq!(queue.lost(), 0);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_log_that_is_not_read_and_what_was_lost_is_told() {
+        const LINES: u64 = 50_000;
+        let (queue, mut reader) = queue();
+        for number in 0..LINES {
+            queue.push(format!("{number:0199}\n").as_bytes());
+        }
+        assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
+        let lost = queue.lost();
+        assert!(lost > LINES / 2, "{lost}");
+        assert!(queue.lock().waiting.bytes.len() <= MOST_BYTES);
+        let (mut read, mut told) = (0, 0);
+        while read + told < LINES {
+            let line = line(&mut reader);
+            if let Some(lost) = line.strip_suffix(" lost\n") {
+                told += lost.parse::<u64>().unwrap();
+            } else {
+                assert_eq!(line.trim_end().parse(), Ok(read + told), "{line}");
+                read += 1;
+            }
+        }
+        assert_eq!(told, lost);
+        assert!(queue.flush(LONG));
+    }
+
+    #[test]
+    fn short_lines_are_limited_by_their_number() {
+        let (queue, _reader) = queue();
+        for _ in 0..1_000_000 {
+            queue.push(b"\n");
+            assert!(queue.lock().waiting.lines <= MOST_LINES);
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_told_with_the_next_that_can() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let queue = Queue::start(full, |lost| format!("{lost} lost\n").into_bytes()).unwrap();
+        queue.push(b"one\n");
+        assert!(queue.flush(LONG));
+        queue.push(b"two\n");
+        queue.push(b"three\n");
+        assert!(queue.flush(LONG));
+        assert_eq!(queue.lost(), 3);
+        let (reader, output) = UnixStream::pair().unwrap();
+        reader.set_read_timeout(Some(LONG)).unwrap();
+        queue.redirect(File::from(OwnedFd::from(output)));
+        queue.push(b"four\n");
+        let mut reader = BufReader::new(reader);
+        assert_eq!([line(&mut reader), line(&mut reader)], ["3 lost\n", "four\n"]);
+        assert_eq!(queue.lost(), 3);
+    }
+
+    #[test]
+    fn a_line_that_was_torn_is_ended_before_the_next() {
+        let (mut reader, output) = UnixStream::pair().unwrap();
+        let mut output = Output { file: File::from(OwnedFd::from(output)), torn: true };
+        assert_eq!(output.write(b"whole\n"), 0);
+        drop(output);
+        let mut written = String::new();
+        io::Read::read_to_string(&mut reader, &mut written).unwrap();
+        assert_eq!(written, "\nwhole\n");
+    }
+
+    #[test]
+    fn an_output_that_does_not_block_is_waited_for() {
+        let (reader, output) = UnixStream::pair().unwrap();
+        output.set_nonblocking(true).unwrap();
+        let output = File::from(OwnedFd::from(output));
+        let queue = Queue::start(output, |_| Vec::new()).unwrap();
+        for _ in 0..5000 {
+            queue.push(&[[b'a'; 199].as_slice(), b"\n"].concat());
+        }
+        assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
+        reader.set_read_timeout(Some(LONG)).unwrap();
+        for line in BufReader::new(reader).lines().take(5000) {
+            assert_eq!(line.unwrap().len(), 199);
+        }
+        assert_eq!(queue.lost(), 0);
+    }
+}

@@ -1,0 +1,166 @@
+//! Where clients come in: a listener, and the workers that wait at it.
+//!
+//! Nobody hands a client over. A worker that has nothing to do waits in `accept`, serves the client
+//! that it gets, and comes back. The last one to leave calls the next, so that there is always one
+//! that waits. Admission stays before everything: a worker that has accepted a client still counts
+//! as waiting until that client has a session, so a full server holds a handful of clients, and the
+//! others wait in the backlog.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use log::{debug, info, warn};
+
+use super::stop::Stop;
+use crate::proxy::Proxy;
+use crate::sessions::Session;
+use crate::system::pool::{Partner, Pool};
+
+/// Workers that wait for a client at the same time. With one, each client costs a hand-over: the
+/// worker that leaves has to wake the next.
+pub(super) const MOST_WAITING: usize = 4;
+
+/// Pauses between attempts to accept while accepting fails.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A listener, and the workers that wait at it.
+pub(super) struct Entrance {
+    listener: Arc<TcpListener>,
+    proxy: Arc<Proxy>,
+    pool: Arc<Pool>,
+    stop: Arc<Stop>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Workers that wait for a client, or for room for one.
+    waiting: usize,
+    /// The pause before the next attempt, while accepting fails.
+    trouble: Option<Duration>,
+    /// No thread could be created for the next worker.
+    short_of_threads: bool,
+}
+
+impl Entrance {
+    pub(super) fn new(
+        listener: Arc<TcpListener>,
+        proxy: Arc<Proxy>,
+        pool: Arc<Pool>,
+        stop: Arc<Stop>,
+    ) -> Arc<Self> {
+        Arc::new(Entrance { listener, proxy, pool, stop, state: Mutex::default() })
+    }
+
+    /// Makes sure that a worker waits for the next client.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a thread.
+    pub(super) fn open(self: &Arc<Self>) -> io::Result<()> {
+        {
+            let mut state = self.lock();
+            if state.waiting > 0 {
+                return Ok(());
+            }
+            state.waiting = 1;
+        }
+        let entrance = Arc::clone(self);
+        let started = self.pool.start(move |partner| entrance.attend(partner));
+        let mut state = self.lock();
+        state.short_of_threads = started.is_err();
+        state.waiting -= usize::from(started.is_err());
+        started
+    }
+
+    /// Serves one client after the other while few others wait for one.
+    fn attend(self: &Arc<Self>, partner: &Partner) {
+        while let Some(session) = self.next_session() {
+            self.leave();
+            self.proxy.serve(&session, partner);
+            drop(session);
+            if !self.come_back() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for a client that is admitted. `None` once the server is stopped.
+    fn next_session(&self) -> Option<Session> {
+        loop {
+            match self.listener.accept() {
+                Ok((stream, peer)) => {
+                    self.accepted();
+                    if let Some(session) = self.proxy.admit(stream, peer) {
+                        return Some(session);
+                    }
+                }
+                Err(error) if self.stop.is_stopped() => {
+                    debug!("the listener is closed: {error}");
+                    return None;
+                }
+                // This client has gone again; the next one may be there already.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                    debug!("a client left before it was accepted");
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => self.pause(&error),
+            }
+        }
+    }
+
+    /// Leaves with a client. The last one calls the next worker.
+    fn leave(self: &Arc<Self>) {
+        let is_last = {
+            let mut state = self.lock();
+            state.waiting -= 1;
+            state.waiting == 0
+        };
+        if is_last && !self.stop.is_stopped() {
+            let was_short = self.lock().short_of_threads;
+            if let Err(error) = self.open() {
+                if !was_short {
+                    warn!(
+                        "cannot create a thread for the next client; it waits: {error} \
+                         (lower --max-connections or raise the system's limit on threads)"
+                    );
+                }
+                self.stop.ask_for_help();
+            }
+        }
+    }
+
+    /// Whether one more worker is to wait for a client.
+    fn come_back(&self) -> bool {
+        let mut state = self.lock();
+        let is_wanted = state.waiting < MOST_WAITING;
+        state.waiting += usize::from(is_wanted);
+        is_wanted
+    }
+
+    fn accepted(&self) {
+        if self.lock().trouble.take().is_some() {
+            info!("clients are accepted again");
+        }
+    }
+
+    /// Waits after an error of `accept(2)` that is not the client's: most likely there are no
+    /// descriptors.
+    fn pause(&self, error: &io::Error) {
+        let mut state = self.lock();
+        let pause = state.trouble.map_or(SHORTEST_PAUSE, |pause| (2 * pause).min(LONGEST_PAUSE));
+        let is_new = state.trouble.replace(pause).is_none();
+        drop(state);
+        if is_new {
+            warn!("cannot accept clients, trying again: {error}");
+        }
+        self.stop.wait(pause);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,107 @@
+//! The end of a server, and what its main thread waits for until then.
+
+use std::net::{Shutdown, TcpListener};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::sessions::Sessions;
+
+/// Stops a server. Every clone stops the same one.
+#[derive(Clone)]
+pub struct Stopper(pub(super) Arc<Stop>);
+
+impl Stopper {
+    /// Closes the listeners at once and makes [`Server::run`](super::Server::run) drain and return.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+pub(super) struct Stop {
+    state: Mutex<State>,
+    /// Signalled when the server is stopped, and when an entrance needs help.
+    changed: Condvar,
+    sessions: Arc<Sessions>,
+}
+
+struct State {
+    /// `None` once the server is stopped.
+    listeners: Option<Vec<Arc<TcpListener>>>,
+    /// An entrance has no worker, for want of a thread.
+    help_wanted: bool,
+}
+
+impl Stop {
+    pub(super) fn new(listeners: Vec<Arc<TcpListener>>, sessions: Arc<Sessions>) -> Arc<Self> {
+        let state = State { listeners: Some(listeners), help_wanted: false };
+        Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new(), sessions })
+    }
+
+    pub(super) fn stop(&self) {
+        let listeners = self.lock().listeners.take();
+        self.sessions.close();
+        self.changed.notify_all();
+        for listener in listeners.into_iter().flatten() {
+            // This closes the port and wakes the threads that are blocked in `accept`.
+            let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
+            #[cfg(not(target_os = "linux"))]
+            elsewhere::wake(&listener);
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().listeners.is_none()
+    }
+
+    /// Waits for at most `limit`, and not beyond the end.
+    pub(super) fn wait(&self, limit: Duration) {
+        let state = self.lock();
+        let _ = self.changed.wait_timeout_while(state, limit, |state| state.listeners.is_some());
+    }
+
+    /// Tells [`Stop::until_help_is_wanted`] that an entrance has no worker.
+    pub(super) fn ask_for_help(&self) {
+        self.lock().help_wanted = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until an entrance has no worker. False once the server is stopped.
+    pub(super) fn until_help_is_wanted(&self) -> bool {
+        let mut state = self.lock();
+        while state.listeners.is_some() && !state.help_wanted {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.help_wanted = false;
+        state.listeners.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where closing a listener does not wake who is blocked in `accept`, only a client does.
+#[cfg(not(target_os = "linux"))]
+mod elsewhere {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use crate::server::entrance::MOST_WAITING;
+
+    pub(super) fn wake(listener: &TcpListener) {
+        let Ok(address) = listener.local_addr() else { return };
+        for _ in 0..MOST_WAITING {
+            let _ = TcpStream::connect_timeout(&reachable(address), Duration::from_millis(20));
+        }
+    }
+
+    fn reachable(address: SocketAddr) -> SocketAddr {
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+            _ => address,
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! How many connections this machine has room for.
+//!
+//! A connection takes two descriptors and two threads. A thread takes a stack in the address space
+//! and a number of memory mappings, and its number counts against the limits on threads. Each of
+//! these is asked here, once, at the start.
+
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, getrlimit};
+
+use super::descriptors::Descriptors;
+use super::pool::STACK;
+
+/// Threads of a connection: one for each direction.
+const THREADS: usize = 2;
+
+/// Memory mappings of a thread: its stack, the alternate stack for signals that std gives it, and a
+/// guard page before each.
+const MAPPINGS_OF_A_THREAD: usize = 4;
+
+/// Mappings that do not belong to connections: the program, its libraries, the allocator's.
+const SPARE_MAPPINGS: usize = 1000;
+
+/// Threads that do not belong to connections: main, signals, watch, log, lookups (64), and workers
+/// that wait for a client.
+const SPARE_THREADS: usize = 96;
+
+/// Of 32 bits of addresses user space has 2 GiB on some systems; half of that is for stacks.
+const STACK_ADDRESSES: Option<usize> =
+    if usize::BITS > 32 { None } else { Some(1024 * 1024 * 1024) };
+
+/// What a machine has room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Connections at once, at least one.
+    pub connections: usize,
+    /// What there would have to be more of, and how to get it.
+    pub limited_by: String,
+}
+
+impl Capacity {
+    /// What this machine has room for.
+    #[must_use]
+    pub fn of_this_machine(descriptors: &Descriptors) -> Self {
+        let limits = [
+            Some((
+                descriptors.tunnels(),
+                format!("there are {} descriptors (ulimit -n)", descriptors.limit()),
+            )),
+            mappings().map(|(most, limit)| {
+                (most, format!("there are {limit} memory mappings (sysctl vm.max_map_count)"))
+            }),
+            threads_of_user().map(|(most, limit)| {
+                (most, format!("the user may have {limit} threads (ulimit -u)"))
+            }),
+            threads_of_groups().map(|(most, limit)| {
+                (most, format!("the control group may have {limit} threads (pids.max, TasksMax)"))
+            }),
+            STACK_ADDRESSES.map(|bytes| {
+                (bytes / (THREADS * STACK), "a thread's stack takes addresses, of 32 bits".into())
+            }),
+        ];
+        let least = limits.into_iter().flatten().min_by_key(|(most, _)| *most);
+        let (connections, limited_by) = least.unwrap_or_default();
+        Capacity { connections: connections.max(1), limited_by }
+    }
+}
+
+/// Connections that there are mappings for, and the limit on mappings. Linux alone has one.
+fn mappings() -> Option<(usize, usize)> {
+    let limit = number(&read_to_string("/proc/sys/vm/max_map_count").ok()?)?;
+    Some((limit.saturating_sub(SPARE_MAPPINGS) / (THREADS * MAPPINGS_OF_A_THREAD), limit))
+}
+
+/// Connections that the user of this process may have threads for, and that limit. The limit counts
+/// the threads of all the user's processes, and none of root's.
+fn threads_of_user() -> Option<(usize, usize)> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let limit = getrlimit(Resource::Nproc).current?;
+    let limit = usize::try_from(limit).ok()?;
+    Some((connections_of(limit), limit))
+}
+
+/// Connections that the control groups of this process may have threads for, and the least of
+/// their limits.
+fn threads_of_groups() -> Option<(usize, usize)> {
+    let groups = group_paths(&read_to_string("/proc/self/cgroup").ok()?);
+    let paths = groups.iter().flat_map(|path| path.ancestors());
+    let limits = paths.filter_map(|path| {
+        let file = Path::new("/sys/fs/cgroup").join(path).join("pids.max");
+        number(&read_to_string(file).ok()?)
+    });
+    let limit = limits.min()?;
+    Some((connections_of(limit), limit))
+}
+
+/// Where the control groups that the text of `/proc/self/cgroup` lists (cgroups(7)) lie below
+/// `/sys/fs/cgroup`: that of version 2, and the one of version 1 that counts processes.
+fn group_paths(groups: &str) -> Vec<PathBuf> {
+    let path = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let folder = match fields.next()? {
+            "" => "",
+            controllers if controllers.split(',').any(|name| name == "pids") => "pids",
+            _ => return None,
+        };
+        Some(Path::new(folder).join(fields.next()?.trim_start_matches('/')))
+    };
+    groups.lines().filter_map(path).collect()
+}
+
+/// A small limit is not all spent on what is set aside.
+fn connections_of(threads: usize) -> usize {
+    threads.saturating_sub(SPARE_THREADS.min(threads / 2)) / THREADS
+}
+
+fn number(text: &str) -> Option<usize> {
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_room_for_one_and_never_for_more_than_descriptors_allow() {
+        for (descriptors, most) in [(0, 1), (64, 24), (1024, 462)] {
+            let capacity = Capacity::of_this_machine(&Descriptors::new(descriptors));
+            assert_eq!(capacity.connections, most, "{capacity:?}");
+            assert!(capacity.limited_by.contains("ulimit -n"), "{capacity:?}");
+        }
+    }
+
+    #[test]
+    fn the_control_groups_of_both_versions_are_found() {
+        let groups = "9:memory:/other\n8:cpu,pids:/box/tabi\n0::/system.slice/tabi.service\n";
+        let found = group_paths(groups);
+        assert_eq!(found, ["pids/box/tabi", "system.slice/tabi.service"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn few_threads_are_enough_for_few_connections() {
+        assert_eq!([40, 192, 1096].map(connections_of), [10, 48, 500]);
+    }
+}

@@ -1,0 +1,155 @@
+//! The log: nobody waits for it, its form suits where it goes, and no client fills it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::scratch::{Program, Scratch, ended, program};
+use crate::stage::{GREETING, LONG, connect, echo, reply, request, take};
+
+/// A tunnel that is opened, used and closed again.
+fn short_tunnel(program: &Program, target: std::net::SocketAddr) {
+    let mut client = connect(program.address);
+    client.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    assert_eq!(reply(&mut client).0, 0x00);
+    assert_eq!(take(&mut client), *b"ping");
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_sessions_nor_signals() {
+    let target = echo();
+    let mut program = Program::start(&["-v", "--grace", "600"]);
+    for _ in 0..2000 {
+        short_tunnel(&program, target);
+    }
+    let _live = connect(program.address);
+    short_tunnel(&program, target);
+    program.signal(Signal::TERM);
+    let begin = Instant::now();
+    while std::net::TcpStream::connect_timeout(&program.address, LONG).is_ok() {
+        assert!(begin.elapsed() < LONG, "the first signal does not close the port");
+    }
+    let begin = Instant::now();
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().code(), Some(130));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_hold_up_the_end() {
+    let target = echo();
+    let mut program = Program::start(&[]);
+    for _ in 0..1000 {
+        short_tunnel(&program, target);
+    }
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn the_last_lines_are_written_before_the_end() {
+    let mut program = Program::start(&[]);
+    short_tunnel(&program, echo());
+    program.signal(Signal::TERM);
+    let log = program.rest_of_log();
+    assert!(log.contains(" outcome=closed\n") && log.ends_with("stopped\n"), "{log}");
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn a_time_zone_with_seconds_does_not_hang_the_start() {
+    let mut command = program(&[]);
+    command.env("TZ", "XXX-1:02:03");
+    let mut program = Program::spawn(command);
+    let line = program.log_line("serving clients");
+    let time = line.split(' ').next().unwrap();
+    assert!(time.ends_with("+01:02"), "{line}");
+    short_tunnel(&program, echo());
+}
+
+#[test]
+fn times_have_milliseconds() {
+    let mut command = program(&[]);
+    command.env("TZ", "UTC");
+    let line = Program::spawn(command).log_line("serving clients");
+    let (time, rest) = line.split_once(' ').unwrap();
+    let zeroed = time.replace(|character: char| character.is_ascii_digit(), "0");
+    assert_eq!(zeroed, "0000-00-00T00:00:00.000Z");
+    assert!(rest.starts_with("[INFO ] serving clients from "), "{line}");
+}
+
+#[test]
+fn systemd_gets_levels_and_no_times() {
+    let (log, output) = UnixStream::pair().unwrap();
+    log.set_read_timeout(Some(LONG)).unwrap();
+    let output = File::from(OwnedFd::from(output));
+    let metadata = output.metadata().unwrap();
+    let mut child = program(&[])
+        .env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()))
+        .stderr(Stdio::from(output))
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(log).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    ended(&mut child);
+    assert!(line.starts_with("<6>listening on 127.0.0.1:"), "{line}");
+}
+
+#[test]
+fn a_new_log_file_is_for_its_owner_alone_and_an_old_one_keeps_its_mode() {
+    let file = Scratch::new(b"before\n");
+    let mode = || fs::metadata(file.path()).unwrap().permissions().mode() & 0o777;
+    for existing in [true, false] {
+        if existing {
+            file.set_mode(0o640);
+        } else {
+            fs::remove_file(file.path()).unwrap();
+        }
+        let mut child = program(&["--log-file", file.path()]).spawn().unwrap();
+        let begin = Instant::now();
+        while !fs::read_to_string(file.path()).is_ok_and(|log| log.contains("listening on")) {
+            assert!(begin.elapsed() < LONG, "nothing is logged");
+        }
+        child.kill().unwrap();
+        ended(&mut child);
+        assert_eq!(mode(), if existing { 0o640 } else { 0o600 });
+    }
+}
+
+#[test]
+fn check_with_a_broken_standard_output_ends_with_a_status() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = program(&["--check"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn signals_that_were_ignored_at_the_start_stay_ignored() {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP INT; exec \"$0\" 127.0.0.1:0", env!("CARGO_BIN_EXE_tabi")]);
+    let mut program = Program::spawn(command);
+    program.signal(Signal::HUP);
+    program.signal(Signal::INT);
+    short_tunnel(&program, echo());
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn each_signal_that_was_not_ignored_lets_the_server_finish() {
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+        let mut program = Program::start(&[]);
+        short_tunnel(&program, echo());
+        program.signal(signal);
+        assert_eq!(program.wait().code(), Some(0), "{signal:?}");
+    }
+}
