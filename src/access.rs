@@ -1,6 +1,6 @@
 //! Who may do what.
 //!
-//! A client meets this wing three times: when it connects ([`Rules::serves`], by its address), when
+//! A client meets this wing three times: when it connects ([`Rules::turned_away`], by its address), when
 //! it says who it is ([`Users::authenticate`]), and with each request ([`Rules::permit`]).
 //!
 //! What it promises:

@@ -2,22 +2,26 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use crate::access::rules::{RuleFile, networks};
+use crate::access::rules::RuleFile;
+use crate::access::upstream::{self, Upstream};
 use crate::access::users::Passwords;
 #[cfg(target_os = "linux")]
 use crate::commands::source::Interface;
 use crate::commands::source::Source;
 use crate::server::Config;
+
+mod value;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -43,18 +47,20 @@ pub struct Arguments {
 pub fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Arguments, clap::Error> {
-    let mut options = Options::try_parse_from(arguments)?;
+    let matches = Options::command().try_get_matches_from(arguments)?;
+    let mut options = Options::from_arg_matches(&matches)?;
     if options.probe {
         // A file that has gone bad since the server has read it is not the server's state of health.
         options.rules = None;
         options.users = None;
     }
+    let upstream = upstream(&options, matches.value_source("upstream"))?;
     let source = options.source()?;
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
-            (false, true) => LevelFilter::Debug,
-            (false, false) => LevelFilter::Info,
+            (false, 0) => LevelFilter::Info,
+            (false, 1..) => LevelFilter::Debug,
         },
         log_file: options.log_file,
         check: options.check,
@@ -63,6 +69,7 @@ pub fn parse(
             listen: options.listen,
             allow_from: options.allow_from,
             rules: options.rules.as_deref().map(rules).transpose()?.unwrap_or_default(),
+            upstream: upstream.map(Arc::new),
             users: options.users.as_deref().map(users).transpose()?,
             source,
             udp_advertise: options.udp_advertise,
@@ -79,6 +86,12 @@ pub fn parse(
     })
 }
 
+/// The command line as it is: its options with their values and defaults.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command()
+}
+
 const DEFAULTS: &str = "\
 With no option tabi listens on port 1080 of every address, serves clients on this machine and on
 private networks, and keeps clients on other machines from what listens for this machine alone.
@@ -90,11 +103,11 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
     /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
-    #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
+    #[arg(value_name = "LISTEN", default_value = "1080", value_parser = value::listen)]
     listen: Vec<SocketAddr>,
 
     /// Clients that are served; repeatable, replaces the default: loopback and private networks
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    #[arg(long, value_name = "CIDR", value_parser = value::network)]
     allow_from: Vec<IpNet>,
 
     /// Who may do what, and where: a file with a rule a line, the first that matches decides
@@ -105,60 +118,66 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
 
+    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
+    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
+    #[arg(long, value_name = "URL", env = "TABI_UPSTREAM", hide_env_values = true)]
+    upstream: Option<String>,
+
     /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
     /// the client has reached this server
-    #[arg(long, value_name = "ADDRESS|same", value_parser = local)]
-    source: Vec<Local>,
+    #[arg(long, value_name = "ADDRESS|same", value_parser = value::local)]
+    source: Vec<value::Local>,
 
     /// Interface by which outgoing connections and datagrams leave, whatever the routes say
     #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "NAME", value_parser = interface)]
+    #[arg(long, value_name = "NAME", value_parser = value::interface)]
     interface: Option<Interface>,
 
     /// Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)
     #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "N", value_parser = mark)]
+    #[arg(long, value_name = "N", value_parser = value::mark)]
     mark: Option<u32>,
 
     /// Address that clients are told to send UDP datagrams to, if this machine has another one for
     /// them than it knows of
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     udp_advertise: Option<IpAddr>,
 
     /// Connections that are served at once; further clients wait
-    #[arg(long, value_name = "N", default_value = "4096", value_parser = count)]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]
     max_connections: usize,
 
-    /// Connections of one client address at once; further ones are closed
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = count)]
+    /// Connections of one client at once (an IPv4 address, an IPv6 /64); further ones are closed
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = value::count)]
     max_per_client: usize,
 
     /// Seconds from a client's connection to its complete request
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
     handshake_timeout: Duration,
 
     /// Seconds from a request to the connection with its target, the name's lookup included
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
     connect_timeout: Duration,
 
-    /// Seconds without an octet in either direction after which a session ends
-    #[arg(long, value_name = "S", default_value = "7440", value_parser = seconds)]
+    /// Seconds without a byte in either direction after which a session ends
+    #[arg(long, value_name = "S", default_value = "7440", value_parser = value::seconds)]
     idle_timeout: Duration,
 
     /// Seconds that live sessions have to finish after SIGINT or SIGTERM
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_or_none)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds_or_none)]
     grace: Duration,
 
     /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    #[arg(long, value_name = "CIDR", value_parser = value::network)]
     proxy_protocol: Vec<IpNet>,
 
     /// Status page, metrics and health over HTTP; a PORT alone is on loopback
-    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
     status: Option<SocketAddr>,
+
     /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
     /// name is looked up every time
-    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = value::seconds_or_none)]
     name_cache: Duration,
 
     /// Append the log to this file, not to standard error
@@ -166,8 +185,8 @@ struct Options {
     log_file: Option<PathBuf>,
 
     /// Log more: clients that leave without a request, too
-    #[arg(short, long, action = ArgAction::SetTrue)]
-    verbose: bool,
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
 
     /// Log warnings and errors only
     #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "verbose")]
@@ -180,42 +199,6 @@ struct Options {
     /// Greet the server at LISTEN, and exit with status 0 if it answers within 2 seconds
     #[arg(long, conflicts_with = "check")]
     probe: bool,
-}
-
-fn listen(given: &str) -> Result<SocketAddr, String> {
-    if let Some(address) = with_named_zone(given) {
-        return address;
-    }
-    let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
-    given.parse().ok().or_else(every).ok_or_else(|| {
-        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
-    })
-}
-
-/// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
-fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
-    let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
-    let (ip, zone) = address.split_once('%')?;
-    let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
-    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(match nix::net::if_::if_nametoindex(zone) {
-        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
-        Err(_) => Err(format!("this machine has no interface {zone}")),
-    })
-}
-
-/// What the page shows is nobody else's business, so it is on loopback unless an address is given.
-fn status(given: &str) -> Result<SocketAddr, String> {
-    let on_loopback = || given.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into());
-    given.parse().ok().or_else(on_loopback).ok_or_else(|| {
-        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 9090 or 192.168.1.1:9090".into()
-    })
-}
-
-fn network(given: &str) -> Result<IpNet, String> {
-    networks::parse(given).ok_or_else(|| format!("expected {}", networks::EXPECTED))
 }
 
 fn rules(path: &Path) -> Result<Arc<RuleFile>, clap::Error> {
@@ -231,25 +214,22 @@ fn bad_file(option: &str, told: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
 }
 
-fn address(given: &str) -> Result<IpAddr, String> {
-    match given.parse::<IpAddr>() {
-        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
-        _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
+/// What is wrong with a URL is told without showing it: there may be a password in it.
+fn upstream(
+    options: &Options,
+    given: Option<ValueSource>,
+) -> Result<Option<Upstream>, clap::Error> {
+    let Some(url) = &options.upstream else { return Ok(None) };
+    let upstream = Upstream::parse(url)
+        .ok_or_else(|| conflict(&format!("--upstream: expected {}", upstream::EXPECTED)))?;
+    if upstream.credentials().is_some() && given == Some(ValueSource::CommandLine) {
+        return Err(conflict(
+            "--upstream: every user of this machine can read a password on the command line; put \
+             the URL into the environment as TABI_UPSTREAM, or into a file for --rules, as in\n  \
+             via socks5://USER:PASSWORD@HOST:PORT",
+        ));
     }
-}
-
-/// A local address as `--source` takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Local {
-    Same,
-    Address(IpAddr),
-}
-
-fn local(given: &str) -> Result<Local, String> {
-    if given == "same" {
-        return Ok(Local::Same);
-    }
-    address(given).map(Local::Address).map_err(|expected| format!("{expected}, or the word same"))
+    Ok(Some(upstream))
 }
 
 impl Options {
@@ -257,7 +237,7 @@ impl Options {
     fn source(&self) -> Result<Source, clap::Error> {
         let mut source = Source::default();
         for &local in &self.source {
-            let Local::Address(address) = local else {
+            let value::Local::Address(address) = local else {
                 source.same = true;
                 continue;
             };
@@ -283,47 +263,6 @@ impl Options {
 
 fn conflict(told: &str) -> clap::Error {
     Options::command().error(ErrorKind::ValueValidation, told)
-}
-
-#[cfg(target_os = "linux")]
-fn interface(given: &str) -> Result<Interface, String> {
-    Interface::new(given).ok_or_else(|| "expected the name of an interface, as in wg0".into())
-}
-
-#[cfg(target_os = "linux")]
-fn mark(given: &str) -> Result<u32, String> {
-    let mark = match given.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => given.parse(),
-    };
-    match mark {
-        Ok(mark @ 1..) => Ok(mark),
-        _ => Err("expected a whole number of 32 bits above 0, as in 42 or 0x2a".into()),
-    }
-}
-
-fn count(given: &str) -> Result<usize, String> {
-    match given.parse() {
-        Ok(count @ 1..) => Ok(count),
-        _ => Err("expected a whole number above 0".into()),
-    }
-}
-
-fn seconds(given: &str) -> Result<Duration, String> {
-    match seconds_or_none(given) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("expected seconds, above 0 and at most a year, as in 10 or 0.5".into()),
-    }
-}
-
-fn seconds_or_none(given: &str) -> Result<Duration, String> {
-    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    given
-        .parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| *duration <= A_YEAR)
-        .ok_or_else(|| "expected seconds, at most a year, as in 10 or 0.5".into())
 }
 
 #[cfg(test)]
@@ -354,6 +293,15 @@ mod tests {
         assert_eq!((level, log_file, check, probe), (LevelFilter::Info, None, false, false));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
         assert_eq!(config.name_cache, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn verbose_may_be_given_more_than_once() {
+        for given in [&["-v"][..], &["-vv"], &["-v", "--verbose", "-v"]] {
+            assert_eq!(parsed(given).level, LevelFilter::Debug, "{given:?}");
+        }
+        assert_eq!(parsed(&["-q"]).level, LevelFilter::Warn);
+        assert!(refusal(&["-q", "-v"]).contains("cannot be used with"));
     }
 
     #[test]

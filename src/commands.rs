@@ -5,6 +5,8 @@
 //! - [`bind`] listens for the one peer that the client expects.
 //! - [`associate`] relays datagrams for as long as the client's TCP connection stays.
 //! - [`lookup`] turns a name into addresses within a deadline.
+//! - [`upstream`] dials through another SOCKS5 server.
+//! - [`source`] says where the sockets of all of them leave this machine.
 //!
 //! Nothing here is done without a permit, and each wait ends when the client leaves. What went wrong
 //! comes back as a value; only [`proxy`](crate::proxy) tells the client.
@@ -15,3 +17,4 @@ pub mod connect;
 pub mod families;
 pub mod lookup;
 pub mod source;
+pub mod upstream;

@@ -16,6 +16,7 @@
 //! server/         listen, accept, drain; Config
 //! proxy/          one client's whole life, top to bottom; failing replies
 //! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
+//! group           whose use is counted together: an IPv4 address, or an IPv6 /64
 //! probe           greets a server, for health checks
 //! relay/          two directions of a tunnel, half-closes and resets
 //!
@@ -35,7 +36,7 @@
 //! commands -> access, sessions, system      relay -> sessions, system
 //! report -> sessions, system
 //! access, sessions -> socks5                sessions -> system
-//! socks5, system, proxy_protocol -> std and small crates
+//! socks5, system, proxy_protocol, group -> std and small crates
 //! ```
 //!
 //! # Invariants
@@ -60,6 +61,7 @@
 pub mod access;
 pub mod cli;
 pub mod commands;
+pub mod group;
 pub mod probe;
 pub mod proxy;
 pub mod proxy_protocol;

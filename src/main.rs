@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     };
     tell_panics(&logger);
     let last_lines = LastLines(Arc::clone(&logger));
-    let outcome = run(&arguments, &logger);
+    let outcome = run(&arguments);
     if let Err(told) = &outcome {
         if arguments.log_file.is_some() {
             error!("{told}");
@@ -64,7 +64,7 @@ fn probe(config: &Config) -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, logger: &Arc<Logger>) -> Result<(), String> {
+fn run(arguments: &Arguments) -> Result<(), String> {
     if arguments.check {
         arguments.config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
         // Whoever cannot read this has the exit status.
@@ -72,8 +72,6 @@ fn run(arguments: &Arguments, logger: &Arc<Logger>) -> Result<(), String> {
         return Ok(());
     }
     let server = Server::bind(&arguments.config).map_err(|error| error.to_string())?;
-    let log = Arc::clone(logger);
-    server.metrics().ask_for_lost_lines(move || log.lost());
     heed_signals(&server.stopper()).map_err(|error| format!("cannot heed signals: {error}"))?;
     server.run().map_err(|error| format!("cannot start a thread: {error}"))
 }
@@ -104,7 +102,7 @@ fn tell_panics(logger: &Arc<Logger>) {
 /// ignored: `nohup` and a shell's `&` ask for that.
 fn heed_signals(stopper: &Stopper) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
-    let is_heeded = |signal: &i32| ignored & 1 << (signal - 1) == 0;
+    let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let heeded: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_heeded).collect();
     if is_heeded(&SIGINT) {
         let stopper = stopper.clone();

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,11 +16,12 @@ use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
+use crate::commands::upstream;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Metrics, Outcome, Rarely, Refusals, Refused, line};
+use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals, Refused};
 use crate::sessions::{Session, Sessions, Stage, TooMany};
-use crate::socks5::{self, Address, Command, Host, Reply, Request};
+use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
 mod client;
@@ -40,7 +40,7 @@ pub struct Proxy {
     /// What they may do.
     pub rules: Rules,
     /// The names that they ask for.
-    pub names: Names,
+    pub names: Arc<Names>,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
@@ -51,6 +51,8 @@ pub struct Proxy {
     pub connect_timeout: Duration,
     /// Clients that were turned away.
     pub refusals: Refusals,
+    /// Sessions that have ended.
+    pub ends: Ends,
     /// Clients that wait because the server is full.
     pub fullness: Rarely,
     /// Sessions that were ended because the server was full.
@@ -65,19 +67,23 @@ impl Proxy {
     /// Opens a session for a client that is served and has not had its share. It waits for room if
     /// there is none. The log tells of a client that is turned away.
     pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
-        self.metrics.accepted();
         let peer = match peer.ip().to_canonical() {
             IpAddr::V4(ip) => (ip, peer.port()).into(),
             // A link-local address means nothing without its scope.
             IpAddr::V6(_) => peer,
         };
-        let told = |reason: &String| {
-            self.refusals.log(&format!("turned away client={peer}: {reason}"));
-        };
-        self.open(stream, peer).inspect_err(told).ok()
+        self.metrics.accepted();
+        match self.open(stream, peer) {
+            Ok(session) => Some(session),
+            Err((kind, why)) => {
+                self.metrics.refused(kind);
+                self.refusals.log(&format!("turned away client={peer}: {why}"));
+                None
+            }
+        }
     }
 
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, String> {
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, TurnedAway> {
         let is_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
@@ -92,16 +98,7 @@ impl Proxy {
         } else {
             self.sessions.open(peer, stream, is_full)
         };
-        opened.map_err(|too_many| self.has_its_share(too_many))
-    }
-
-    fn has_its_share(&self, too_many: TooMany) -> String {
-        match too_many {
-            TooMany::OfThisClient(_) => self.metrics.refused(Refused::PerClient),
-            TooMany::OfWhatIsFree(_) => self.metrics.refused(Refused::Share),
-            TooMany::Stopped => {}
-        }
-        too_many.to_string()
+        opened.map_err(turned_away)
     }
 
     fn is_balancer(&self, peer: SocketAddr) -> bool {
@@ -109,28 +106,20 @@ impl Proxy {
     }
 
     /// Whether the client is served at all.
-    fn check(&self, client: SocketAddr) -> Result<(), String> {
+    fn check(&self, client: SocketAddr) -> Result<(), TurnedAway> {
         if let Some(why) = self.rules.turned_away(client) {
-            self.metrics.refused(Refused::Network);
-            return Err(format!("{why} (--allow-from)"));
+            return Err((Refused::Network, format!("{why} (--allow-from)")));
         }
-        match self.users.turned_away(client.ip()) {
-            None => Ok(()),
-            Some(left) => {
-                self.metrics.refused(Refused::Penalty);
-                let left = left.as_secs_f32();
-                Err(format!(
-                    "wrong passwords for too many names, for another {left:.1} s (--users)"
-                ))
-            }
-        }
+        let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
+        let left = left.as_secs_f32();
+        let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
+        Err((Refused::Penalty, why))
     }
 
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
-        // A fault in tabi costs this session and nothing else.
-        let attended = catch_unwind(AssertUnwindSafe(|| self.attend(session, partner)));
-        let result = attended.unwrap_or(Err(Failure::Fault));
+        let end = self.ends.begin(session);
+        let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
                 farewell(session, &failure.last_words());
@@ -149,7 +138,7 @@ impl Proxy {
             ));
         }
         self.metrics.ended(session.request().map(|(command, _)| *command), outcome);
-        line::log_end(session, outcome, why.as_deref());
+        end.tell(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
@@ -175,15 +164,19 @@ impl Proxy {
     fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
         let balancer = session.peer();
         let Header::Client(mut client) = Header::read_from(client)? else {
-            return self.check(balancer).map_err(Failure::TurnedAway);
+            return self.check(balancer).map_err(|refused| self.refused(refused));
         };
         if client.ip().is_loopback() {
             // It is on the balancer's machine, which may be another one than this.
             client.set_ip(balancer.ip());
         }
-        self.check(client).map_err(Failure::TurnedAway)?;
-        let rehomed = session.rehome(client);
-        rehomed.map_err(|too_many| Failure::TurnedAway(self.has_its_share(too_many)))
+        let met = self.check(client).and_then(|()| session.rehome(client).map_err(turned_away));
+        met.map_err(|refused| self.refused(refused))
+    }
+
+    fn refused(&self, (kind, why): TurnedAway) -> Failure {
+        self.metrics.refused(kind);
+        Failure::TurnedAway(why)
     }
 
     /// Learns who the client is and what it asks for.
@@ -195,7 +188,9 @@ impl Proxy {
     ) -> Result<(Identity, Request), socks5::Error> {
         let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
-            if let socks5::Error::BadCredentials(user) = error {
+            if let socks5::Error::BadCredentials(user)
+            | socks5::Error::IgnoredCredentials(user, _) = error
+            {
                 session.identified(user);
             }
         })?;
@@ -216,14 +211,28 @@ impl Proxy {
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
         let dial = Dial { source, deadline, client: client.watched(), descriptors };
-        let target = connect::connect(&permit, dial)?;
-        if let Host::Name(name) = &asked.request.destination.host {
-            self.names.won(name, target.address.ip());
-        }
-        relay::prepare(&target.stream)?;
-        asked.session.connected(target.stream, target.address);
+        let (stream, address, reply) = match permit.passage() {
+            None => {
+                let target = connect::connect(&permit, dial)?;
+                if let Host::Name(name) = &asked.request.destination.host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, Reply::succeeded(target.bound))
+            }
+            Some(passage) => {
+                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
+                let target = upstream::connect(passage, dial, lookup)?;
+                if let Host::Name(name) = &passage.upstream().address().host {
+                    self.names.won(name, target.address.ip());
+                }
+                (target.stream, target.address, target.reply)
+            }
+        };
+        relay::prepare(&stream)?;
+        asked.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
-        tunnel(asked, client, &Reply::succeeded(target.bound))
+        tunnel(asked, client, &reply)
     }
 
     /// Where what is done for the client leaves this machine.
@@ -264,8 +273,19 @@ impl Proxy {
     ) -> Result<Permit, Refusal<lookup::Error>> {
         let Asked { session, identity, request, .. } = *asked;
         self.rules.permit(identity, session.peer(), request, |name, port| {
-            self.names.resolve(name, port, session.peer().ip(), deadline, client.watched())
+            self.lookup(asked, client, deadline, name, port)
         })
+    }
+
+    fn lookup(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        deadline: Instant,
+        name: &Name,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, lookup::Error> {
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
@@ -305,6 +325,13 @@ impl Proxy {
         association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
+}
+
+/// Why a client gets no session: the kind of reason, and what the log says.
+type TurnedAway = (Refused, String);
+
+fn turned_away(too_many: TooMany) -> TurnedAway {
+    (too_many.into(), too_many.to_string())
 }
 
 /// What a client has asked for, and who serves it.

@@ -407,9 +407,10 @@ mod tests {
                     stream[place] = octet;
                     let mut rest = stream.as_slice();
                     let header = Header::read_from(&mut rest);
-                    let end = match stream[0] {
-                        b'P' => LONGEST_LINE,
-                        _ => 16 + usize::from(u16::from_be_bytes([stream[14], stream[15]])),
+                    let end = if stream[0] == b'P' {
+                        LONGEST_LINE
+                    } else {
+                        16 + usize::from(u16::from_be_bytes([stream[14], stream[15]]))
                     };
                     let read = stream.len() - rest.len();
                     assert!(read <= end, "{place}: {octet:#04x}: {header:?}");

@@ -4,36 +4,19 @@
 //! half-close on the other; a failure of either side becomes a reset of both, so that a download
 //! that was cut off never looks complete.
 
-use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use socket2::SockRef;
 
-use crate::sessions::{Account, Ending, Side};
+use crate::sessions::{Account, Ending};
 use crate::system::pool::Partner;
 
+mod direction;
 #[cfg(target_os = "linux")]
 mod splice;
-#[cfg(target_os = "linux")]
-use splice::{Left, Pipe};
 
-/// A direction begins with a buffer of this many octets on the stack, so that a tunnel that idles
-/// costs little more than its threads.
-const FIRST_BUFFER: usize = 1024;
-
-/// After this many octets it goes on with a larger one.
-const FIRST: u64 = 8 * 1024;
-const SMALL_BUFFER: usize = 16 * 1024;
-
-/// After this many more octets a direction counts as bulk.
-const BULK_AFTER: u64 = 256 * 1024;
-
-/// Plain `io::copy` moves 8 KiB a time, at 2.5 times the processor time of this.
-const BULK_BUFFER: usize = 256 * 1024;
-
-/// Where there was no pipe to be had, one is asked for again after this many octets.
-const BULK_ROUND: u64 = 64 * 1024 * 1024;
+use direction::Direction;
 
 /// More than a receive queue holds, with the limits on its size that systems have.
 const MOST_UNREAD: u64 = 64 * 1024 * 1024;
@@ -88,132 +71,14 @@ fn discard_unread(account: &Account) {
     }
 }
 
-/// One direction of a tunnel: from one side to the other.
-struct Direction<'a> {
-    account: &'a Account,
-    source: &'a Side,
-    sink: &'a Side,
-    from: &'a TcpStream,
-    to: &'a TcpStream,
-}
-
-impl<'a> Direction<'a> {
-    /// From the client to its target. `None` before there is a target.
-    fn up(account: &'a Account) -> Option<Self> {
-        Direction::new(account, account.client(), account.target())
-    }
-
-    /// From the target to the client.
-    fn down(account: &'a Account) -> Option<Self> {
-        Direction::new(account, account.target(), account.client())
-    }
-
-    fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
-        Some(Direction { account, source, sink, from: source.stream()?, to: sink.stream()? })
-    }
-
-    /// Carries octets until the source's end of file, and passes that on.
-    fn carry(&self) {
-        match self.copy() {
-            Ok(()) if self.is_clean_end() => {
-                // The order matters to `is_clean_end` of the other direction.
-                self.source.set_ended();
-                let _ = self.to.shutdown(Shutdown::Write);
-                self.account.spare_concluded();
-            }
-            Ok(()) => self.account.end(self.source.failure()),
-            Err(side) => self.account.end(side),
-        }
-    }
-
-    /// Copies, and while there is much to copy goes the cheapest way that there is.
-    fn copy(&self) -> Result<(), Ending> {
-        if self.copy_first()? < FIRST {
-            return Ok(());
-        }
-        while self.copy_some(SMALL_BUFFER, BULK_AFTER)? == BULK_AFTER {
-            if self.copy_bulk()? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies as long as there is much to copy. True when the source has sent its end of file.
-    fn copy_bulk(&self) -> Result<bool, Ending> {
-        #[cfg(target_os = "linux")]
-        if let Some(pipe) = Pipe::open(self.account.descriptors()) {
-            return Ok(pipe.carry(self)? == Left::Ended);
-        }
-        Ok(self.copy_some(BULK_BUFFER, BULK_ROUND)? < BULK_ROUND)
-    }
-
-    /// Copies until the end of file or until at least [`FIRST`] octets are over.
-    fn copy_first(&self) -> Result<u64, Ending> {
-        let mut sink = Sink { direction: self, failed: false };
-        let mut buffer = [0; FIRST_BUFFER];
-        let mut copied = 0;
-        while copied < FIRST {
-            match { self.from }.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => {
-                    sink.write_all(&buffer[..length]).map_err(|_| self.sink.failure())?;
-                    copied += length as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(self.source.failure()),
-            }
-        }
-        Ok(copied)
-    }
-
-    /// Copies through a buffer until the end of file or until `most` octets are over.
-    fn copy_some(&self, buffer: usize, most: u64) -> Result<u64, Ending> {
-        let mut sink = Sink { direction: self, failed: false };
-        let mut source = BufReader::with_capacity(buffer, self.from.take(most));
-        io::copy(&mut source, &mut sink)
-            .map_err(|_| if sink.failed { self.sink.failure() } else { self.source.failure() })
-    }
-
-    /// Whether an end of file was the source's own. The system tells of a reset once: should the
-    /// other direction have been told while it wrote, this one finds a mere end of file, and only
-    /// that the source has no peer any more gives it away. The source has none either when it was
-    /// closed in both directions, but then the other direction has ended before.
-    fn is_clean_end(&self) -> bool {
-        (self.account.ending().is_none() || self.source.finishes())
-            && (self.sink.has_ended() || self.from.peer_addr().is_ok() || self.sink.has_ended())
-    }
-}
-
-/// Writes to the sink, counts, and remembers that it was the writing that failed.
-struct Sink<'a> {
-    direction: &'a Direction<'a>,
-    failed: bool,
-}
-
-impl Write for Sink<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let Direction { source, sink, mut to, .. } = *self.direction;
-        let written = sink.while_writing(|| to.write(octets));
-        let written = written.inspect_err(|error| {
-            self.failed = error.kind() != io::ErrorKind::Interrupted;
-        })?;
-        source.count(written);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sessions::{Limits, Sessions, Stage};
     use crate::system::descriptors::Descriptors;
     use crate::system::pool::Pool;
-    use std::net::TcpListener;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::mpsc::{Receiver, channel};
     use std::thread;
     use std::time::Duration;

@@ -1,25 +1,35 @@
 //! What is seen of the server from outside: how each session ended, and who was turned away.
 //!
-//! - [`Outcome`] is how a session ended, one value with one word for it. Whatever tells of a session
-//!   (log, README) uses this word.
-//! - [`line`](mod@line) prints the one line that a session leaves in the log.
+//! - [`Outcome`] is how a session ended: one value, and one word for it wherever it is told.
+//! - [`Ends`] logs one line for each session that has ended. A session whose thread panics is told of,
+//!   too: it has `failed`. Of a client that has very many, only some are logged and the others counted.
 //! - [`Metrics`] counts, for Prometheus and for the status page.
 //! - [`status`] serves the status page, the metrics and the state of health.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 //! - [`Rarely`] logs that the server is full, once a minute.
+//! - [`Logger`] is simplelog with a queue behind it. Whoever logs never waits for whoever reads the
+//!   log; what does not fit into the queue is counted, and the log says so.
+//!
+//! Inside, `line` prints a session's line, `quota` counts lines, `form` knows how times and levels look
+//! on a terminal, in a file and in systemd's journal, and `queue` has the thread that writes. Everything
+//! that a client chose is escaped once, and every line has a bounded length.
 
+mod ends;
 mod form;
-pub mod line;
+mod line;
 mod logger;
 mod metrics;
 mod outcome;
 mod queue;
+mod quota;
 mod rarely;
 mod refusals;
 pub mod status;
 
+pub use ends::{End, Ends};
 pub use logger::Logger;
 pub use metrics::{Gauges, Lookups, Metrics, Refused};
 pub use outcome::Outcome;
+pub use queue::lines_lost;
 pub use rarely::Rarely;
 pub use refusals::Refusals;

@@ -12,12 +12,12 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
-use crate::commands::lookup::{self, Counts, Names};
+use crate::commands::lookup::{Counts, Names};
 use crate::proxy::Proxy;
 use crate::report::status::{Shown, Status};
-use crate::report::{Lookups, Metrics, Rarely, Refusals};
+use crate::report::{Ends, Lookups, Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
-use crate::system::capacity::Capacity;
+use crate::system::capacity::{Capacity, SPARE_THREADS};
 use crate::system::descriptors::Descriptors;
 use crate::system::pool::Pool;
 
@@ -57,19 +57,19 @@ impl Server {
     pub fn bind(config: &Config) -> io::Result<Self> {
         let listeners = config.listen.iter().map(|&address| listen::listen(address).map(Arc::new));
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
-        let mut ports = Vec::new();
+        let mut addresses = Vec::new();
         for listener in &listeners {
             let address = listener.local_addr()?;
             info!("listening on {address}{}", listen::scope(address.ip()));
-            ports.push(address.port());
+            addresses.push(address);
         }
         let status = config.status.map(Status::bind).transpose()?;
-        if let Some(status) = &status {
-            let address = status.address()?;
-            info!("status page at http://{address}/ (--status)");
-            // Nobody is to reach it through this server, and so from this machine.
-            ports.push(address.port());
+        // Nobody may come to the page by way of this server, and so from this machine.
+        let page = status.as_ref().map(Status::address).transpose()?;
+        if let Some(page) = page {
+            info!("status page at http://{page}/ (--status)");
         }
+        let ports = addresses.iter().chain(&page).map(SocketAddr::port).collect();
         config.source.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
         let limits = Limits {
@@ -78,8 +78,13 @@ impl Server {
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
         };
-        let names = Names::new(config.name_cache, &descriptors);
-        let rules = Rules::new(&config.allow_from, ports).with_file(Arc::clone(&config.rules));
+        let names = Arc::new(Names::new(config.name_cache, &descriptors));
+        let rules = Rules::new(&config.allow_from, ports)
+            .with_file(Arc::clone(&config.rules))
+            .with_upstream(config.upstream.clone());
+        if let Some(told) = rules.circle(&addresses) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
+        }
         tell_policy(config, &rules);
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
@@ -93,19 +98,14 @@ impl Server {
             udp_advertise: config.udp_advertise,
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
+            ends: Ends::default(),
             fullness: Rarely::default(),
             made_room: Rarely::default(),
             balancers: config.proxy_protocol.clone(),
             metrics: Arc::default(),
         };
-        let grace = config.grace;
-        Ok(Server { listeners, proxy: Arc::new(proxy), pool, stop, status, grace })
-    }
-
-    /// What is counted.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.proxy.metrics
+        let (proxy, grace) = (Arc::new(proxy), config.grace);
+        Ok(Server { listeners, proxy, pool, stop, status, grace })
     }
 
     /// Where the status page is, if there is one.
@@ -139,19 +139,24 @@ impl Server {
     ///
     /// When the system refuses the threads to begin with.
     pub fn run(mut self) -> io::Result<()> {
-        let shown = self.shown();
-        let status = self.status.take().map(|status| status.start(shown)).transpose()?;
+        let status = self.status.take().map(|status| status.start(self.shown())).transpose()?;
         thread::scope(|scope| {
-            let (sessions, pool) = (&self.proxy.sessions, &self.pool);
+            let Proxy { sessions, ends, refusals, .. } = &*self.proxy;
+            let each_round = |now| {
+                let again = [self.pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
+                again.into_iter().flatten().min()
+            };
             thread::Builder::new()
                 .name("tabi watch".into())
-                .spawn_scoped(scope, || sessions.watch(|now| pool.trim(now)))?;
+                .spawn_scoped(scope, move || sessions.watch(each_round))?;
             let result = self.serve();
-            if let Some(status) = &status {
-                status.drain();
-            }
             if result.is_ok() {
+                if let Some(status) = &status {
+                    status.drain();
+                }
                 drain(sessions, self.grace);
+                ends.tell_rest();
+                info!("stopped");
             }
             sessions.stop_watch();
             result
@@ -159,18 +164,16 @@ impl Server {
     }
 
     fn shown(&self) -> Shown {
-        /// The main thread, the watch, the ones for signals, the log and the status page.
-        const OTHERS: usize = 6;
-        let proxy = Arc::clone(&self.proxy);
-        let lookups = move || {
-            let Counts { found, failed, remembered } = proxy.names.counts();
-            Lookups { found, failed, remembered }
-        };
+        let names = Arc::clone(&self.proxy.names);
         Shown {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
-            lookups: Box::new(lookups),
-            max_threads: self.pool.most_threads() + lookup::MOST_AT_ONCE + OTHERS,
+            max_threads: 2 * self.pool.max() + SPARE_THREADS,
+            max_fds: self.proxy.sessions.descriptors().limit(),
+            lookups: Box::new(move || {
+                let Counts { found, failed, remembered } = names.counts();
+                Lookups { found, failed, remembered }
+            }),
         }
     }
 
@@ -214,7 +217,6 @@ fn drain(sessions: &Sessions, grace: Duration) {
         sessions.end_all(Ending::Stopped);
         sessions.wait_until_empty(LAST_MOMENT);
     }
-    info!("stopped");
 }
 
 /// Logs who may do what, and what of it is hardly meant.
@@ -228,6 +230,9 @@ fn tell_policy(config: &Config, rules: &Rules) {
     }
     if config.rules.count() > 0 {
         info!("following {} rules (--rules)", config.rules.count());
+    }
+    if let Some(upstream) = &config.upstream {
+        info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
     rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));

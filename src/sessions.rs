@@ -6,19 +6,18 @@
 //!   the session's two [`Side`]s, and with them its two TCP connections: there are no others.
 //! - [`Sessions::totals`] and [`Sessions::each`] are what those who watch from outside are shown.
 //! - [`Sessions::watch`] ends sessions whose time is up; [`Ending`] says why.
-//! - A [`Group`] is whose sessions are counted together.
 //!
 //! A session leaves the registry when its [`Session`] is dropped.
 
 mod account;
-mod group;
 mod registry;
 mod room;
+mod side;
 mod totals;
 mod watch;
 
-pub use account::{Account, Ending, Side, Stage};
-pub use group::Group;
+pub use account::{Account, Ending, Stage};
 pub use registry::{Limits, Session, Sessions};
 pub use room::TooMany;
+pub use side::Side;
 pub use totals::{Totals, Traffic};

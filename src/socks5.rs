@@ -23,6 +23,7 @@
 //!
 //! The server is this one, or the other one that this one is a client of.
 
+use std::time::Duration;
 use std::{fmt, io};
 
 mod address;
@@ -53,12 +54,15 @@ pub enum Error {
     Http,
     /// The greeting begins with an octet that is no version of SOCKS.
     NotSocks(u8),
-    /// No method that the client offers is acceptable (RFC 1928 section 3).
-    NoAcceptableMethod,
+    /// The client does not offer the only method that is acceptable (RFC 1928 section 3).
+    NoAcceptableMethod(Method),
     /// The credentials have another VER than RFC 1929's.
     CredentialsVersion(u8),
     /// Nobody has this name and password. The name is one word of visible ASCII.
     BadCredentials(String),
+    /// This name has failed too often of late: the password was not looked at, and will not be for
+    /// this time.
+    IgnoredCredentials(String, Duration),
     /// The request has another VER than the greeting had.
     RequestVersion(u8),
     /// CMD is none of those in RFC 1928 section 4.
@@ -82,17 +86,37 @@ impl fmt::Display for Error {
             Error::NotSocks(octet) => {
                 write!(f, "the client's first octet is {octet:#04x}, not SOCKS5's 0x05")
             }
-            Error::NoAcceptableMethod => f.write_str("the client offers no acceptable method"),
+            Error::NoAcceptableMethod(Method::UsernamePassword) => {
+                f.write_str("the client offers no username and password")
+            }
+            Error::NoAcceptableMethod(Method::NoAuthentication) => {
+                f.write_str("the client does not offer to go without authentication")
+            }
             Error::CredentialsVersion(octet) => {
                 write!(f, "the credentials' VER is {octet:#04x}, not 0x01")
             }
             Error::BadCredentials(name) => write!(f, "wrong name or password of {name}"),
+            Error::IgnoredCredentials(_, left) => write!(
+                f,
+                "too many wrong passwords: not looked at for another {:.1} s",
+                left.as_secs_f32()
+            ),
             Error::RequestVersion(octet) => {
                 write!(f, "the request's VER is {octet:#04x}, not 0x05")
             }
+            Error::Command(0xf0) => {
+                f.write_str("CMD 0xf0 is Tor's RESOLVE, which tabi does not have")
+            }
+            Error::Command(0xf1) => {
+                f.write_str("CMD 0xf1 is Tor's RESOLVE_PTR, which tabi does not have")
+            }
             Error::Command(octet) => write!(f, "CMD {octet:#04x} is unknown"),
             Error::AddressType(octet) => write!(f, "ATYP {octet:#04x} is unknown"),
-            Error::Name(octets) => write!(f, "no host is named '{}'", octets.escape_ascii()),
+            Error::Name(octets) => {
+                // A quotation mark stands for itself nowhere, so that the log can put one around it.
+                let spelled = octets.escape_ascii().to_string().replace("\\\"", "\\x22");
+                write!(f, "no host is named '{spelled}'")
+            }
             Error::Io(error) => error.fmt(f),
         }
     }

@@ -175,7 +175,7 @@ fn start(mut client: &TcpStream, status: &str, length: u64) -> io::Result<()> {
 
 /// Sends the first `length` octets of the xorshift sequence that `seed` begins.
 fn send(mut client: &TcpStream, seed: u64, mut length: u64) -> io::Result<()> {
-    let mut state = seed | 1 << 63;
+    let mut state = seed | (1 << 63);
     let mut piece = Vec::with_capacity(PIECE);
     while length > 0 {
         piece.clear();

@@ -1,7 +1,7 @@
 //! What a client may do: the rules file, and the default access where no rule matches.
 
 use std::iter::once;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -12,6 +12,7 @@ mod embedded;
 mod file;
 mod index;
 pub mod networks;
+mod passage;
 mod permit;
 mod rule;
 
@@ -21,10 +22,12 @@ use closed::closed;
 use embedded::embedded;
 pub use file::RuleFile;
 use index::Verdict;
+pub use passage::Passage;
 pub use permit::{Denied, Permit, Refusal};
 use rule::Asked;
 
 use crate::access::interfaces::Interfaces;
+use crate::access::upstream::Upstream;
 use crate::access::users::Identity;
 use crate::socks5::{Command, Host, Name, Request};
 
@@ -35,6 +38,8 @@ pub struct Rules {
     own_ports: Vec<u16>,
     interfaces: Arc<Interfaces>,
     file: Arc<RuleFile>,
+    /// For what no rule decides.
+    upstream: Option<Arc<Upstream>>,
 }
 
 impl Rules {
@@ -47,7 +52,14 @@ impl Rules {
             own_ports,
             interfaces: Arc::default(),
             file: Arc::default(),
+            upstream: None,
         }
+    }
+
+    /// The same, where what no rule decides goes through `upstream`, if there is one.
+    #[must_use]
+    pub fn with_upstream(self, upstream: Option<Arc<Upstream>>) -> Self {
+        Rules { upstream, ..self }
     }
 
     /// The same, with the rules of a file before the default access.
@@ -89,8 +101,8 @@ impl Rules {
     }
 
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
-    /// addresses are; the permit has those of its addresses that are permitted. An IPv4 address inside
-    /// an IPv6 one has to be permitted, too.
+    /// addresses are or it goes through an upstream; the permit has those of its addresses that are
+    /// permitted. An IPv4 address inside an IPv6 one has to be permitted, too.
     ///
     /// # Errors
     ///
@@ -110,27 +122,58 @@ impl Rules {
             Host::Ip(ip) => (index.match_name(&asked, None), vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => {
                 let named = index.match_name(&asked, Some(name.as_str()));
+                if let Some(upstream) = self.way(named.map(|number| index.verdict(number))) {
+                    self.judge_name(client.ip(), name, port).map_err(Refusal::Denied)?;
+                    return passage::through(upstream, request.clone()).map_err(Refusal::Denied);
+                }
                 if let Some(verdict) = index.denial_of_every_address(&asked, named) {
                     return Err(Refusal::Denied(self.denied_by(verdict, None)));
                 }
                 (named, lookup(name, port).map_err(Refusal::Lookup)?)
             }
         };
-        let judge = |address: SocketAddr| {
-            let is_ours = || self.interfaces.is_ours(address.ip());
-            let verdict = index.match_address(&asked, named, address.ip(), is_ours);
-            self.judge(verdict, client.ip(), address)
-        };
-        let mut denied = None;
+        let (mut denied, mut way) = (None, None);
         addresses.retain(|&address| {
             let inside = embedded(address.ip()).map(|ip| (ip, address.port()).into());
-            let judged = once(address).chain(inside).try_for_each(judge);
-            judged.map_err(|reason| denied.get_or_insert(reason)).is_ok()
+            let mut up = None;
+            for address in once(address).chain(inside) {
+                let is_ours = || self.interfaces.is_ours(address.ip());
+                let verdict = index.match_address(&asked, named, address.ip(), is_ours);
+                if let Err(reason) = self.judge(verdict, client.ip(), address) {
+                    denied.get_or_insert(reason);
+                    return false;
+                }
+                up = up.or(self.way(verdict));
+            }
+            if let Some(upstream) = up {
+                way.get_or_insert((address, upstream));
+            }
+            up.is_none()
         });
-        match denied {
-            Some(denied) if addresses.is_empty() => Err(Refusal::Denied(denied)),
-            _ => Ok(Permit { command: *command, addresses }),
+        match (denied, way) {
+            (_, Some((address, upstream))) if addresses.is_empty() => {
+                let request = Request { command: *command, destination: address.into() };
+                passage::through(upstream, request).map_err(Refusal::Denied)
+            }
+            (Some(denied), _) if addresses.is_empty() => Err(Refusal::Denied(denied)),
+            _ => Ok(Permit { command: *command, addresses, passage: None }),
         }
+    }
+
+    /// Through which server goes what `verdict`, or none, allows; `None` for a connection of our own.
+    fn way(&self, verdict: Option<Verdict>) -> Option<&Arc<Upstream>> {
+        match verdict {
+            Some(verdict) => self.file.index.upstream(verdict),
+            None => self.upstream.as_ref(),
+        }
+    }
+
+    /// Judges a name that goes up. Its addresses are not known here, but those of this machine are.
+    fn judge_name(&self, client: IpAddr, name: &Name, port: u16) -> Result<(), Denied> {
+        if name.is_localhost() {
+            return self.judge(None, client, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        }
+        Ok(())
     }
 
     /// Judges a request whose destination is not known yet. It is denied only when the rules leave
@@ -139,16 +182,22 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// [`Denied`] by a rule with neither `to` nor `port`, before which no rule allows anything.
+    /// [`Denied`] by a rule with neither `to` nor `port`, before which no rule allows anything, or
+    /// because everything goes through an upstream.
     pub fn permit_open(
         &self,
         identity: &Identity,
         client: SocketAddr,
         command: Command,
     ) -> Result<Permit, Denied> {
-        match self.file.index.denial_of_everything(&asked(identity, client, command, 0)) {
-            Some(verdict) => Err(self.denied_by(verdict, None)),
-            None => Ok(Permit { command, addresses: Vec::new() }),
+        let (asked, index) = (asked(identity, client, command, 0), &self.file.index);
+        let verdict = index.opening(&asked);
+        match (verdict, self.way(verdict)) {
+            (Some(verdict), _) if !verdict.allow => Err(self.denied_by(verdict, None)),
+            (_, Some(upstream)) => {
+                Err(Denied::Through { upstream: Arc::clone(upstream.shown()), command })
+            }
+            (_, None) => Ok(Permit { command, addresses: Vec::new(), passage: None }),
         }
     }
 
@@ -190,10 +239,10 @@ mod tests {
     use std::io::Cursor;
     use std::net::Ipv4Addr;
 
-    const LAN: &str = "192.168.1.7:50000";
-    const LOCAL: &str = "127.0.0.1:50000";
+    pub(super) const LAN: &str = "192.168.1.7:50000";
+    pub(super) const LOCAL: &str = "127.0.0.1:50000";
 
-    fn anyone() -> Identity {
+    pub(super) fn anyone() -> Identity {
         let mut client = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
         Users::default().authenticate(&mut client, Ipv4Addr::LOCALHOST.into()).unwrap()
     }
@@ -296,7 +345,7 @@ mod tests {
         users.authenticate(&mut Cursor::new(said), Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
-    fn following(file: &str) -> Rules {
+    pub(super) fn following(file: &str) -> Rules {
         let file = RuleFile::parse(file.as_bytes(), "rules").unwrap();
         on_a_router(Rules::new(&[], vec![1080]).with_file(Arc::new(file)))
     }

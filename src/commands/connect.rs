@@ -77,7 +77,7 @@ pub fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
 }
 
 /// Connects to the first of `addresses` that accepts.
-fn race(addresses: &[SocketAddr], mut dial: Dial<'_>) -> Result<Connection, Error> {
+pub(super) fn race(addresses: &[SocketAddr], mut dial: Dial<'_>) -> Result<Connection, Error> {
     let mut race = Race::new(interleave(addresses), dial);
     loop {
         let now = Instant::now();

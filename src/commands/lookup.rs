@@ -6,7 +6,7 @@
 //! rules are asked at each request.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,9 @@ pub use self::bell::Bell;
 use self::queue::Waiter;
 use self::threads::{Resolver, Threads};
 use super::connect::{GONE, has_left};
+use crate::group::Group;
 use crate::socks5::Name;
 use crate::system::descriptors::Descriptors;
-pub use threads::MOST_AT_ONCE;
 
 mod bell;
 mod memory;
@@ -129,7 +129,7 @@ impl Names {
         if let Some(answer) = self.recall(name) {
             return Asked::Known(answer);
         }
-        let (group, bell) = (group(asker), Arc::clone(bell));
+        let (group, bell) = (Group::from(asker), Arc::clone(bell));
         let waiter = |name| Waiter { name, group, bell, answer: OnceLock::new() };
         match self.threads.join(&spelling::key(name.as_str()), waiter) {
             Ok(answer) => Asked::Known(answer),
@@ -226,15 +226,6 @@ pub(super) fn with_port(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> 
         address.set_port(port);
     }
     addresses
-}
-
-/// Whose lookups are counted together: those of an address, or of the /64 that an IPv6 host has
-/// all addresses of.
-fn group(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
-    }
 }
 
 #[cfg(test)]
@@ -403,13 +394,5 @@ mod tests {
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
         names.won(&name("A.example"), both[1].ip());
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());
-    }
-
-    #[test]
-    fn the_addresses_of_an_ipv6_host_are_one_group() {
-        let host = |ip: &str| group(ip.parse().unwrap());
-        assert_eq!(host("2001:db8::1"), host("2001:db8::ffff:ffff:ffff:ffff"));
-        assert_ne!(host("2001:db8::1"), host("2001:db8:0:1::1"));
-        assert_ne!(host("192.0.2.1"), host("192.0.2.2"));
     }
 }

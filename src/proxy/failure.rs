@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use crate::access::rules::{Denied, Refusal};
-use crate::commands::{connect, lookup};
+use crate::commands::{connect, lookup, upstream};
 use crate::proxy_protocol;
 use crate::report::Outcome;
-use crate::socks5::{self, Rep, Reply};
+use crate::socks5::{self, Method, Rep, Reply};
 
 /// Why a session came to no relay.
 pub(super) enum Failure {
@@ -22,8 +22,8 @@ pub(super) enum Failure {
     Lookup(lookup::Error),
     /// The target.
     Connect(connect::Error),
-    /// A panic, which the log has told already.
-    Fault,
+    /// The server on the way to the target.
+    Upstream(upstream::Error),
 }
 
 impl Failure {
@@ -34,12 +34,15 @@ impl Failure {
         let written = match self {
             Failure::Socks(socks5::Error::Socks4) => words.write_all(socks5::SOCKS4_REJECTION),
             Failure::Socks(socks5::Error::Http) => words.write_all(socks5::HTTP_REJECTION),
-            Failure::Socks(socks5::Error::NoAcceptableMethod) => {
+            Failure::Socks(socks5::Error::NoAcceptableMethod(_)) => {
                 socks5::write_selection(None, &mut words)
             }
             Failure::Socks(
-                socks5::Error::CredentialsVersion(_) | socks5::Error::BadCredentials(_),
+                socks5::Error::CredentialsVersion(_)
+                | socks5::Error::BadCredentials(_)
+                | socks5::Error::IgnoredCredentials(..),
             ) => socks5::write_status(false, &mut words),
+            Failure::Upstream(upstream::Error::Refused(reply)) => reply.write_to(&mut words),
             _ => match self.rep() {
                 Some(rep) => Reply::failed(rep).write_to(&mut words),
                 None => Ok(()),
@@ -53,9 +56,11 @@ impl Failure {
     fn rep(&self) -> Option<Rep> {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
-            Failure::Fault => Rep::GeneralFailure,
+            Failure::Upstream(upstream::Error::Failed(_)) => Rep::GeneralFailure,
             Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
-            Failure::Lookup(lookup::Error::TimedOut) => Rep::TtlExpired,
+            Failure::Lookup(lookup::Error::TimedOut)
+            | Failure::Upstream(upstream::Error::TimedOut) => Rep::TtlExpired,
+            Failure::Upstream(upstream::Error::Refused(reply)) => reply.rep().ok()?,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
             Failure::Socks(error) => match error {
                 socks5::Error::Command(_) => Rep::CommandNotSupported,
@@ -64,15 +69,17 @@ impl Failure {
                 socks5::Error::Socks4
                 | socks5::Error::Http
                 | socks5::Error::NotSocks(_)
-                | socks5::Error::NoAcceptableMethod
+                | socks5::Error::NoAcceptableMethod(_)
                 | socks5::Error::CredentialsVersion(_)
                 | socks5::Error::BadCredentials(_)
+                | socks5::Error::IgnoredCredentials(..)
                 | socks5::Error::Io(_) => return None,
             },
             Failure::TurnedAway(_)
             | Failure::Balancer(_)
             | Failure::Lookup(lookup::Error::ClientLeft)
-            | Failure::Connect(connect::Error::ClientLeft) => return None,
+            | Failure::Connect(connect::Error::ClientLeft)
+            | Failure::Upstream(upstream::Error::ClientLeft) => return None,
         })
     }
 
@@ -82,19 +89,34 @@ impl Failure {
             Failure::Socks(socks5::Error::Io(_))
             | Failure::Balancer(proxy_protocol::Error::Io(_))
             | Failure::Lookup(lookup::Error::ClientLeft)
-            | Failure::Connect(connect::Error::ClientLeft) => (Outcome::ClientLeft, None),
+            | Failure::Connect(connect::Error::ClientLeft)
+            | Failure::Upstream(upstream::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+            Failure::Socks(error @ socks5::Error::IgnoredCredentials(..)) => {
+                (Outcome::BadCredentials, Some(error.to_string()))
+            }
             Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
-            Failure::Fault => {
-                (Outcome::Failed, Some("a fault in tabi; please report the lines above".into()))
+            Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
+                (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
+            Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
             Failure::Lookup(lookup::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))
             }
-            Failure::Lookup(lookup::Error::TimedOut) => (Outcome::TimedOut, None),
+            Failure::Lookup(lookup::Error::TimedOut)
+            | Failure::Upstream(upstream::Error::TimedOut) => (Outcome::TimedOut, None),
+            Failure::Upstream(upstream::Error::Failed(why)) => {
+                (Outcome::UpstreamFailed, Some(why.clone()))
+            }
+            Failure::Upstream(upstream::Error::Refused(reply)) => {
+                let (outcome, rep) = match reply.rep() {
+                    Ok(rep) => (Outcome::from(rep), rep as u8),
+                    Err(rep) => (Outcome::Failed, rep),
+                };
+                (outcome, Some(format!("the upstream answers REP {rep:#04x}")))
+            }
             Failure::Connect(connect::Error::Unreachable(error)) => {
                 let outcome = Outcome::from(Rep::from(error));
                 (outcome, (outcome == Outcome::Failed).then(|| error.to_string()))
@@ -133,6 +155,12 @@ impl From<Refusal<lookup::Error>> for Failure {
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
         Failure::Denied(denied)
+    }
+}
+
+impl From<upstream::Error> for Failure {
+    fn from(error: upstream::Error) -> Self {
+        Failure::Upstream(error)
     }
 }
 

@@ -1,26 +1,23 @@
 //! The one line that a session leaves in the log, in `key=value` form.
 
-use std::fmt;
-
-use log::log;
+use std::fmt::{self, Write};
 
 use super::Outcome;
 use crate::sessions::Account;
 use crate::socks5::Command;
 
-/// Logs how the session has ended, and `why` where the outcome alone does not say it.
-#[inline(never)]
-pub fn log_end(account: &Account, outcome: Outcome, why: Option<&str>) {
-    let level = outcome.level(account.request().is_some());
-    log!(level, "{}", Line { account, outcome, why });
-}
+/// The longest reason in characters: it tells of an address of 47 and what is wrong with it.
+const LONGEST_WHY: usize = 90;
 
-/// What the client chose in it was checked to be harmless (host names) or is escaped (user names,
-/// `why`).
-struct Line<'a> {
-    account: &'a Account,
-    outcome: Outcome,
-    why: Option<&'a str>,
+/// The longest user name in characters. One that is spelled longer is hardly a user's.
+const LONGEST_USER: usize = 128;
+
+/// A line of at most about 800 bytes. What the client chose in it was checked to be harmless (host
+/// names) or is escaped (user names, `why`), once.
+pub(super) struct Line<'a> {
+    pub(super) account: &'a Account,
+    pub(super) outcome: Outcome,
+    pub(super) why: Option<&'a str>,
 }
 
 impl fmt::Display for Line<'_> {
@@ -36,25 +33,47 @@ impl fmt::Display for Line<'_> {
             f,
             "client={} user={} command={} dest={}",
             account.peer(),
-            OrNone(account.user()),
+            OrNone(account.user().map(|user| Cut(user, LONGEST_USER))),
             OrNone(request.map(|(command, _)| command)),
             OrNone(destination),
         )?;
         if let Some((_, count)) = account.destinations() {
             write!(f, " destinations={count}")?;
         }
+        write!(f, " reached={}", OrNone(account.reached()))?;
+        if let Some(via) = account.via() {
+            write!(f, " via={via}")?;
+        }
         write!(
             f,
-            " reached={} up={} down={} seconds={:.3} outcome={outcome}",
-            OrNone(account.reached()),
+            " up={} down={} seconds={:.3} outcome={outcome}",
             account.client().sent(),
             account.target().sent(),
             account.opened.elapsed().as_secs_f64(),
         )?;
         match why {
-            Some(why) => write!(f, " why={why:?}"),
+            Some(why) => write!(f, " why=\"{}\"", Cut(why, LONGEST_WHY)),
             None => Ok(()),
         }
+    }
+}
+
+/// At most so many characters of a text, without a bare quotation mark or control character. A
+/// backslash is left alone: where a client chose the text, it is escaped already.
+struct Cut<'a>(&'a str, usize);
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Cut(text, longest) = *self;
+        let cut = text.char_indices().nth(longest).map(|_| longest - "...".len());
+        for character in text.chars().take(cut.unwrap_or(longest)) {
+            match character {
+                '"' => f.write_str("\\\"")?,
+                _ if character.is_control() => write!(f, "{}", character.escape_default())?,
+                _ => f.write_char(character)?,
+            }
+        }
+        f.write_str(if cut.is_some() { "..." } else { "" })
     }
 }
 
@@ -74,7 +93,7 @@ impl<T: fmt::Display> fmt::Display for OrNone<T> {
 mod tests {
     use super::*;
     use crate::sessions::{Limits, Sessions};
-    use crate::socks5::{Address, Host};
+    use crate::socks5::{Address, Error, Host};
     use crate::system::descriptors::Descriptors;
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
@@ -103,12 +122,34 @@ mod tests {
         session.identified("alice");
         let to = Address { host: Host::Ip([192, 0, 2, 1].into()), port: 80 };
         session.requested(Command::Connect, to.clone());
+        session.goes_via("proxy.example:1080".into());
         session.client().count(3);
         session.target().count(4);
         assert_eq!(
             without_time(line(Outcome::Failed, Some("a \"word\""))),
-            "client=192.0.2.7:5000 user=alice command=CONNECT dest=192.0.2.1:80 reached=- up=3 down=4 \
-             outcome=failed why=\"a \\\"word\\\"\""
+            "client=192.0.2.7:5000 user=alice command=CONNECT dest=192.0.2.1:80 reached=- \
+             via=proxy.example:1080 up=3 down=4 outcome=failed why=\"a \\\"word\\\"\""
         );
+    }
+
+    #[test]
+    fn a_name_of_255_control_bytes_is_escaped_once_and_cut() {
+        let told = Error::Name(vec![0x01; 255]).to_string();
+        let cut = Cut(&told, LONGEST_WHY).to_string();
+        assert!(cut.starts_with(r"no host is named '\x01\x01\x01"), "{cut}");
+        assert!(cut.ends_with("...") && cut.len() == LONGEST_WHY, "{cut}");
+    }
+
+    #[test]
+    fn no_name_ends_the_quotation_of_a_reason() {
+        let told = Error::Name(b"a\" outcome=closed \\".to_vec()).to_string();
+        let cut = Cut(&told, LONGEST_WHY).to_string();
+        assert_eq!(cut, r"no host is named 'a\x22 outcome=closed \\'");
+    }
+
+    #[test]
+    fn what_is_short_enough_is_not_cut() {
+        assert_eq!(Cut("12345", 5).to_string(), "12345");
+        assert_eq!(Cut("123456", 5).to_string(), "12...");
     }
 }

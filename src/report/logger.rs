@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use simplelog::{Config, WriteLogger};
 
 use super::form::Form;
@@ -104,7 +105,11 @@ fn open(path: &Path) -> Result<File, String> {
         .mode(0o600)
         .custom_flags(no_wait)
         .open(path)
-        .map_err(|error| format!("--log-file {}: {error}", path.display()))
+        .map_err(|error| {
+            let is_unread = error.raw_os_error() == Some(Errno::NXIO.raw_os_error());
+            let hint = if is_unread { "; it is a pipe that nobody reads" } else { "" };
+            format!("--log-file {}: {error}{hint}", path.display())
+        })
 }
 
 /// Has each message formatted before simplelog takes its lock, so that a panic in between leaves the

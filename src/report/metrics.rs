@@ -5,21 +5,20 @@
 //! Every label has a fixed set of values, and each of them is printed from the start.
 
 use std::fmt::{Display, Write};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portable_atomic::AtomicU64;
 
 use super::Outcome;
-use crate::sessions::Totals;
+use crate::sessions::{TooMany, Totals};
 use crate::socks5::Command;
 
 /// The upper ends of the histogram's buckets, in milliseconds: from a target next door to the
 /// default of `--connect-timeout`.
 const BUCKETS: [u64; 12] = [1, 3, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
 
-/// Why a client was turned away before it had a session.
+/// The kind of reason why a client was turned away before it had a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// It is in no network that is served (`--allow-from`).
@@ -30,12 +29,14 @@ pub enum Refused {
     PerClient,
     /// It has as many sessions as there are places left, which are for others.
     Share,
+    /// The server stops.
+    Stopped,
 }
 
 impl Refused {
     /// Every reason.
-    pub const ALL: [Refused; 4] =
-        [Refused::Network, Refused::Penalty, Refused::PerClient, Refused::Share];
+    pub const ALL: [Refused; 5] =
+        [Refused::Network, Refused::Penalty, Refused::PerClient, Refused::Share, Refused::Stopped];
 
     /// The word for it.
     #[must_use]
@@ -45,26 +46,37 @@ impl Refused {
             Refused::Penalty => "penalty",
             Refused::PerClient => "per-client",
             Refused::Share => "share",
+            Refused::Stopped => "stopped",
         }
     }
 }
 
-/// How many names were looked up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How many names were asked for, by what came of it.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Lookups {
-    /// Lookups that have found an address.
+    /// Looked up, with an address.
     pub found: u64,
-    /// Lookups that have not.
+    /// Looked up, with none, or without an answer.
     pub failed: u64,
-    /// Requests that were answered from memory.
+    /// Still known from an earlier lookup.
     pub remembered: u64,
 }
 
 impl Lookups {
-    /// Each number with the word for it.
+    /// Each number with its word.
     #[must_use]
-    pub fn by_word(self) -> [(&'static str, u64); 3] {
+    pub fn counts(self) -> [(&'static str, u64); 3] {
         [("found", self.found), ("failed", self.failed), ("remembered", self.remembered)]
+    }
+}
+
+impl From<TooMany> for Refused {
+    fn from(too_many: TooMany) -> Self {
+        match too_many {
+            TooMany::OfThisClient(_) => Refused::PerClient,
+            TooMany::OfWhatIsFree(_) => Refused::Share,
+            TooMany::Stopped => Refused::Stopped,
+        }
     }
 }
 
@@ -78,13 +90,13 @@ fn word(command: Option<Command>) -> String {
 }
 
 /// What is counted since the start. Everybody who counts shares one value.
+#[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
     accepted: AtomicU64,
     sessions: [[AtomicU64; Outcome::ALL.len()]; COMMANDS.len()],
     refused: [AtomicU64; Refused::ALL.len()],
     connect: Histogram,
-    lines_lost: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
     reload_success: AtomicBool,
     /// In seconds since 1970.
     reload_time: AtomicU64,
@@ -95,8 +107,6 @@ pub struct Metrics {
 pub struct Gauges {
     /// All sessions.
     pub totals: Totals,
-    /// Names that were looked up.
-    pub lookups: Lookups,
     /// Sessions that there may be at once.
     pub max_connections: usize,
     /// Threads of this process, if the system tells.
@@ -105,6 +115,10 @@ pub struct Gauges {
     pub open_fds: Option<usize>,
     /// Descriptors that this process may have.
     pub max_fds: usize,
+    /// Names that were asked for.
+    pub lookups: Lookups,
+    /// Lines of the log that were lost.
+    pub lines_lost: u64,
 }
 
 impl Metrics {
@@ -118,7 +132,6 @@ impl Metrics {
             sessions: Default::default(),
             refused: Default::default(),
             connect: Histogram::default(),
-            lines_lost: OnceLock::new(),
             reload_success: AtomicBool::new(true),
             reload_time: AtomicU64::new(since_1970(started)),
         }
@@ -144,11 +157,6 @@ impl Metrics {
     /// A CONNECT was answered with success so long after the request.
     pub fn connected(&self, after: Duration) {
         self.connect.add(after);
-    }
-
-    /// `count` says how many lines the log has lost since the start. Only the first call counts.
-    pub fn ask_for_lost_lines(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
-        let _ = self.lines_lost.set(Box::new(count));
     }
 
     /// Users and rules were read again, or could not be.
@@ -210,9 +218,9 @@ impl Metrics {
         page.both_ways("tabi_datagrams_total", totals.up.datagrams, totals.down.datagrams);
         self.connect.print(&mut page);
         page.counter("tabi_lookups_total", "Names looked up.");
-        for (word, count) in gauges.lookups.by_word() {
+        gauges.lookups.counts().into_iter().for_each(|(word, count)| {
             page.line("tabi_lookups_total", &[("result", word)], count);
-        }
+        });
         if let Some(threads) = gauges.threads {
             page.gauge("tabi_threads", "Threads of this process.");
             page.line("tabi_threads", &[], threads);
@@ -223,7 +231,7 @@ impl Metrics {
         }
         page.gauge("tabi_max_fds", "Descriptors that this process may have.");
         page.line("tabi_max_fds", &[], gauges.max_fds);
-        self.print_log_and_reload(&mut page);
+        self.print_log_and_reload(&mut page, gauges.lines_lost);
         page.0
     }
 
@@ -239,10 +247,9 @@ impl Metrics {
         }
     }
 
-    fn print_log_and_reload(&self, page: &mut Page) {
+    fn print_log_and_reload(&self, page: &mut Page, lines_lost: u64) {
         page.counter("tabi_log_lines_lost_total", "Lines that the log could not take.");
-        let lost = self.lines_lost.get().map_or(0, |count| count());
-        page.line("tabi_log_lines_lost_total", &[], lost);
+        page.line("tabi_log_lines_lost_total", &[], lines_lost);
         page.gauge("tabi_reload_success", "Whether users and rules were read at the last attempt.");
         let success = self.reload_success.load(Ordering::Relaxed);
         page.line("tabi_reload_success", &[], u8::from(success));
@@ -359,13 +366,17 @@ mod tests {
         metrics.refused(Refused::Penalty);
         metrics.ended(Some(Command::Bind), Outcome::TimedOut);
         metrics.ended(None, Outcome::TimedOut);
-        metrics.ask_for_lost_lines(|| 7);
         metrics.reloaded(false);
         let up = Traffic { bytes: 5, datagrams: 3 };
         let totals = Totals { opened: 9, live: 4, up, down: Traffic::default() };
-        let lookups = Lookups { found: 3, failed: 2, remembered: 1 };
-        let gauges =
-            Gauges { totals, lookups, max_connections: 12, threads: Some(6), ..Gauges::default() };
+        let gauges = Gauges {
+            totals,
+            max_connections: 12,
+            threads: Some(6),
+            lookups: Lookups { remembered: 1, ..Lookups::default() },
+            lines_lost: 7,
+            ..Gauges::default()
+        };
         let text = metrics.text(&gauges);
         for (series, expected) in [
             ("tabi_accepted_total", "2"),

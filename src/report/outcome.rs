@@ -1,4 +1,4 @@
-//! How a session ended: one value, and one word for it wherever it is told.
+//! How a session ended: one value, and one word for it in the log, in metrics and on the status page.
 
 use std::fmt;
 
@@ -34,8 +34,10 @@ pub enum Outcome {
     HostUnreachable,
     /// The network cannot be reached.
     NetworkUnreachable,
-    /// The target could not be reached for another reason.
+    /// The target could not be reached for another reason, or a fault in tabi ended the session.
     Failed,
+    /// The upstream cannot be reached, refuses the credentials, or does not speak SOCKS5.
+    UpstreamFailed,
     /// The client does not speak SOCKS5, or asks for what there is not.
     BadRequest,
     /// The client went away before it was served.
@@ -48,7 +50,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order in which the README lists them.
-    pub const ALL: [Outcome; 17] = [
+    pub const ALL: [Outcome; Outcome::Stopped as usize + 1] = [
         Outcome::Closed,
         Outcome::ClientReset,
         Outcome::TargetReset,
@@ -62,6 +64,7 @@ impl Outcome {
         Outcome::HostUnreachable,
         Outcome::NetworkUnreachable,
         Outcome::Failed,
+        Outcome::UpstreamFailed,
         Outcome::BadRequest,
         Outcome::ClientLeft,
         Outcome::MadeRoom,
@@ -85,6 +88,7 @@ impl Outcome {
             Outcome::HostUnreachable => "host-unreachable",
             Outcome::NetworkUnreachable => "network-unreachable",
             Outcome::Failed => "failed",
+            Outcome::UpstreamFailed => "upstream-failed",
             Outcome::BadRequest => "bad-request",
             Outcome::ClientLeft => "client-left",
             Outcome::MadeRoom => "made-room",
@@ -99,7 +103,23 @@ impl Outcome {
         match self {
             Outcome::ClientLeft if !has_request => Level::Debug,
             Outcome::BadCredentials => Level::Warn,
-            _ => Level::Info,
+            Outcome::Closed
+            | Outcome::ClientReset
+            | Outcome::TargetReset
+            | Outcome::IdleTimeout
+            | Outcome::HandshakeTimeout
+            | Outcome::Denied
+            | Outcome::Unresolved
+            | Outcome::Refused
+            | Outcome::TimedOut
+            | Outcome::HostUnreachable
+            | Outcome::NetworkUnreachable
+            | Outcome::Failed
+            | Outcome::UpstreamFailed
+            | Outcome::BadRequest
+            | Outcome::ClientLeft
+            | Outcome::MadeRoom
+            | Outcome::Stopped => Level::Info,
         }
     }
 }
@@ -144,6 +164,13 @@ impl From<Rep> for Outcome {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn every_outcome_is_in_the_list_once() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place, "{outcome}");
+        }
+    }
 
     #[test]
     fn every_outcome_has_a_word_of_its_own() {

@@ -38,10 +38,12 @@ pub struct Shown {
     pub metrics: Arc<Metrics>,
     /// The live sessions.
     pub sessions: Arc<Sessions>,
-    /// Asked for how many names were looked up.
-    pub lookups: Box<dyn Fn() -> Lookups + Send>,
     /// Threads that there may be at once.
     pub max_threads: usize,
+    /// Descriptors that there may be at once.
+    pub max_fds: usize,
+    /// Asks how many names were looked up.
+    pub lookups: Box<dyn Fn() -> Lookups + Send>,
 }
 
 /// The status page before anybody gets to see it: visitors wait.

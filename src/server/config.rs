@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::access::rules::RuleFile;
+use crate::access::upstream::Upstream;
 use crate::access::users::Passwords;
 use crate::commands::source::Source;
 
@@ -22,6 +23,8 @@ pub struct Config {
     pub allow_from: Vec<IpNet>,
     /// Who may do what, and where. It comes before the default access.
     pub rules: Arc<RuleFile>,
+    /// The server that requests go through for which no rule says otherwise.
+    pub upstream: Option<Arc<Upstream>>,
     /// Who has to authenticate, and how; `None` where nobody has to.
     pub users: Option<Arc<Passwords>>,
     /// Where outgoing sockets leave this machine.

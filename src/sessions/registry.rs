@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Ending, Stage};
-use super::group::Group;
 use super::totals::Totals;
+use crate::group::Group;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
 
@@ -80,19 +80,19 @@ impl Sessions {
         })
     }
 
+    /// How many sessions there may be at once.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.limits.sessions
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().entries.len()
     }
 
-    /// How many sessions there may be.
-    #[must_use]
-    pub fn most(&self) -> usize {
-        self.limits.sessions
-    }
-
-    /// The descriptors of this process.
+    /// Those of the whole process.
     #[must_use]
     pub fn descriptors(&self) -> &Descriptors {
         &self.descriptors

@@ -6,8 +6,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Ending};
-use super::group::Group;
 use super::registry::{Entry, Limits, Live, Session, Sessions};
+use crate::group::Group;
 
 /// Sessions without a request may have this part of all places, but at least [`FEW_UNASKED`].
 const PART_UNASKED: usize = 4;

@@ -3,8 +3,9 @@
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Side};
+use super::account::Account;
 use super::registry::{Entry, Sessions};
+use super::side::Side;
 
 /// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
 const AT_ONCE: usize = 32;
@@ -107,8 +108,12 @@ mod tests {
     }
 
     fn sessions() -> Arc<Sessions> {
-        let (handshake, idle) = (Duration::MAX, Duration::MAX);
-        let limits = Limits { sessions: 1000, per_client: 200, handshake, idle };
+        let limits = Limits {
+            sessions: 200,
+            per_client: 200,
+            handshake: Duration::MAX,
+            idle: Duration::MAX,
+        };
         Sessions::new(limits, Descriptors::new(usize::MAX))
     }
 

@@ -3,8 +3,9 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::account::{DELIVERY, Ending, Stage};
+use super::account::{Ending, Stage};
 use super::registry::{Entry, Limits, Live, Sessions};
+use super::side::DELIVERY;
 
 /// The watch looks again after an eighth of the shortest limit, so that a session ends at most an
 /// eighth late; but neither more often than 100 times a second nor less often than once.

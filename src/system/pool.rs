@@ -78,10 +78,10 @@ impl Pool {
         Ok(())
     }
 
-    /// How many threads there may be.
+    /// How many pairs there may be.
     #[must_use]
-    pub fn most_threads(&self) -> usize {
-        2 * self.max
+    pub fn max(&self) -> usize {
+        self.max
     }
 
     /// How many threads there are, idle ones included.

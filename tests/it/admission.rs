@@ -1,9 +1,9 @@
 //! Who gets in, and who waits.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
+use crate::scratch::Program;
 use crate::stage::{
     GREETING, LONG, ask, at_end_or_reset, connect, echo, request, start, take, tunnel,
 };
@@ -72,33 +72,13 @@ fn silent_clients_do_not_keep_a_full_server_from_others() {
     assert!(at_end_or_reset(&mut silent[0]), "the oldest one makes room");
 }
 
-/// A tabi that ends with the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn with_64_descriptors_it_serves_more_than_one_client() {
-    let limited = "ulimit -n 64 && exec \"$0\" 127.0.0.1:0";
-    let child = Command::new("sh")
-        .args(["-c", limited, env!("CARGO_BIN_EXE_tabi")])
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut process = Process(child.unwrap());
-    let mut log = BufReader::new(process.0.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let address = log
-        .find_map(|line| line.split_once("listening on ").map(|(_, address)| address.to_owned()))
-        .expect("it says where it listens");
+    let server = Program::start_with_descriptors(64, &[]);
     let target = echo();
     let mut tunnels: Vec<_> = (0..8)
         .map(|_| {
-            let mut client = connect(address.parse().unwrap());
+            let mut client = connect(server.address);
             client.write_all(&[GREETING, &request(target)].concat()).unwrap();
             assert_eq!(take::<12>(&mut client)[..4], *b"\x05\x00\x05\x00");
             client

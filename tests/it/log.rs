@@ -1,25 +1,31 @@
 //! The log: nobody waits for it, its form suits where it goes, and no client fills it.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::scratch::{Program, Scratch, ended, program};
-use crate::stage::{GREETING, LONG, connect, echo, reply, request, take};
+use crate::stage::{GREETING, LONG, connect, echo, reply, request, request_by_name, take};
 
 /// A tunnel that is opened, used and closed again.
-fn short_tunnel(program: &Program, target: std::net::SocketAddr) {
+fn short_tunnel(program: &Program, target: SocketAddr) {
+    drop(tunnel_to(program, target));
+}
+
+fn tunnel_to(program: &Program, target: SocketAddr) -> TcpStream {
     let mut client = connect(program.address);
     client.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
     assert_eq!(take(&mut client), *b"\x05\x00");
     assert_eq!(reply(&mut client).0, 0x00);
     assert_eq!(take(&mut client), *b"ping");
+    client
 }
 
 #[test]
@@ -33,7 +39,7 @@ fn a_log_that_nobody_reads_stops_neither_sessions_nor_signals() {
     short_tunnel(&program, target);
     program.signal(Signal::TERM);
     let begin = Instant::now();
-    while std::net::TcpStream::connect_timeout(&program.address, LONG).is_ok() {
+    while TcpStream::connect_timeout(&program.address, LONG).is_ok() {
         assert!(begin.elapsed() < LONG, "the first signal does not close the port");
     }
     let begin = Instant::now();
@@ -125,6 +131,19 @@ fn a_new_log_file_is_for_its_owner_alone_and_an_old_one_keeps_its_mode() {
 }
 
 #[test]
+fn a_log_file_that_is_a_pipe_nobody_reads_does_not_hang_the_start() {
+    let file = Scratch::new(b"");
+    fs::remove_file(file.path()).unwrap();
+    let made = Command::new("mkfifo").arg(file.path()).status().unwrap();
+    assert!(made.success());
+    let mut child = program(&["--log-file", file.path()]).stderr(Stdio::piped()).spawn().unwrap();
+    assert_eq!(ended(&mut child).code(), Some(1));
+    let mut told = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(told.contains(file.path()) && told.contains("nobody reads"), "{told}");
+}
+
+#[test]
 fn check_with_a_broken_standard_output_ends_with_a_status() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = program(&["--check"]).stdout(full).output().unwrap();
@@ -134,7 +153,7 @@ fn check_with_a_broken_standard_output_ends_with_a_status() {
 
 #[test]
 fn signals_that_were_ignored_at_the_start_stay_ignored() {
-    let mut command = std::process::Command::new("sh");
+    let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP INT; exec \"$0\" 127.0.0.1:0", env!("CARGO_BIN_EXE_tabi")]);
     let mut program = Program::spawn(command);
     program.signal(Signal::HUP);
@@ -144,12 +163,100 @@ fn signals_that_were_ignored_at_the_start_stay_ignored() {
     assert_eq!(program.wait().code(), Some(0));
 }
 
+/// The program with the signals as they usually are. Whoever runs the tests may ignore some.
+fn heeding(options: &[&str]) -> Program {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_tabi"), "127.0.0.1:0"]);
+    command.args(options);
+    Program::spawn(command)
+}
+
 #[test]
 fn each_signal_that_was_not_ignored_lets_the_server_finish() {
     for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
-        let mut program = Program::start(&[]);
+        let mut program = heeding(&[]);
         short_tunnel(&program, echo());
         program.signal(signal);
         assert_eq!(program.wait().code(), Some(0), "{signal:?}");
     }
+}
+
+#[test]
+fn any_second_signal_ends_the_server_at_once() {
+    for (first, second) in
+        [(Signal::INT, Signal::INT), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)]
+    {
+        let mut program = heeding(&["--grace", "600"]);
+        let _live = tunnel_to(&program, echo());
+        program.signal(first);
+        program.log_line("stopping; ");
+        program.signal(second);
+        assert_eq!(program.wait().code(), Some(130), "{first:?} {second:?}");
+    }
+}
+
+/// The line of a session in which the client says this, and that ends with it.
+fn line_of(program: &mut Program, said: &[u8]) -> String {
+    let mut client = connect(program.address);
+    client.write_all(said).unwrap();
+    let from = client.local_addr().unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    program.log_line(&format!("client={from} "))
+}
+
+#[test]
+fn a_name_of_255_control_bytes_makes_a_short_line_and_is_escaped_once() {
+    let mut program = Program::start(&[]);
+    let line = line_of(&mut program, &[GREETING, &request_by_name(&[0x01; 255], 80)].concat());
+    assert!(line.contains(r#" why="no host is named '\x01\x01\x01"#), "{line}");
+    assert!(line.ends_with("...\"\n") && line.len() < 300, "{line}");
+}
+
+#[test]
+fn a_client_without_credentials_reads_of_users() {
+    let file = Scratch::new(b"alice:open sesame");
+    let mut program = Program::start(&["--users", file.path()]);
+    let line = line_of(&mut program, GREETING);
+    let why = " outcome=bad-request why=\"the client offers no username and password (--users)\"\n";
+    assert!(line.ends_with(why), "{line}");
+}
+
+#[test]
+fn a_client_that_asks_for_tors_resolve_is_told_so() {
+    let mut program = Program::start(&[]);
+    let resolve = b"\x05\xf0\x00\x03\x0bexample.org\x00\x00";
+    let line = line_of(&mut program, &[GREETING, resolve].concat());
+    assert!(line.contains("outcome=bad-request why=\"CMD 0xf0 is Tor's RESOLVE"), "{line}");
+}
+
+#[test]
+fn a_client_that_floods_the_log_is_counted_and_hides_no_wrong_password() {
+    let file = Scratch::new(b"alice:open sesame");
+    let mut program = Program::start(&["--users", file.path()]);
+    let mut log = program.take_log();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    let begin = Instant::now();
+    for _ in 0..3000 {
+        let mut client = connect(program.address);
+        client.write_all(GREETING).unwrap();
+        assert_eq!(take(&mut client), *b"\x05\xff");
+    }
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    let mut client = connect(program.address);
+    client.write_all(b"\x05\x01\x02\x01\x05alice\x05guess").unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x02\x01\x01");
+    drop(client);
+    program.signal(Signal::TERM);
+    let log = reader.join().unwrap();
+    let logged = log.matches("outcome=bad-request").count();
+    assert!(logged >= 1000 && logged <= 1000 + 10 * (seconds + 1), "{logged} in {seconds} s");
+    let told = log.lines().filter_map(|line| line.strip_suffix(" more lines of client=127.0.0.1"));
+    let hidden: usize =
+        told.map(|it| it.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum();
+    assert_eq!(logged + hidden, 3000);
+    assert_eq!(log.matches("outcome=bad-credentials").count(), 1);
 }

@@ -1,12 +1,17 @@
 //! Network namespaces that live as long as a test, with nothing in them but the loopback interface.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
+use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use socket2::{Domain, Socket, Type};
+
+use crate::scratch::Scratch;
 
 /// Runs `test` on a thread in a network namespace of its own; its threads and programs are in there,
 /// too. Where this process may not make one, nothing is tested.
@@ -60,6 +65,29 @@ pub fn with_two_ways<T: Send>(
             has_ip.then(test)
         })?
     })
+}
+
+/// Runs `test` in a namespace that has a name server, which answers nothing. Programs that `test`
+/// starts ask it; what is given says how many questions it has had.
+pub fn with_name_server(test: impl FnOnce(&dyn Fn() -> usize) + Send) {
+    alone(|| {
+        let file = Scratch::new(b"nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
+        file.set_mode(0o644);
+        let nothing: Option<&str> = None;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(nothing, "/", nothing, private, nothing).unwrap();
+        mount(Some(file.path()), "/etc/resolv.conf", nothing, MsFlags::MS_BIND, nothing).unwrap();
+        let server = UdpSocket::bind("127.0.0.1:53").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let questions = Cell::new(0);
+        test(&|| {
+            while server.recv(&mut [0; 512]).is_ok() {
+                questions.set(questions.get() + 1);
+            }
+            questions.get()
+        });
+    });
 }
 
 /// Runs `ip` with each line of `commands`. False, with nothing done, where there is no such program.

@@ -1,14 +1,16 @@
 //! Octets both ways, half-closes, resets, and slow readers.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::scratch::Program;
 use crate::stage::{
-    LONG, at_end, echo, expect, expect_reset, pair, pattern, reset, send, start, take, tunnel,
+    LONG, at_end, echo, expect, expect_reset, listen, pair, pattern, reset, send, start, take,
+    tunnel, tunnel_from,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -240,6 +242,48 @@ fn await_error(stream: &TcpStream) {
         assert!(begin.elapsed() < LONG, "the reset was not passed on");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// With so few descriptors there are no pipes, as there are none for an ordinary user who has used up
+/// what the system grants.
+#[test]
+fn tunnels_that_were_busy_give_their_memory_back() {
+    const TUNNELS: usize = 300;
+    const EACH: usize = 640 * 1024;
+    const MOST_KIB: usize = 20 * 1024;
+    // The places of the tunnels, and those that their clients have to leave free.
+    let program = Program::start_with_descriptors(2 * (TUNNELS + 4) + 100, &[]);
+    let source = source_of(EACH);
+    let clients = (1..=100).cycle().take(TUNNELS);
+    let tunnels: Vec<TcpStream> =
+        clients.map(|host| tunnel_from([127, 0, 2, host], program.address, source)).collect();
+    for mut stream in &tunnels {
+        stream.write_all(b"go").unwrap();
+    }
+    let mut octets = vec![0; EACH];
+    for mut stream in &tunnels {
+        stream.read_exact(&mut octets).unwrap();
+    }
+    let begin = Instant::now();
+    while program.resident_kib() > MOST_KIB {
+        assert!(begin.elapsed() < LONG, "{} KiB stay", program.resident_kib());
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A target that sends so many octets for each two that it gets.
+fn source_of(length: usize) -> SocketAddr {
+    let (listener, address) = listen();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            thread::spawn(move || {
+                while stream.read_exact(&mut [0; 2]).is_ok() {
+                    let _ = send(&mut stream, pattern(12, length));
+                }
+            });
+        }
+    });
+    address
 }
 
 #[test]

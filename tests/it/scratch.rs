@@ -47,7 +47,8 @@ impl Drop for Scratch {
 pub struct Program {
     pub address: SocketAddr,
     child: Child,
-    log: BufReader<ChildStderr>,
+    log: Option<BufReader<ChildStderr>>,
+    so_far: String,
 }
 
 impl Program {
@@ -55,24 +56,66 @@ impl Program {
         Self::spawn(program(options))
     }
 
+    /// Starts it with a limit on its descriptors.
+    pub fn start_with_descriptors(limit: usize, options: &[&str]) -> Self {
+        let plain = program(options);
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
+        command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts it with these variables in its environment.
+    pub fn start_with(environment: &[(&str, &str)], options: &[&str]) -> Self {
+        let mut command = program(options);
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
     /// Starts what `command` runs, with its log on standard error.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let line = line_with(&mut log, "listening on ");
-        let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
-        Program { address, child, log }
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let address = SocketAddr::from(([0; 4], 0));
+        let mut program = Program { address, child, log: Some(log), so_far: String::new() };
+        let line = program.log_line("listening on ");
+        program.address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+        program
+    }
+
+    /// The memory that it takes now, in KiB.
+    pub fn resident_kib(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// The next line of the log that has `part` in it.
     pub fn log_line(&mut self, part: &str) -> String {
-        line_with(&mut self.log, part)
+        let log = self.log.as_mut().unwrap();
+        let mut line = String::new();
+        while !line.contains(part) {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
+            self.so_far.push_str(&line);
+        }
+        line
+    }
+
+    /// The lines of the log up to the latest that was asked for.
+    pub fn log_so_far(&self) -> &str {
+        &self.so_far
+    }
+
+    /// The rest of the log, to be read elsewhere until the program ends.
+    pub fn take_log(&mut self) -> BufReader<ChildStderr> {
+        self.log.take().unwrap()
     }
 
     /// The rest of the log, until the program ends.
     pub fn rest_of_log(&mut self) -> String {
         let mut rest = String::new();
-        self.log.read_to_string(&mut rest).unwrap();
+        self.take_log().read_to_string(&mut rest).unwrap();
         rest
     }
 
@@ -117,13 +160,4 @@ pub fn program(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
     command
-}
-
-fn line_with(log: &mut impl BufRead, part: &str) -> String {
-    let mut line = String::new();
-    while !line.contains(part) {
-        line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
-    }
-    line
 }

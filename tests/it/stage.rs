@@ -160,7 +160,11 @@ pub fn reply(stream: &mut TcpStream) -> (u8, SocketAddr) {
 
 /// Sends greeting and request, and gives back REP.
 pub fn ask(server: &Running, request: &[u8]) -> (u8, TcpStream) {
-    let mut client = connect(server.address);
+    ask_at(server.address, request)
+}
+
+fn ask_at(server: SocketAddr, request: &[u8]) -> (u8, TcpStream) {
+    let mut client = connect(server);
     client.write_all(GREETING).unwrap();
     assert_eq!(take(&mut client), *b"\x05\x00");
     client.write_all(request).unwrap();
@@ -169,7 +173,24 @@ pub fn ask(server: &Running, request: &[u8]) -> (u8, TcpStream) {
 
 /// A tunnel to `target`.
 pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
-    let (rep, client) = ask(server, &request(target));
+    tunnel_at(server.address, target)
+}
+
+/// The same from another address of this machine: no client gets all the places of a server.
+pub fn tunnel_from(ip: [u8; 4], server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect_timeout(&server.into(), LONG).unwrap();
+    let mut client = limited(socket.into());
+    client.write_all(&[GREETING, &request(target)].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    assert_eq!(reply(&mut client).0, 0x00);
+    client
+}
+
+/// The same through a server that is a program of its own.
+pub fn tunnel_at(server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let (rep, client) = ask_at(server, &request(target));
     assert_eq!(rep, 0x00);
     client
 }

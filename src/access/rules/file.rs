@@ -1,12 +1,13 @@
 //! The rules file: a rule a line.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::index::Index;
 use super::rule::Rule;
 use crate::access::lines;
+use crate::access::secret::SecretFile;
+use crate::access::upstream::Upstream;
 
 /// The rules of a file; the first that matches decides. By default there are none.
 #[derive(Debug, Default)]
@@ -21,11 +22,17 @@ impl RuleFile {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, and when a line is no rule: the error names up to ten of those.
+    /// When the file cannot be read, when there is a password in it and others than root and the user
+    /// who runs tabi have access to it, and when a line is no rule: the error names up to ten of those.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
-        let bytes = fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-        RuleFile::parse(&bytes, &name)
+        let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
+        let rules = RuleFile::parse(&file.bytes, &name)?;
+        if rules.upstreams().any(|(upstream, _)| upstream.credentials().is_some()) {
+            file.check_private()
+                .map_err(|error| format!("{name}: there is a password in it, and {error}"))?;
+        }
+        Ok(rules)
     }
 
     /// Takes the content of a file that is named `name`.
@@ -48,6 +55,12 @@ impl RuleFile {
         self.index.count()
     }
 
+    /// The servers that rules send requests through, and `FILE:LINE` of each rule.
+    pub fn upstreams(&self) -> impl Iterator<Item = (&Upstream, String)> {
+        let upstreams = self.index.upstreams();
+        upstreams.map(|(upstream, line)| (&**upstream, format!("{}:{line}", self.name)))
+    }
+
     /// The users that rules name, and `FILE:LINE` of the first that names each.
     pub fn users(&self) -> impl Iterator<Item = (&str, String)> {
         self.index.users().map(|(user, line)| (user, format!("{}:{line}", self.name)))
@@ -64,7 +77,7 @@ mod tests {
             RuleFile::parse(b"allow\n# x\npermit\r\ndeny\ndeny port x", "rules").unwrap_err();
         let lines: Vec<_> = told.lines().collect();
         assert_eq!(lines.len(), 2, "{told}");
-        assert_eq!(lines[0], "rules:3: 'permit': expected allow or deny");
+        assert_eq!(lines[0], "rules:3: 'permit': expected allow, deny or via");
         assert!(lines[1].starts_with("rules:5: 'x': expected a port"), "{told}");
         let told = RuleFile::parse(&b"permit\n".repeat(1000), "rules").unwrap_err();
         assert_eq!(told.lines().count(), 10);

@@ -4,7 +4,7 @@
 //! name, of each parent of the name, of each network around its address, and the chain of the rules
 //! without `to`. The smallest number among the matches is the first match.
 //!
-//! That pays from about a hundred rules on. Measured on one core at 2 GHz, a name that no rule matches:
+//! That pays from about a hundred rules on. Measured on an AMD EPYC at 2.6 GHz, a name that no rule matches:
 //!
 //! | `deny to NAME` rules | plain list | this index |
 //! |---:|---:|---:|
@@ -21,9 +21,11 @@
 use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::networks::Networks;
 use super::rule::{Asked, Rule, To};
+use crate::access::upstream::Upstream;
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
 type Number = u32;
@@ -65,6 +67,8 @@ pub(super) struct Verdict {
     pub(super) allow: bool,
     /// The rule allows an address or a network, and so opens what is closed by default.
     pub(super) opens: bool,
+    /// The place of the rule, if what it allows goes through another server.
+    via: Option<Number>,
     /// Where the rule stands, from 1.
     pub(super) line: u32,
 }
@@ -102,8 +106,10 @@ impl Index {
     fn put(&mut self, number: Number, line: u32, mut rule: Rule) {
         let to = rule.to.take();
         let allow = rule.allow;
-        let verdict = Verdict { allow, opens: allow && matches!(to, Some(To::Network(_))), line };
-        if allow || (to.is_none() && rule.ports.is_none()) {
+        let via = rule.via.is_some().then_some(number);
+        let opens = allow && via.is_none() && matches!(to, Some(To::Network(_)));
+        let verdict = Verdict { allow, opens, via, line };
+        if (allow && via.is_none()) || (to.is_none() && rule.ports.is_none()) {
             self.openings.push(number);
         }
         if allow && matches!(to, Some(To::Network(_) | To::Own)) {
@@ -153,6 +159,21 @@ impl Index {
         (first != NONE).then_some(first)
     }
 
+    /// The verdict of a rule that was found.
+    pub(super) fn verdict(&self, number: Number) -> Verdict {
+        self.entry(number).verdict
+    }
+
+    /// Through which server goes what `verdict` allows, if it goes through any.
+    pub(super) fn upstream(&self, verdict: Verdict) -> Option<&Arc<Upstream>> {
+        self.entry(verdict.via?).rule.via.as_ref()
+    }
+
+    /// The servers that rules name, each with the line.
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (&Arc<Upstream>, u32)> {
+        self.entries.iter().filter_map(|entry| Some((entry.rule.via.as_ref()?, entry.verdict.line)))
+    }
+
     /// The first rule that matches a destination with this address, where `named` is the result of
     /// [`Index::match_name`]. `is_ours` tells whether the address is this machine's; if it cannot, rules
     /// that deny match and rules that allow do not. It is asked only if it makes a difference.
@@ -192,12 +213,11 @@ impl Index {
         is_certain.then_some(verdict)
     }
 
-    /// The verdict of the rule that denies this client every destination, if there is one and no
-    /// rule before it allows anything.
-    pub(super) fn denial_of_everything(&self, asked: &Asked<'_>) -> Option<Verdict> {
+    /// The verdict that tells whether this client can be permitted anything without a server to go
+    /// through: the first that allows something, or that leaves no destination to later rules.
+    pub(super) fn opening(&self, asked: &Asked<'_>) -> Option<Verdict> {
         let mut openings = self.openings.iter().map(|number| self.entry(*number));
-        let first = openings.find(|entry| entry.rule.concerns(asked))?;
-        (!first.verdict.allow).then_some(first.verdict)
+        openings.find(|entry| entry.rule.concerns(asked)).map(|entry| entry.verdict)
     }
 
     /// The first rule of a chain that matches, if it comes before `first`; else `first`.
@@ -394,7 +414,10 @@ mod tests {
                     concerns_client(rule, &asked) && (rule.allow || is_last_word)
                 });
                 let expected = first.filter(|(_, rule)| !rule.allow).map(|(line, _)| *line);
-                assert_eq!(index.denial_of_everything(&asked).map(|it| it.line), expected);
+                assert_eq!(
+                    index.opening(&asked).filter(|it| !it.allow).map(|it| it.line),
+                    expected
+                );
                 denied += usize::from(expected.is_some());
             }
         }

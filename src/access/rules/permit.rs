@@ -4,9 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::Passage;
 use crate::socks5::Command;
 
-/// A request that may be carried out, and the addresses that it may go to. Only
+/// A request that may be carried out, and the addresses that it may go to, or the server that it has
+/// to go through. Only
 /// [`Rules::permit`](super::Rules::permit) and, without an address,
 /// [`Rules::permit_open`](super::Rules::permit_open) make one. What was checked is what is reached:
 /// nothing is looked up again.
@@ -14,6 +16,7 @@ use crate::socks5::Command;
 pub struct Permit {
     pub(super) command: Command,
     pub(super) addresses: Vec<SocketAddr>,
+    pub(super) passage: Option<Passage>,
 }
 
 impl Permit {
@@ -23,10 +26,16 @@ impl Permit {
         self.command
     }
 
-    /// Where it may be done, in the resolver's order.
+    /// Where it may be done, in the resolver's order. Nowhere, if there is a passage.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// How it may be done through another server, if it has to be.
+    #[must_use]
+    pub fn passage(&self) -> Option<&Passage> {
+        self.passage.as_ref()
     }
 }
 
@@ -58,6 +67,13 @@ pub enum Denied {
         /// What it is.
         reason: &'static str,
     },
+    /// It would have to go through another server, which only CONNECT does.
+    Through {
+        /// The server.
+        upstream: Arc<str>,
+        /// What was asked for.
+        command: Command,
+    },
 }
 
 impl fmt::Display for Denied {
@@ -71,6 +87,9 @@ impl fmt::Display for Denied {
             }
             Denied::Closed { address, reason } => {
                 write!(f, "{address} is {reason}, which is closed to clients on other machines")
+            }
+            Denied::Through { upstream, command } => {
+                write!(f, "{command} does not go through an upstream ({upstream})")
             }
         }
     }

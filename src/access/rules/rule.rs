@@ -1,16 +1,18 @@
 //! One rule, and how it is written:
 //!
 //! ```text
-//! allow|deny [command connect|bind|udp] [user NAME] [from CIDR] [to CIDR|name|*.name|self]
-//!     [port N|N-M]
+//! allow|deny|via URL [command connect|bind|udp] [user NAME] [from CIDR]
+//!     [to CIDR|name|*.name|self] [port N|N-M]
 //! ```
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::networks;
+use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::spelling;
 use crate::socks5::Command;
 
@@ -19,6 +21,8 @@ use crate::socks5::Command;
 pub(super) struct Rule {
     /// Allow, or deny.
     pub(super) allow: bool,
+    /// The server that what is allowed goes through.
+    pub(super) via: Option<Arc<Upstream>>,
     pub(super) command: Option<Command>,
     /// As [`spelling::spell`] writes it.
     pub(super) user: Option<String>,
@@ -64,13 +68,15 @@ impl Rule {
             .split(u8::is_ascii_whitespace)
             .filter(|word| !word.is_empty())
             .take_while(|word| !word.starts_with(b"#"));
-        let allow = match words.next() {
+        let (allow, via) = match words.next() {
             None => return Ok(None),
-            Some(b"allow") => true,
-            Some(b"deny") => false,
-            Some(other) => return Err(told(other, "allow or deny")),
+            Some(b"allow") => (true, None),
+            Some(b"deny") => (false, None),
+            Some(b"via") => (true, Some(Arc::new(upstream(words.next())?))),
+            Some(other) => return Err(told(other, "allow, deny or via")),
         };
-        let mut rule = Rule { allow, command: None, user: None, from: None, to: None, ports: None };
+        let mut rule =
+            Rule { allow, via, command: None, user: None, from: None, to: None, ports: None };
         while let Some(field) = words.next() {
             rule.take(field, words.next())?;
         }
@@ -139,6 +145,12 @@ fn told(token: &[u8], expected: &str) -> String {
     format!("'{}': expected {expected}", String::from_utf8_lossy(token).escape_debug())
 }
 
+/// What is wrong with a URL is told without showing it.
+fn upstream(url: Option<&[u8]>) -> Result<Upstream, String> {
+    let url = url.and_then(|url| std::str::from_utf8(url).ok());
+    url.and_then(Upstream::parse).ok_or_else(|| format!("'via': expected {EXPECTED} behind it"))
+}
+
 fn command(word: &[u8]) -> Option<Command> {
     COMMANDS.iter().find(|(name, _)| *name == word).map(|(_, command)| *command)
 }
@@ -204,6 +216,7 @@ mod tests {
     fn a_rule_with_every_field_in_any_order() {
         let expected = Rule {
             allow: true,
+            via: None,
             command: Some(Command::UdpAssociate),
             user: Some("alice".into()),
             from: Some("192.168.1.0/24".parse().unwrap()),
@@ -221,14 +234,34 @@ mod tests {
 
     #[test]
     fn a_rule_may_have_no_field() {
-        let bare =
-            Rule { allow: false, command: None, user: None, from: None, to: None, ports: None };
+        let bare = Rule {
+            allow: false,
+            via: None,
+            command: None,
+            user: None,
+            from: None,
+            to: None,
+            ports: None,
+        };
         assert_eq!(rule("deny"), bare);
         assert_eq!(rule("deny #all"), bare);
         assert_eq!(rule("allow command connect").command, Some(Command::Connect));
         assert_eq!(rule("allow command bind").command, Some(Command::Bind));
         assert_eq!(rule("allow port 0-65535").ports, Some(0..=65535));
         assert_eq!(rule("allow port 22").ports, Some(22..=22));
+    }
+
+    #[test]
+    fn via_names_a_server_and_its_password_is_not_shown() {
+        let via = rule("via socks5://alice:sesame@proxy.example:1080 to *.onion port 80");
+        assert_eq!(via.via.as_deref().unwrap().to_string(), "proxy.example:1080");
+        assert_eq!((via.allow, &via.to), (true, &Some(To::Subdomains("onion".into()))));
+        assert!(!format!("{via:?}").contains("sesame"));
+        for line in ["via", "via to *.onion", "via socks5://alice:sesame@proxy.example"] {
+            let told = Rule::parse(line.as_bytes()).unwrap_err();
+            assert!(told.starts_with("'via': expected socks5://"), "{told}");
+            assert!(!told.contains("sesame"), "{told}");
+        }
     }
 
     #[test]
@@ -263,8 +296,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_told_with_what_is_expected() {
         for (line, token, expected) in [
-            ("permit", "permit", "allow or deny"),
-            ("Allow", "Allow", "allow or deny"),
+            ("permit", "permit", "allow, deny or via"),
+            ("Allow", "Allow", "allow, deny or via"),
             ("allow dest 10.0.0.1", "dest", "command, user, from, to or port"),
             ("allow 10.0.0.1", "10.0.0.1", "command, user, from, to or port"),
             ("deny command associate", "associate", "connect, bind or udp"),
@@ -292,7 +325,7 @@ mod tests {
             ("deny port", "port", "a range as in"),
             ("deny port 80 port 81", "port", "every field once"),
             ("deny to 10.0.0.1 to 10.0.0.2", "to", "every field once"),
-            ("deny\x1b[31m", r"deny\u{1b}[31m", "allow or deny"),
+            ("deny\x1b[31m", r"deny\u{1b}[31m", "allow, deny or via"),
         ] {
             let told = Rule::parse(line.as_bytes()).unwrap_err();
             assert!(told.starts_with(&format!("'{token}': expected ")), "{line}: {told}");

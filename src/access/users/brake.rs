@@ -8,11 +8,12 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::table::Table;
+use crate::group::Group;
 
 /// Failures without consequence: anyone mistypes a password.
 const FREE_FAILURES: u32 = 4;
@@ -58,6 +59,17 @@ struct Tables {
     trusted: Table<()>,
 }
 
+/// What became of an attempt to log in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Attempt<T> {
+    /// The password is right.
+    Right(T),
+    /// The password is wrong.
+    Wrong,
+    /// The password was not looked at, and will not be for this time.
+    Ignored(Duration),
+}
+
 /// The keys of an attempt.
 #[derive(Clone, Copy)]
 struct Keys {
@@ -80,34 +92,34 @@ impl Brake {
     /// How long `client` is refused whatever its name, if it is: it has failed with too many names,
     /// and has succeeded with none.
     pub(super) fn left(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let client = self.hasher.hash_one(group(client));
+        let client = self.hasher.hash_one(Group::from(client));
         let tables = self.lock();
         tables.client_left(client, now).filter(|_| tables.trusted.get(client).is_none())
     }
 
-    /// The result of `check`, which compares a password, and `None` if the client and name are
-    /// refused. `check` runs under a lock: of many attempts at once none is looked at before the
-    /// failures of the others count.
+    /// What becomes of an attempt, where `check` compares the password. It runs under a lock: of many
+    /// attempts at once none is looked at before the failures of the others count.
     pub(super) fn attempt<T>(
         &self,
         client: IpAddr,
         name: &[u8],
         now: Instant,
         check: impl FnOnce() -> Option<T>,
-    ) -> Option<T> {
-        let group = group(client);
+    ) -> Attempt<T> {
+        let group = Group::from(client);
         let keys =
             Keys { pair: self.hasher.hash_one((group, name)), client: self.hasher.hash_one(group) };
         let mut tables = self.lock();
-        if tables.refuses(keys, now) {
-            return None;
+        if let Some(left) = tables.left(keys, now) {
+            return Attempt::Ignored(left);
         }
-        let result = check();
-        match result {
-            Some(_) => tables.succeeded(keys, now),
-            None => tables.failed(keys, now),
+        if let Some(user) = check() {
+            tables.succeeded(keys, now);
+            Attempt::Right(user)
+        } else {
+            tables.failed(keys, now);
+            Attempt::Wrong
         }
-        result
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
@@ -116,10 +128,12 @@ impl Brake {
 }
 
 impl Tables {
-    fn refuses(&self, keys: Keys, now: Instant) -> bool {
-        self.pair_left(keys.pair, now).is_some()
-            || (self.client_left(keys.client, now).is_some()
-                && self.trusted.get(keys.pair).is_none())
+    /// How long this client and name are still refused.
+    fn left(&self, keys: Keys, now: Instant) -> Option<Duration> {
+        let is_trusted = self.trusted.get(keys.pair).is_some();
+        let by_client = self.client_left(keys.client, now).filter(|_| !is_trusted);
+        // A time is more than none.
+        self.pair_left(keys.pair, now).max(by_client)
     }
 
     /// How long the client and name are still refused for their failures.
@@ -164,15 +178,6 @@ impl Tables {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, since whoever has one
-/// of its 2^64 addresses has them all.
-fn group(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +203,7 @@ mod tests {
                 looked_at = true;
                 right.then_some(())
             });
-            assert_eq!(result.is_some(), looked_at && right);
+            assert_eq!(result == Attempt::Right(()), looked_at && right);
             looked_at
         }
 

@@ -39,7 +39,7 @@ pub(in crate::access) fn read(spelled: &[u8]) -> Option<Vec<u8>> {
             }
             [b'\\', b'x', high, low, rest @ ..] => {
                 let digit = |byte: u8| char::from(byte).to_digit(16);
-                name.push(u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?);
+                name.push(u8::try_from((digit(*high)? << 4) | digit(*low)?).ok()?);
                 rest
             }
             [b'\\', ..] => return None,

@@ -1,10 +1,10 @@
 //! Which lookups run, which wait for a thread, and who waits for each.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use super::{Answer, Bell};
+use crate::group::Group;
 
 /// Lookups of one group of clients that run at once.
 const MOST_OF_ONE_GROUP: usize = 16;
@@ -14,7 +14,7 @@ pub(super) struct Waiter {
     /// The name's key.
     pub(super) name: Arc<str>,
     /// Whose lookup it is.
-    pub(super) group: IpAddr,
+    pub(super) group: Group,
     /// Rung when the answer is there.
     pub(super) bell: Arc<Bell>,
     pub(super) answer: OnceLock<Answer>,
@@ -24,7 +24,7 @@ pub(super) struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) name: Arc<str>,
-    group: IpAddr,
+    group: Group,
 }
 
 /// The lookups that are asked for now: one for each name, however many wait for it.
@@ -33,7 +33,7 @@ pub(super) struct Queue {
     running: usize,
     names: HashMap<Arc<str>, Asked>,
     /// Those that have lookups running or waiting.
-    groups: HashMap<IpAddr, Group>,
+    groups: HashMap<Group, Share>,
 }
 
 #[derive(Default)]
@@ -43,7 +43,7 @@ struct Asked {
 }
 
 #[derive(Default)]
-struct Group {
+struct Share {
     running: usize,
     /// Those whose names did not run when they asked, the first of them first. Some may run now,
     /// for another group.
@@ -104,21 +104,21 @@ impl Queue {
 
     /// Whether there is a place for one more lookup of this group. A group has at most as many more
     /// as stay free, so that one which has none finds a place.
-    fn may_start(&self, group: IpAddr) -> bool {
+    fn may_start(&self, group: Group) -> bool {
         let free = self.most - self.running;
         let its = self.groups.get(&group).map_or(0, |group| group.running);
         free > 0 && (its == 0 || (its < MOST_OF_ONE_GROUP && its < free / 2))
     }
 
     /// Of the groups that wait and may start a lookup, one that has the fewest.
-    fn next_group(&self) -> Option<IpAddr> {
+    fn next_group(&self) -> Option<Group> {
         let waiting = self.groups.iter().filter(|(_, group)| !group.waiting.is_empty());
         let (address, _) = waiting.min_by_key(|(_, group)| group.running)?;
         self.may_start(*address).then_some(*address)
     }
 
     /// Starts what has waited longest in this group, if it does not run already.
-    fn start_next_of(&mut self, address: IpAddr) -> Option<Job> {
+    fn start_next_of(&mut self, address: Group) -> Option<Job> {
         let group = self.groups.get_mut(&address)?;
         while let Some(waiter) = group.waiting.pop_front() {
             match self.names.get_mut(&waiter.name) {
@@ -136,8 +136,8 @@ impl Queue {
         None
     }
 
-    fn drop_idle_group(&mut self, address: IpAddr) {
-        let is_idle = |group: &Group| group.running == 0 && group.waiting.is_empty();
+    fn drop_idle_group(&mut self, address: Group) {
+        let is_idle = |share: &Share| share.running == 0 && share.waiting.is_empty();
         if self.groups.get(&address).is_some_and(is_idle) {
             self.groups.remove(&address);
         }
@@ -147,11 +147,12 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     fn waiter(name: &str, group: u8) -> Arc<Waiter> {
         Arc::new(Waiter {
             name: name.into(),
-            group: [192, 0, 2, group].into(),
+            group: IpAddr::from([192, 0, 2, group]).into(),
             bell: Arc::new(Bell::new().unwrap()),
             answer: OnceLock::new(),
         })

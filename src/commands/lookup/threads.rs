@@ -17,7 +17,7 @@ use crate::system::descriptors::Descriptors;
 
 /// Lookups at once. A lookup that hangs waits for as long as `resolv.conf` says, usually 5 s twice
 /// for each name server.
-pub const MOST_AT_ONCE: usize = 64;
+const MOST_AT_ONCE: usize = 64;
 
 /// Of the descriptors one in so many may be a lookup's: 64 of 1,024.
 const SHARE_OF_DESCRIPTORS: usize = 16;
@@ -243,7 +243,7 @@ mod tests {
         let threads = Arc::new(threads);
         for _ in 0..100 {
             let bell = Arc::new(Bell::new().unwrap());
-            let group = [127, 0, 0, 1].into();
+            let group = IpAddr::from([127, 0, 0, 1]).into();
             let waiter = |name| Waiter { name, group, bell, answer: OnceLock::new() };
             let waiter = threads.join("a", waiter).unwrap_err();
             let error = waiter.answer.get().unwrap().as_ref().unwrap_err();

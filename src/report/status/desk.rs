@@ -9,7 +9,7 @@ use super::answer::{Answer, Kind};
 use super::history::History;
 use super::json;
 use super::request::{self, Wanted};
-use crate::report::Gauges;
+use crate::report::{Gauges, lines_lost};
 use crate::system::usage;
 
 /// How long what was made for one visitor is good enough for the next.
@@ -98,11 +98,12 @@ fn sums(shown: &Shown) -> [u64; 2] {
 fn gauges(shown: &Shown) -> Gauges {
     Gauges {
         totals: shown.sessions.totals(),
-        lookups: (shown.lookups)(),
-        max_connections: shown.sessions.most(),
+        max_connections: shown.sessions.max(),
         threads: usage::threads(),
         open_fds: usage::descriptors(),
-        max_fds: shown.sessions.descriptors().limit(),
+        max_fds: shown.max_fds,
+        lookups: (shown.lookups)(),
+        lines_lost: lines_lost(),
     }
 }
 

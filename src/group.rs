@@ -1,5 +1,6 @@
-//! Whose sessions are counted together.
+//! Whose use is counted together.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Those that one client's limits count together: an IPv4 address, or an IPv6 /64. A host may have
@@ -17,6 +18,15 @@ impl From<IpAddr> for Group {
     }
 }
 
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(ip) => ip.fmt(f),
+            IpAddr::V6(ip) => write!(f, "{ip}/64"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +41,7 @@ mod tests {
         assert_ne!(group("2001:db8:1:2::1"), group("2001:db8:1:3::1"));
         assert_eq!(group("::ffff:192.0.2.1"), group("192.0.2.1"));
         assert_ne!(group("192.0.2.1"), group("192.0.2.2"));
+        assert_eq!(group("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(group("::ffff:192.0.2.7").to_string(), "192.0.2.7");
     }
 }

@@ -1,0 +1,188 @@
+//! One direction of a tunnel: copies, and passes the end of file on.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+
+#[cfg(target_os = "linux")]
+use super::splice::Pipe;
+use crate::sessions::{Account, Ending, Side};
+
+/// The buffer of a direction in which little goes on, in octets. It is on the stack: a tunnel that
+/// idles costs little more than its threads.
+const SMALL_BUFFER: usize = 1024;
+
+/// The buffer of a direction that has filled the small one.
+const BUFFER: usize = 16 * 1024;
+
+/// The buffer of bulk where there is no pipe. Plain `io::copy` has 8 KiB, takes 2.5 times the
+/// processor time, and has them on the stack, where they stay.
+const LARGE_BUFFER: usize = 64 * 1024;
+
+/// After this many octets without a pause a direction counts as bulk.
+const BULK_AFTER: usize = 256 * 1024;
+
+/// Where there was no pipe to be had, one is asked for again after this many octets.
+const PIPE_AGAIN: usize = 64 * 1024 * 1024;
+
+/// A direction whose source says nothing for so long gives back its buffer or its pipe.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
+
+/// How often a source is asked for octets before the thread falls asleep over them. In between others
+/// get to run, and with few cores it is they who send the octets: that costs less than to be woken.
+const ASKS: u32 = 8;
+
+/// One direction of a tunnel: from one side to the other.
+pub(super) struct Direction<'a> {
+    pub(super) account: &'a Account,
+    pub(super) source: &'a Side,
+    pub(super) sink: &'a Side,
+    pub(super) from: &'a TcpStream,
+    pub(super) to: &'a TcpStream,
+}
+
+impl<'a> Direction<'a> {
+    /// From the client to its target. `None` before there is a target.
+    pub(super) fn up(account: &'a Account) -> Option<Self> {
+        Direction::new(account, account.client(), account.target())
+    }
+
+    /// From the target to the client.
+    pub(super) fn down(account: &'a Account) -> Option<Self> {
+        Direction::new(account, account.target(), account.client())
+    }
+
+    fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
+        Some(Direction { account, source, sink, from: source.stream()?, to: sink.stream()? })
+    }
+
+    /// Carries octets until the source's end of file, and passes that on.
+    pub(super) fn carry(&self) {
+        match self.copy() {
+            Ok(()) if self.is_clean_end() => {
+                // The order matters to `is_clean_end` of the other direction.
+                self.source.set_ended();
+                let _ = self.to.shutdown(Shutdown::Write);
+                self.account.spare_concluded();
+            }
+            Ok(()) => self.account.end(self.source.failure()),
+            Err(side) => self.account.end(side),
+        }
+    }
+
+    /// Copies until the source's end of file, in the way that suits how much there is to copy.
+    fn copy(&self) -> Result<(), Ending> {
+        let mut pace = Pace::Quiet;
+        loop {
+            pace = match pace {
+                Pace::Quiet => self.talk()?,
+                Pace::Busy => self.pour(BUFFER, BULK_AFTER)?,
+                Pace::Bulk => self.bulk()?,
+                Pace::Ended => return Ok(()),
+            };
+        }
+    }
+
+    /// Copies through a small buffer until the source fills it.
+    // Each pace has a frame of its own, so that a thread that waits here touches one page of stack
+    // beside the one with its thread-local data, also after it was busy.
+    #[inline(never)]
+    fn talk(&self) -> Result<Pace, Ending> {
+        let mut buffer = [0; SMALL_BUFFER];
+        loop {
+            match self.copy_once(&mut buffer)? {
+                Some(0) => return Ok(Pace::Ended),
+                Some(SMALL_BUFFER) => return Ok(Pace::Busy),
+                Some(_) | None => {}
+            }
+        }
+    }
+
+    /// Copies through a buffer of `size` octets until `most` are over, or the source is quiet.
+    #[inline(never)]
+    fn pour(&self, size: usize, most: usize) -> Result<Pace, Ending> {
+        self.limit_reads(Some(QUIET))?;
+        let mut buffer = vec![0; size];
+        let mut copied = 0;
+        while copied < most {
+            match self.copy_once(&mut buffer)? {
+                Some(0) => return Ok(Pace::Ended),
+                Some(length) => copied += length,
+                None => {
+                    self.limit_reads(None)?;
+                    return Ok(Pace::Quiet);
+                }
+            }
+        }
+        Ok(Pace::Bulk)
+    }
+
+    /// Copies the cheapest way that there is until the source is quiet.
+    #[inline(never)]
+    fn bulk(&self) -> Result<Pace, Ending> {
+        #[cfg(target_os = "linux")]
+        if let Some(pipe) = Pipe::open(self.account.descriptors()) {
+            return pipe.carry(self);
+        }
+        self.pour(LARGE_BUFFER, PIPE_AGAIN)
+    }
+
+    /// Copies once through `buffer`. 0 is the end of file, and `None` a source that has said nothing
+    /// for as long as a read may take.
+    fn copy_once(&self, buffer: &mut [u8]) -> Result<Option<usize>, Ending> {
+        let length = loop {
+            match self.read(buffer) {
+                Ok(length) => break length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(_) => return Err(self.source.failure()),
+            }
+        };
+        let written = self.sink.while_writing(|| { self.to }.write_all(&buffer[..length]));
+        written.map_err(|_| self.sink.failure())?;
+        self.source.count(length);
+        Ok(Some(length))
+    }
+
+    /// Reads from the source, and does not fall asleep before it has asked a few times.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        for _ in 0..ASKS {
+            match recv(self.from, &mut *buffer, RecvFlags::DONTWAIT) {
+                Err(Errno::AGAIN) => thread::yield_now(),
+                outcome => return Ok(outcome?.0),
+            }
+        }
+        { self.from }.read(buffer)
+    }
+
+    /// How long a read may take.
+    pub(super) fn limit_reads(&self, limit: Option<Duration>) -> Result<(), Ending> {
+        self.from.set_read_timeout(limit).map_err(|_| self.source.failure())
+    }
+
+    /// Whether an end of file was the source's own. The system tells of a reset once: should the
+    /// other direction have been told while it wrote, this one finds a mere end of file, and only
+    /// that the source has no peer any more gives it away. The source has none either when it was
+    /// closed in both directions, but then the other direction has ended before.
+    fn is_clean_end(&self) -> bool {
+        (self.account.ending().is_none() || self.source.finishes())
+            && (self.sink.has_ended() || self.from.peer_addr().is_ok() || self.sink.has_ended())
+    }
+}
+
+/// How much there is to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Little, or nothing just now.
+    Quiet,
+    /// More than a small buffer holds.
+    Busy,
+    /// Very much.
+    Bulk,
+    /// Nothing any more: the source has sent its end of file.
+    Ended,
+}
