@@ -210,7 +210,8 @@ impl Proxy {
         let permit = self.permit(asked, &client, deadline)?;
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
-        let dial = Dial { source, deadline, client: client.watched(), descriptors };
+        let families = self.names.families();
+        let dial = Dial { source, deadline, client: client.watched(), descriptors, families };
         let (stream, address, reply) = match permit.passage() {
             None => {
                 let target = connect::connect(&permit, dial)?;

@@ -11,6 +11,8 @@ use socket2::{SockRef, TcpKeepalive};
 use super::side::Side;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::{Descriptors, Held};
+#[cfg(target_os = "linux")]
+use crate::system::queue::unacknowledged;
 
 /// A peer that says nothing for two minutes is asked whether it is still there, and then every 30 s.
 /// After four questions without an answer it is gone: after four minutes in all.
@@ -82,8 +84,13 @@ pub struct Account {
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
+    /// The bytes in both send queues when the watch last looked, or [`UNKNOWN`].
+    queued: AtomicU64,
     held: Held,
 }
+
+/// The send queues have not been looked at.
+const UNKNOWN: u64 = u64::MAX;
 
 impl Account {
     pub(super) fn new(id: u64, peer: SocketAddr, stream: TcpStream, held: Held) -> Self {
@@ -104,6 +111,7 @@ impl Account {
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
+            queued: AtomicU64::new(UNKNOWN),
             held,
         }
     }
@@ -226,6 +234,26 @@ impl Account {
     /// Grows with every byte that is passed on, and with every end of file.
     pub(super) fn moved(&self) -> u64 {
         self.sides().map(|side| side.sent() + u64::from(side.has_ended())).iter().sum()
+    }
+
+    /// Notes that something was passed on, and that the send queues may be longer than they were.
+    pub(super) fn forget_queues(&self) {
+        self.queued.store(UNKNOWN, Ordering::Relaxed);
+    }
+
+    /// Whether the send queues have become shorter since the watch last looked: somebody still reads,
+    /// though nothing is passed on. Empty ones are not looked at again.
+    pub(super) fn queues_shrink(&self) -> bool {
+        let before = self.queued.load(Ordering::Relaxed);
+        if before == 0 {
+            return false;
+        }
+        #[cfg(target_os = "linux")]
+        let now = self.streams().filter_map(unacknowledged).map(u64::from).sum();
+        #[cfg(not(target_os = "linux"))]
+        let now = 0;
+        self.queued.store(now, Ordering::Relaxed);
+        before != UNKNOWN && now < before
     }
 
     /// Whether a side has sent its end of file, and it was passed on.

@@ -8,6 +8,7 @@ mod associate;
 mod bind;
 mod curl;
 mod log;
+mod names;
 mod namespace;
 mod probe;
 mod proxy_protocol;

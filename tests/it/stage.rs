@@ -1,7 +1,7 @@
 //! What every test stands on: a running server, its clients, its targets.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -160,11 +160,10 @@ pub fn reply(stream: &mut TcpStream) -> (u8, SocketAddr) {
 
 /// Sends greeting and request, and gives back REP.
 pub fn ask(server: &Running, request: &[u8]) -> (u8, TcpStream) {
-    ask_at(server.address, request)
+    ask_over(connect(server.address), request)
 }
 
-fn ask_at(server: SocketAddr, request: &[u8]) -> (u8, TcpStream) {
-    let mut client = connect(server);
+fn ask_over(mut client: TcpStream, request: &[u8]) -> (u8, TcpStream) {
     client.write_all(GREETING).unwrap();
     assert_eq!(take(&mut client), *b"\x05\x00");
     client.write_all(request).unwrap();
@@ -173,24 +172,17 @@ fn ask_at(server: SocketAddr, request: &[u8]) -> (u8, TcpStream) {
 
 /// A tunnel to `target`.
 pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
-    tunnel_at(server.address, target)
-}
-
-/// The same from another address of this machine: no client gets all the places of a server.
-pub fn tunnel_from(ip: [u8; 4], server: SocketAddr, target: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
-    socket.connect_timeout(&server.into(), LONG).unwrap();
-    let mut client = limited(socket.into());
-    client.write_all(&[GREETING, &request(target)].concat()).unwrap();
-    assert_eq!(take(&mut client), *b"\x05\x00");
-    assert_eq!(reply(&mut client).0, 0x00);
+    let (rep, client) = ask(server, &request(target));
+    assert_eq!(rep, 0x00);
     client
 }
 
-/// The same through a server that is a program of its own.
-pub fn tunnel_at(server: SocketAddr, target: SocketAddr) -> TcpStream {
-    let (rep, client) = ask_at(server, &request(target));
+/// The same for a client at `ip`, through a server that may be a program of its own.
+pub fn tunnel_from(ip: Ipv4Addr, server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect_timeout(&server.into(), LONG).unwrap();
+    let (rep, client) = ask_over(limited(socket.into()), &request(target));
     assert_eq!(rep, 0x00);
     client
 }
