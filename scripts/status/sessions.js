@@ -21,7 +21,7 @@ async function startTabi(options = []) {
     fs.writeFileSync(rules, 'deny to 203.0.113.19\n');
     const tabi = spawn(process.env.TABI, [
         String(PROXY), '--users', users, '--rules', rules, '--status', '127.0.0.1:0',
-        '--max-per-client', '5000', ...options,
+        '--max-connections', '8000', ...options,
     ], { stdio: ['ignore', 'ignore', 'pipe'] });
     process.on('exit', () => tabi.kill('SIGKILL'));
     tabi.gone = new Promise((resolve) => tabi.on('exit', resolve));
@@ -167,19 +167,21 @@ async function startHousehold(speed) {
     await hold('192.168.1.21', 'bob', 'video.example.com', 443);
     await hold('192.168.1.21', 'bob', 'cdn.example.com', 443);
     await hold('192.168.1.22', 'carol', 'backup.example.net', 22);
-    await hold('192.168.1.23', HOSTILE, '<script>alert(1)</script>.example.net', 443);
+    const hostile = await ask('192.168.1.23', HOSTILE, '<script>alert(1)</script>.example.net', 443);
     await hold('192.168.1.24', 'alice', '203.0.113.12', 22);
     for (const { socket } of held) socket.resume();
     await upload('192.168.1.22', 'carol', goesOn);
     await talk('192.168.1.25', 'bob', goesOn);
     for (const host of [20, 21, 24, 26]) browse(`192.168.1.${host}`, 'alice', goesOn);
-    for (let attempt = 0; attempt < 9; attempt++) {
-        await ask('192.168.1.29', 'alice', 'www.example.org', 443, { password: 'guess' });
+    // A guesser is turned away once it has tried 33 names.
+    for (let attempt = 0; attempt < 40; attempt++) {
+        await ask('192.168.1.29', `guess${attempt}`, 'www.example.org', 443);
         const stranger = { host: '127.0.0.1', port: PROXY, localAddress: '198.51.100.7' };
         net.connect(stranger).on('error', () => {});
     }
     return {
-        sessions: held.length + 2,
+        sessions: held.length + 3,
+        hostile: hostile.socket,
         end() {
             lives = false;
             speed.bytes = 0;

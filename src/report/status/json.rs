@@ -67,7 +67,7 @@ fn session(json: &mut Json, number: u64, account: &Account, idle: Duration) {
     json.text_or_null("command", request.map(|(command, _)| command));
     json.text_or_null("destination", destination.map(|(_, to)| to));
     json.text_or_null("reached", account.reached());
-    json.text_or_null("via", None::<&str>);
+    json.text_or_null("via", account.via());
     json.number("up", account.client().sent());
     json.number("down", account.target().sent());
     json.number("age", account.opened.elapsed().as_secs());
