@@ -13,6 +13,7 @@ mod probe;
 mod proxy_protocol;
 mod readme;
 mod relay;
+mod resolve;
 mod rules;
 mod scratch;
 mod source;

@@ -219,7 +219,7 @@ fn all_of_it_has_one_deadline() {
         (slow(b"\x05\x00", 0), TOO_LATE),
         (slow(b"\x05\x00\x05\x00\x00\x01\0\0\0\0\0\0", 300), TOO_LATE),
     ] {
-        let server = start(&["--upstream", &via(address), "--connect-timeout", "1"]);
+        let server = start(&["--upstream", &via(address), "--connect-timeout", "2"]);
         let begin = Instant::now();
         assert_eq!(ask(&server, &request(([192, 0, 2, 1], 80).into())).0, rep, "{address}");
         assert!(begin.elapsed() < LONG / 2, "{:?}", begin.elapsed());
@@ -405,8 +405,9 @@ fn a_server_that_is_its_own_upstream_does_not_start() {
         let arguments = cli::parse([&["tabi", listen], options].concat()).unwrap();
         Server::bind(&arguments.config).map(drop).unwrap_err().to_string()
     };
-    // Nobody else listens there, on a port that is given to nobody.
-    let itself = "127.77.0.1:1080";
+    // A port that the system gives to nobody, and that no other run of the tests takes.
+    let itself = format!("127.77.0.1:{}", 20_000 + std::process::id() % 10_000);
+    let itself = itself.as_str();
     let told = refusal(itself, &["--upstream", &format!("socks5://{itself}")]);
     assert!(told.contains("--upstream") && told.contains("this server itself"), "{told}");
     let rules = Scratch::new(format!("\nvia socks5://{itself} to *.onion").as_bytes());
