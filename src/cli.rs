@@ -2,7 +2,7 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use crate::access::rules::{RuleFile, networks};
+use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
 use crate::server::Config;
 
+mod value;
 mod ways;
 
 use ways::Ways;
@@ -101,11 +102,11 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
     /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
-    #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
+    #[arg(value_name = "LISTEN", default_value = "1080", value_parser = value::listen)]
     listen: Vec<SocketAddr>,
 
     /// Clients that are served; repeatable, replaces the default: loopback and private networks
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    #[arg(long, value_name = "CIDR", value_parser = value::network)]
     allow_from: Vec<IpNet>,
 
     /// Who may do what, and where: a file with a rule a line, the first that matches decides
@@ -121,43 +122,44 @@ struct Options {
 
     /// Address that clients are told to send UDP datagrams to, if this machine has another one for
     /// them than it knows of
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     udp_advertise: Option<IpAddr>,
 
     /// Connections that are served at once; further clients wait
-    #[arg(long, value_name = "N", default_value = "4096", value_parser = count)]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]
     max_connections: usize,
 
-    /// Connections of one client address at once; further ones are closed
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = count)]
+    /// Connections of one client at once (an IPv4 address, an IPv6 /64); further ones are closed
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = value::count)]
     max_per_client: usize,
 
     /// Seconds from a client's connection to its complete request
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
     handshake_timeout: Duration,
 
     /// Seconds from a request to the connection with its target, the name's lookup included
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
     connect_timeout: Duration,
 
-    /// Seconds without an octet in either direction after which a session ends
-    #[arg(long, value_name = "S", default_value = "7440", value_parser = seconds)]
+    /// Seconds without a byte in either direction after which a session ends
+    #[arg(long, value_name = "S", default_value = "7440", value_parser = value::seconds)]
     idle_timeout: Duration,
 
     /// Seconds that live sessions have to finish after SIGINT or SIGTERM
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_or_none)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds_or_none)]
     grace: Duration,
 
     /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    #[arg(long, value_name = "CIDR", value_parser = value::network)]
     proxy_protocol: Vec<IpNet>,
 
     /// Status page, metrics and health over HTTP; a PORT alone is on loopback
-    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
     status: Option<SocketAddr>,
+
     /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
     /// name is looked up every time
-    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = value::seconds_or_none)]
     name_cache: Duration,
 
     /// Append the log to this file, not to standard error
@@ -181,42 +183,6 @@ struct Options {
     probe: bool,
 }
 
-fn listen(given: &str) -> Result<SocketAddr, String> {
-    if let Some(address) = with_named_zone(given) {
-        return address;
-    }
-    let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
-    given.parse().ok().or_else(every).ok_or_else(|| {
-        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
-    })
-}
-
-/// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
-fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
-    let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
-    let (ip, zone) = address.split_once('%')?;
-    let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
-    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(match nix::net::if_::if_nametoindex(zone) {
-        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
-        Err(_) => Err(format!("this machine has no interface {zone}")),
-    })
-}
-
-/// What the page shows is nobody else's business, so it is on loopback unless an address is given.
-fn status(given: &str) -> Result<SocketAddr, String> {
-    let on_loopback = || given.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into());
-    given.parse().ok().or_else(on_loopback).ok_or_else(|| {
-        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 9090 or 192.168.1.1:9090".into()
-    })
-}
-
-fn network(given: &str) -> Result<IpNet, String> {
-    networks::parse(given).ok_or_else(|| format!("expected {}", networks::EXPECTED))
-}
-
 fn rules(path: &Path) -> Result<Arc<RuleFile>, clap::Error> {
     RuleFile::load(path).map(Arc::new).map_err(|told| bad_file("--rules", &told))
 }
@@ -228,37 +194,6 @@ fn users(path: &Path) -> Result<Arc<Passwords>, clap::Error> {
 /// `told` begins with the file's name, and with the line's number where a line is bad.
 fn bad_file(option: &str, told: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
-}
-
-fn address(given: &str) -> Result<IpAddr, String> {
-    match given.parse::<IpAddr>() {
-        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
-        _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
-    }
-}
-
-fn count(given: &str) -> Result<usize, String> {
-    match given.parse() {
-        Ok(count @ 1..) => Ok(count),
-        _ => Err("expected a whole number above 0".into()),
-    }
-}
-
-fn seconds(given: &str) -> Result<Duration, String> {
-    match seconds_or_none(given) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("expected seconds, above 0 and at most a year, as in 10 or 0.5".into()),
-    }
-}
-
-fn seconds_or_none(given: &str) -> Result<Duration, String> {
-    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    given
-        .parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| *duration <= A_YEAR)
-        .ok_or_else(|| "expected seconds, at most a year, as in 10 or 0.5".into())
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ use crate::commands::source::Source;
 use crate::commands::upstream;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Ends, Outcome, Rarely, Refusals};
-use crate::sessions::{Session, Sessions, Stage};
+use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals, Refused};
+use crate::sessions::{Session, Sessions, Stage, TooMany};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
@@ -42,7 +42,7 @@ pub struct Proxy {
     /// What they may do.
     pub rules: Rules,
     /// The names that they ask for.
-    pub names: Names,
+    pub names: Arc<Names>,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
@@ -65,6 +65,8 @@ pub struct Proxy {
     pub made_room: Rarely,
     /// Load balancers, which say for whom they come.
     pub balancers: Vec<IpNet>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Proxy {
@@ -76,13 +78,18 @@ impl Proxy {
             // A link-local address means nothing without its scope.
             IpAddr::V6(_) => peer,
         };
-        let told = |reason: &String| {
-            self.refusals.log(&format!("turned away client={peer}: {reason}"));
-        };
-        self.open(stream, peer).inspect_err(told).ok()
+        self.metrics.accepted();
+        match self.open(stream, peer) {
+            Ok(session) => Some(session),
+            Err((kind, why)) => {
+                self.metrics.refused(kind);
+                self.refusals.log(&format!("turned away client={peer}: {why}"));
+                None
+            }
+        }
     }
 
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, String> {
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, TurnedAway> {
         let is_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
@@ -97,7 +104,7 @@ impl Proxy {
         } else {
             self.sessions.open(peer, stream, is_full)
         };
-        opened.map_err(|too_many| too_many.to_string())
+        opened.map_err(turned_away)
     }
 
     fn is_balancer(&self, peer: SocketAddr) -> bool {
@@ -105,19 +112,14 @@ impl Proxy {
     }
 
     /// Whether the client is served at all.
-    fn check(&self, client: SocketAddr) -> Result<(), String> {
+    fn check(&self, client: SocketAddr) -> Result<(), TurnedAway> {
         if let Some(why) = self.rules.turned_away(client) {
-            return Err(format!("{why} (--allow-from)"));
+            return Err((Refused::Network, format!("{why} (--allow-from)")));
         }
-        match self.users.turned_away(client.ip()) {
-            None => Ok(()),
-            Some(left) => {
-                let left = left.as_secs_f32();
-                Err(format!(
-                    "wrong passwords for too many names, for another {left:.1} s (--users)"
-                ))
-            }
-        }
+        let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
+        let left = left.as_secs_f32();
+        let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
+        Err((Refused::Penalty, why))
     }
 
     /// Serves one client until its session has ended, and logs how it went.
@@ -141,6 +143,7 @@ impl Proxy {
                 session.peer()
             ));
         }
+        self.metrics.ended(session.request().map(|(command, _)| *command), outcome);
         end.tell(outcome, why.as_deref());
     }
 
@@ -168,14 +171,19 @@ impl Proxy {
     fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
         let balancer = session.peer();
         let Header::Client(mut client) = Header::read_from(client)? else {
-            return self.check(balancer).map_err(Failure::TurnedAway);
+            return self.check(balancer).map_err(|refused| self.refused(refused));
         };
         if client.ip().is_loopback() {
             // It is on the balancer's machine, which may be another one than this.
             client.set_ip(balancer.ip());
         }
-        self.check(client).map_err(Failure::TurnedAway)?;
-        session.rehome(client).map_err(|too_many| Failure::TurnedAway(too_many.to_string()))
+        let met = self.check(client).and_then(|()| session.rehome(client).map_err(turned_away));
+        met.map_err(|refused| self.refused(refused))
+    }
+
+    fn refused(&self, (kind, why): TurnedAway) -> Failure {
+        self.metrics.refused(kind);
+        Failure::TurnedAway(why)
     }
 
     /// Learns who the client is and what it asks for.
@@ -187,7 +195,9 @@ impl Proxy {
     ) -> Result<(Identity, Request), socks5::Error> {
         let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
-            if let socks5::Error::BadCredentials(user) = error {
+            if let socks5::Error::BadCredentials(user)
+            | socks5::Error::IgnoredCredentials(user, _) = error
+            {
                 session.identified(user);
             }
         })?;
@@ -202,7 +212,8 @@ impl Proxy {
     /// Dials, replies and relays.
     #[inline(never)]
     fn connect(&self, asked: &Asked<'_>, client: Client<'_>) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let begin = Instant::now();
+        let deadline = begin + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
         let (stream, address, reply) = match permit.passage() {
             None => {
@@ -219,6 +230,7 @@ impl Proxy {
         };
         relay::prepare(&stream)?;
         asked.session.connected(stream, address);
+        self.metrics.connected(begin.elapsed());
         tunnel(asked, client, &reply)
     }
 
@@ -266,14 +278,15 @@ impl Proxy {
     }
 
     fn dial<'a>(
-        &self,
+        &'a self,
         asked: &Asked<'a>,
         client: &Client<'a>,
         deadline: Instant,
     ) -> io::Result<Dial<'a>> {
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
-        Ok(Dial { source, deadline, client: client.watched(), descriptors })
+        let families = self.names.families();
+        Ok(Dial { source, deadline, client: client.watched(), descriptors, families })
     }
 
     /// Where what is done for the client leaves this machine.
@@ -372,6 +385,13 @@ impl Proxy {
         association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
+}
+
+/// Why a client gets no session: the kind of reason, and what the log says.
+type TurnedAway = (Refused, String);
+
+fn turned_away(too_many: TooMany) -> TurnedAway {
+    (too_many.into(), too_many.to_string())
 }
 
 /// What a client has asked for, and who serves it.

@@ -2,6 +2,7 @@
 //!
 //! - [`pool::Pool`] runs jobs on threads in pairs, a worker and its [`pool::Partner`].
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
+//! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //!
 //! Nothing here knows a session, a policy or a log.
@@ -9,3 +10,6 @@
 pub mod capacity;
 pub mod descriptors;
 pub mod pool;
+#[cfg(target_os = "linux")]
+pub mod queue;
+pub mod usage;

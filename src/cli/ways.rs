@@ -8,7 +8,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory};
 
-use super::{Options, address};
+use super::Options;
+use super::value::address;
 use crate::access::upstream::{EXPECTED, Upstream};
 #[cfg(target_os = "linux")]
 use crate::commands::source::Interface;

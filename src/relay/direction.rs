@@ -1,5 +1,6 @@
 //! One direction of a tunnel: copies, and passes the end of file on.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -34,7 +35,9 @@ pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// How often a source is asked for octets before the thread falls asleep over them. In between others
 /// get to run, and with few cores it is they who send the octets: that costs less than to be woken.
-const ASKS: u32 = 8;
+/// The first time of asking finds what has come meanwhile, the second what the others have sent.
+const FEWEST_ASKS: u32 = 2;
+const MOST_ASKS: u32 = 8;
 
 /// One direction of a tunnel: from one side to the other.
 pub(super) struct Direction<'a> {
@@ -43,6 +46,9 @@ pub(super) struct Direction<'a> {
     pub(super) sink: &'a Side,
     pub(super) from: &'a TcpStream,
     pub(super) to: &'a TcpStream,
+    /// How often to ask next time: the most once that has helped, and half as often each time that it
+    /// has not.
+    asks: Cell<u32>,
 }
 
 impl<'a> Direction<'a> {
@@ -57,7 +63,8 @@ impl<'a> Direction<'a> {
     }
 
     fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
-        Some(Direction { account, source, sink, from: source.stream()?, to: sink.stream()? })
+        let (from, to) = (source.stream()?, sink.stream()?);
+        Some(Direction { account, source, sink, from, to, asks: Cell::new(FEWEST_ASKS) })
     }
 
     /// Carries octets until the source's end of file, and passes that on.
@@ -150,12 +157,18 @@ impl<'a> Direction<'a> {
 
     /// Reads from the source, and does not fall asleep before it has asked a few times.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        for _ in 0..ASKS {
+        for ask in 0..self.asks.get() {
             match recv(self.from, &mut *buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN) => thread::yield_now(),
-                outcome => return Ok(outcome?.0),
+                outcome => {
+                    if ask > 0 {
+                        self.asks.set(MOST_ASKS);
+                    }
+                    return Ok(outcome?.0);
+                }
             }
         }
+        self.asks.set((self.asks.get() / 2).max(FEWEST_ASKS));
         { self.from }.read(buffer)
     }
 

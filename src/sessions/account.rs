@@ -6,21 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::side::Side;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::{Descriptors, Held};
+#[cfg(target_os = "linux")]
+use crate::system::queue::unacknowledged;
 
 /// A peer that says nothing for two minutes is asked whether it is still there, and then every 30 s.
 /// After four questions without an answer it is gone: after four minutes in all.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
-
-/// What a side has concluded is delivered after the session's end, too, to a reader that takes some
-/// of it at least once a minute.
-pub(super) const DELIVERY: Duration = Duration::from_secs(60);
 
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,129 +62,6 @@ impl Ending {
     }
 }
 
-/// One side of a session: the client's, or the target's. A direction of a tunnel is a pair of them,
-/// the source and the sink.
-#[derive(Debug)]
-pub struct Side {
-    /// How the session ends when this side's connection fails.
-    failure: Ending,
-    connection: OnceLock<(TcpStream, SocketAddr)>,
-    sent: AtomicU64,
-    ended: AtomicBool,
-    finishes: AtomicBool,
-    blocked: AtomicBool,
-}
-
-impl Side {
-    fn new(failure: Ending) -> Self {
-        Side {
-            failure,
-            connection: OnceLock::new(),
-            sent: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-            finishes: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
-        }
-    }
-
-    /// How the session ends when this side's connection fails.
-    #[must_use]
-    pub fn failure(&self) -> Ending {
-        self.failure
-    }
-
-    /// The TCP connection with this side, once there is one.
-    #[must_use]
-    pub fn stream(&self) -> Option<&TcpStream> {
-        self.connection.get().map(|(stream, _)| stream)
-    }
-
-    /// The bytes that this side has sent and that were passed on to the other.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Notes that `bytes` of this side were passed on.
-    pub fn count(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Whether this side's end of file has been passed on.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    /// Notes that this side's end of file is about to be passed on.
-    pub fn set_ended(&self) {
-        self.ended.store(true, Ordering::Release);
-    }
-
-    /// Runs `write`, which writes to this side, and lets the watch know of it: while it waits, nobody
-    /// reads from the other side, and the watch looks out for a reset in its stead.
-    pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.blocked.store(true, Ordering::Relaxed);
-        let written = write();
-        self.blocked.store(false, Ordering::Relaxed);
-        written
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-
-    /// Whether this side had sent its end of file when the session was ended for idleness: then all
-    /// that it has sent is still passed on.
-    #[must_use]
-    pub fn finishes(&self) -> bool {
-        self.finishes.load(Ordering::Acquire)
-    }
-
-    /// Whether the connection is gone. One that was closed in both directions looks gone, too;
-    /// `other` has ended then.
-    fn is_lost(&self, other: &Side) -> bool {
-        let seen = self.poll(PollFlags::ERR | PollFlags::HUP);
-        seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::HUP) && !other.has_ended())
-    }
-
-    /// Whether the end of file has come in, be it passed on or not.
-    fn has_concluded(&self, other: &Side) -> bool {
-        #[cfg(target_os = "linux")]
-        let has_come = self.poll(PollFlags::RDHUP).contains(PollFlags::RDHUP);
-        #[cfg(not(target_os = "linux"))]
-        let has_come = self.has_ended();
-        has_come && !self.is_lost(other)
-    }
-
-    /// What is true of the connection now.
-    fn poll(&self, events: PollFlags) -> PollFlags {
-        let Some(stream) = self.stream() else { return PollFlags::empty() };
-        let mut ready = [PollFd::new(stream, events)];
-        match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-            Ok(1..) => ready[0].revents(),
-            _ => PollFlags::empty(),
-        }
-    }
-
-    /// Makes closing the connection send a reset, not an end of file.
-    fn reset_at_close(&self) {
-        if let Some(stream) = self.stream() {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-        }
-    }
-
-    /// Makes closing the connection deliver what is on its way, for as long as it is taken.
-    fn deliver_at_close(&self) {
-        if let Some(stream) = self.stream() {
-            let socket = SockRef::from(stream);
-            let _ = socket.set_linger(None);
-            #[cfg(target_os = "linux")]
-            let _ = socket.set_tcp_user_timeout(Some(DELIVERY));
-        }
-    }
-}
-
 /// What a session's threads and those who watch it know together. It holds the session's two
 /// connections: there are no others.
 #[derive(Debug)]
@@ -209,8 +84,13 @@ pub struct Account {
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
     forced: AtomicBool,
+    /// The bytes in both send queues when the watch last looked, or [`UNKNOWN`].
+    queued: AtomicU64,
     held: Held,
 }
+
+/// The send queues have not been looked at.
+const UNKNOWN: u64 = u64::MAX;
 
 impl Account {
     pub(super) fn new(id: u64, peer: SocketAddr, stream: TcpStream, held: Held) -> Self {
@@ -231,6 +111,7 @@ impl Account {
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
             forced: AtomicBool::new(false),
+            queued: AtomicU64::new(UNKNOWN),
             held,
         }
     }
@@ -353,6 +234,26 @@ impl Account {
     /// Grows with every byte that is passed on, and with every end of file.
     pub(super) fn moved(&self) -> u64 {
         self.sides().map(|side| side.sent() + u64::from(side.has_ended())).iter().sum()
+    }
+
+    /// Notes that something was passed on, and that the send queues may be longer than they were.
+    pub(super) fn forget_queues(&self) {
+        self.queued.store(UNKNOWN, Ordering::Relaxed);
+    }
+
+    /// Whether the send queues have become shorter since the watch last looked: somebody still reads,
+    /// though nothing is passed on. Empty ones are not looked at again.
+    pub(super) fn queues_shrink(&self) -> bool {
+        let before = self.queued.load(Ordering::Relaxed);
+        if before == 0 {
+            return false;
+        }
+        #[cfg(target_os = "linux")]
+        let now = self.streams().filter_map(unacknowledged).map(u64::from).sum();
+        #[cfg(not(target_os = "linux"))]
+        let now = 0;
+        self.queued.store(now, Ordering::Relaxed);
+        before != UNKNOWN && now < before
     }
 
     /// Whether a side has sent its end of file, and it was passed on.

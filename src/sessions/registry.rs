@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Ending, Stage};
+use super::totals::Totals;
 use crate::group::Group;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
@@ -37,7 +38,8 @@ pub struct Sessions {
 
 #[derive(Default)]
 pub(super) struct Live {
-    next: u64,
+    /// The number of the next session.
+    pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
     groups: HashMap<Group, usize>,
     /// Those whose client has not sent its request yet, the oldest first.
@@ -50,6 +52,8 @@ pub(super) struct Live {
     pub(super) waiting: usize,
     /// No further session opens.
     pub(super) stopped: bool,
+    /// What the sessions that are over have moved.
+    pub(super) totals: Totals,
 }
 
 pub(super) struct Entry {
@@ -76,10 +80,22 @@ impl Sessions {
         })
     }
 
+    /// How many sessions there may be at once.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.limits.sessions
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().entries.len()
+    }
+
+    /// Those of the whole process.
+    #[must_use]
+    pub fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// Ends every live session.
@@ -118,6 +134,7 @@ impl Sessions {
         if let Some(group) = entry.as_ref().and_then(|entry| entry.group) {
             live.discount(group);
         }
+        live.totals.add(account);
         let signal = live.waiting > 0;
         drop(live);
         if signal {

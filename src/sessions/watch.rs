@@ -3,8 +3,9 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::account::{DELIVERY, Ending, Stage};
+use super::account::{Ending, Stage};
 use super::registry::{Entry, Limits, Live, Sessions};
+use super::side::DELIVERY;
 
 /// The watch looks again after an eighth of the shortest limit, so that a session ends at most an
 /// eighth late; but neither more often than 100 times a second nor less often than once.
@@ -106,7 +107,7 @@ impl Entry {
             self.account.keep_alive();
         }
         let limit = if self.account.is_half_closed() { idle.min(HALF_CLOSED) } else { idle };
-        if self.quiet(now) >= limit {
+        if self.is_quiet(now, limit) {
             self.account.end(Ending::IdleTimeout);
         } else {
             self.account.end_if_lost();
@@ -121,22 +122,31 @@ impl Entry {
             self.seen = Some((self.account.moved(), now));
             return;
         }
-        let delivers = self.account.is_finishing() && self.quiet(now) < DELIVERY;
+        let delivers = self.account.is_finishing() && !self.is_quiet(now, DELIVERY);
         if self.account.is_writing() && !delivers {
             self.account.end_by_force();
         }
     }
 
-    /// For how long the watch has seen nothing move.
-    fn quiet(&mut self, now: Instant) -> Duration {
+    /// Whether the watch has seen nothing move for as long as `limit`. What the system has taken over
+    /// still moves while the peer reads it; that is looked at only when nothing else has moved for
+    /// half of the limit.
+    fn is_quiet(&mut self, now: Instant, limit: Duration) -> bool {
         let moved = self.account.moved();
-        match self.seen {
-            Some((seen, since)) if seen == moved => now.duration_since(since),
+        let since = match self.seen {
+            Some((seen, since)) if seen == moved => since,
             Some(_) | None => {
+                self.account.forget_queues();
                 self.seen = Some((moved, now));
-                Duration::ZERO
+                return false;
             }
+        };
+        let quiet = now.duration_since(since);
+        if quiet >= limit / 2 && self.account.queues_shrink() {
+            self.seen = Some((moved, now));
+            return false;
         }
+        quiet >= limit
     }
 }
 

@@ -1,7 +1,7 @@
 //! Octets both ways, half-closes, resets, and slow readers.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use socket2::SockRef;
 use crate::scratch::Program;
 use crate::stage::{
     LONG, at_end, echo, expect, expect_reset, listen, pair, pattern, reset, send, start, take,
-    tunnel, tunnel_at,
+    tunnel, tunnel_from,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -248,13 +248,17 @@ fn await_error(stream: &TcpStream) {
 /// what the system grants.
 #[test]
 fn tunnels_that_were_busy_give_their_memory_back() {
-    const TUNNELS: usize = 300;
+    const CLIENTS: u8 = 20;
+    const TUNNELS: usize = 280;
     const EACH: usize = 640 * 1024;
     const MOST_KIB: usize = 20 * 1024;
-    let program = Program::start_with_descriptors(2 * TUNNELS + 100, &[]);
+    let program = Program::start_with_descriptors(700, &[]);
     let source = source_of(EACH);
-    let tunnels: Vec<TcpStream> =
-        (0..TUNNELS).map(|_| tunnel_at(program.address, source)).collect();
+    // One client would not be given so many.
+    let clients = (1..=CLIENTS).cycle().take(TUNNELS);
+    let tunnels: Vec<TcpStream> = clients
+        .map(|client| tunnel_from(Ipv4Addr::new(127, 0, 0, client), program.address, source))
+        .collect();
     for mut stream in &tunnels {
         stream.write_all(b"go").unwrap();
     }

@@ -1,7 +1,7 @@
 //! What every test stands on: a running server, its clients, its targets.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub const GREETING: &[u8] = b"\x05\x01\x00";
 /// A server that is stopped when it is dropped.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where the status page is, if there is one.
+    pub status: Option<SocketAddr>,
     pub stopper: Stopper,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -54,7 +56,8 @@ pub fn start_on(listen: &str, options: &[&str]) -> Running {
     let server = Server::bind(&arguments.config).unwrap();
     let address = server.addresses().unwrap()[0];
     let stopper = server.stopper();
-    Running { address, stopper, thread: Some(thread::spawn(move || server.run())) }
+    let status = server.status_address().unwrap();
+    Running { address, status, stopper, thread: Some(thread::spawn(move || server.run())) }
 }
 
 /// Connects, and bounds every later wait on the connection.
@@ -157,11 +160,10 @@ pub fn reply(stream: &mut TcpStream) -> (u8, SocketAddr) {
 
 /// Sends greeting and request, and gives back REP.
 pub fn ask(server: &Running, request: &[u8]) -> (u8, TcpStream) {
-    ask_at(server.address, request)
+    ask_over(connect(server.address), request)
 }
 
-fn ask_at(server: SocketAddr, request: &[u8]) -> (u8, TcpStream) {
-    let mut client = connect(server);
+fn ask_over(mut client: TcpStream, request: &[u8]) -> (u8, TcpStream) {
     client.write_all(GREETING).unwrap();
     assert_eq!(take(&mut client), *b"\x05\x00");
     client.write_all(request).unwrap();
@@ -170,12 +172,17 @@ fn ask_at(server: SocketAddr, request: &[u8]) -> (u8, TcpStream) {
 
 /// A tunnel to `target`.
 pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
-    tunnel_at(server.address, target)
+    let (rep, client) = ask(server, &request(target));
+    assert_eq!(rep, 0x00);
+    client
 }
 
-/// The same through a server that is a program of its own.
-pub fn tunnel_at(server: SocketAddr, target: SocketAddr) -> TcpStream {
-    let (rep, client) = ask_at(server, &request(target));
+/// The same for a client at `ip`, through a server that may be a program of its own.
+pub fn tunnel_from(ip: Ipv4Addr, server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
+    socket.connect_timeout(&server.into(), LONG).unwrap();
+    let (rep, client) = ask_over(limited(socket.into()), &request(target));
     assert_eq!(rep, 0x00);
     client
 }

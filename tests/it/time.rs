@@ -113,6 +113,18 @@ fn a_slow_download_whose_target_is_done_arrives_whole() {
     send(&mut target, pattern(11, DOWNLOAD)).unwrap();
     drop(target);
     read_slowly(&mut client);
+    assert!(at_end(&mut client));
+}
+
+/// All of it is in the server's send queue, and from there it moves without the server.
+#[test]
+fn nobody_who_still_reads_is_cut_off_as_idle() {
+    let server = start(&["--idle-timeout", "2"]);
+    let (mut client, mut target) = pair(&server);
+    send(&mut target, pattern(11, DOWNLOAD)).unwrap();
+    read_slowly(&mut client);
+    expect_reset(&mut client);
+    expect_reset(&mut target);
 }
 
 fn read_slowly(client: &mut TcpStream) {
@@ -125,7 +137,6 @@ fn read_slowly(client: &mut TcpStream) {
         assert!(piece == due, "wrong bytes");
         thread::sleep(PIECE_EVERY);
     }
-    assert!(at_end(client));
 }
 
 /// The target has not concluded what it sends: the client must not take it for complete.

@@ -1,0 +1,107 @@
+//! How many bytes wait in a connection's send queue, as the system tells who asks by netlink
+//! (`sock_diag`, what `ss` uses): the call that asks a socket itself is not to be had without `unsafe`.
+
+use std::io::Cursor;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+
+use byteorder::{BigEndian, NativeEndian, ReadBytesExt, WriteBytesExt};
+use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+};
+
+/// Type and flag of the message that asks for one socket, and the type of the answer
+/// (`linux/sock_diag.h`, `linux/netlink.h`).
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 1;
+
+/// The length of the question: a netlink header, the kind of socket asked for, and its addresses.
+const QUESTION: usize = 16 + 8 + 48;
+
+/// Where in the answer the length of the send queue is: behind the header, four states, the
+/// addresses, a timer, and the length of the receive queue.
+const SEND_QUEUE_AT: u64 = 16 + 4 + 48 + 4 + 4;
+
+/// The bytes of `stream` that its peer's system has not acknowledged. `None` where the system does not
+/// say so. This never waits: the answer is there when the question has been sent.
+#[must_use]
+pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
+    static SOCKET: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let socket = SOCKET.get_or_init(|| {
+        let flags = SocketFlags::CLOEXEC;
+        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(SOCK_DIAG)).ok()
+    });
+    let socket = socket.as_ref()?;
+    let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?)?;
+    sendto(socket, &question, SendFlags::DONTWAIT, &SocketAddrNetlink::new(0, 0)).ok()?;
+    let mut answer = [0; 256];
+    let (length, _) = recv(socket, &mut answer[..], RecvFlags::DONTWAIT).ok()?;
+    send_queue(&answer[..length])
+}
+
+fn question(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
+    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let mut octets = Vec::with_capacity(QUESTION);
+    octets.write_u32::<NativeEndian>(u32::try_from(QUESTION).ok()?).ok()?;
+    octets.write_u16::<NativeEndian>(SOCK_DIAG_BY_FAMILY).ok()?;
+    octets.write_u16::<NativeEndian>(NLM_F_REQUEST).ok()?;
+    octets.extend([0; 8]);
+    octets.push(u8::try_from(family.as_raw()).ok()?);
+    octets.push(6); // TCP
+    octets.extend([0; 2]);
+    octets.extend([0xff; 4]); // in any state
+    octets.write_u16::<BigEndian>(local.port()).ok()?;
+    octets.write_u16::<BigEndian>(peer.port()).ok()?;
+    for address in [local, peer] {
+        match address.ip() {
+            IpAddr::V4(ip) => octets.extend([&ip.octets()[..], &[0; 12]].concat()),
+            IpAddr::V6(ip) => octets.extend(ip.octets()),
+        }
+    }
+    let scope = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
+    octets.write_u32::<NativeEndian>(scope).ok()?;
+    octets.extend([0xff; 8]); // whatever its cookie
+    Some(octets)
+}
+
+fn send_queue(mut answer: &[u8]) -> Option<u32> {
+    let mut rest = Cursor::new(answer);
+    rest.set_position(SEND_QUEUE_AT);
+    answer.read_u32::<NativeEndian>().ok()?;
+    let kind = answer.read_u16::<NativeEndian>().ok()?;
+    if kind != SOCK_DIAG_BY_FAMILY {
+        return None;
+    }
+    rest.read_u32::<NativeEndian>().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_the_peer_has_no_room_for_is_in_the_queue() {
+        // The last one is a client by IPv4 of a listener for both families.
+        for (listen, connect) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")] {
+            let [listen, connect] = [listen, connect].map(|ip| ip.parse::<IpAddr>().unwrap());
+            // A machine may have no IPv6.
+            let Ok(listener) = TcpListener::bind((listen, 0)) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            let mut reader = TcpStream::connect((connect, port)).unwrap();
+            let (mut writer, _) = listener.accept().unwrap();
+            assert_eq!(unacknowledged(&writer), Some(0));
+            writer.set_nonblocking(true).unwrap();
+            let mut sent = 0;
+            while let Ok(length) = writer.write(&[0x55; 8 * 1024]) {
+                sent += length;
+            }
+            assert!(unacknowledged(&writer).unwrap() > 0, "{sent} bytes were sent");
+            reader.read_exact(&mut vec![0; sent]).unwrap();
+            assert_eq!(unacknowledged(&writer), Some(0));
+        }
+    }
+}
