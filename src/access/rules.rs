@@ -192,6 +192,11 @@ impl Rules {
 }
 
 fn asked(identity: &Identity, client: SocketAddr, command: Command, port: u16) -> Asked<'_> {
+    let command = match command {
+        // Who asks for an address means to connect to it.
+        Command::Resolve | Command::ResolvePtr => Command::Connect,
+        Command::Connect | Command::Bind | Command::UdpAssociate => command,
+    };
     Asked { command, user: identity.user(), client: client.ip().to_canonical(), port }
 }
 
