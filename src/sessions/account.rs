@@ -153,7 +153,7 @@ impl Side {
     }
 
     /// Whether the end of file has come in, be it passed on or not.
-    fn has_concluded(&self, other: &Side) -> bool {
+    pub(crate) fn has_concluded(&self, other: &Side) -> bool {
         #[cfg(target_os = "linux")]
         let has_come = self.poll(PollFlags::RDHUP).contains(PollFlags::RDHUP);
         #[cfg(not(target_os = "linux"))]
