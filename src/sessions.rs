@@ -9,10 +9,14 @@
 //! A session leaves the registry when its [`Session`] is dropped.
 
 mod account;
+mod ending;
 mod registry;
 mod room;
+mod side;
 mod watch;
 
-pub use account::{Account, Ending, Side, Stage};
+pub use account::{Account, Stage};
+pub use ending::Ending;
 pub use registry::{Limits, Session, Sessions};
 pub use room::TooMany;
+pub use side::Side;

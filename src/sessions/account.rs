@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 
+use super::ending::Ending;
+use super::side::Side;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::{Descriptors, Held};
 #[cfg(target_os = "linux")]
@@ -19,10 +20,6 @@ use crate::system::queue::unacknowledged;
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
-
-/// What a side has concluded is delivered after the session's end, too, to a reader that takes some
-/// of it at least once a minute.
-pub(super) const DELIVERY: Duration = Duration::from_secs(60);
 
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,158 +32,6 @@ pub enum Stage {
     Relay,
     /// The failing reply is on its way.
     Farewell,
-}
-
-/// Why a session ended before both sides had sent their end of file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The client's connection failed: usually the client reset it.
-    ClientReset,
-    /// The target's connection failed.
-    TargetReset,
-    /// Greeting and request took too long.
-    HandshakeTimeout,
-    /// Nothing moved for too long.
-    IdleTimeout,
-    /// The server was full, and others needed the place more.
-    MadeRoom,
-    /// The server stops.
-    Stopped,
-}
-
-impl Ending {
-    /// Whether a side has failed: then the other hears of that at once, whatever is on its way.
-    fn is_failure(self) -> bool {
-        match self {
-            Ending::ClientReset | Ending::TargetReset => true,
-            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::MadeRoom | Ending::Stopped => {
-                false
-            }
-        }
-    }
-}
-
-/// One side of a session: the client's, or the target's. A direction of a tunnel is a pair of them,
-/// the source and the sink.
-#[derive(Debug)]
-pub struct Side {
-    /// How the session ends when this side's connection fails.
-    failure: Ending,
-    connection: OnceLock<(TcpStream, SocketAddr)>,
-    sent: AtomicU64,
-    ended: AtomicBool,
-    finishes: AtomicBool,
-    blocked: AtomicBool,
-}
-
-impl Side {
-    fn new(failure: Ending) -> Self {
-        Side {
-            failure,
-            connection: OnceLock::new(),
-            sent: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-            finishes: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
-        }
-    }
-
-    /// How the session ends when this side's connection fails.
-    #[must_use]
-    pub fn failure(&self) -> Ending {
-        self.failure
-    }
-
-    /// The TCP connection with this side, once there is one.
-    #[must_use]
-    pub fn stream(&self) -> Option<&TcpStream> {
-        self.connection.get().map(|(stream, _)| stream)
-    }
-
-    /// The bytes that this side has sent and that were passed on to the other.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Notes that `bytes` of this side were passed on.
-    pub fn count(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Whether this side's end of file has been passed on.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-
-    /// Notes that this side's end of file is about to be passed on.
-    pub fn set_ended(&self) {
-        self.ended.store(true, Ordering::Release);
-    }
-
-    /// Runs `write`, which writes to this side, and lets the watch know of it: while it waits, nobody
-    /// reads from the other side, and the watch looks out for a reset in its stead.
-    pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.blocked.store(true, Ordering::Relaxed);
-        let written = write();
-        self.blocked.store(false, Ordering::Relaxed);
-        written
-    }
-
-    fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
-    }
-
-    /// Whether this side had sent its end of file when the session was ended for idleness: then all
-    /// that it has sent is still passed on.
-    #[must_use]
-    pub fn finishes(&self) -> bool {
-        self.finishes.load(Ordering::Acquire)
-    }
-
-    /// Whether the connection is gone. One that was closed in both directions looks gone, too;
-    /// `other` has ended then.
-    fn is_lost(&self, other: &Side) -> bool {
-        let seen = self.poll(PollFlags::ERR | PollFlags::HUP);
-        seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::HUP) && !other.has_ended())
-    }
-
-    /// Whether the end of file has come in, be it passed on or not.
-    pub(crate) fn has_concluded(&self, other: &Side) -> bool {
-        #[cfg(target_os = "linux")]
-        let has_come = self.poll(PollFlags::RDHUP).contains(PollFlags::RDHUP);
-        #[cfg(not(target_os = "linux"))]
-        let has_come = self.has_ended();
-        has_come && !self.is_lost(other)
-    }
-
-    /// What is true of the connection now.
-    fn poll(&self, events: PollFlags) -> PollFlags {
-        let Some(stream) = self.stream() else { return PollFlags::empty() };
-        let mut ready = [PollFd::new(stream, events)];
-        match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-            Ok(1..) => ready[0].revents(),
-            _ => PollFlags::empty(),
-        }
-    }
-
-    /// Makes closing the connection send a reset, not an end of file.
-    fn reset_at_close(&self) {
-        if let Some(stream) = self.stream() {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-        }
-    }
-
-    /// Makes closing the connection deliver what is on its way, for as long as it is taken.
-    fn deliver_at_close(&self) {
-        if let Some(stream) = self.stream() {
-            let socket = SockRef::from(stream);
-            let _ = socket.set_linger(None);
-            #[cfg(target_os = "linux")]
-            let _ = socket.set_tcp_user_timeout(Some(DELIVERY));
-        }
-    }
 }
 
 /// What a session's threads and those who watch it know together. It holds the session's two
@@ -222,7 +67,7 @@ const UNKNOWN: u64 = u64::MAX;
 impl Account {
     pub(super) fn new(id: u64, peer: SocketAddr, stream: TcpStream, held: Held) -> Self {
         let client = Side::new(Ending::ClientReset);
-        let _ = client.connection.set((stream, peer));
+        client.connected(stream, peer);
         Account {
             id,
             opened: Instant::now(),
@@ -284,7 +129,7 @@ impl Account {
     /// The address that was reached, once one was.
     #[must_use]
     pub fn reached(&self) -> Option<SocketAddr> {
-        self.target.connection.get().map(|(_, address)| *address)
+        self.target.address()
     }
 
     /// The name that the client has authenticated with, or failed to: one word of visible ASCII.
@@ -336,7 +181,7 @@ impl Account {
 
     /// Takes the target's connection.
     pub fn connected(&self, target: TcpStream, address: SocketAddr) {
-        let _ = self.target.connection.set((target, address));
+        self.target.connected(target, address);
     }
 
     /// Notes that the next part of the session's life begins.
@@ -403,7 +248,7 @@ impl Account {
     pub(super) fn end_if_lost(&self) {
         for (side, other) in self.directions() {
             if (side.has_ended() || other.is_blocked()) && side.is_lost(other) {
-                self.end(side.failure);
+                self.end(side.failure());
             }
         }
     }
@@ -422,7 +267,7 @@ impl Account {
     pub fn end(&self, ending: Ending) {
         if ending == Ending::IdleTimeout {
             for (source, sink) in self.directions() {
-                source.finishes.store(source.has_concluded(sink), Ordering::Release);
+                source.let_finish(sink);
             }
         }
         if self.ending.set(ending).is_err() {

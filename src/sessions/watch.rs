@@ -16,8 +16,10 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::account::{DELIVERY, Ending, Stage};
+use super::account::Stage;
+use super::ending::Ending;
 use super::registry::{Entry, Limits, Live, Sessions};
+use super::side::DELIVERY;
 
 /// The watch looks again after an eighth of the shortest limit, so that a session ends at most an
 /// eighth late; but neither more often than 100 times a second nor less often than once.
