@@ -2,24 +2,24 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
-use crate::access::rules::{RuleFile, networks};
-use crate::access::upstream::{self, Upstream};
+use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
-#[cfg(target_os = "linux")]
-use crate::commands::source::Interface;
-use crate::commands::source::Source;
 use crate::server::Config;
+
+mod value;
+mod ways;
+
+use ways::Ways;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -52,8 +52,8 @@ pub fn parse(
         options.rules = None;
         options.users = None;
     }
-    let upstream = upstream(&options, matches.value_source("upstream"))?;
-    let source = options.source()?;
+    let upstream = options.ways.upstream(matches.value_source("upstream"))?;
+    let source = options.ways.source()?;
     Ok(Arguments {
         level: match (options.quiet, options.verbose) {
             (true, _) => LevelFilter::Warn,
@@ -71,6 +71,7 @@ pub fn parse(
             users: options.users.as_deref().map(users).transpose()?,
             source,
             udp_advertise: options.udp_advertise,
+            udp_ports: options.ways.udp_ports,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
             handshake_timeout: options.handshake_timeout,
@@ -101,11 +102,11 @@ Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended b
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
     /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
-    #[arg(value_name = "LISTEN", default_value = "1080", value_parser = listen)]
+    #[arg(value_name = "LISTEN", default_value = "1080", value_parser = value::listen)]
     listen: Vec<SocketAddr>,
 
     /// Clients that are served; repeatable, replaces the default: loopback and private networks
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    #[arg(long, value_name = "CIDR", value_parser = value::network)]
     allow_from: Vec<IpNet>,
 
     /// Who may do what, and where: a file with a rule a line, the first that matches decides
@@ -116,65 +117,49 @@ struct Options {
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
 
-    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
-    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
-    #[arg(long, value_name = "URL", env = "TABI_UPSTREAM", hide_env_values = true)]
-    upstream: Option<String>,
-
-    /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
-    /// the client has reached this server
-    #[arg(long, value_name = "ADDRESS|same", value_parser = local)]
-    source: Vec<Local>,
-
-    /// Interface by which outgoing connections and datagrams leave, whatever the routes say
-    #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "NAME", value_parser = interface)]
-    interface: Option<Interface>,
-
-    /// Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)
-    #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "N", value_parser = mark)]
-    mark: Option<u32>,
+    #[command(flatten)]
+    ways: Ways,
 
     /// Address that clients are told to send UDP datagrams to, if this machine has another one for
     /// them than it knows of
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
     udp_advertise: Option<IpAddr>,
 
     /// Connections that are served at once; further clients wait
-    #[arg(long, value_name = "N", default_value = "4096", value_parser = count)]
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]
     max_connections: usize,
 
-    /// Connections of one client address at once; further ones are closed
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = count)]
+    /// Connections of one client at once (an IPv4 address, an IPv6 /64); further ones are closed
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = value::count)]
     max_per_client: usize,
 
     /// Seconds from a client's connection to its complete request
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
     handshake_timeout: Duration,
 
     /// Seconds from a request to the connection with its target, the name's lookup included
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
     connect_timeout: Duration,
 
-    /// Seconds without an octet in either direction after which a session ends
-    #[arg(long, value_name = "S", default_value = "7440", value_parser = seconds)]
+    /// Seconds without a byte in either direction after which a session ends
+    #[arg(long, value_name = "S", default_value = "7440", value_parser = value::seconds)]
     idle_timeout: Duration,
 
     /// Seconds that live sessions have to finish after SIGINT or SIGTERM
-    #[arg(long, value_name = "S", default_value = "10", value_parser = seconds_or_none)]
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds_or_none)]
     grace: Duration,
 
     /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
-    #[arg(long, value_name = "CIDR", value_parser = network)]
+    #[arg(long, value_name = "CIDR", value_parser = value::network)]
     proxy_protocol: Vec<IpNet>,
 
     /// Status page, metrics and health over HTTP; a PORT alone is on loopback
-    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = status)]
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
     status: Option<SocketAddr>,
+
     /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
     /// name is looked up every time
-    #[arg(long, value_name = "S", default_value = "30", value_parser = seconds_or_none)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = value::seconds_or_none)]
     name_cache: Duration,
 
     /// Append the log to this file, not to standard error
@@ -198,42 +183,6 @@ struct Options {
     probe: bool,
 }
 
-fn listen(given: &str) -> Result<SocketAddr, String> {
-    if let Some(address) = with_named_zone(given) {
-        return address;
-    }
-    let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
-    given.parse().ok().or_else(every).ok_or_else(|| {
-        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
-    })
-}
-
-/// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
-fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
-    let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
-    let (ip, zone) = address.split_once('%')?;
-    let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
-    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(match nix::net::if_::if_nametoindex(zone) {
-        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
-        Err(_) => Err(format!("this machine has no interface {zone}")),
-    })
-}
-
-/// What the page shows is nobody else's business, so it is on loopback unless an address is given.
-fn status(given: &str) -> Result<SocketAddr, String> {
-    let on_loopback = || given.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into());
-    given.parse().ok().or_else(on_loopback).ok_or_else(|| {
-        "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 9090 or 192.168.1.1:9090".into()
-    })
-}
-
-fn network(given: &str) -> Result<IpNet, String> {
-    networks::parse(given).ok_or_else(|| format!("expected {}", networks::EXPECTED))
-}
-
 fn rules(path: &Path) -> Result<Arc<RuleFile>, clap::Error> {
     RuleFile::load(path).map(Arc::new).map_err(|told| bad_file("--rules", &told))
 }
@@ -247,128 +196,15 @@ fn bad_file(option: &str, told: &str) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
 }
 
-/// What is wrong with a URL is told without showing it: there may be a password in it.
-fn upstream(
-    options: &Options,
-    given: Option<ValueSource>,
-) -> Result<Option<Upstream>, clap::Error> {
-    let Some(url) = &options.upstream else { return Ok(None) };
-    let upstream = Upstream::parse(url)
-        .ok_or_else(|| conflict(&format!("--upstream: expected {}", upstream::EXPECTED)))?;
-    if upstream.credentials().is_some() && given == Some(ValueSource::CommandLine) {
-        return Err(conflict(
-            "--upstream: every user of this machine can read a password on the command line; put \
-             the URL into the environment as TABI_UPSTREAM, or into a file for --rules, as in\n  \
-             via socks5://USER:PASSWORD@HOST:PORT",
-        ));
-    }
-    Ok(Some(upstream))
-}
-
-fn address(given: &str) -> Result<IpAddr, String> {
-    match given.parse::<IpAddr>() {
-        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
-        _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
-    }
-}
-
-/// A local address as `--source` takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Local {
-    Same,
-    Address(IpAddr),
-}
-
-fn local(given: &str) -> Result<Local, String> {
-    if given == "same" {
-        return Ok(Local::Same);
-    }
-    address(given).map(Local::Address).map_err(|expected| format!("{expected}, or the word same"))
-}
-
-impl Options {
-    /// Where outgoing sockets leave this machine.
-    fn source(&self) -> Result<Source, clap::Error> {
-        let mut source = Source::default();
-        for &local in &self.source {
-            let Local::Address(address) = local else {
-                source.same = true;
-                continue;
-            };
-            let family = if address.is_ipv4() { &mut source.ipv4 } else { &mut source.ipv6 };
-            if let Some(earlier) = family.replace(address) {
-                return Err(conflict(&format!(
-                    "--source {earlier} and --source {address} are of one family; \
-                     expected one address a family"
-                )));
-            }
-        }
-        if source.same && self.source.len() > 1 {
-            return Err(conflict("--source same: expected no further --source beside it"));
-        }
-        #[cfg(target_os = "linux")]
-        {
-            source.interface = self.interface;
-            source.mark = self.mark;
-        }
-        Ok(source)
-    }
-}
-
-fn conflict(told: &str) -> clap::Error {
-    Options::command().error(ErrorKind::ValueValidation, told)
-}
-
-#[cfg(target_os = "linux")]
-fn interface(given: &str) -> Result<Interface, String> {
-    Interface::new(given).ok_or_else(|| "expected the name of an interface, as in wg0".into())
-}
-
-#[cfg(target_os = "linux")]
-fn mark(given: &str) -> Result<u32, String> {
-    let mark = match given.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => given.parse(),
-    };
-    match mark {
-        Ok(mark @ 1..) => Ok(mark),
-        _ => Err("expected a whole number of 32 bits above 0, as in 42 or 0x2a".into()),
-    }
-}
-
-fn count(given: &str) -> Result<usize, String> {
-    match given.parse() {
-        Ok(count @ 1..) => Ok(count),
-        _ => Err("expected a whole number above 0".into()),
-    }
-}
-
-fn seconds(given: &str) -> Result<Duration, String> {
-    match seconds_or_none(given) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("expected seconds, above 0 and at most a year, as in 10 or 0.5".into()),
-    }
-}
-
-fn seconds_or_none(given: &str) -> Result<Duration, String> {
-    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    given
-        .parse()
-        .ok()
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .filter(|duration| *duration <= A_YEAR)
-        .ok_or_else(|| "expected seconds, at most a year, as in 10 or 0.5".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Arguments {
+    pub(super) fn parsed(arguments: &[&str]) -> Arguments {
         parse([&["tabi"], arguments].concat()).unwrap()
     }
 
-    fn refusal(arguments: &[&str]) -> String {
+    pub(super) fn refusal(arguments: &[&str]) -> String {
         parse([&["tabi"], arguments].concat()).unwrap_err().to_string()
     }
 
@@ -453,11 +289,6 @@ mod tests {
     fn a_bad_value_is_named_with_its_option_and_what_is_expected() {
         for (option, bad, expected) in [
             ("--allow-from", "10.0.0.0/33", "expected a network"),
-            ("--source", "0.0.0.0", "expected an address of this machine"),
-            ("--source", "Same", "or the word same"),
-            ("--interface", "a/b", "expected the name of an interface"),
-            ("--mark", "0", "expected a whole number of 32 bits above 0"),
-            ("--mark", "0x100000000", "expected a whole number of 32 bits above 0"),
             ("--udp-advertise", "::", "expected an address of this machine"),
             ("--max-connections", "0", "expected a whole number above 0"),
             ("--max-per-client", "many", "expected a whole number above 0"),
@@ -479,26 +310,5 @@ mod tests {
             let told = refusal(&[bad]);
             assert!(told.contains(bad) && told.contains("expected PORT"), "{told}");
         }
-    }
-
-    #[test]
-    fn sources_are_one_a_family() {
-        let source = parsed(&["--source", "192.0.2.1", "--source", "2001:db8::1"]).config.source;
-        assert_eq!(source.ipv4, "192.0.2.1".parse().ok());
-        assert_eq!(source.ipv6, "2001:db8::1".parse().ok());
-        let told = refusal(&["--source", "192.0.2.1", "--source", "192.0.2.2"]);
-        assert!(told.contains("--source 192.0.2.2"), "{told}");
-        assert!(parsed(&["--source", "same"]).config.source.same);
-        let told = refusal(&["--source", "same", "--source", "192.0.2.1"]);
-        assert!(told.contains("--source same"), "{told}");
-    }
-
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn an_interface_and_a_mark() {
-        let source = parsed(&["--interface", "wg0", "--mark", "0x2a"]).config.source;
-        assert_eq!(source.interface, Interface::new("wg0"));
-        assert_eq!(source.mark, Some(42));
-        assert_eq!(parsed(&["--mark", "42"]).config.source.mark, Some(42));
     }
 }

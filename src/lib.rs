@@ -21,7 +21,8 @@
 //! relay/          two directions of a tunnel, half-closes and resets
 //!
 //! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
-//! report/         WHAT IS SEEN    how a session ended, its line in the log, who was turned away
+//! report/         WHAT IS SEEN    how a session ended, its line in the log, who was turned away,
+//!                                 metrics, the status page
 //! access/         WHO MAY         users and their passwords, client networks, rules
 //! sessions/       WHO IS HERE     the registry, who gets a place in it, time limits
 //! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
@@ -32,7 +33,8 @@
 //!
 //! ```text
 //! main -> cli, probe -> server -> proxy -> proxy_protocol, commands, relay, report
-//! commands -> access, sessions, system      relay -> sessions, system      report -> sessions
+//! commands -> access, sessions, system      relay -> sessions, system
+//! report -> sessions, system
 //! access, sessions -> socks5                sessions -> system
 //! socks5, system, proxy_protocol, group -> std and small crates
 //! ```

@@ -1,8 +1,9 @@
 //! One client's whole life, top to bottom: identity, request, permit, dial, reply, relay.
 
 use std::convert::Infallible;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,8 @@ use crate::commands::source::Source;
 use crate::commands::upstream;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Ends, Outcome, Rarely, Refusals};
-use crate::sessions::{Session, Sessions, Stage};
+use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals, Refused};
+use crate::sessions::{Session, Sessions, Stage, TooMany};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
@@ -40,13 +41,17 @@ pub struct Proxy {
     /// What they may do.
     pub rules: Rules,
     /// The names that they ask for.
-    pub names: Names,
+    pub names: Arc<Names>,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients send datagrams to, if it is not that of their connection.
     pub udp_advertise: Option<IpAddr>,
+    /// The ports on which clients send datagrams, if not any.
+    pub udp_ports: Option<RangeInclusive<u16>>,
+    /// Associations that found none of those free.
+    pub udp_ports_used_up: Rarely,
     /// From the request to the connection with the target.
     pub connect_timeout: Duration,
     /// Clients that were turned away.
@@ -59,6 +64,8 @@ pub struct Proxy {
     pub made_room: Rarely,
     /// Load balancers, which say for whom they come.
     pub balancers: Vec<IpNet>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Proxy {
@@ -70,13 +77,18 @@ impl Proxy {
             // A link-local address means nothing without its scope.
             IpAddr::V6(_) => peer,
         };
-        let told = |reason: &String| {
-            self.refusals.log(&format!("turned away client={peer}: {reason}"));
-        };
-        self.open(stream, peer).inspect_err(told).ok()
+        self.metrics.accepted();
+        match self.open(stream, peer) {
+            Ok(session) => Some(session),
+            Err((kind, why)) => {
+                self.metrics.refused(kind);
+                self.refusals.log(&format!("turned away client={peer}: {why}"));
+                None
+            }
+        }
     }
 
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, String> {
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, TurnedAway> {
         let is_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
@@ -91,7 +103,7 @@ impl Proxy {
         } else {
             self.sessions.open(peer, stream, is_full)
         };
-        opened.map_err(|too_many| too_many.to_string())
+        opened.map_err(turned_away)
     }
 
     fn is_balancer(&self, peer: SocketAddr) -> bool {
@@ -99,19 +111,14 @@ impl Proxy {
     }
 
     /// Whether the client is served at all.
-    fn check(&self, client: SocketAddr) -> Result<(), String> {
+    fn check(&self, client: SocketAddr) -> Result<(), TurnedAway> {
         if let Some(why) = self.rules.turned_away(client) {
-            return Err(format!("{why} (--allow-from)"));
+            return Err((Refused::Network, format!("{why} (--allow-from)")));
         }
-        match self.users.turned_away(client.ip()) {
-            None => Ok(()),
-            Some(left) => {
-                let left = left.as_secs_f32();
-                Err(format!(
-                    "wrong passwords for too many names, for another {left:.1} s (--users)"
-                ))
-            }
-        }
+        let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
+        let left = left.as_secs_f32();
+        let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
+        Err((Refused::Penalty, why))
     }
 
     /// Serves one client until its session has ended, and logs how it went.
@@ -135,6 +142,7 @@ impl Proxy {
                 session.peer()
             ));
         }
+        self.metrics.ended(session.request().map(|(command, _)| *command), outcome);
         end.tell(outcome, why.as_deref());
     }
 
@@ -161,14 +169,19 @@ impl Proxy {
     fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
         let balancer = session.peer();
         let Header::Client(mut client) = Header::read_from(client)? else {
-            return self.check(balancer).map_err(Failure::TurnedAway);
+            return self.check(balancer).map_err(|refused| self.refused(refused));
         };
         if client.ip().is_loopback() {
             // It is on the balancer's machine, which may be another one than this.
             client.set_ip(balancer.ip());
         }
-        self.check(client).map_err(Failure::TurnedAway)?;
-        session.rehome(client).map_err(|too_many| Failure::TurnedAway(too_many.to_string()))
+        let met = self.check(client).and_then(|()| session.rehome(client).map_err(turned_away));
+        met.map_err(|refused| self.refused(refused))
+    }
+
+    fn refused(&self, (kind, why): TurnedAway) -> Failure {
+        self.metrics.refused(kind);
+        Failure::TurnedAway(why)
     }
 
     /// Learns who the client is and what it asks for.
@@ -180,7 +193,9 @@ impl Proxy {
     ) -> Result<(Identity, Request), socks5::Error> {
         let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
-            if let socks5::Error::BadCredentials(user) = error {
+            if let socks5::Error::BadCredentials(user)
+            | socks5::Error::IgnoredCredentials(user, _) = error
+            {
                 session.identified(user);
             }
         })?;
@@ -195,11 +210,13 @@ impl Proxy {
     /// Dials, replies and relays.
     #[inline(never)]
     fn connect(&self, asked: &Asked<'_>, client: Client<'_>) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let begin = Instant::now();
+        let deadline = begin + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
-        let dial = Dial { source, deadline, client: client.watched(), descriptors };
+        let families = self.names.families();
+        let dial = Dial { source, deadline, client: client.watched(), descriptors, families };
         let (stream, address, reply) = match permit.passage() {
             None => {
                 let target = connect::connect(&permit, dial)?;
@@ -220,6 +237,7 @@ impl Proxy {
         };
         relay::prepare(&stream)?;
         asked.session.connected(stream, address);
+        self.metrics.connected(begin.elapsed());
         tunnel(asked, client, &reply)
     }
 
@@ -301,8 +319,14 @@ impl Proxy {
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
-        let association = Association::open(&permit, self.source(session)?, control)
-            .map_err(connect::Error::Unreachable)?;
+        let ports = self.udp_ports.as_ref();
+        let association = Association::open(&permit, self.source(session)?, control, ports);
+        let association = association.map_err(|error| {
+            if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
+                self.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
+            }
+            connect::Error::Unreachable(error)
+        })?;
         let port = association.bound().port();
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
         Reply::succeeded(bound).write_to(&mut client)?;
@@ -313,6 +337,13 @@ impl Proxy {
         association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
+}
+
+/// Why a client gets no session: the kind of reason, and what the log says.
+type TurnedAway = (Refused, String);
+
+fn turned_away(too_many: TooMany) -> TurnedAway {
+    (too_many.into(), too_many.to_string())
 }
 
 /// What a client has asked for, and who serves it.

@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: the header in which a load balancer says whom it speaks for
-//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
+//! The PROXY protocol, versions 1 and 2: the header in which a load balancer says whom it speaks
+//! for (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
 //!
 //! ```text
 //! version 1   PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 CR LF      a line of text
@@ -7,9 +7,9 @@
 //!             21 11 len len  src×4 dst×4 port×2 port×2  TLVs          command, family, addresses
 //! ```
 //!
-//! The header is read exactly, and nothing is guessed: what is not as the protocol says is an error.
-//! Whether a peer is a load balancer is not asked here. Who is not must not be let in here: anyone
-//! can write such a header.
+//! The header is read exactly, and nothing is guessed: what is not as the protocol says is an
+//! error. The caller decides which peers are load balancers: a header from anyone else means nothing,
+//! because anyone can write one.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,7 +26,8 @@ const WORD: &[u8] = b"PROXY ";
 /// The longest version 1 header, with its line end (section 2.1).
 const LONGEST_LINE: usize = 107;
 
-/// Version 2, the command LOCAL, no family, and nothing behind it: a load balancer's own connection.
+/// Version 2, the command LOCAL, no family, and nothing behind it: a load balancer's own
+/// connection.
 pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 
 /// The octets of a version 2 address block: two addresses and two ports.

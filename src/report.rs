@@ -3,6 +3,8 @@
 //! - [`Outcome`] is how a session ended: one value, and one word for it wherever it is told.
 //! - [`Ends`] logs one line for each session that has ended. A session whose thread panics is told of,
 //!   too: it has `failed`. Of a client that has very many, only some are logged and the others counted.
+//! - [`Metrics`] counts, for Prometheus and for the status page.
+//! - [`status`] serves the status page, the metrics and the state of health.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
 //! - [`Rarely`] logs that the server is full, once a minute.
 //! - [`Logger`] is simplelog with a queue behind it. Whoever logs never waits for whoever reads the
@@ -16,14 +18,18 @@ mod ends;
 mod form;
 mod line;
 mod logger;
+mod metrics;
 mod outcome;
 mod queue;
 mod quota;
 mod rarely;
 mod refusals;
+pub mod status;
 
 pub use ends::{End, Ends};
 pub use logger::Logger;
+pub use metrics::{Gauges, Lookups, Metrics, Refused};
 pub use outcome::Outcome;
+pub use queue::lines_lost;
 pub use rarely::Rarely;
 pub use refusals::Refusals;

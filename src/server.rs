@@ -12,11 +12,12 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
-use crate::commands::lookup::Names;
+use crate::commands::lookup::{Counts, Names};
 use crate::proxy::Proxy;
-use crate::report::{Ends, Rarely, Refusals};
+use crate::report::status::{Shown, Status};
+use crate::report::{Ends, Lookups, Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
-use crate::system::capacity::Capacity;
+use crate::system::capacity::{Capacity, SPARE_THREADS};
 use crate::system::descriptors::Descriptors;
 use crate::system::pool::Pool;
 
@@ -43,6 +44,7 @@ pub struct Server {
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
     stop: Arc<Stop>,
+    status: Option<Status>,
     grace: Duration,
 }
 
@@ -61,7 +63,13 @@ impl Server {
             info!("listening on {address}{}", listen::scope(address.ip()));
             addresses.push(address);
         }
-        let ports = addresses.iter().map(SocketAddr::port).collect();
+        let status = config.status.map(Status::bind).transpose()?;
+        // Nobody may come to the page by way of this server, and so from this machine.
+        let page = status.as_ref().map(Status::address).transpose()?;
+        if let Some(page) = page {
+            info!("status page at http://{page}/ (--status)");
+        }
+        let ports = addresses.iter().chain(&page).map(SocketAddr::port).collect();
         config.source.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
         let limits = Limits {
@@ -70,7 +78,7 @@ impl Server {
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
         };
-        let names = Names::new(config.name_cache, &descriptors);
+        let names = Arc::new(Names::new(config.name_cache, &descriptors));
         let rules = Rules::new(&config.allow_from, ports)
             .with_file(Arc::clone(&config.rules))
             .with_upstream(config.upstream.clone());
@@ -88,14 +96,27 @@ impl Server {
             sessions,
             source: config.source,
             udp_advertise: config.udp_advertise,
+            udp_ports: config.udp_ports.clone(),
+            udp_ports_used_up: Rarely::default(),
             connect_timeout: config.connect_timeout,
             refusals: Refusals::default(),
             ends: Ends::default(),
             fullness: Rarely::default(),
             made_room: Rarely::default(),
             balancers: config.proxy_protocol.clone(),
+            metrics: Arc::default(),
         };
-        Ok(Server { listeners, proxy: Arc::new(proxy), pool, stop, grace: config.grace })
+        let (proxy, grace) = (Arc::new(proxy), config.grace);
+        Ok(Server { listeners, proxy, pool, stop, status, grace })
+    }
+
+    /// Where the status page is, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The error of `getsockname(2)`.
+    pub fn status_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.status.as_ref().map(Status::address).transpose()
     }
 
     /// Where the server listens, with the port that the system chose where 0 was asked for.
@@ -119,7 +140,8 @@ impl Server {
     /// # Errors
     ///
     /// When the system refuses the threads to begin with.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<()> {
+        let status = self.status.take().map(|status| status.start(self.shown())).transpose()?;
         thread::scope(|scope| {
             let Proxy { sessions, ends, refusals, .. } = &*self.proxy;
             let each_round = |now| {
@@ -131,6 +153,9 @@ impl Server {
                 .spawn_scoped(scope, move || sessions.watch(each_round))?;
             let result = self.serve();
             if result.is_ok() {
+                if let Some(status) = &status {
+                    status.drain();
+                }
                 drain(sessions, self.grace);
                 ends.tell_rest();
                 info!("stopped");
@@ -138,6 +163,20 @@ impl Server {
             sessions.stop_watch();
             result
         })
+    }
+
+    fn shown(&self) -> Shown {
+        let names = Arc::clone(&self.proxy.names);
+        Shown {
+            metrics: Arc::clone(&self.proxy.metrics),
+            sessions: Arc::clone(&self.proxy.sessions),
+            max_threads: 2 * self.pool.max() + SPARE_THREADS,
+            max_fds: self.proxy.sessions.descriptors().limit(),
+            lookups: Box::new(move || {
+                let Counts { found, failed, remembered } = names.counts();
+                Lookups { found, failed, remembered }
+            }),
+        }
     }
 
     /// Opens the entrances, and again those that lose their last worker for want of a thread.

@@ -23,6 +23,7 @@
 //!
 //! The server is this one, or the other one that this one is a client of.
 
+use std::time::Duration;
 use std::{fmt, io};
 
 mod address;
@@ -59,6 +60,9 @@ pub enum Error {
     CredentialsVersion(u8),
     /// Nobody has this name and password. The name is one word of visible ASCII.
     BadCredentials(String),
+    /// This name has failed too often of late: the password was not looked at, and will not be for
+    /// this time.
+    IgnoredCredentials(String, Duration),
     /// The request has another VER than the greeting had.
     RequestVersion(u8),
     /// CMD is none of those in RFC 1928 section 4.
@@ -92,6 +96,11 @@ impl fmt::Display for Error {
                 write!(f, "the credentials' VER is {octet:#04x}, not 0x01")
             }
             Error::BadCredentials(name) => write!(f, "wrong name or password of {name}"),
+            Error::IgnoredCredentials(_, left) => write!(
+                f,
+                "too many wrong passwords: not looked at for another {:.1} s",
+                left.as_secs_f32()
+            ),
             Error::RequestVersion(octet) => {
                 write!(f, "the request's VER is {octet:#04x}, not 0x05")
             }

@@ -12,3 +12,4 @@ pub mod descriptors;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;
+pub mod usage;

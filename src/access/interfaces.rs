@@ -1,7 +1,7 @@
 //! The network interfaces of this machine and their addresses: what is this machine, and which links
 //! are part of the home or office network.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use log::warn;
 use nix::ifaddrs::getifaddrs;
 
-/// How long the addresses are believed. To read them takes some 50 µs and more with more interfaces,
-/// which no request should pay; a new address counts after a second.
+/// How long the addresses are believed. To read them takes about 100 µs, more with more interfaces,
+/// and no request should pay that; a new address counts after a second.
 const LASTS: Duration = Duration::from_secs(1);
 
 /// The interfaces of this machine, read again when what is known is older than a second.
@@ -95,13 +95,14 @@ impl Interfaces {
     pub(super) fn public(&self) -> Vec<Public> {
         let mut found: Vec<Public> = Vec::new();
         let addresses = (self.read)().unwrap_or_default();
+        let private = private_interfaces(&addresses);
         for address in addresses.iter().filter(|address| is_public(address.ip)) {
             match found.iter_mut().find(|public| public.interface == address.interface) {
                 Some(public) => public.addresses.push(address.ip),
                 None => found.push(Public {
                     interface: address.interface.clone(),
                     addresses: vec![address.ip],
-                    is_private: is_private_interface(&addresses, &address.interface),
+                    is_private: private.contains(&*address.interface),
                 }),
             }
         }
@@ -124,14 +125,10 @@ impl Snapshot {
     fn of(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
         let at = Instant::now();
         let known = read().map(|addresses| {
-            let private: HashMap<&str, bool> =
-                addresses.iter().fold(HashMap::new(), |mut private, address| {
-                    *private.entry(&*address.interface).or_default() |= is_private(address.ip);
-                    private
-                });
+            let private = private_interfaces(&addresses);
             let mut known = Known::default();
             for address in &addresses {
-                let is_private = private[&*address.interface];
+                let is_private = private.contains(&*address.interface);
                 // An address that two interfaces have says nothing about either.
                 *known.addresses.entry(address.ip).or_insert(true) &= is_private;
                 if address.scope != 0 {
@@ -144,8 +141,10 @@ impl Snapshot {
     }
 }
 
-fn is_private_interface(addresses: &[InterfaceAddress], interface: &str) -> bool {
-    addresses.iter().any(|address| address.interface == interface && is_private(address.ip))
+/// The interfaces that have a private or unique-local address.
+fn private_interfaces(addresses: &[InterfaceAddress]) -> HashSet<&str> {
+    let private = addresses.iter().filter(|address| is_private(address.ip));
+    private.map(|address| &*address.interface).collect()
 }
 
 /// Private (RFC 1918) or unique-local (RFC 4193).

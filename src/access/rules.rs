@@ -1,7 +1,7 @@
 //! What a client may do: the rules file, and the default access where no rule matches.
 
 use std::iter::once;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -54,12 +54,6 @@ impl Rules {
             file: Arc::default(),
             upstream: None,
         }
-    }
-
-    /// The same, where what no rule decides goes through `upstream`, if there is one.
-    #[must_use]
-    pub fn with_upstream(self, upstream: Option<Arc<Upstream>>) -> Self {
-        Rules { upstream, ..self }
     }
 
     /// The same, with the rules of a file before the default access.
@@ -158,22 +152,6 @@ impl Rules {
             (Some(denied), _) if addresses.is_empty() => Err(Refusal::Denied(denied)),
             _ => Ok(Permit { command: *command, addresses, passage: None }),
         }
-    }
-
-    /// Through which server goes what `verdict`, or none, allows; `None` for a connection of our own.
-    fn way(&self, verdict: Option<Verdict>) -> Option<&Arc<Upstream>> {
-        match verdict {
-            Some(verdict) => self.file.index.upstream(verdict),
-            None => self.upstream.as_ref(),
-        }
-    }
-
-    /// Judges a name that goes up. Its addresses are not known here, but those of this machine are.
-    fn judge_name(&self, client: IpAddr, name: &Name, port: u16) -> Result<(), Denied> {
-        if name.is_localhost() {
-            return self.judge(None, client, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
-        }
-        Ok(())
     }
 
     /// Judges a request whose destination is not known yet. It is denied only when the rules leave

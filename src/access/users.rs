@@ -12,7 +12,7 @@ mod passwords;
 pub mod spelling;
 mod table;
 
-use brake::Brake;
+use brake::{Attempt, Brake};
 pub use passwords::Passwords;
 
 /// Who a client is. Only [`Users::authenticate`] makes one.
@@ -57,7 +57,7 @@ impl Users {
     /// # Errors
     ///
     /// [`Error::NoAcceptableMethod`] when the client offers none that is acceptable,
-    /// [`Error::BadCredentials`], those of [`Greeting::read_from`] and [`Credentials::read_from`],
+    /// [`Error::BadCredentials`], [`Error::IgnoredCredentials`], those of [`Greeting::read_from`] and [`Credentials::read_from`],
     /// and [`Error::Io`].
     pub fn authenticate(
         &self,
@@ -78,13 +78,14 @@ impl Users {
         };
         let credentials = Credentials::read_from(client)?;
         let name = &credentials.name;
-        let checked =
-            self.brake.attempt(from, name, Instant::now(), || passwords.check(&credentials));
-        let Some(user) = checked else {
-            return Err(Error::BadCredentials(spelling::spell(name)));
-        };
-        write_status(true, client)?;
-        Ok(Identity { user: Some(user) })
+        match self.brake.attempt(from, name, Instant::now(), || passwords.check(&credentials)) {
+            Attempt::Right(user) => {
+                write_status(true, client)?;
+                Ok(Identity { user: Some(user) })
+            }
+            Attempt::Wrong => Err(Error::BadCredentials(spelling::spell(name))),
+            Attempt::Ignored(left) => Err(Error::IgnoredCredentials(spelling::spell(name), left)),
+        }
     }
 }
 
@@ -184,7 +185,7 @@ mod tests {
         for _ in 0..5 {
             play(&users, WRONG).0.unwrap_err();
         }
-        assert!(matches!(play(&users, RIGHT).0, Err(Error::BadCredentials(_))));
+        assert!(matches!(play(&users, RIGHT).0, Err(Error::IgnoredCredentials(..))));
         assert_eq!(users.turned_away(FROM), None, "others at the address are served");
     }
 }

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
 
 use self::relay::Relay;
 use self::sockets::Outside;
@@ -61,19 +62,24 @@ pub struct Association {
 }
 
 impl Association {
-    /// Binds the sockets: the client's to the address of its connection here, `control`, the others
-    /// to `source`.
+    /// Binds the sockets: the client's to the address of its connection here, `control`, and one of
+    /// `ports`, if they are given; the others to `source`.
     ///
     /// # Errors
     ///
-    /// The error of `socket(2)` or `bind(2)`.
+    /// The error of `socket(2)` or `bind(2)`; `AddrInUse` when none of `ports` is free.
     ///
     /// # Panics
     ///
     /// If `permit` is for another command.
-    pub fn open(permit: &Permit, source: Source, control: SocketAddr) -> io::Result<Self> {
+    pub fn open(
+        permit: &Permit,
+        source: Source,
+        control: SocketAddr,
+        ports: Option<&RangeInclusive<u16>>,
+    ) -> io::Result<Self> {
         assert_eq!(permit.command(), Command::UdpAssociate);
-        let inside = sockets::inside(control)?;
+        let inside = sockets::inside(control, ports)?;
         let bound = inside.local_addr()?;
         Ok(Association { inside, outside: Outside::open(source)?, bound })
     }
@@ -137,7 +143,8 @@ mod tests {
             let command = Command::UdpAssociate;
             let permit = rules.permit_open(&identity, session.peer(), command).unwrap();
             let association =
-                Association::open(&permit, Source::default(), LOCAL.parse().unwrap()).unwrap();
+                Association::open(&permit, Source::default(), LOCAL.parse().unwrap(), None)
+                    .unwrap();
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
             let client = Client { account: &session, identity: &identity, announced: &announced };
             sender.send(job(association, &client, &rules, &names)).unwrap();

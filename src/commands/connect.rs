@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::families::{Attempted, Families};
 use super::source::Source;
 use crate::access::rules::Permit;
 use crate::system::descriptors::{Descriptors, Held};
@@ -64,6 +65,8 @@ pub struct Dial<'a> {
     pub client: Option<&'a TcpStream>,
     /// Those of the process. A session's account holds what one attempt takes.
     pub descriptors: &'a Arc<Descriptors>,
+    /// Which family goes first.
+    pub families: &'a Families,
 }
 
 /// Connects to the first of the permitted addresses that accepts.
@@ -78,7 +81,9 @@ pub fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
 
 /// Connects to the first of `addresses` that accepts.
 pub(super) fn race(addresses: &[SocketAddr], mut dial: Dial<'_>) -> Result<Connection, Error> {
-    let mut race = Race::new(interleave(addresses), dial);
+    let mut addresses = addresses.to_vec();
+    dial.families.order(&mut addresses, Instant::now());
+    let mut race = Race::new(interleave(&addresses), dial);
     loop {
         let now = Instant::now();
         if now >= dial.deadline {
@@ -126,6 +131,7 @@ struct Race<'a> {
     attempts: Vec<Attempt>,
     /// For every attempt but one.
     held: Vec<Held>,
+    over: Vec<Attempted>,
     failure: Option<io::Error>,
 }
 
@@ -141,8 +147,15 @@ impl<'a> Race<'a> {
     fn new(mut addresses: Vec<SocketAddr>, dial: Dial<'a>) -> Self {
         addresses.truncate(MOST_ATTEMPTS);
         addresses.reverse();
-        let (attempts, next_start) = (Vec::with_capacity(1), Instant::now());
-        Race { dial, addresses, next_start, attempts, held: Vec::new(), failure: None }
+        Race {
+            dial,
+            addresses,
+            next_start: Instant::now(),
+            attempts: Vec::with_capacity(1),
+            held: Vec::new(),
+            over: Vec::new(),
+            failure: None,
+        }
     }
 
     /// Starts the next attempt if it is time to. Where none may be added the oldest gives way, once
@@ -192,7 +205,8 @@ impl<'a> Race<'a> {
     }
 
     fn give_up_oldest(&mut self) {
-        self.attempts.remove(0);
+        let oldest = self.attempts.remove(0);
+        self.over.push(oldest.attempted(false));
         self.fail(ErrorKind::TimedOut.into());
     }
 
@@ -237,13 +251,29 @@ impl<'a> Race<'a> {
                 index += 1;
                 continue;
             }
-            match self.attempts.remove(index).finish() {
-                Ok(connection) => return Some(Ok(connection)),
-                Err(error) => self.fail(error),
+            let attempt = self.attempts.remove(index);
+            let attempted = attempt.attempted(true);
+            match attempt.finish() {
+                Ok(connection) => {
+                    self.over.push(attempted);
+                    self.tell_families();
+                    return Some(Ok(connection));
+                }
+                Err(error) => {
+                    let answered = error.kind() == ErrorKind::ConnectionRefused;
+                    self.over.push(Attempted { answered, ..attempted });
+                    self.fail(error);
+                }
             }
         }
         self.give_back();
         None
+    }
+
+    /// Tells how the race went that one of its attempts has won.
+    fn tell_families(&mut self) {
+        self.over.extend(self.attempts.iter().map(|attempt| attempt.attempted(false)));
+        self.dial.families.outcome(&self.over, Instant::now());
     }
 
     /// Keeps the failure that tells most about the target: a refusal came from the target itself,
@@ -287,6 +317,10 @@ fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
 }
 
 impl Attempt {
+    fn attempted(&self, answered: bool) -> Attempted {
+        Attempted { address: self.address, begun: self.since, answered }
+    }
+
     /// Takes the connection out of an attempt that is over, or the failure.
     fn finish(self) -> io::Result<Connection> {
         if self.seen.get().intersects(PollFlags::ERR | PollFlags::HUP) {
@@ -337,9 +371,12 @@ mod tests {
         assert!(interleave(&[]).is_empty());
     }
 
+    static FAMILIES: Families = Families::new();
+
     fn dial(descriptors: &Arc<Descriptors>) -> Dial<'_> {
         let deadline = Instant::now() + Duration::from_secs(3);
-        Dial { source: Source::default(), deadline, client: None, descriptors }
+        let families = &FAMILIES;
+        Dial { source: Source::default(), deadline, client: None, descriptors, families }
     }
 
     #[test]

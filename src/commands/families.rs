@@ -40,6 +40,13 @@ pub struct Attempted {
 }
 
 impl Families {
+    /// Nothing is known of either family.
+    #[must_use]
+    pub const fn new() -> Self {
+        const UNKNOWN: Standing = Standing { losses: 0, second_until: None };
+        Families { standings: Mutex::new([UNKNOWN; 2]) }
+    }
+
     /// Puts the addresses of a family that starts second behind those of the other, and keeps the
     /// order within each.
     pub fn order(&self, addresses: &mut [SocketAddr], now: Instant) {

@@ -16,6 +16,7 @@ pub use self::bell::Bell;
 use self::queue::Waiter;
 use self::threads::{Resolver, Threads};
 use super::connect::{GONE, has_left};
+use super::families::Families;
 use crate::group::Group;
 use crate::socks5::Name;
 use crate::system::descriptors::Descriptors;
@@ -43,6 +44,7 @@ pub enum Error {
 /// Names that are looked up, and those that were a moment ago.
 pub struct Names {
     lasts: Duration,
+    families: Families,
     threads: Arc<Threads>,
 }
 
@@ -83,7 +85,8 @@ impl Names {
         resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
         let resolver: Box<Resolver> = Box::new(resolver);
-        Names { lasts, threads: Threads::new(lasts, Arc::clone(descriptors), resolver) }
+        let threads = Threads::new(lasts, Arc::clone(descriptors), resolver);
+        Names { lasts, families: Families::new(), threads }
     }
 
     /// The addresses of `name` with `port`, for the client at `asker`. Waits until `deadline` at the
@@ -117,10 +120,7 @@ impl Names {
     /// The answer for `name`, if it is known without asking anyone.
     #[must_use]
     pub fn recall(&self, name: &Name) -> Option<Answer> {
-        match spelling::numeric(name.as_str()) {
-            Some(address) => Some(Ok([SocketAddr::new(address.into(), 0)].into())),
-            None => self.threads.recall(&spelling::key(name.as_str())),
-        }
+        self.threads.recall(&spelling::key(name.as_str()))
     }
 
     /// Looks `name` up for the client at `asker`, and rings `bell` when the answer is there.
@@ -130,7 +130,7 @@ impl Names {
             return Asked::Known(answer);
         }
         let (group, bell) = (Group::from(asker), Arc::clone(bell));
-        let waiter = |name| Waiter { name, group, bell, answer: OnceLock::new() };
+        let waiter = |number, name| Waiter { number, name, group, bell, answer: OnceLock::new() };
         match self.threads.join(&spelling::key(name.as_str()), waiter) {
             Ok(answer) => Asked::Known(answer),
             Err(waiter) => Asked::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) }),
@@ -141,6 +141,12 @@ impl Names {
     /// name is remembered.
     pub fn won(&self, name: &Name, address: IpAddr) {
         self.threads.won(&spelling::key(name.as_str()), address);
+    }
+
+    /// Which family of a name's addresses goes first.
+    #[must_use]
+    pub fn families(&self) -> &Families {
+        &self.families
     }
 
     /// How long addresses are remembered.
@@ -268,16 +274,6 @@ mod tests {
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
         (names, asked, release)
-    }
-
-    #[test]
-    fn every_spelling_of_an_address_resolves_to_it() {
-        let names = Names::new(LASTS, &Descriptors::new(1024));
-        for spelling in ["127.1", "2130706433", "0x7f.1", "127.0.0.1"] {
-            let found = resolve(&names, spelling).unwrap();
-            assert_eq!(found, ["127.0.0.1:80".parse().unwrap()], "{spelling}");
-        }
-        assert_eq!(names.counts(), Counts { found: 0, failed: 0, remembered: 0 });
     }
 
     #[test]

@@ -38,7 +38,9 @@ impl Failure {
                 socks5::write_selection(None, &mut words)
             }
             Failure::Socks(
-                socks5::Error::CredentialsVersion(_) | socks5::Error::BadCredentials(_),
+                socks5::Error::CredentialsVersion(_)
+                | socks5::Error::BadCredentials(_)
+                | socks5::Error::IgnoredCredentials(..),
             ) => socks5::write_status(false, &mut words),
             Failure::Upstream(upstream::Error::Refused(reply)) => reply.write_to(&mut words),
             _ => match self.rep() {
@@ -70,6 +72,7 @@ impl Failure {
                 | socks5::Error::NoAcceptableMethod(_)
                 | socks5::Error::CredentialsVersion(_)
                 | socks5::Error::BadCredentials(_)
+                | socks5::Error::IgnoredCredentials(..)
                 | socks5::Error::Io(_) => return None,
             },
             Failure::TurnedAway(_)
@@ -89,6 +92,9 @@ impl Failure {
             | Failure::Connect(connect::Error::ClientLeft)
             | Failure::Upstream(upstream::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
+            Failure::Socks(error @ socks5::Error::IgnoredCredentials(..)) => {
+                (Outcome::BadCredentials, Some(error.to_string()))
+            }
             Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portable_atomic::{AtomicU64, Ordering};
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// What waits to be written: 1 MiB is 5,000 lines of 200 bytes, which is what 10,000 sessions a second
@@ -28,6 +29,15 @@ const KEPT: usize = 64 * 1024;
 
 /// Stack of the writer in bytes. It formats one line and makes system calls.
 const STACK: usize = 128 * 1024;
+
+/// Lines that the log of this process has lost: there is one, and the metrics tell of it.
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines the log of this process has lost since the start.
+#[must_use]
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Ordering::Relaxed)
+}
 
 /// Lines on their way to the log.
 pub(super) struct Queue {
@@ -93,6 +103,7 @@ impl Queue {
         {
             state.without_room += 1;
             state.lost += 1;
+            LINES_LOST.fetch_add(1, Ordering::Relaxed);
             return;
         }
         state.waiting.bytes.extend(line);
@@ -175,6 +186,7 @@ impl Queue {
     fn written(&self, failed: u64) {
         let mut state = self.lock();
         state.lost += failed;
+        LINES_LOST.fetch_add(failed, Ordering::Relaxed);
         state.busy = false;
         drop(state);
         self.drained.notify_all();

@@ -1,6 +1,7 @@
 //! Everything that a server can be told.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Config {
     /// The address that clients are told to send datagrams to, if it is not that of their
     /// connection.
     pub udp_advertise: Option<IpAddr>,
+    /// The ports on which clients send datagrams, if not any.
+    pub udp_ports: Option<RangeInclusive<u16>>,
     /// Sessions at once.
     pub max_connections: usize,
     /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::account::{Account, Stage};
 use super::ending::Ending;
+use super::totals::Totals;
 use crate::group::Group;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
@@ -38,7 +39,8 @@ pub struct Sessions {
 
 #[derive(Default)]
 pub(super) struct Live {
-    next: u64,
+    /// The number of the next session.
+    pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
     groups: HashMap<Group, usize>,
     /// Those whose client has not sent its request yet, the oldest first.
@@ -51,6 +53,8 @@ pub(super) struct Live {
     pub(super) waiting: usize,
     /// No further session opens.
     pub(super) stopped: bool,
+    /// What the sessions that are over have moved.
+    pub(super) totals: Totals,
 }
 
 pub(super) struct Entry {
@@ -77,10 +81,22 @@ impl Sessions {
         })
     }
 
+    /// How many sessions there may be at once.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.limits.sessions
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn count(&self) -> usize {
         self.lock().entries.len()
+    }
+
+    /// Those of the whole process.
+    #[must_use]
+    pub fn descriptors(&self) -> &Descriptors {
+        &self.descriptors
     }
 
     /// Ends every live session.
@@ -119,6 +135,7 @@ impl Sessions {
         if let Some(group) = entry.as_ref().and_then(|entry| entry.group) {
             live.discount(group);
         }
+        live.totals.add(account);
         let signal = live.waiting > 0;
         drop(live);
         if signal {

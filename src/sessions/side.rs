@@ -1,11 +1,11 @@
 //! One side of a session: its connection, what has come from it, and what is true of it now.
 
-use portable_atomic::AtomicU64;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use portable_atomic::AtomicU64;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
@@ -23,6 +23,7 @@ pub struct Side {
     failure: Ending,
     connection: OnceLock<(TcpStream, SocketAddr)>,
     sent: AtomicU64,
+    datagrams: AtomicU64,
     ended: AtomicBool,
     finishes: AtomicBool,
     blocked: AtomicBool,
@@ -34,6 +35,7 @@ impl Side {
             failure,
             connection: OnceLock::new(),
             sent: AtomicU64::new(0),
+            datagrams: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             finishes: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
@@ -71,6 +73,17 @@ impl Side {
     /// Notes that `bytes` of this side were passed on.
     pub fn count(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The datagrams of UDP among them.
+    #[must_use]
+    pub fn datagrams(&self) -> u64 {
+        self.datagrams.load(Ordering::Relaxed)
+    }
+
+    /// Notes that `datagrams` of this side were passed on.
+    pub fn count_datagrams(&self, datagrams: u64) {
+        self.datagrams.fetch_add(datagrams, Ordering::Relaxed);
     }
 
     /// Whether this side's end of file has been passed on.

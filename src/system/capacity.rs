@@ -24,7 +24,7 @@ const SPARE_MAPPINGS: usize = 1000;
 
 /// Threads that do not belong to connections: main, signals, watch, log, lookups (64), and workers
 /// that wait for a client.
-const SPARE_THREADS: usize = 96;
+pub const SPARE_THREADS: usize = 96;
 
 /// Of 32 bits of addresses user space has 2 GiB on some systems; half of that is for stacks.
 const STACK_ADDRESSES: Option<usize> =

@@ -78,6 +78,12 @@ impl Pool {
         Ok(())
     }
 
+    /// How many pairs there may be.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
     /// How many threads there are, idle ones included.
     #[must_use]
     pub fn threads(&self) -> usize {

@@ -25,8 +25,8 @@ fn fails(address: SocketAddr, reason: &str) {
     let (status, told) = probe(&address.to_string(), &[]);
     assert_eq!(status, 1, "{told}");
     assert!(told.contains(&address.to_string()) && told.contains(reason), "{told}");
-    // Two seconds, and as many again for a busy machine.
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    // Two seconds, and much more than that for a busy machine.
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
 }
 
 #[test]

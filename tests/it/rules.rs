@@ -1,9 +1,16 @@
 //! Rules as a client sees them, and what the log says of them.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
+use socket2::{Domain, Socket, Type};
+
+use crate::namespace::{alone, ip};
 use crate::scratch::{Program, Scratch, check};
-use crate::stage::{GREETING, ask, connect, echo, reply, request, request_by_name, start, take};
+use crate::stage::{
+    GREETING, LONG, ask, connect, echo, reply, request, request_by_name, start, start_on, take,
+};
 
 const DENIED: u8 = 0x02;
 
@@ -123,4 +130,104 @@ fn self_is_every_address_of_this_machine() {
     }
     let refused = ask(&server, &request(([127, 0, 0, 9], target.port()).into())).0;
     assert_eq!(refused, 0x05, "an earlier rule allows it, and nothing listens there");
+}
+
+/// Runs `test` on a router: `lan` is the network at home, `wan` the link to the provider.
+fn on_a_router(test: impl FnOnce() + Send) {
+    alone(|| {
+        let has_ip = ip("link add lan type veth peer name lan1
+             link add wan type veth peer name wan1
+             link set lan addrgenmode none
+             link set wan addrgenmode none
+             addr add 192.168.77.1/24 dev lan
+             addr add 169.254.1.1/24 dev lan
+             addr add fe80::77:1/64 dev lan nodad
+             addr add 203.0.113.1/24 dev wan
+             addr add 169.254.2.1/24 dev wan
+             addr add fe80::113:1/64 dev wan nodad
+             link set lan up
+             link set lan1 up
+             link set wan up
+             link set wan1 up");
+        if has_ip {
+            test();
+        }
+    });
+}
+
+/// The server's answer to a greeting, where client and server have the same address.
+fn greet(address: &str, port: u16) -> Vec<u8> {
+    let address: SocketAddr = format!("{address}:{port}").parse().unwrap();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    let mut from = address;
+    from.set_port(0);
+    socket.bind(&from.into()).unwrap();
+    socket.connect_timeout(&address.into(), LONG).unwrap();
+    let mut client = TcpStream::from(socket);
+    client.set_read_timeout(Some(LONG)).unwrap();
+    let _ = client.write_all(GREETING);
+    let mut answer = [0; 2];
+    // The end of a client that is turned away may be a reset.
+    let answered = client.read(&mut answer).unwrap_or(0);
+    answer[..answered].to_vec()
+}
+
+#[test]
+fn a_link_local_neighbour_on_the_providers_link_is_not_served() {
+    on_a_router(|| {
+        let index = |name: &str| nix::net::if_::if_nametoindex(name).unwrap();
+        let (lan, wan) = (index("lan"), index("wan"));
+        let server = start_on("[::]:0", &[]);
+        let port = server.address.port();
+        for served in [format!("[fe80::77:1%{lan}]"), "169.254.1.1".into(), "192.168.77.1".into()] {
+            assert_eq!(greet(&served, port), b"\x05\x00", "{served}");
+        }
+        for stranger in [format!("[fe80::113:1%{wan}]"), "169.254.2.1".into(), "203.0.113.1".into()]
+        {
+            assert_eq!(greet(&stranger, port), b"", "{stranger}");
+        }
+        let asked_for = start_on("[::]:0", &["--allow-from", "fe80::/10"]);
+        let port = asked_for.address.port();
+        assert_eq!(greet(&format!("[fe80::113:1%{wan}]"), port), b"\x05\x00");
+    });
+}
+
+#[test]
+fn a_public_interface_is_named_at_start_with_whom_it_admits() {
+    on_a_router(|| {
+        let mut program = Program::start(&["[::]:0"]);
+        let told = program.log_line("public address");
+        let expected = "wan has the public address 203.0.113.1: clients that come in there are served \
+                        from 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7; all others are \
+                        turned away, link-local ones too (--allow-from)";
+        assert!(told.contains(expected), "{told}");
+    });
+}
+
+#[test]
+fn a_neighbour_reaches_the_server_through_itself_at_none_of_its_addresses() {
+    on_a_router(|| {
+        let server = start_on("[::]:0", &[]);
+        let port = server.address.port();
+        let rep = |destination: SocketAddr| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([192, 168, 77, 1], 0)).into()).unwrap();
+            let server = SocketAddr::from(([192, 168, 77, 1], port));
+            socket.connect_timeout(&server.into(), LONG).unwrap();
+            let mut client = TcpStream::from(socket);
+            client.set_read_timeout(Some(LONG)).unwrap();
+            client.write_all(&[GREETING, &request(destination)].concat()).unwrap();
+            assert_eq!(take(&mut client), *b"\x05\x00");
+            reply(&mut client).0
+        };
+        assert_eq!(rep(([203, 0, 113, 1], port).into()), DENIED);
+        assert_eq!(rep(([192, 168, 77, 1], port).into()), DENIED);
+        assert_eq!(rep(([192, 168, 77, 1], 9).into()), 0x05, "another port, where nobody listens");
+        // An address that was not there at the start counts from the next second on.
+        assert!(ip("addr add 192.168.78.1/24 dev lan"));
+        let begin = Instant::now();
+        while rep(([192, 168, 78, 1], port).into()) != DENIED {
+            assert!(begin.elapsed() < LONG, "the new address is unknown");
+        }
+    });
 }

@@ -18,6 +18,8 @@ pub const GREETING: &[u8] = b"\x05\x01\x00";
 /// A server that is stopped when it is dropped.
 pub struct Running {
     pub address: SocketAddr,
+    /// Where the status page is, if there is one.
+    pub status: Option<SocketAddr>,
     pub stopper: Stopper,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -54,7 +56,8 @@ pub fn start_on(listen: &str, options: &[&str]) -> Running {
     let server = Server::bind(&arguments.config).unwrap();
     let address = server.addresses().unwrap()[0];
     let stopper = server.stopper();
-    Running { address, stopper, thread: Some(thread::spawn(move || server.run())) }
+    let status = server.status_address().unwrap();
+    Running { address, status, stopper, thread: Some(thread::spawn(move || server.run())) }
 }
 
 /// Connects, and bounds every later wait on the connection.

@@ -2,7 +2,7 @@
 //! other server is at fault.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -405,8 +405,9 @@ fn a_server_that_is_its_own_upstream_does_not_start() {
         let arguments = cli::parse([&["tabi", listen], options].concat()).unwrap();
         Server::bind(&arguments.config).map(drop).unwrap_err().to_string()
     };
-    // Nobody else listens there, on a port that is given to nobody.
-    let itself = "127.77.0.1:1080";
+    // Nobody else uses this address, so the port stays free.
+    let free = TcpListener::bind("127.77.0.1:0").unwrap().local_addr().unwrap();
+    let itself = &free.to_string();
     let told = refusal(itself, &["--upstream", &format!("socks5://{itself}")]);
     assert!(told.contains("--upstream") && told.contains("this server itself"), "{told}");
     let rules = Scratch::new(format!("\nvia socks5://{itself} to *.onion").as_bytes());

@@ -13,16 +13,17 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::contender::{Contender, Kind};
 use crate::figure::{Better, Measure, Spread};
 use crate::machine;
+use crate::ratio::Verdict;
 use crate::results::Results;
 use crate::table::number;
-use crate::work::{Work, bulk, connect, datagrams, idle, ping};
+use crate::work::{Names, Work, bulk, connect, datagrams, idle, names, ping, whole};
 
 const WIDTH: i32 = 900;
 const COLUMNS: usize = 2;
 const MARGIN: i32 = 16;
 const TITLE: i32 = 28;
 const BAR: i32 = 20;
-const LABEL: i32 = 96;
+const LABEL: i32 = 112;
 const VALUE: i32 = 64;
 
 const OURS: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
@@ -33,12 +34,14 @@ const REFERENCE: RGBColor = RGBColor(0xe3, 0xe3, 0xe3);
 const LONGEST: f64 = 3.0;
 
 /// What the panels show.
-const PANELS: [(&str, Work, Measure); 6] = [
+const PANELS: [(&str, Work, Measure); 8] = [
     ("Proxy CPU, seconds per GB down, 1 stream", Work::BulkDown(1), bulk::CPU),
     ("Throughput down, GB/s, 8 streams", Work::BulkDown(8), bulk::THROUGHPUT),
     ("New connections a second, 8 clients", Work::Connect(8), connect::RATE),
     ("Echo of 64 octets, median µs, 1 tunnel", Work::Ping(1), ping::MEDIAN),
     ("Resident KiB per idle tunnel", Work::Idle(3000), idle::PER_TUNNEL),
+    ("Whole KiB per idle tunnel, kernel included", Work::WholeCost(3000), whole::COUNTED),
+    ("Names with dead IPv6, median ms", Work::Names(Names::Dead), names::MEDIAN),
     (
         "UDP echoes a second, 64 octets",
         Work::Datagrams { associations: 1, size: 64 },
@@ -80,7 +83,10 @@ fn draw(results: &Results, panels: &[Panel], path: &Path) -> Drawn<'static> {
         }
         top += height;
     }
-    let note = format!("Medians of {} rounds. {}.", results.rounds, machine::describe());
+    let mut note = format!("Medians of {} rounds. {}.", results.rounds, machine::describe());
+    if panels.iter().any(|panel| panel.bars.iter().any(|bar| bar.alike)) {
+        note.push_str(" \u{2248}: cannot be told apart from tabi.");
+    }
     area.draw(&Text::new(note, (MARGIN, top + TITLE / 2), style(11, HPos::Left)))?;
     area.present()
 }
@@ -98,15 +104,24 @@ struct Bar {
     kind: Kind,
     spread: Option<Spread>,
     failed: bool,
+    /// Whether it cannot be told apart from tabi.
+    alike: bool,
 }
 
 impl Panel {
     fn new(results: &Results, title: &str, work: Work, measure: Measure) -> Panel {
+        let ours = results.ours().first().copied();
+        let alike = |label: &str| {
+            let ours = ours.filter(|ours| *ours != label)?;
+            let ratio = results.ratio(work, measure, ours, label)?;
+            Some(ratio.verdict(measure.better) == Verdict::Alike)
+        };
         let bar = |contender: &Contender| Bar {
             label: contender.label.clone(),
             kind: contender.kind,
             spread: results.spread(work, measure, &contender.label),
             failed: results.failure(Some(work), &contender.label).is_some(),
+            alike: alike(&contender.label).unwrap_or(false),
         };
         let suits = |contender: &&Contender| {
             work.suits(contender) && (measure.direct || contender.is_proxy())
@@ -167,6 +182,7 @@ impl Bar {
     fn value(&self) -> String {
         match self.spread {
             _ if self.failed => "failed".to_owned(),
+            Some(spread) if self.alike => format!("{} \u{2248}", number(spread.median)),
             Some(spread) => number(spread.median),
             None => "-".to_owned(),
         }

@@ -10,26 +10,36 @@ pub(crate) fn describe() -> String {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let memory = memory().map_or_else(
         |_| "memory unknown".into(),
-        |octets| format!("{:.0} MiB", (octets / 1024.0 / 1024.0).floor()),
+        |memory| format!("{:.0} MiB", (memory.total / 1024.0 / 1024.0).floor()),
     );
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{model}, {cores} cores, {memory}, Linux {}", kernel.trim())
 }
 
-/// The memory in octets that the kernel thinks new programs can have.
-pub(crate) fn available() -> io::Result<f64> {
-    kib("MemAvailable")
+/// The machine's memory, in octets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) total: f64,
+    /// What the kernel thinks new programs can have.
+    pub(crate) available: f64,
+    /// What the kernel holds for whoever asked it: stacks of threads, page tables, and its objects,
+    /// sockets among them.
+    pub(crate) kernel: f64,
 }
 
-/// All the memory in octets.
-pub(crate) fn memory() -> io::Result<f64> {
-    kib("MemTotal")
-}
-
-fn kib(name: &str) -> io::Result<f64> {
-    let kib = field("/proc/meminfo", name)
-        .and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
-    Ok(1024.0 * kib.ok_or_else(|| io::Error::other(format!("/proc/meminfo has no {name}")))?)
+pub(crate) fn memory() -> io::Result<Memory> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
+        let missing = || io::Error::other(format!("/proc/meminfo has no {name}"));
+        kib.map(|kib| kib * 1024.0).ok_or_else(missing)
+    };
+    Ok(Memory {
+        total: field("MemTotal")?,
+        available: field("MemAvailable")?,
+        kernel: field("KernelStack")? + field("PageTables")? + field("Slab")?,
+    })
 }
 
 fn field(path: &str, name: &str) -> Option<String> {

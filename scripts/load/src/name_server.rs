@@ -208,8 +208,8 @@ mod tests {
             client.recv(&mut buffer).unwrap();
         }
         let took = begun.elapsed();
-        // One after another they would take 4 s.
-        assert!((DELAY..Duration::from_secs(3)).contains(&took), "{took:?}");
+        // One after another they would take 200 delays.
+        assert!((DELAY..DELAY * 190).contains(&took), "{took:?}");
         assert_eq!(questions.take(), [200, 0, 0]);
         assert_eq!(room::host(1), Ipv4Addr::new(198, 51, 100, 1));
     }

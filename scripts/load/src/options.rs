@@ -45,10 +45,11 @@ pub(crate) struct Options {
         default_value = "direct,tabi,microsocks,dante,go-socks5,fast-socks5,merino"
     )]
     contenders: Vec<String>,
-    /// A further peer, started by this shell command on the port that replaces {port}, listening on
-    /// 127.0.0.1 for everybody, logging off; may be given several times. Examples:
-    /// --peer "3proxy=exec socks -i127.0.0.1 -p{port}"
-    /// --peer "hev=sed 's/PORT/{port}/' hev.yml >hev-{port}.yml; exec hev-socks5-server hev-{port}.yml"
+    /// A further peer, by a shell command that serves everybody on port {port} of 127.0.0.1 without
+    /// a log; may be given several times. For example:
+    /// --peer '3proxy=printf "maxconn 10000\nsocks -i127.0.0.1 -p{port}\n" | 3proxy /dev/stdin'
+    /// --peer 'hev=printf "main:\n  port: {port}\n  listen-address: 127.0.0.1\n" |
+    ///         hev-socks5-server /dev/stdin'
     #[arg(
         long = "peer",
         value_name = "NAME=COMMAND",
@@ -59,7 +60,7 @@ pub(crate) struct Options {
     /// Works to do, by name or by how their names begin ("conn8,bulk"); all if not given
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     only: Vec<String>,
-    /// How often each contender does each work
+    /// How often each contender does each work, and the short ones three times as often
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub(crate) rounds: u32,
     /// Measure for a third of the time
@@ -110,5 +111,36 @@ impl Options {
 
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(self.minutes * 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Arguments;
+
+    /// The labels of the contenders, or what is wrong.
+    fn labels(arguments: &[&str]) -> Result<Vec<String>, String> {
+        let all = ["load", "--contenders", "direct,tabi"].iter().chain(arguments);
+        let parsed = Arguments::try_parse_from(all).map_err(|error| error.to_string())?;
+        let contenders = parsed.options.contenders()?;
+        Ok(contenders.into_iter().map(|contender| contender.label).collect())
+    }
+
+    #[test]
+    fn peers_of_the_users_own_come_last_and_need_a_name_and_a_port() {
+        let peers = ["--peer", "a=x -p {port}, y=z", "--peer", "tabi-old=sh {port}"];
+        assert_eq!(labels(&peers).unwrap(), ["direct", "tabi", "a", "tabi-old"]);
+        for (peer, wrong) in [
+            ("hev", "expected NAME=COMMAND"),
+            ("hev=hev 1080", "needs {port}"),
+            ("=hev {port}", "1 to 16 letters"),
+            ("h v=hev {port}", "1 to 16 letters"),
+            ("tabi=hev {port}", "two contenders named tabi"),
+        ] {
+            let error = labels(&["--peer", peer]).unwrap_err();
+            assert!(error.contains(wrong), "{peer}: {error}");
+        }
     }
 }

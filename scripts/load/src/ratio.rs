@@ -12,7 +12,7 @@ const FEWEST: usize = 3;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Ratio {
     pub(crate) median: f64,
-    /// Where the median lies with 95 % confidence; of fewer than six pairs the least and the greatest.
+    /// Where the median lies with 95 % confidence; the least and the greatest of fewer than six.
     pub(crate) low: f64,
     pub(crate) high: f64,
     pairs: usize,

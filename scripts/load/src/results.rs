@@ -12,8 +12,10 @@ pub(crate) struct Results {
     failures: Vec<Failure>,
     /// Works that cannot be done here, and why.
     pub(crate) left_out: Option<String>,
-    /// How many rounds were played to the end.
+    /// How many rounds were begun.
     pub(crate) rounds: u32,
+    /// Whether time was up in the last of them.
+    pub(crate) cut_short: bool,
 }
 
 /// All figures of one measure.
@@ -25,7 +27,7 @@ struct Row {
 
 struct Entry {
     label: String,
-    /// Which time the work was done, counted through all rounds: what is compared lies close in time.
+    /// Which time in a row the work was done, counted through all rounds.
     lap: u32,
     value: f64,
 }
@@ -41,7 +43,14 @@ pub(crate) struct Failure {
 
 impl Results {
     pub(crate) fn new(contenders: Vec<Contender>) -> Results {
-        Results { contenders, rows: Vec::new(), failures: Vec::new(), left_out: None, rounds: 0 }
+        Results {
+            contenders,
+            rows: Vec::new(),
+            failures: Vec::new(),
+            left_out: None,
+            rounds: 0,
+            cut_short: false,
+        }
     }
 
     pub(crate) fn add(&mut self, work: Work, lap: u32, label: &str, figures: Vec<Figure>) {

@@ -128,3 +128,44 @@ fn connect() -> io::Result<()> {
     }
     written.unwrap_or(Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+    use std::time::Duration;
+
+    use super::{NAME_SERVER, dead, host, inside};
+    use crate::name_server;
+
+    #[test]
+    fn a_room_has_names_of_its_own_and_an_ipv6_that_leads_nowhere() {
+        let outside = fs::read("/etc/resolv.conf").ok();
+        let outcome = inside(|| {
+            let questions = name_server::start(UdpSocket::bind((NAME_SERVER, 53))?)?;
+            let addresses: Vec<SocketAddr> = "dead7.test:80".to_socket_addrs()?.collect();
+            let listener = TcpListener::bind((host(7), 0))?;
+            TcpStream::connect(listener.local_addr()?)?;
+            let nowhere = SocketAddr::from((dead(7), 80));
+            let lost = TcpStream::connect_timeout(&nowhere, Duration::from_millis(500));
+            Ok((addresses, questions.take(), lost.map_err(|error| error.kind()).err()))
+        });
+        let (mut addresses, questions, lost) = match outcome {
+            Err(error)
+                if ["root", "allows", "iproute2"]
+                    .iter()
+                    .any(|word| error.to_string().contains(word)) =>
+            {
+                eprintln!("left out: {error}");
+                return;
+            }
+            outcome => outcome.unwrap(),
+        };
+        addresses.sort();
+        assert_eq!(addresses, [SocketAddr::from((host(7), 80)), (dead(7), 80).into()]);
+        assert_eq!(questions, [1, 1, 0]);
+        assert_eq!(lost, Some(ErrorKind::TimedOut));
+        assert_eq!(fs::read("/etc/resolv.conf").ok(), outside);
+    }
+}

@@ -37,29 +37,41 @@ pub(crate) fn play(options: &Options) -> io::Result<Results> {
         }
     }
     for round in 0..options.rounds {
+        results.rounds = round + 1;
         for work in &works {
-            for lap in 0..work.laps() {
-                let lap = round * work.laps() + lap;
-                for turn in 0..results.contenders.len() {
-                    if begun.elapsed() > options.limit() {
-                        eprintln!("the time limit is reached, in round {}", round + 1);
-                        return Ok(results);
-                    }
-                    let first = lap as usize;
-                    let next = (turn + first) % results.contenders.len();
-                    let contender = results.contenders[next].clone();
-                    if work.suits(&contender)
-                        && results.failure(Some(*work), &contender.label).is_none()
-                    {
-                        eprint!("round {} of {}, ", round + 1, options.rounds);
-                        take_turn(*work, lap, &contender, &backend, options, &mut results);
-                    }
+            for lap in round * work.laps()..(round + 1) * work.laps() {
+                if !take_turns(*work, lap, &backend, options, &mut results, begun) {
+                    eprintln!("the time limit is reached, in round {}", round + 1);
+                    results.cut_short = true;
+                    return Ok(results);
                 }
             }
         }
-        results.rounds = round + 1;
     }
     Ok(results)
+}
+
+/// Every contender does a work once, another one first each time. False where time is up.
+fn take_turns(
+    work: Work,
+    lap: u32,
+    backend: &Backend,
+    options: &Options,
+    results: &mut Results,
+    begun: Instant,
+) -> bool {
+    let count = results.contenders.len();
+    for turn in 0..count {
+        if begun.elapsed() > options.limit() {
+            return false;
+        }
+        let contender = results.contenders[(turn + lap as usize) % count].clone();
+        if work.suits(&contender) && results.failure(Some(work), &contender.label).is_none() {
+            eprint!("turn {} of {}, ", lap + 1, options.rounds * work.laps());
+            take_turn(work, lap, &contender, backend, options, results);
+        }
+    }
+    true
 }
 
 /// Has every contender show that it relays, and says which do not. Of those whose kind is not known

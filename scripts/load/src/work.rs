@@ -1,11 +1,13 @@
 //! What the contenders are made to do.
 //!
-//! A new work is a variant of [`Work`] with its lines in [`WORKS`], [`Work::suits`] and [`Work::run`],
-//! and a file below that answers with figures. One that goes through an upstream would be the works
-//! `conn8`, `bulk1down` and `ping16` once more: start a second proxy of the contender's own kind
-//! first, give its address to the contender by a setting of its own (beside `Setting::Users`:
-//! `--upstream socks5://127.0.0.1:PORT` for tabi, a `route` for Dante, none for most, which
-//! `suits` says), and measure the contender alone, so that its figures stand beside those without.
+//! A new work is a variant of [`Work`], with its lines in [`WORKS`], `suits` and `run`, and a file
+//! below that answers with figures.
+//!
+//! One that goes through an upstream would be `conn8`, `bulk1down` and `ping16` once more: start a
+//! second proxy of the contender's kind first, tell the contender of it by a setting of its own
+//! (beside `Setting::Users`: `--upstream socks5://127.0.0.1:PORT` for tabi, `route` for Dante,
+//! `parent` for 3proxy, and most have nothing of the kind, which `suits` says), and take the
+//! contender's account alone, so that its figures stand beside those without an upstream.
 
 mod associations;
 pub(crate) mod bulk;
@@ -120,15 +122,14 @@ impl Work {
         match self {
             Work::Datagrams { .. } | Work::Associations(_) => contender.udp,
             Work::ConnectAsUser(_) => contender.has_users(),
-            Work::Start | Work::Stalled(_) => contender.is_proxy(),
+            Work::Start | Work::Stalled(_) | Work::WholeCost(_) => contender.is_proxy(),
             Work::Names(names) => contender.is_proxy() || names == Names::Address,
             Work::BulkDown(_)
             | Work::BulkUp(_)
             | Work::Ping(_)
             | Work::Connect(_)
             | Work::Idle(_)
-            | Work::MostIdle
-            | Work::WholeCost(_) => true,
+            | Work::MostIdle => true,
         }
     }
 

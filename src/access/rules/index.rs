@@ -4,7 +4,7 @@
 //! name, of each parent of the name, of each network around its address, and the chain of the rules
 //! without `to`. The smallest number among the matches is the first match.
 //!
-//! That pays from about a hundred rules on. Measured on one core at 2 GHz, a name that no rule matches:
+//! That pays from about a hundred rules on. Measured on an AMD EPYC at 2.6 GHz, a name that no rule matches:
 //!
 //! | `deny to NAME` rules | plain list | this index |
 //! |---:|---:|---:|

@@ -1,11 +1,12 @@
 //! Requests that go through another server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::index::Verdict;
 use super::{Denied, Permit, Rules};
 use crate::access::upstream::Upstream;
-use crate::socks5::{Command, Request};
+use crate::socks5::{Command, Name, Request};
 
 /// A request that goes through another server.
 #[derive(Debug)]
@@ -29,6 +30,12 @@ impl Passage {
 }
 
 impl Rules {
+    /// The same, where what no rule decides goes through `upstream`, if there is one.
+    #[must_use]
+    pub fn with_upstream(self, upstream: Option<Arc<Upstream>>) -> Self {
+        Rules { upstream, ..self }
+    }
+
     /// Says which upstream is this very server, which listens at `listeners`, if one is: requests
     /// would go round in a circle. A name is looked at without a lookup.
     #[must_use]
@@ -41,6 +48,22 @@ impl Rules {
         };
         let (upstream, place) = upstreams.find(|(upstream, _)| is_here(upstream))?;
         Some(format!("{place}: the upstream {upstream} is this server itself"))
+    }
+
+    /// Through which server goes what `verdict`, or none, allows; `None` for a connection of our own.
+    pub(super) fn way(&self, verdict: Option<Verdict>) -> Option<&Arc<Upstream>> {
+        match verdict {
+            Some(verdict) => self.file.index.upstream(verdict),
+            None => self.upstream.as_ref(),
+        }
+    }
+
+    /// Judges a name that goes up. Its addresses are not known here, but those of this machine are.
+    pub(super) fn judge_name(&self, client: IpAddr, name: &Name, port: u16) -> Result<(), Denied> {
+        if name.is_localhost() {
+            return self.judge(None, client, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        }
+        Ok(())
     }
 }
 
@@ -65,7 +88,7 @@ mod tests {
     use super::super::Refusal;
     use super::super::tests::{LAN, LOCAL, anyone, following};
     use super::*;
-    use crate::socks5::{Address, Host, Name};
+    use crate::socks5::{Address, Host};
 
     /// What becomes of a request for `destination` where there are rules and perhaps an upstream for
     /// the rest. Names must not be looked up.

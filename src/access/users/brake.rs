@@ -59,6 +59,17 @@ struct Tables {
     trusted: Table<()>,
 }
 
+/// What became of an attempt to log in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Attempt<T> {
+    /// The password is right.
+    Right(T),
+    /// The password is wrong.
+    Wrong,
+    /// The password was not looked at, and will not be for this time.
+    Ignored(Duration),
+}
+
 /// The keys of an attempt.
 #[derive(Clone, Copy)]
 struct Keys {
@@ -86,29 +97,29 @@ impl Brake {
         tables.client_left(client, now).filter(|_| tables.trusted.get(client).is_none())
     }
 
-    /// The result of `check`, which compares a password, and `None` if the client and name are
-    /// refused. `check` runs under a lock: of many attempts at once none is looked at before the
-    /// failures of the others count.
+    /// What becomes of an attempt, where `check` compares the password. It runs under a lock: of many
+    /// attempts at once none is looked at before the failures of the others count.
     pub(super) fn attempt<T>(
         &self,
         client: IpAddr,
         name: &[u8],
         now: Instant,
         check: impl FnOnce() -> Option<T>,
-    ) -> Option<T> {
+    ) -> Attempt<T> {
         let group = Group::from(client);
         let keys =
             Keys { pair: self.hasher.hash_one((group, name)), client: self.hasher.hash_one(group) };
         let mut tables = self.lock();
-        if tables.refuses(keys, now) {
-            return None;
+        if let Some(left) = tables.left(keys, now) {
+            return Attempt::Ignored(left);
         }
-        let result = check();
-        match result {
-            Some(_) => tables.succeeded(keys, now),
-            None => tables.failed(keys, now),
+        if let Some(user) = check() {
+            tables.succeeded(keys, now);
+            Attempt::Right(user)
+        } else {
+            tables.failed(keys, now);
+            Attempt::Wrong
         }
-        result
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {
@@ -117,10 +128,12 @@ impl Brake {
 }
 
 impl Tables {
-    fn refuses(&self, keys: Keys, now: Instant) -> bool {
-        self.pair_left(keys.pair, now).is_some()
-            || (self.client_left(keys.client, now).is_some()
-                && self.trusted.get(keys.pair).is_none())
+    /// How long this client and name are still refused.
+    fn left(&self, keys: Keys, now: Instant) -> Option<Duration> {
+        let is_trusted = self.trusted.get(keys.pair).is_some();
+        let by_client = self.client_left(keys.client, now).filter(|_| !is_trusted);
+        // A time is more than none.
+        self.pair_left(keys.pair, now).max(by_client)
     }
 
     /// How long the client and name are still refused for their failures.
@@ -190,7 +203,7 @@ mod tests {
                 looked_at = true;
                 right.then_some(())
             });
-            assert_eq!(result.is_some(), looked_at && right);
+            assert_eq!(result == Attempt::Right(()), looked_at && right);
             looked_at
         }
 

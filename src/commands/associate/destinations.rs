@@ -174,11 +174,12 @@ impl<'a> Destinations<'a> {
 
     /// Keeps which addresses of a name are permitted.
     fn enter(&mut self, to: &Address, addresses: Vec<SocketAddr>, now: Instant) {
-        let addresses = match self.permit(to, Some(addresses)) {
+        let mut addresses = match self.permit(to, Some(addresses)) {
             Ok(permit) => permit.addresses().to_vec(),
             Err(Refusal::Denied(_)) => return self.enter_denied(to, now),
             Err(Refusal::Lookup(())) => Vec::new(),
         };
+        self.names.families().order(&mut addresses, now);
         let lasts = if addresses.is_empty() { FAILURE_LASTS } else { self.lasts() };
         let mut targets = Targets::new(addresses, now + lasts);
         if let Some(earlier) = self.by_name.get(to) {

@@ -11,11 +11,15 @@ use crate::socks5::{Address, Name};
 /// Datagrams of one association that wait, and names that are waited for.
 const MOST_WAITING: usize = 64;
 
-/// Bytes in datagrams of one association that wait: two of the largest, or a flight of smaller ones.
-const MOST_BYTES: usize = 128 * 1024;
+/// Bytes in datagrams and lookups of one association: two of the largest datagrams, or a flight of
+/// smaller ones.
+const MOST_BYTES: usize = 128 * 1024 + MOST_WAITING * LOOKUP;
 
-/// Bytes that may wait in any association, however many there are: three datagrams of QUIC.
+/// Bytes that any association may have, however many there are: a lookup and two datagrams of QUIC.
 const OWN_BYTES: usize = 4 * 1024;
+
+/// Bytes that a lookup under way takes, here and where lookups wait for a thread.
+const LOOKUP: usize = 640;
 
 /// How long a datagram waits. Who has sent it has sent another one by then, or given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,8 +112,14 @@ impl<'a> Lookups<'a> {
             Some(bell) => Arc::clone(bell),
             None => Arc::clone(self.bell.insert(Arc::new(Bell::new().ok()?))),
         };
+        if !self.share.take(LOOKUP) {
+            return None;
+        }
         Some(match self.names.ask(name, self.asker, &bell) {
-            Asked::Known(answer) => Ok(addresses(&answer, destination.port)),
+            Asked::Known(answer) => {
+                self.share.give_back(LOOKUP);
+                Ok(addresses(&answer, destination.port))
+            }
             Asked::UnderWay(lookup) => {
                 let (destination, until) = (destination.clone(), now + PATIENCE);
                 self.under_way.push(UnderWay { destination, lookup, until, payloads: Vec::new() });
@@ -138,7 +148,7 @@ impl<'a> Lookups<'a> {
         let addresses =
             lookup.answer().map_or(Vec::new(), |answer| addresses(answer, destination.port));
         self.waiting -= payloads.len();
-        self.share.give_back(payloads.iter().map(Vec::len).sum());
+        self.share.give_back(LOOKUP + payloads.iter().map(Vec::len).sum::<usize>());
         Some(Found { destination, addresses, payloads })
     }
 }
@@ -239,5 +249,22 @@ mod tests {
         let over: Vec<Found> = std::iter::from_fn(|| lookups.take(now + PATIENCE)).collect();
         assert_eq!(over.len(), 64);
         assert!(matches!(ask(&mut lookups, &name("other"), b"x"), Fate::Waits));
+    }
+
+    #[test]
+    fn lookups_of_many_associations_do_not_take_all_memory() {
+        static SHORT: Budget = Budget::new(100 * LOOKUP);
+        let (names, _release) = names();
+        let mut all: Vec<Lookups<'_>> =
+            (0..20).map(|_| Lookups::new(&names, [127, 0, 0, 1].into(), &SHORT)).collect();
+        let mut waiting = 0;
+        for (number, lookups) in all.iter_mut().enumerate() {
+            for other in 0..64 {
+                let name = name(&format!("n{number}-{other}"));
+                waiting += usize::from(matches!(ask(lookups, &name, b"x"), Fate::Waits));
+            }
+        }
+        assert!(waiting >= 20 * (OWN_BYTES / LOOKUP), "{waiting}");
+        assert!(waiting * LOOKUP <= 20 * OWN_BYTES + 100 * LOOKUP, "{waiting}");
     }
 }

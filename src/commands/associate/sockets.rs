@@ -1,7 +1,9 @@
 //! The sockets of an association: one towards its client, and usually one towards everyone else.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::ops::RangeInclusive;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -12,11 +14,27 @@ use crate::commands::source::Source;
 /// `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
-/// A socket on a free port of `local`, non-blocking.
-pub(super) fn inside(local: SocketAddr) -> io::Result<UdpSocket> {
-    let mut local = local;
-    local.set_port(0);
-    bind(local, false, Source::default())
+/// A socket on a free port of `local`, one of `ports` if they are given, non-blocking.
+pub(super) fn inside(
+    mut local: SocketAddr,
+    ports: Option<&RangeInclusive<u16>>,
+) -> io::Result<UdpSocket> {
+    let Some(ports) = ports else {
+        local.set_port(0);
+        return bind(local, false, Source::default());
+    };
+    let socket = socket(local, false, Source::default())?;
+    // A client's port is not to be guessed by others, and its key makes each hasher another one.
+    let chosen = RandomState::new().build_hasher().finish();
+    let first = usize::try_from(chosen % (ports.len().max(1) as u64)).unwrap_or(0);
+    for port in ports.clone().skip(first).chain(ports.clone().take(first)) {
+        local.set_port(port);
+        match socket.bind(&local.into()) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            bound => return bound.map(|()| socket.into()),
+        }
+    }
+    Err(ErrorKind::AddrInUse.into())
 }
 
 /// The sockets that destinations see.
@@ -87,6 +105,12 @@ impl Outside {
 }
 
 fn bind(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<UdpSocket> {
+    let socket = socket(local, dual_stack, source)?;
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
+
+fn socket(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if local.is_ipv6() {
@@ -94,8 +118,7 @@ fn bind(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<UdpSo
     }
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     source.prepare(&socket)?;
-    socket.bind(&local.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Whether another address may do where sending to one has failed with this error. With one that is

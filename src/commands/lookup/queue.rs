@@ -1,6 +1,6 @@
 //! Which lookups run, which wait for a thread, and who waits for each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::{Answer, Bell};
@@ -11,6 +11,9 @@ const MOST_OF_ONE_GROUP: usize = 16;
 
 /// One who waits for the answer about a name.
 pub(super) struct Waiter {
+    /// Its number, in the order in which they came. Many leave at once when a name server is
+    /// silent, so nobody is searched for.
+    pub(super) number: u64,
     /// The name's key.
     pub(super) name: Arc<str>,
     /// Whose lookup it is.
@@ -31,29 +34,31 @@ pub(super) struct Job {
 pub(super) struct Queue {
     most: usize,
     running: usize,
+    next: u64,
     names: HashMap<Arc<str>, Asked>,
     /// Those that have lookups running or waiting.
-    groups: HashMap<Group, Share>,
+    groups: HashMap<Group, Lookups>,
 }
 
 #[derive(Default)]
 struct Asked {
     runs: bool,
-    waiters: Vec<Arc<Waiter>>,
+    waiters: BTreeMap<u64, Arc<Waiter>>,
 }
 
+/// Those of one group.
 #[derive(Default)]
-struct Share {
+struct Lookups {
     running: usize,
     /// Those whose names did not run when they asked, the first of them first. Some may run now,
     /// for another group.
-    waiting: VecDeque<Arc<Waiter>>,
+    waiting: BTreeMap<u64, Arc<Waiter>>,
 }
 
 impl Queue {
     /// A queue for `most` lookups at once.
     pub(super) fn new(most: usize) -> Self {
-        Queue { most, running: 0, names: HashMap::new(), groups: HashMap::new() }
+        Queue { most, running: 0, next: 0, names: HashMap::new(), groups: HashMap::new() }
     }
 
     /// The name's key, if somebody waits for it already: those who ask for one name keep one text.
@@ -61,27 +66,34 @@ impl Queue {
         self.names.get_key_value(name).map(|(name, _)| Arc::clone(name))
     }
 
+    /// The number of the next one who waits.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     /// Lets `waiter` wait, and gives back the lookup if it has to be started for that.
     pub(super) fn join(&mut self, waiter: &Arc<Waiter>) -> Option<Job> {
         let asked = self.names.entry(Arc::clone(&waiter.name)).or_default();
-        asked.waiters.push(Arc::clone(waiter));
+        asked.waiters.insert(waiter.number, Arc::clone(waiter));
         if asked.runs {
             return None;
         }
-        self.groups.entry(waiter.group).or_default().waiting.push_back(Arc::clone(waiter));
+        let lookups = self.groups.entry(waiter.group).or_default();
+        lookups.waiting.insert(waiter.number, Arc::clone(waiter));
         if self.may_start(waiter.group) { self.start_next_of(waiter.group) } else { None }
     }
 
     /// `waiter` does not wait any more. A lookup that nobody waits for is not begun.
-    pub(super) fn leave(&mut self, waiter: &Arc<Waiter>) {
+    pub(super) fn leave(&mut self, waiter: &Waiter) {
         if let Some(asked) = self.names.get_mut(&waiter.name) {
-            asked.waiters.retain(|other| !Arc::ptr_eq(other, waiter));
+            asked.waiters.remove(&waiter.number);
             if !asked.runs && asked.waiters.is_empty() {
                 self.names.remove(&waiter.name);
             }
         }
-        if let Some(group) = self.groups.get_mut(&waiter.group) {
-            group.waiting.retain(|other| !Arc::ptr_eq(other, waiter));
+        if let Some(lookups) = self.groups.get_mut(&waiter.group) {
+            lookups.waiting.remove(&waiter.number);
             self.drop_idle_group(waiter.group);
         }
     }
@@ -89,57 +101,57 @@ impl Queue {
     /// A lookup is over. Gives back those who wait for its answer, and the lookups that its place is
     /// for now.
     pub(super) fn finish(&mut self, job: &Job) -> (Vec<Arc<Waiter>>, Vec<Job>) {
-        let waiters = self.names.remove(&job.name).map_or(Vec::new(), |asked| asked.waiters);
+        let waiters = self.names.remove(&job.name).map(|asked| asked.waiters.into_values());
         self.running -= 1;
-        if let Some(group) = self.groups.get_mut(&job.group) {
-            group.running -= 1;
+        if let Some(lookups) = self.groups.get_mut(&job.group) {
+            lookups.running -= 1;
         }
         self.drop_idle_group(job.group);
         let mut jobs = Vec::new();
         while let Some(group) = self.next_group() {
             jobs.extend(self.start_next_of(group));
         }
-        (waiters, jobs)
+        (waiters.into_iter().flatten().collect(), jobs)
     }
 
     /// Whether there is a place for one more lookup of this group. A group has at most as many more
     /// as stay free, so that one which has none finds a place.
     fn may_start(&self, group: Group) -> bool {
         let free = self.most - self.running;
-        let its = self.groups.get(&group).map_or(0, |group| group.running);
+        let its = self.groups.get(&group).map_or(0, |lookups| lookups.running);
         free > 0 && (its == 0 || (its < MOST_OF_ONE_GROUP && its < free / 2))
     }
 
     /// Of the groups that wait and may start a lookup, one that has the fewest.
     fn next_group(&self) -> Option<Group> {
-        let waiting = self.groups.iter().filter(|(_, group)| !group.waiting.is_empty());
-        let (address, _) = waiting.min_by_key(|(_, group)| group.running)?;
-        self.may_start(*address).then_some(*address)
+        let waiting = self.groups.iter().filter(|(_, lookups)| !lookups.waiting.is_empty());
+        let (group, _) = waiting.min_by_key(|(_, lookups)| lookups.running)?;
+        self.may_start(*group).then_some(*group)
     }
 
     /// Starts what has waited longest in this group, if it does not run already.
-    fn start_next_of(&mut self, address: Group) -> Option<Job> {
-        let group = self.groups.get_mut(&address)?;
-        while let Some(waiter) = group.waiting.pop_front() {
+    fn start_next_of(&mut self, group: Group) -> Option<Job> {
+        let lookups = self.groups.get_mut(&group)?;
+        while let Some((_, waiter)) = lookups.waiting.pop_first() {
             match self.names.get_mut(&waiter.name) {
                 Some(asked) if !asked.runs && waiter.answer.get().is_none() => {
                     asked.runs = true;
-                    group.running += 1;
+                    lookups.running += 1;
                     self.running += 1;
-                    return Some(Job { name: Arc::clone(&waiter.name), group: address });
+                    return Some(Job { name: Arc::clone(&waiter.name), group });
                 }
                 // It runs for another group, or is over.
                 Some(_) | None => {}
             }
         }
-        self.drop_idle_group(address);
+        self.drop_idle_group(group);
         None
     }
 
-    fn drop_idle_group(&mut self, address: Group) {
-        let is_idle = |share: &Share| share.running == 0 && share.waiting.is_empty();
-        if self.groups.get(&address).is_some_and(is_idle) {
-            self.groups.remove(&address);
+    fn drop_idle_group(&mut self, group: Group) {
+        let is_idle = |lookups: &Lookups| lookups.running == 0 && lookups.waiting.is_empty();
+        if self.groups.get(&group).is_some_and(is_idle) {
+            self.groups.remove(&group);
         }
     }
 }
@@ -147,10 +159,13 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portable_atomic::{AtomicU64, Ordering};
     use std::net::IpAddr;
 
     fn waiter(name: &str, group: u8) -> Arc<Waiter> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(Waiter {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             group: IpAddr::from([192, 0, 2, group]).into(),
             bell: Arc::new(Bell::new().unwrap()),

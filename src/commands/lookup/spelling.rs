@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::net::Ipv4Addr;
 
 /// Names that the resolver finds here are found only as they stand, without a dot at the end.
 const HOSTS: &str = "/etc/hosts";
@@ -51,33 +50,6 @@ fn names(mut hosts: impl BufRead, name: &str) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The address that a name spells as `inet_aton(3)` reads it: one to four numbers, the last of which
-/// fills what the others leave (`127.1`, `0x7f.1`, `2130706433`).
-pub(super) fn numeric(name: &str) -> Option<Ipv4Addr> {
-    let numbers: Vec<u32> = name.split('.').map(number).collect::<Option<_>>()?;
-    let (&last, first) = numbers.split_last()?;
-    let bits_left = 32u32.checked_sub(8 * u32::try_from(first.len()).ok()?)?;
-    if bits_left == 0 || u64::from(last) >> bits_left != 0 {
-        return None;
-    }
-    let mut address = last;
-    for (&number, place) in first.iter().zip([24, 16, 8]) {
-        address |= u32::from(u8::try_from(number).ok()?) << place;
-    }
-    Some(address.into())
-}
-
-/// A number as C spells it: `0x` is hexadecimal, `0` octal.
-fn number(digits: &str) -> Option<u32> {
-    let (digits, radix) = match digits.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
-        [b'0', _, ..] => (&digits[1..], 8),
-        _ => (digits, 10),
-    };
-    let is_plain = digits.bytes().all(|digit| digit.is_ascii_alphanumeric());
-    is_plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,37 +84,5 @@ mod tests {
         }
         let missing = || Err::<&[u8], _>(io::ErrorKind::NotFound.into());
         assert_eq!(question_beside("nas.home.lan", missing), "nas.home.lan.");
-    }
-
-    #[test]
-    fn every_spelling_of_an_address_is_one() {
-        for spelling in
-            ["127.1", "127.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.0.0.0x1"]
-        {
-            assert_eq!(numeric(spelling), Some(Ipv4Addr::LOCALHOST), "{spelling}");
-        }
-        assert_eq!(numeric("255.255.255.255"), Some(Ipv4Addr::BROADCAST));
-        assert_eq!(numeric("0"), Some(Ipv4Addr::UNSPECIFIED));
-        for name in [
-            "",
-            ".",
-            "1.",
-            ".1",
-            "256.1",
-            "1.2.3.256",
-            "1.2.3.4.5",
-            "4294967296",
-            "0x",
-            "08",
-            "-1",
-            "+1",
-            "0x+1",
-            "1e1",
-            "127.1.",
-            "a",
-            "127.1.example",
-        ] {
-            assert_eq!(numeric(name), None, "{name}");
-        }
     }
 }

@@ -29,7 +29,7 @@ const STACK: usize = 512 * 1024;
 /// A thread that has had nothing to do for this long ends.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Addresses of one name that are used. [`super::super::connect`] dials fewer.
+/// Addresses of one name that are used. CONNECT dials 16 at the most.
 const MOST_ADDRESSES: usize = 64;
 
 /// What the system's resolver does: a name, as it is to be asked for, to its addresses.
@@ -96,7 +96,7 @@ impl Threads {
     pub(super) fn join(
         self: &Arc<Self>,
         key: &str,
-        waiter: impl FnOnce(Arc<str>) -> Waiter,
+        waiter: impl FnOnce(u64, Arc<str>) -> Waiter,
     ) -> Result<Answer, Arc<Waiter>> {
         let mut work = self.lock();
         // It may have become known since it was last asked for.
@@ -106,7 +106,7 @@ impl Threads {
             return Ok(answer);
         }
         let name = work.queue.name(key).unwrap_or_else(|| key.into());
-        let waiter = Arc::new(waiter(name));
+        let waiter = Arc::new(waiter(work.queue.number(), name));
         let job = work.queue.join(&waiter);
         drop(work);
         self.start(job);
@@ -114,7 +114,7 @@ impl Threads {
     }
 
     /// The one whom `waiter` stands for has gone.
-    pub(super) fn leave(&self, waiter: &Arc<Waiter>) {
+    pub(super) fn leave(&self, waiter: &Waiter) {
         self.lock().queue.leave(waiter);
     }
 
@@ -244,7 +244,8 @@ mod tests {
         for _ in 0..100 {
             let bell = Arc::new(Bell::new().unwrap());
             let group = IpAddr::from([127, 0, 0, 1]).into();
-            let waiter = |name| Waiter { name, group, bell, answer: OnceLock::new() };
+            let waiter =
+                |number, name| Waiter { number, name, group, bell, answer: OnceLock::new() };
             let waiter = threads.join("a", waiter).unwrap_err();
             let error = waiter.answer.get().unwrap().as_ref().unwrap_err();
             assert!(error.to_string().contains("cannot start a thread"), "{error}");

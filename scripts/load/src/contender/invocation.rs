@@ -83,7 +83,9 @@ impl Contender {
 
 /// Dante has no command line to speak of, and goes out from the addresses that it is given.
 fn dante(port: u16, in_room: bool) -> String {
-    let external = if in_room { room::OUTSIDE } else { "127.0.0.1" };
+    // In a room as Debian's example has it, whose rules let no IPv6 pass.
+    let (external, targets) =
+        if in_room { (room::OUTSIDE, "0.0.0.0/0") } else { ("127.0.0.1", "127.0.0.0/8") };
     format!(
         "errorlog: /dev/null\n\
          internal: 127.0.0.1 port = {port}\n\
@@ -91,7 +93,7 @@ fn dante(port: u16, in_room: bool) -> String {
          clientmethod: none\n\
          socksmethod: none\n\
          client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n\
-         socks pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}\n"
+         socks pass {{ from: 127.0.0.0/8 to: {targets} }}\n"
     )
 }
 

@@ -1,6 +1,6 @@
 //! What people feel: from a client's connect to the first octet of a target that has a name.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -81,7 +81,7 @@ impl Clients {
                 thread::Builder::new().spawn_scoped(scope, || {
                     while let Some(number) = self.take() {
                         let begun = Instant::now();
-                        let outcome = reach(proxy, names, number, port);
+                        let outcome = reach(proxy, names, number, port).map_err(in_words);
                         self.record(number, outcome.map(|()| begun.elapsed()));
                     }
                 })?;
@@ -155,6 +155,17 @@ fn reach(proxy: &Running, names: Names, number: usize, port: u16) -> io::Result<
     let mut answer = [0];
     stream.read_exact(&mut answer)?;
     if answer == *b"?" { Ok(()) } else { Err(io::Error::other("another answer came back")) }
+}
+
+/// What the system says of a read timeout is no help.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            io::Error::other(format!("no answer within {} s", PATIENCE.as_secs()))
+        }
+        ErrorKind::UnexpectedEof => io::Error::other("closed without an answer"),
+        _ => error,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,165 @@
+//! An answer: its head, and the body that several visitors may share.
+
+use std::collections::hash_map::RandomState;
+use std::fmt::Write;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use super::request::Refusal;
+
+/// The page, and what is put into it, so that it is one answer. `NONCE` stands where the nonce of an
+/// answer goes.
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+const NONCE: &str = "NONCE";
+
+/// What is allowed to what is no page: nothing.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
+
+/// What a visitor gets.
+pub(super) struct Answer {
+    pub(super) head: Vec<u8>,
+    pub(super) body: Arc<str>,
+}
+
+/// What kind of text a body is.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Plain,
+    Json,
+    /// Prometheus' text format 0.0.4.
+    Metrics,
+}
+
+impl Kind {
+    fn media_type(self) -> &'static str {
+        match self {
+            Kind::Plain => "text/plain; charset=utf-8",
+            Kind::Json => "application/json",
+            Kind::Metrics => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+impl Answer {
+    /// An answer of 200, or another status where that is given.
+    pub(super) fn new(status: &str, kind: Kind, body: Arc<str>) -> Self {
+        Answer { head: head(status, kind.media_type(), NOTHING, &body), body }
+    }
+
+    /// The page. Only the script and the style that are in it may do anything, and no text that a
+    /// script gets hold of is ever taken for markup.
+    pub(super) fn page() -> Self {
+        let nonce = nonce();
+        let page = PAGE.replace(NONCE, &nonce).replace("STYLE", STYLE).replace("SCRIPT", SCRIPT);
+        let body: Arc<str> = page.into();
+        let policy = format!(
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; \
+             img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+        );
+        Answer { head: head("200 OK", "text/html; charset=utf-8", &policy, &body), body }
+    }
+
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        let (status, body) = match refusal {
+            Refusal::Malformed => ("400 Bad Request", "This is no request of HTTP/1.1.\n"),
+            Refusal::TooLong => ("431 Request Header Fields Too Large", "Too long.\n"),
+            Refusal::Host => (
+                "403 Forbidden",
+                "Come by an address, by localhost, or by the name of this machine.\n",
+            ),
+            Refusal::Method => {
+                ("405 Method Not Allowed\r\nAllow: GET, HEAD", "Only GET and HEAD.\n")
+            }
+            Refusal::Path => ("404 Not Found", "There are /, /sessions, /metrics and /healthz.\n"),
+        };
+        Answer::new(status, Kind::Plain, body.into())
+    }
+
+    /// The same without its body.
+    pub(super) fn head_only(self) -> Self {
+        Answer { head: self.head, body: "".into() }
+    }
+}
+
+fn head(status: &str, media_type: &str, policy: &str, body: &str) -> Vec<u8> {
+    let mut head = String::with_capacity(1024);
+    write!(
+        head,
+        "HTTP/1.1 {status}\r\n\
+         Content-Type: {media_type}\r\n\
+         Content-Length: {}\r\n\
+         Content-Security-Policy: {policy}\r\n\
+         Cache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n\
+         X-Frame-Options: DENY\r\n\
+         Referrer-Policy: no-referrer\r\n\
+         Cross-Origin-Resource-Policy: same-origin\r\n\
+         Connection: close\r\n\r\n",
+        body.len()
+    )
+    .expect("memory takes every text");
+    head.into_bytes()
+}
+
+/// 128 bits that nobody can guess. A `RandomState` has keys from the system's random numbers.
+fn nonce() -> String {
+    let half = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", half(), half())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(answer: &Answer) -> String {
+        String::from_utf8(answer.head.clone()).unwrap() + &answer.body
+    }
+
+    #[test]
+    fn the_page_fits_one_small_answer_and_needs_nothing_else() {
+        let page = Answer::page();
+        assert!(page.head.len() + page.body.len() < 50 * 1024, "{}", page.body.len());
+        for outside in ["http://", "https://", "src=", "@import", "url(", "innerHTML", "style=\""] {
+            let without_icon = page.body.replace("http://www.w3.org/2000/svg", "");
+            assert!(!without_icon.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn each_page_has_a_nonce_of_its_own_wherever_one_is_needed() {
+        let [one, other] = [Answer::page(), Answer::page()].map(|page| text(&page));
+        assert_ne!(one, other);
+        let nonce = one.split_once("'nonce-").unwrap().1.split_once('\'').unwrap().0.to_owned();
+        assert_eq!(nonce.len(), 32);
+        assert!(!one.contains(NONCE));
+        assert!(!other.contains(&nonce));
+        let elements = one.matches("<script").count() + one.matches("<style").count();
+        assert_eq!(one.matches(&format!(" nonce=\"{nonce}\"")).count(), elements);
+    }
+
+    #[test]
+    fn every_answer_is_whole_and_is_kept_by_nobody() {
+        let refusals =
+            [Refusal::Malformed, Refusal::TooLong, Refusal::Host, Refusal::Method, Refusal::Path];
+        let refused = refusals.map(Answer::refused);
+        let kinds = [Kind::Plain, Kind::Json, Kind::Metrics];
+        let others = kinds.map(|kind| Answer::new("200 OK", kind, "é".into()));
+        for answer in refused.into_iter().chain(others).chain([Answer::page()]) {
+            let text = text(&answer);
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+            for header in [
+                "\r\nContent-Security-Policy: default-src 'none'; ",
+                "\r\nCache-Control: no-store\r\n",
+                "\r\nX-Content-Type-Options: nosniff\r\n",
+                "\r\nConnection: close",
+            ] {
+                assert!(head.contains(header), "{head}");
+            }
+            assert!(answer.head_only().body.is_empty());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The head of a request, and what is asked for in it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use httparse::{Header, Status};
+
+/// The longest head of a request, in bytes, and the most headers in it. Browsers send a dozen, in
+/// less than 1 KiB; cookies of other servers on the same host may make it longer.
+pub(super) const LONGEST_HEAD: usize = 8 * 1024;
+const MOST_HEADERS: usize = 64;
+
+/// What a visitor wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) wanted: Wanted,
+    /// HEAD: an answer without its body.
+    pub(super) head_only: bool,
+}
+
+/// What there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// `/`
+    Page,
+    /// `/sessions`
+    Sessions,
+    /// `/metrics`
+    Metrics,
+    /// `/healthz`
+    Health,
+}
+
+/// Why a visitor gets nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It is no request of HTTP/1.
+    Malformed,
+    /// The head is too long.
+    TooLong,
+    /// The visitor has come by a name that anyone could point here (DNS rebinding).
+    Host,
+    /// Only GET and HEAD are served.
+    Method,
+    /// There is nothing of that name.
+    Path,
+}
+
+/// Reads a request's head. `None` while it is not complete. `machine` is the name of this machine.
+pub(super) fn read(head: &[u8], machine: &str) -> Option<Result<Request, Refusal>> {
+    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(head) {
+        Ok(Status::Complete(_)) => {}
+        Ok(Status::Partial) if head.len() < LONGEST_HEAD => return None,
+        Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Some(Err(Refusal::TooLong));
+        }
+        Err(_) => return Some(Err(Refusal::Malformed)),
+    }
+    let is_old = request.version == Some(0);
+    let asked = check_host(request.headers, is_old, machine).and_then(|()| {
+        let head_only = match request.method {
+            Some("GET") => false,
+            Some("HEAD") => true,
+            _ => return Err(Refusal::Method),
+        };
+        let path = request.path.unwrap_or_default();
+        let wanted = match path.split_once('?').map_or(path, |(path, _)| path) {
+            "/" => Wanted::Page,
+            "/sessions" => Wanted::Sessions,
+            "/metrics" => Wanted::Metrics,
+            "/healthz" => Wanted::Health,
+            _ => return Err(Refusal::Path),
+        };
+        Ok(Request { wanted, head_only })
+    });
+    Some(asked)
+}
+
+/// A browser says by which name it has come. Someone else's name that leads here would make the
+/// browser hand what it reads to that someone's pages. Only HTTP/1.0 may leave Host out, as the
+/// health checks of load balancers do.
+fn check_host(headers: &[Header<'_>], may_lack: bool, machine: &str) -> Result<(), Refusal> {
+    let mut hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
+    match (hosts.next(), hosts.next()) {
+        (None, _) if may_lack => Ok(()),
+        (Some(host), None) => match std::str::from_utf8(host.value) {
+            Ok(host) if is_ours(host, machine) => Ok(()),
+            Ok(_) | Err(_) => Err(Refusal::Host),
+        },
+        (None | Some(_), _) => Err(Refusal::Malformed),
+    }
+}
+
+/// Whether `host`, with or without a port, is an address, `localhost`, or this machine's name: as
+/// the system has it, its first part alone, and that part in `.local`, which no name server can
+/// point here from afar (RFC 6762).
+fn is_ours(host: &str, machine: &str) -> bool {
+    let is_port = |rest: &str| {
+        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    };
+    if let Some((address, rest)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        return address.parse::<Ipv6Addr>().is_ok() && is_port(rest);
+    }
+    let (name, rest) = host.split_at(host.find(':').unwrap_or(host.len()));
+    if name.is_empty() || !is_port(rest) {
+        return false;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let first = machine.split('.').next().unwrap_or(machine);
+    let is = |other: &str| !other.is_empty() && name.eq_ignore_ascii_case(other);
+    name.parse::<Ipv4Addr>().is_ok()
+        || is("localhost")
+        || is(machine)
+        || is(first)
+        || (!first.is_empty() && is(&format!("{first}.local")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(head: &str) -> Option<Result<Request, Refusal>> {
+        read(head.as_bytes(), "box.example.org")
+    }
+
+    #[test]
+    fn what_is_asked_for_is_understood() {
+        for (path, wanted) in [
+            ("/", Wanted::Page),
+            ("/?", Wanted::Page),
+            ("/sessions", Wanted::Sessions),
+            ("/sessions?now=1", Wanted::Sessions),
+            ("/metrics", Wanted::Metrics),
+            ("/healthz", Wanted::Health),
+        ] {
+            for (method, head_only) in [("GET", false), ("HEAD", true)] {
+                let head = format!("{method} {path} HTTP/1.1\r\nhOST: localhost:9090\r\n\r\n");
+                assert_eq!(get(&head), Some(Ok(Request { wanted, head_only })), "{head}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_waited_for() {
+        let head = "GET /metrics HTTP/1.1\r\nHost: [::1]:9090\r\nAccept: */*\r\n\r\n";
+        for length in 0..head.len() {
+            assert_eq!(get(&head[..length]), None, "cut to {length}");
+        }
+        assert!(get(head).unwrap().is_ok());
+    }
+
+    #[test]
+    fn what_is_not_to_be_had_is_refused() {
+        let ask = |head: &str| get(head).unwrap().unwrap_err();
+        let host = "Host: localhost\r\n\r\n";
+        for path in ["/favicon.ico", "//", "/sessions/", "/../", "/METRICS", "*", "http://box/"] {
+            assert_eq!(ask(&format!("GET {path} HTTP/1.1\r\n{host}")), Refusal::Path, "{path}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get", "PRI"] {
+            assert_eq!(ask(&format!("{method} / HTTP/1.1\r\n{host}")), Refusal::Method, "{method}");
+        }
+        for head in
+            ["\x05\x01\0", "GET\r\n\r\n", "GET / HTTP/2.0\r\n\r\n", "GET / HTTP/1.1\r\na\r\n"]
+        {
+            assert_eq!(ask(head), Refusal::Malformed, "{head:?}");
+        }
+        assert_eq!(
+            ask(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{host}")),
+            Refusal::Malformed
+        );
+        assert_eq!(ask("GET / HTTP/1.1\r\n\r\n"), Refusal::Malformed);
+        assert!(get("GET /healthz HTTP/1.0\r\n\r\n").unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_head_that_is_too_long_is_refused() {
+        let endless = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(LONGEST_HEAD));
+        assert_eq!(get(&endless[..LONGEST_HEAD - 1]), None);
+        assert_eq!(get(&endless[..LONGEST_HEAD]), Some(Err(Refusal::TooLong)));
+        let many = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(MOST_HEADERS + 1));
+        assert_eq!(get(&many), Some(Err(Refusal::TooLong)));
+    }
+
+    #[test]
+    fn a_name_that_anyone_could_point_here_is_refused() {
+        for host in [
+            "127.0.0.1",
+            "192.168.1.1:9090",
+            "[::1]",
+            "[fd00::1]:9090",
+            "localhost",
+            "LOCALHOST:9090",
+            "box",
+            "Box.example.org:80",
+            "box.local",
+            "box.local.:9090",
+        ] {
+            assert!(is_ours(host, "box.example.org"), "{host}");
+        }
+        for host in [
+            "",
+            ":9090",
+            "attacker.example",
+            "box.attacker.example",
+            "127.0.0.1.attacker.example",
+            "localhost.attacker.example",
+            "box.example.org.attacker.example",
+            "example.org",
+            "local",
+            ".local",
+            "127.1",
+            "2130706433",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[127.0.0.1]",
+            "localhost:port",
+            "localhost:99999",
+            "localhost:80:80",
+        ] {
+            assert!(!is_ours(host, "box.example.org"), "{host}");
+            assert!(!is_ours(host, ""), "{host}");
+        }
+    }
+}

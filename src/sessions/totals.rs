@@ -1,0 +1,164 @@
+//! What those who watch from outside are shown: all sessions together, and each of them.
+
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+use super::account::Account;
+use super::registry::{Entry, Sessions};
+use super::side::Side;
+
+/// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
+const AT_ONCE: usize = 32;
+
+/// What has gone one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of payload.
+    pub bytes: u64,
+    /// UDP datagrams.
+    pub datagrams: u64,
+}
+
+/// What all sessions have moved since the start, those that are over included. It never shrinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions that have been opened.
+    pub opened: u64,
+    /// Sessions that are live.
+    pub live: usize,
+    /// From the clients.
+    pub up: Traffic,
+    /// To the clients.
+    pub down: Traffic,
+}
+
+impl Sessions {
+    /// What all sessions have moved. It takes a microsecond for some hundred live sessions.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let live = self.lock();
+        let mut totals = live.totals;
+        totals.opened = live.next;
+        totals.live = live.entries.len();
+        live.entries.values().for_each(|entry| totals.add(&entry.account));
+        totals
+    }
+
+    /// Shows each live session, with its number and for how long nothing has moved in it, in the
+    /// order in which they were opened. A session that opens or closes meanwhile may be among them
+    /// or not.
+    pub fn each(&self, mut show: impl FnMut(u64, &Account, Duration)) {
+        let mut numbers: Vec<u64> = self.lock().entries.keys().copied().collect();
+        numbers.sort_unstable();
+        for some in numbers.chunks(AT_ONCE) {
+            let live = self.lock();
+            let now = Instant::now();
+            for (number, entry) in some.iter().filter_map(|id| Some((id, live.entries.get(id)?))) {
+                show(*number, &entry.account, entry.idle(now));
+            }
+        }
+    }
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, account: &Account) {
+        self.up += account.client().into();
+        self.down += account.target().into();
+    }
+}
+
+impl From<&Side> for Traffic {
+    fn from(side: &Side) -> Self {
+        Traffic { bytes: side.sent(), datagrams: side.datagrams() }
+    }
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, more: Traffic) {
+        self.bytes += more.bytes;
+        self.datagrams += more.datagrams;
+    }
+}
+
+impl Entry {
+    /// For how long nothing has moved, as far as the watch has seen.
+    fn idle(&self, now: Instant) -> Duration {
+        let moved = self.account.client().sent() + self.account.target().sent();
+        match self.seen {
+            Some((seen, since)) if seen == moved => now.saturating_duration_since(since),
+            None if moved == 0 => now.saturating_duration_since(self.account.opened),
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::Limits;
+    use crate::sessions::Session;
+    use crate::system::descriptors::Descriptors;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    fn open(sessions: &Arc<Sessions>) -> Session {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        sessions.open(client.local_addr().unwrap(), client, || ()).unwrap()
+    }
+
+    fn sessions() -> Arc<Sessions> {
+        let limits = Limits {
+            sessions: 200,
+            per_client: 200,
+            handshake: Duration::MAX,
+            idle: Duration::MAX,
+        };
+        Sessions::new(limits, Descriptors::new(usize::MAX))
+    }
+
+    #[test]
+    fn what_a_session_has_moved_stays_when_it_is_over() {
+        let sessions = sessions();
+        let (first, second) = (open(&sessions), open(&sessions));
+        first.client().count(1);
+        first.target().count(2);
+        second.client().count(4);
+        second.client().count_datagrams(8);
+        second.target().count_datagrams(16);
+        let up = Traffic { bytes: 5, datagrams: 8 };
+        let down = Traffic { bytes: 2, datagrams: 16 };
+        assert_eq!(sessions.totals(), Totals { opened: 2, live: 2, up, down });
+        drop(first);
+        assert_eq!(sessions.totals(), Totals { opened: 2, live: 1, up, down });
+        drop(second);
+        assert_eq!(sessions.totals(), Totals { opened: 2, live: 0, up, down });
+    }
+
+    #[test]
+    fn each_live_session_is_shown_once_the_oldest_first() {
+        let sessions = sessions();
+        let mut all: Vec<_> = (0..2 * AT_ONCE + 3).map(|_| open(&sessions)).collect();
+        drop(all.swap_remove(1));
+        let mut shown = Vec::new();
+        sessions.each(|number, account, _| {
+            assert_eq!(account.peer(), account.stream().local_addr().unwrap());
+            shown.push(number);
+        });
+        let last = 2 * AT_ONCE as u64 + 2;
+        assert_eq!(shown, [0].into_iter().chain(2..=last).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_session_is_idle_since_it_has_moved_something() {
+        let sessions = sessions();
+        let session = open(&sessions);
+        let idle = |now: Instant| sessions.lock().entries[&0].idle(now);
+        let later = session.opened + Duration::from_secs(60);
+        assert_eq!(idle(later), Duration::from_secs(60), "nobody has ever said anything");
+        session.client().count(1);
+        assert_eq!(idle(later), Duration::ZERO, "the watch has not seen it yet");
+        sessions.lock().entries.get_mut(&0).unwrap().seen = Some((1, session.opened));
+        assert_eq!(idle(later), Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,169 @@
+//! Names, beside a name server of our own in a network of its own.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Instant;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::namespace::alone;
+use crate::scratch::{Program, Scratch};
+use crate::stage::{GREETING, LONG, connect, reply, request_by_name, take};
+
+/// No source, no type, no options.
+const NOTHING: Option<&str> = None;
+
+/// Runs `test` where `/etc/resolv.conf` and `/etc/hosts` hold this. Where this process may not do
+/// that, nothing is tested.
+fn resolving_with<T: Send>(resolv: &str, hosts: &str, test: impl FnOnce() -> T + Send) {
+    alone(|| {
+        let files = [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)];
+        if unshare(CloneFlags::CLONE_NEWNS).is_err() || files.iter().any(|(path, _)| !exists(path))
+        {
+            eprintln!("no mount namespace can be made here");
+            return;
+        }
+        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+        mount(NOTHING, "/", NOTHING, private, NOTHING).unwrap();
+        let files = files.map(|(path, text)| (path, Scratch::new(text.as_bytes())));
+        for (path, file) in &files {
+            mount(Some(file.path()), *path, NOTHING, MsFlags::MS_BIND, NOTHING).unwrap();
+        }
+        test();
+    });
+}
+
+fn exists(path: &str) -> bool {
+    Path::new(path).exists()
+}
+
+/// A name server that knows `known` as 127.0.0.1 and leaves out whatever begins with `silent`. It
+/// tells the names that it is asked for.
+fn name_server(known: &'static [&'static str]) -> Receiver<String> {
+    let socket = UdpSocket::bind("127.0.0.1:53").unwrap();
+    let (told, asked) = channel();
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            let (name, kind) = read_question(&question[12..length]);
+            let is_known = known.contains(&name.as_str());
+            let is_silent = name.starts_with("silent");
+            // Whoever has the answer finds the question told.
+            if told.send(name).is_err() {
+                return;
+            }
+            if !is_silent {
+                let message = answer(&question[..length], is_known, kind == A);
+                socket.send_to(&message, from).unwrap();
+            }
+        }
+    });
+    asked
+}
+
+const A: u16 = 1;
+
+/// QNAME and QTYPE (RFC 1035 section 4.1.2).
+fn read_question(mut octets: &[u8]) -> (String, u16) {
+    let mut labels = Vec::new();
+    while octets[0] > 0 {
+        let (label, rest) = octets[1..].split_at(usize::from(octets[0]));
+        labels.push(String::from_utf8(label.to_vec()).unwrap());
+        octets = rest;
+    }
+    (labels.join("."), u16::from_be_bytes([octets[1], octets[2]]))
+}
+
+/// The answer to a question: no such name, no such address, or 127.0.0.1.
+fn answer(question: &[u8], is_known: bool, has_address: bool) -> Vec<u8> {
+    let count = u8::from(is_known && has_address);
+    let no_such_name = if is_known { 0x80 } else { 0x83 };
+    let mut message = question.to_vec();
+    message[2..12].copy_from_slice(&[0x81, no_such_name, 0, 1, 0, count, 0, 0, 0, 0]);
+    // The additional record of the question (EDNS), if it has one, is not answered.
+    let end = 12 + question[12..].iter().position(|&octet| octet == 0).unwrap() + 5;
+    message.truncate(end);
+    if count > 0 {
+        message.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04");
+        message.extend(Ipv4Addr::LOCALHOST.octets());
+    }
+    message
+}
+
+fn rep(server: SocketAddr, name: &str, port: u16) -> u8 {
+    let mut client = connect(server);
+    client.write_all(&[GREETING, &request_by_name(name.as_bytes(), port)].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    reply(&mut client).0
+}
+
+/// Name servers that are silent keep the resolver busy for far longer than a test may take.
+const PATIENT: &str = "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n";
+
+#[test]
+fn silent_name_servers_hold_neither_the_reply_nor_the_session() {
+    resolving_with(PATIENT, "", || {
+        let asked = name_server(&[]);
+        let mut program = Program::start(&["--connect-timeout", "0.5"]);
+        let begin = Instant::now();
+        assert_eq!(rep(program.address, "silent.example", 80), 0x06);
+        assert!(begin.elapsed() < LONG);
+        assert!(program.log_line("silent.example").contains("outcome=timed-out"));
+
+        let mut program = Program::start(&["--connect-timeout", "3600"]);
+        let mut client = connect(program.address);
+        let request = request_by_name(b"silent.second.example", 80);
+        client.write_all(&[GREETING, &request].concat()).unwrap();
+        while asked.recv_timeout(LONG).unwrap() != "silent.second.example" {}
+        drop(client);
+        assert!(program.log_line("silent.second").contains("outcome=client-left"));
+        assert!(begin.elapsed() < 2 * LONG);
+    });
+}
+
+#[test]
+fn many_connections_to_a_name_ask_for_it_once() {
+    resolving_with("nameserver 127.0.0.1\n", "", || {
+        let asked = name_server(&["known.example"]);
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = target.local_addr().unwrap().port();
+        let program = Program::start(&[]);
+        thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        assert_eq!(rep(program.address, "known.example", port), 0x00);
+                    }
+                });
+            }
+        });
+        assert_eq!(asked.try_iter().count(), 2, "A and AAAA");
+        let program = Program::start(&["--name-cache", "0"]);
+        for _ in 0..2 {
+            assert_eq!(rep(program.address, "known.example", port), 0x00);
+        }
+        assert_eq!(asked.try_iter().count(), 4, "every name is looked up every time");
+    });
+}
+
+#[test]
+fn the_search_list_completes_no_name_with_a_dot() {
+    let resolv = "nameserver 127.0.0.1\nsearch corp.example\n";
+    let hosts = "127.0.0.1 nas.home.example\n";
+    resolving_with(resolv, hosts, || {
+        let asked = name_server(&["nas.corp.example", "secret.corp.corp.example"]);
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = target.local_addr().unwrap().port();
+        let program = Program::start(&[]);
+        assert_eq!(rep(program.address, "secret.corp", port), 0x04);
+        assert!(asked.try_iter().all(|name| name == "secret.corp"));
+        assert_eq!(rep(program.address, "nas", port), 0x00, "a name without a dot is completed");
+        assert_eq!(rep(program.address, "nas.home.example", port), 0x00, "it is in /etc/hosts");
+        assert!(fs::read_to_string("/etc/hosts").unwrap() == hosts);
+    });
+}

@@ -1,0 +1,193 @@
+//! The status page, its JSON, the metrics and the state of health.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::scratch::Scratch;
+use crate::stage::{
+    GREETING, LONG, Running, ask, at_end, connect, listen, pair, request, request_by_name, start,
+    take,
+};
+
+const STATUS: [&str; 2] = ["--status", "127.0.0.1:0"];
+
+fn status(server: &Running) -> SocketAddr {
+    server.status.expect("there is a status page")
+}
+
+/// Sends `head`, and gives back the whole answer.
+fn send(server: &Running, head: &str) -> String {
+    let mut visitor = connect(status(server));
+    visitor.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    visitor.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The head and the body of what is at `path`.
+fn get(server: &Running, path: &str) -> (String, String) {
+    let host = status(server);
+    let answer = send(server, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    (head.into(), body.into())
+}
+
+/// Waits until what is at `path` has `part` in it: what ends takes a moment to be counted, and what
+/// is shown may be half a second old.
+fn await_part(server: &Running, path: &str, part: &str) -> String {
+    let begin = Instant::now();
+    loop {
+        let (_, body) = get(server, path);
+        if body.contains(part) {
+            return body;
+        }
+        assert!(begin.elapsed() < LONG, "no {part} in\n{body}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn the_page_is_one_answer_that_nobody_keeps() {
+    let server = start(&STATUS);
+    let (head, body) = get(&server, "/");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    for header in ["Content-Security-Policy: default-src 'none'", "Cache-Control: no-store"] {
+        assert!(head.contains(header), "{head}");
+    }
+    assert!(body.starts_with("<!doctype html>") && body.contains("</html>"));
+    assert!(head.len() + body.len() < 50 * 1024);
+}
+
+#[test]
+fn a_live_session_is_shown_with_what_it_has_moved() {
+    let server = start(&STATUS);
+    let (mut client, mut target) = pair(&server);
+    client.write_all(b"up").unwrap();
+    take::<2>(&mut target);
+    target.write_all(b"down").unwrap();
+    take::<4>(&mut client);
+    let own = client.local_addr().unwrap();
+    let far = target.local_addr().unwrap();
+    let session = format!(
+        "\"client\":\"{own}\",\"user\":null,\"command\":\"CONNECT\",\"destination\":\"{far}\",\
+         \"reached\":\"{far}\",\"via\":null,\"up\":2,\"down\":4,"
+    );
+    let body = await_part(&server, "/sessions", &session);
+    assert!(body.contains("\"slots\":{\"used\":1,\"max\":4096}"), "{body}");
+    drop((client, target));
+    let body = await_part(&server, "/sessions", "\"slots\":{\"used\":0,");
+    assert!(body.contains("\"sessions\":[]"), "{body}");
+    assert!(body.contains("\"bytes\":{\"up\":2,\"down\":4}"), "{body}");
+}
+
+#[test]
+fn what_a_client_calls_itself_is_no_markup() {
+    let users = Scratch::new(b"<script>alert(1)</script>:open sesame\n");
+    let server = start(&[&STATUS[..], &["--users", users.path()]].concat());
+    let (_listener, target) = listen();
+    let mut attacker = connect(server.address);
+    attacker.write_all(b"\x05\x01\x02\x01\x19<script>alert(1)</script>\x0bopen sesame").unwrap();
+    assert_eq!(take(&mut attacker), *b"\x05\x02\x01\x00");
+    attacker.write_all(&request(target)).unwrap();
+    take::<10>(&mut attacker);
+    let body = await_part(&server, "/sessions", "\\u003cscript\\u003ealert(1)");
+    assert!(!body.contains('<'), "{body}");
+}
+
+#[test]
+fn what_happens_is_counted() {
+    let server = start(&[&STATUS[..], &["--max-per-client", "2"]].concat());
+    let (client, target) = pair(&server);
+    drop((client, target));
+    ask(&server, &request_by_name(b"name.invalid", 80));
+    ask(&server, &request_by_name(b"localhost", status(&server).port()));
+    for part in [
+        "tabi_sessions_total{command=\"CONNECT\",outcome=\"closed\"} 2\n",
+        "tabi_sessions_total{command=\"CONNECT\",outcome=\"unresolved\"} 1\n",
+        "tabi_lookups_total{result=\"found\"} 1\n",
+        "tabi_lookups_total{result=\"failed\"} 1\n",
+        "tabi_connect_seconds_count 2\n",
+        "tabi_accepted_total 3\n",
+    ] {
+        await_part(&server, "/metrics", part);
+    }
+    let _held: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = connect(server.address);
+            client.write_all(GREETING).unwrap();
+            client
+        })
+        .collect();
+    await_part(&server, "/metrics", "tabi_refused_total{reason=\"per-client\"} 1\n");
+    let metrics = await_part(&server, "/metrics", "tabi_connections 2\n");
+    for line in metrics.lines() {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        assert!(name.starts_with("tabi_"), "{line}");
+    }
+}
+
+#[test]
+fn health_is_told_until_the_last_session_is_over() {
+    let mut server = start(&[&STATUS[..], &["--grace", "60"]].concat());
+    let health = |server: &Running| send(server, "GET /healthz HTTP/1.0\r\n\r\n");
+    assert!(health(&server).starts_with("HTTP/1.1 200 OK\r\n"));
+    let pair = pair(&server);
+    server.stopper.stop();
+    let begin = Instant::now();
+    while !health(&server).starts_with("HTTP/1.1 503 Service Unavailable\r\n") {
+        assert!(begin.elapsed() < LONG, "a server that drains says that it is well");
+    }
+    assert!(get(&server, "/sessions").1.contains("\"draining\":true"));
+    drop(pair);
+    server.join();
+    assert!(TcpStream::connect_timeout(&status(&server), LONG).is_err());
+}
+
+#[test]
+fn only_get_and_head_of_what_there_is_are_answered() {
+    let server = start(&STATUS);
+    for (request, status) in [
+        ("HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK"),
+        ("HEAD /sessions HTTP/1.1\r\nHost: [::1]:9090\r\n\r\n", "200 OK"),
+        ("HEAD /metrics HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n", "200 OK"),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx", "405 Method"),
+        ("GET /favicon.ico HTTP/1.1\r\nHost: localhost\r\n\r\n", "404 Not Found"),
+        ("GET / HTTP/1.1\r\nHost: attacker.example\r\n\r\n", "403 Forbidden"),
+        ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        ("\x05\x01\x00", "400 Bad Request"),
+    ] {
+        let answer = send(&server, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        if request.starts_with("HEAD") {
+            assert!(answer.ends_with("\r\n\r\n") && !answer.contains("Content-Length: 0"));
+        }
+    }
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nCookie: {}\r\n\r\n", "a".repeat(9000));
+    assert!(send(&server, &long).starts_with("HTTP/1.1 431 "));
+}
+
+#[test]
+fn a_visitor_that_drips_is_cut() {
+    let server = start(&STATUS);
+    let begin = Instant::now();
+    let mut attacker = connect(status(&server));
+    attacker.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    attacker.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: ").unwrap();
+    while attacker.write_all(b"a").is_ok() && attacker.read(&mut [0]).is_err() {
+        assert!(begin.elapsed() < LONG, "it was let drip on");
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(4500), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_crowd_of_silent_visitors_keeps_nobody_out() {
+    let server = start(&STATUS);
+    let mut crowd: Vec<_> = (0..40).map(|_| connect(status(&server))).collect();
+    let begin = Instant::now();
+    assert!(get(&server, "/healthz").0.starts_with("HTTP/1.1 200 OK"));
+    assert!(begin.elapsed() < LONG, "{:?}", begin.elapsed());
+    assert!(at_end(&mut crowd[0]), "it made room");
+    let _tunnel = pair(&server);
+}
