@@ -72,7 +72,7 @@ fn a_live_session_is_shown_with_what_it_has_moved() {
     let far = target.local_addr().unwrap();
     let session = format!(
         "\"client\":\"{own}\",\"user\":null,\"command\":\"CONNECT\",\"destination\":\"{far}\",\
-         \"reached\":\"{far}\",\"via\":null,\"up\":2,\"down\":4,"
+         \"destinations\":1,\"reached\":\"{far}\",\"via\":null,\"up\":2,\"down\":4,"
     );
     let body = await_part(&server, "/sessions", &session);
     assert!(body.contains("\"slots\":{\"used\":1,\"max\":4096}"), "{body}");
