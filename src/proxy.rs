@@ -243,7 +243,7 @@ impl Proxy {
         let reply = match (permit.passage(), permit.addresses()) {
             (Some(passage), _) => self.go_up(asked, client, passage, deadline)?.reply,
             (None, [first, ..]) if asked.request.command == Command::ResolvePtr => {
-                let name = reverse::name_of(first.ip(), deadline, client.watched())?;
+                let name = reverse::name_of(first.ip(), deadline, Some(client.waiting()))?;
                 Reply::succeeded(Address { host: Host::Name(name), port: 0 })
             }
             (None, addresses) => {
@@ -280,13 +280,13 @@ impl Proxy {
     fn dial<'a>(
         &'a self,
         asked: &Asked<'a>,
-        client: &Client<'a>,
+        client: &'a Client<'_>,
         deadline: Instant,
     ) -> io::Result<Dial<'a>> {
         let source = self.source(asked.session)?;
         let descriptors = asked.session.descriptors();
         let families = self.names.families();
-        Ok(Dial { source, deadline, client: client.watched(), descriptors, families })
+        Ok(Dial { source, deadline, client: Some(client.waiting()), descriptors, families })
     }
 
     /// Where what is done for the client leaves this machine.
@@ -310,7 +310,7 @@ impl Proxy {
         Reply::succeeded(door.bound()).write_to(&mut client)?;
         let deadline = Instant::now() + 2 * self.connect_timeout;
         let (peer, address) =
-            door.wait(session.stream(), deadline, |peer| self.admits(asked, peer))?;
+            door.wait(client.waiting(), deadline, |peer| self.admits(asked, peer))?;
         drop(door);
         relay::prepare(&peer)?;
         session.connected(peer, address);
@@ -339,7 +339,7 @@ impl Proxy {
         name: &Name,
         port: u16,
     ) -> Result<Vec<SocketAddr>, lookup::Error> {
-        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, Some(client.waiting()))
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody

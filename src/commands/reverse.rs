@@ -5,15 +5,14 @@ use std::fmt::Write;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Cursor, ErrorKind, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byteorder::{BigEndian, ReadBytesExt};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::connect::{GONE, has_left};
 use super::lookup::Error;
+use super::waiting::{News, Waiting, wait_for};
 use crate::socks5::Name;
 
 const HOSTS: &str = "/etc/hosts";
@@ -35,7 +34,7 @@ const PTR: u16 = 12;
 /// # Errors
 ///
 /// See [`Error`].
-pub fn name_of(ip: IpAddr, deadline: Instant, client: Option<&TcpStream>) -> Result<Name, Error> {
+pub fn name_of(ip: IpAddr, deadline: Instant, client: Option<&Waiting<'_>>) -> Result<Name, Error> {
     let hosts = fs::read_to_string(HOSTS).unwrap_or_default();
     if let Some(name) = name_in(&hosts, ip) {
         return Ok(name);
@@ -71,12 +70,12 @@ fn ask(
     servers: &[SocketAddr],
     ip: IpAddr,
     deadline: Instant,
-    mut client: Option<&TcpStream>,
+    client: Option<&Waiting<'_>>,
 ) -> Result<Name, Error> {
     let mut failure = Error::TimedOut;
     for server in servers {
         let limit = deadline.min(Instant::now() + PATIENCE);
-        match ask_one(*server, ip, limit, &mut client) {
+        match ask_one(*server, ip, limit, client) {
             Err(Error::TimedOut) => {}
             Err(Error::Unresolved(error)) if error.kind() != ErrorKind::NotFound => {
                 failure = Error::Unresolved(error);
@@ -91,7 +90,7 @@ fn ask_one(
     server: SocketAddr,
     ip: IpAddr,
     limit: Instant,
-    client: &mut Option<&TcpStream>,
+    client: Option<&Waiting<'_>>,
 ) -> Result<Name, Error> {
     let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
     // Whoever does not see the question is not to guess it.
@@ -127,30 +126,17 @@ fn connected(server: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Waits until there is something to receive.
-fn wait(socket: &UdpSocket, limit: Instant, client: &mut Option<&TcpStream>) -> Result<(), Error> {
+fn wait(socket: &UdpSocket, limit: Instant, client: Option<&Waiting<'_>>) -> Result<(), Error> {
     let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
     loop {
         let left = limit.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(Error::TimedOut);
         }
-        let pause = Timespec::try_from(left).map_err(|error| failed(io::Error::other(error)))?;
-        let answer = PollFd::new(socket, PollFlags::IN);
-        let mut polled: Vec<PollFd<'_>> = vec![answer];
-        polled.extend(client.map(|client| PollFd::new(client, GONE)));
-        match poll(&mut polled, Some(&pause)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
-        if !polled[0].revents().is_empty() {
-            return Ok(());
-        }
-        if polled.get(1).is_some_and(|client| !client.revents().is_empty()) {
-            if client.is_some_and(has_left) {
-                return Err(Error::ClientLeft);
-            }
-            // The client has only sent all that it wants to send.
-            *client = None;
+        match wait_for(socket, client, left).map_err(failed)? {
+            News::Answer => return Ok(()),
+            News::ClientLeft => return Err(Error::ClientLeft),
+            News::Nothing => {}
         }
     }
 }

@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
-use super::connect::{self, Dial, GONE, has_left, race};
+use super::connect::{self, Dial, race};
 use super::lookup;
+use super::waiting::{News, Waiting, wait_for};
 use crate::access::rules::Passage;
 use crate::access::upstream::Upstream;
 use crate::socks5::{
@@ -125,7 +125,7 @@ fn silent() -> Error {
 struct Talk<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
-    client: Option<&'a TcpStream>,
+    client: Option<&'a Waiting<'a>>,
     client_left: bool,
     /// There may be more to read without waiting.
     has_more: bool,
@@ -153,25 +153,13 @@ impl<'a> Talk<'a> {
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            let pause = Timespec::try_from(left).map_err(io::Error::other)?;
-            let client = self.client.unwrap_or(self.stream);
-            let news = if self.client.is_some() { GONE } else { PollFlags::empty() };
-            let mut polled = [PollFd::new(self.stream, PollFlags::IN), PollFd::new(client, news)];
-            match poll(&mut polled, Some(&pause)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let [answer, gone] = polled.map(|polled| !polled.revents().is_empty());
-            if answer {
-                return Ok(());
-            }
-            if gone && self.client.is_some() {
-                if self.client.is_some_and(has_left) {
+            match wait_for(self.stream, self.client, left)? {
+                News::Answer => return Ok(()),
+                News::ClientLeft => {
                     self.client_left = true;
                     return Err(ErrorKind::ConnectionAborted.into());
                 }
-                // The client has only sent all that it wants to send.
-                self.client = None;
+                News::Nothing => {}
             }
         }
     }
