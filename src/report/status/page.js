@@ -76,7 +76,8 @@ function drawSessions() {
     rows.set(session.id, tr);
     columns.forEach(([key, , write], index) => {
       const td = tr.children[index], value = session[key];
-      const text = value === null ? "–" : write ? write(value) : value;
+      let text = value === null ? "–" : write ? write(value) : value;
+      if (key === "destination" && session.destinations > 1) text += ` +${session.destinations - 1}`;
       put(td.firstElementChild ?? td, text);
       td.classList.toggle("none", value === null);
       td.classList.toggle("same", key === "reached" && value === session.destination);
