@@ -68,9 +68,9 @@ fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Instant) -> io::Re
     server.set_write_timeout(Some(left(deadline)?))?;
     server.write_all(&[header, GREETING].concat())?;
     let mut selection = [0; 2];
-    for octet in &mut selection {
+    for byte in &mut selection {
         server.set_read_timeout(Some(left(deadline)?))?;
-        server.read_exact(std::slice::from_mut(octet))?;
+        server.read_exact(std::slice::from_mut(byte))?;
     }
     match selection {
         [0x05, 0x00 | 0x02] => Ok(()),
