@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use log::debug;
 
-use crate::access::rules::{Permit, Refusal, Rules};
+use crate::access::rules::{Passage, Permit, Refusal, Rules};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup::{self, Names};
+use crate::commands::reverse;
 use crate::commands::source::Source;
 use crate::commands::upstream;
 use crate::proxy_protocol::Header;
@@ -160,6 +161,7 @@ impl Proxy {
             Command::Connect => self.connect(&asked, client),
             Command::Bind => self.bind(&asked, client),
             Command::UdpAssociate => self.associate(&asked, client),
+            Command::Resolve | Command::ResolvePtr => self.resolve(&asked, &client),
         }
     }
 
@@ -213,25 +215,16 @@ impl Proxy {
         let begin = Instant::now();
         let deadline = begin + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
-        let source = self.source(asked.session)?;
-        let descriptors = asked.session.descriptors();
-        let families = self.names.families();
-        let dial = Dial { source, deadline, client: client.watched(), descriptors, families };
         let (stream, address, reply) = match permit.passage() {
             None => {
-                let target = connect::connect(&permit, dial)?;
+                let target = connect::connect(&permit, self.dial(asked, &client, deadline)?)?;
                 if let Host::Name(name) = &asked.request.destination.host {
                     self.names.won(name, target.address.ip());
                 }
                 (target.stream, target.address, Reply::succeeded(target.bound))
             }
             Some(passage) => {
-                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
-                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
-                let target = upstream::connect(passage, dial, lookup)?;
-                if let Host::Name(name) = &passage.upstream().address().host {
-                    self.names.won(name, target.address.ip());
-                }
+                let target = self.go_up(asked, &client, passage, deadline)?;
                 (target.stream, target.address, target.reply)
             }
         };
@@ -239,6 +232,61 @@ impl Proxy {
         asked.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
         tunnel(asked, client, &reply)
+    }
+
+    /// Answers what the addresses of a name are, or the name of an address: Tor's extension, of which
+    /// torsocks and others make use.
+    #[inline(never)]
+    fn resolve(&self, asked: &Asked<'_>, client: &Client<'_>) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let permit = self.permit(asked, client, deadline)?;
+        let reply = match (permit.passage(), permit.addresses()) {
+            (Some(passage), _) => self.go_up(asked, client, passage, deadline)?.reply,
+            (None, [first, ..]) if asked.request.command == Command::ResolvePtr => {
+                let name = reverse::name_of(first.ip(), deadline, client.watched())?;
+                Reply::succeeded(Address { host: Host::Name(name), port: 0 })
+            }
+            (None, addresses) => {
+                // torsocks knows no IPv6 address in an answer.
+                let ipv4 = addresses.iter().find(|address| address.is_ipv4());
+                let found = ipv4.or(addresses.first()).ok_or_else(unresolved)?;
+                Reply::succeeded(SocketAddr::new(found.ip(), 0))
+            }
+        };
+        let mut words = Vec::new();
+        reply.write_to(&mut words)?;
+        farewell(asked.session, &words);
+        Ok(())
+    }
+
+    /// Goes through the upstream of `passage`.
+    fn go_up(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        passage: &Passage,
+        deadline: Instant,
+    ) -> Result<upstream::Connection, Failure> {
+        let dial = self.dial(asked, client, deadline)?;
+        asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+        let lookup = |name: &_, port| self.lookup(asked, client, deadline, name, port);
+        let reached = upstream::connect(passage, dial, lookup)?;
+        if let Host::Name(name) = &passage.upstream().address().host {
+            self.names.won(name, reached.address.ip());
+        }
+        Ok(reached)
+    }
+
+    fn dial<'a>(
+        &'a self,
+        asked: &Asked<'a>,
+        client: &Client<'a>,
+        deadline: Instant,
+    ) -> io::Result<Dial<'a>> {
+        let source = self.source(asked.session)?;
+        let descriptors = asked.session.descriptors();
+        let families = self.names.families();
+        Ok(Dial { source, deadline, client: client.watched(), descriptors, families })
     }
 
     /// Where what is done for the client leaves this machine.
@@ -353,6 +401,10 @@ struct Asked<'a> {
     identity: &'a Identity,
     request: &'a Request,
     partner: &'a Partner,
+}
+
+fn unresolved() -> lookup::Error {
+    lookup::Error::Unresolved(Arc::new(ErrorKind::NotFound.into()))
 }
 
 /// The address at which the client has reached this server.

@@ -254,13 +254,7 @@ mod tests {
             send(&target, MIB);
             target.shutdown(Shutdown::Write).unwrap();
             wait_until(|| account.target().has_ended());
-            let mut sent = 0;
-            let piece = 16 * 1024;
-            while account.client().sent() + 2 * piece as u64 >= sent {
-                send(&client, piece);
-                sent += piece as u64;
-                wait_until(|| account.client().sent() == sent);
-            }
+            send_until_stuck(&client, &account);
             thread::scope(|scope| {
                 scope.spawn(|| sessions.watch(|_| None));
                 account.end(Ending::IdleTimeout);
@@ -271,6 +265,39 @@ mod tests {
             expect(&client, MIB);
             assert_eq!({ &client }.read(&mut [0]).unwrap(), 0);
         }
+    }
+
+    #[test]
+    fn what_a_side_has_concluded_still_arrives_after_an_idle_end() {
+        for path in BOTH_PATHS {
+            let Tunnel { client, target, account, over, .. } = Tunnel::open(path);
+            let pieces = send_until_stuck(&client, &account);
+            client.shutdown(Shutdown::Write).unwrap();
+            wait_until(|| account.client().has_concluded(account.target()));
+            account.end(Ending::IdleTimeout);
+            for _ in 0..pieces {
+                expect(&target, PIECE);
+            }
+            assert_eq!({ &target }.read(&mut [0]).unwrap(), 0);
+            over.recv_timeout(LONG).expect("the relay ends");
+            assert_eq!(account.ending(), Some(Ending::IdleTimeout));
+            drop(account);
+            expect_reset(&client);
+        }
+    }
+
+    const PIECE: usize = 16 * 1024;
+
+    /// Sends pieces until the relay has not even read the last ones, though they have arrived. Says
+    /// how many.
+    fn send_until_stuck(client: &TcpStream, account: &Account) -> usize {
+        let mut pieces = 0;
+        while account.client().sent() + 2 * PIECE as u64 >= (pieces * PIECE) as u64 {
+            send(client, PIECE);
+            pieces += 1;
+            wait_until(|| account.client().sent() == (pieces * PIECE) as u64);
+        }
+        pieces
     }
 
     /// For at most a second: some waits have no end that the other tests of a loop would see.

@@ -6,7 +6,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Ending, Stage};
+use super::account::{Account, Stage};
+use super::ending::Ending;
 use super::totals::Totals;
 use crate::group::Group;
 use crate::socks5::{Address, Command};

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Ending};
+use super::account::Account;
+use super::ending::Ending;
 use super::registry::{Entry, Limits, Live, Session, Sessions};
 use crate::group::Group;
 

@@ -14,6 +14,7 @@ mod probe;
 mod proxy_protocol;
 mod readme;
 mod relay;
+mod resolve;
 mod rules;
 mod scratch;
 mod source;

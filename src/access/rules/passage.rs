@@ -71,7 +71,7 @@ impl Rules {
 pub(super) fn through(upstream: &Arc<Upstream>, request: Request) -> Result<Permit, Denied> {
     let command = request.command;
     match command {
-        Command::Connect => {
+        Command::Connect | Command::Resolve | Command::ResolvePtr => {
             let passage = Some(Passage { upstream: Arc::clone(upstream), request });
             Ok(Permit { command, addresses: Vec::new(), passage })
         }
