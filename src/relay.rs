@@ -36,10 +36,10 @@ pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.set_out_of_band_inline(true)
 }
 
-/// Carries octets both ways until both sides have sent their end of file, or until the session is
+/// Carries bytes both ways until both sides have sent their end of file, or until the session is
 /// ended early ([`Account::ending`]), as it is when one side fails.
 ///
-/// `reply` tells the client that it may begin. Its octets are awaited before that, on the partner
+/// `reply` tells the client that it may begin. Its bytes are awaited before that, on the partner
 /// thread, while the worker has the direction that usually ends last: so neither waits for the
 /// other to wake up.
 pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
@@ -135,19 +135,19 @@ mod tests {
         (near, far)
     }
 
-    /// Octets whose order shows: the period has no factor in common with any buffer.
-    fn octets(length: usize) -> Vec<u8> {
+    /// Bytes whose order shows: the period has no factor in common with any buffer.
+    fn bytes(length: usize) -> Vec<u8> {
         (0..=250).cycle().take(length).collect()
     }
 
     fn send(mut stream: &TcpStream, length: usize) {
-        stream.write_all(&octets(length)).unwrap();
+        stream.write_all(&bytes(length)).unwrap();
     }
 
     fn expect(mut stream: &TcpStream, length: usize) {
         let mut found = vec![0; length];
         stream.read_exact(&mut found).unwrap();
-        assert!(found == octets(length), "the octets have changed on their way");
+        assert!(found == bytes(length), "the bytes have changed on their way");
     }
 
     fn reset(stream: &TcpStream) {
@@ -211,7 +211,7 @@ mod tests {
             let tunnel = Tunnel::open(path);
             let mut client = &tunnel.client;
             client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-            let endless = octets(251 * 1024);
+            let endless = bytes(251 * 1024);
             let mut sent = 0;
             loop {
                 let at = sent % endless.len();

@@ -166,13 +166,13 @@ impl<'a> Talk<'a> {
 }
 
 impl Read for Talk<'_> {
-    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             if !self.has_more {
                 self.wait()?;
                 self.has_more = true;
             }
-            match recv(self.stream, &mut *octets, RecvFlags::DONTWAIT) {
+            match recv(self.stream, &mut *bytes, RecvFlags::DONTWAIT) {
                 Ok((_, length)) => return Ok(length),
                 Err(rustix::io::Errno::AGAIN) => self.has_more = false,
                 Err(error) => return Err(error.into()),
@@ -182,10 +182,10 @@ impl Read for Talk<'_> {
 }
 
 impl Write for Talk<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // The connection is new and its buffers are empty, so that this does not wait.
         self.has_more = false;
-        self.stream.write(octets)
+        self.stream.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

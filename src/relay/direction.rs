@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, recv};
 use super::splice::Pipe;
 use crate::sessions::{Account, Ending, Side};
 
-/// The buffer of a direction in which little goes on, in octets. It is on the stack: a tunnel that
+/// The buffer of a direction in which little goes on, in bytes. It is on the stack: a tunnel that
 /// idles costs little more than its threads.
 const SMALL_BUFFER: usize = 512;
 
@@ -24,17 +24,17 @@ const BUFFER: usize = 16 * 1024;
 /// `io::copy` 2.5 times: it has 8 KiB, and has them on the stack, where they stay.
 const LARGE_BUFFER: usize = 256 * 1024;
 
-/// After this many octets without a pause a direction counts as bulk.
+/// After this many bytes without a pause a direction counts as bulk.
 const BULK_AFTER: usize = 256 * 1024;
 
-/// Where there was no pipe to be had, one is asked for again after this many octets.
+/// Where there was no pipe to be had, one is asked for again after this many bytes.
 const PIPE_AGAIN: usize = 64 * 1024 * 1024;
 
 /// A direction whose source says nothing for so long gives back its buffer or its pipe.
 pub(super) const QUIET: Duration = Duration::from_secs(1);
 
-/// How often a source is asked for octets before the thread falls asleep over them. In between others
-/// get to run, and with few cores it is they who send the octets: that costs less than to be woken.
+/// How often a source is asked for bytes before the thread falls asleep over them. In between others
+/// get to run, and with few cores it is they who send the bytes: that costs less than to be woken.
 /// The first time of asking finds what has come meanwhile, the second what the others have sent.
 const FEWEST_ASKS: u32 = 2;
 const MOST_ASKS: u32 = 8;
@@ -67,7 +67,7 @@ impl<'a> Direction<'a> {
         Some(Direction { account, source, sink, from, to, asks: Cell::new(FEWEST_ASKS) })
     }
 
-    /// Carries octets until the source's end of file, and passes that on.
+    /// Carries bytes until the source's end of file, and passes that on.
     pub(super) fn carry(&self) {
         match self.copy() {
             Ok(()) if self.is_clean_end() => {
@@ -109,7 +109,7 @@ impl<'a> Direction<'a> {
         }
     }
 
-    /// Copies through a buffer of `size` octets until `most` are over, or the source is quiet.
+    /// Copies through a buffer of `size` bytes until `most` are over, or the source is quiet.
     #[inline(never)]
     fn pour(&self, size: usize, most: usize) -> Result<Pace, Ending> {
         self.limit_reads(Some(QUIET))?;

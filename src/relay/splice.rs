@@ -1,4 +1,4 @@
-//! The bulk path on Linux: octets go from socket to socket through a pipe, and the kernel hands on
+//! The bulk path on Linux: bytes go from socket to socket through a pipe, and the kernel hands on
 //! pages where `io::copy` would copy them twice.
 
 use std::os::fd::OwnedFd;
@@ -14,11 +14,11 @@ use super::direction::{Direction, Pace, QUIET};
 use crate::sessions::Ending;
 use crate::system::descriptors::{Descriptors, Held};
 
-/// Sizes of a pipe, in octets, the best first: 1 MiB costs a third less processor time than 64 KiB,
+/// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
 /// and a system may refuse it to ordinary users.
 const SIZES: [usize; 3] = [1024 * 1024, 256 * 1024, 64 * 1024];
 
-/// A pipe, empty whenever nobody moves octets through it.
+/// A pipe, empty whenever nobody moves bytes through it.
 pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
@@ -40,7 +40,7 @@ impl Pipe {
         (size >= SIZES[2]).then_some(Pipe { read, write, size, held })
     }
 
-    /// Carries octets until the source ends or is quiet, or descriptors are needed elsewhere.
+    /// Carries bytes until the source ends or is quiet, or descriptors are needed elsewhere.
     ///
     /// # Errors
     ///
