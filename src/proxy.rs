@@ -16,7 +16,6 @@ use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup::{self, Names};
-use crate::commands::reverse;
 use crate::commands::source::Source;
 use crate::commands::upstream;
 use crate::proxy_protocol::Header;
@@ -28,6 +27,7 @@ use crate::system::pool::Partner;
 
 mod client;
 mod failure;
+mod resolve;
 
 use client::Client;
 use failure::Failure;
@@ -234,31 +234,6 @@ impl Proxy {
         tunnel(asked, client, &reply)
     }
 
-    /// Answers what the addresses of a name are, or the name of an address: Tor's extension, of which
-    /// torsocks and others make use.
-    #[inline(never)]
-    fn resolve(&self, asked: &Asked<'_>, client: &Client<'_>) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.connect_timeout;
-        let permit = self.permit(asked, client, deadline)?;
-        let reply = match (permit.passage(), permit.addresses()) {
-            (Some(passage), _) => self.go_up(asked, client, passage, deadline)?.reply,
-            (None, [first, ..]) if asked.request.command == Command::ResolvePtr => {
-                let name = reverse::name_of(first.ip(), deadline, Some(client.waiting()))?;
-                Reply::succeeded(Address { host: Host::Name(name), port: 0 })
-            }
-            (None, addresses) => {
-                // torsocks knows no IPv6 address in an answer.
-                let ipv4 = addresses.iter().find(|address| address.is_ipv4());
-                let found = ipv4.or(addresses.first()).ok_or_else(unresolved)?;
-                Reply::succeeded(SocketAddr::new(found.ip(), 0))
-            }
-        };
-        let mut words = Vec::new();
-        reply.write_to(&mut words)?;
-        farewell(asked.session, &words);
-        Ok(())
-    }
-
     /// Goes through the upstream of `passage`.
     fn go_up(
         &self,
@@ -401,10 +376,6 @@ struct Asked<'a> {
     identity: &'a Identity,
     request: &'a Request,
     partner: &'a Partner,
-}
-
-fn unresolved() -> lookup::Error {
-    lookup::Error::Unresolved(Arc::new(ErrorKind::NotFound.into()))
 }
 
 /// The address at which the client has reached this server.
