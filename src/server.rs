@@ -53,7 +53,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on, and those of [`Source::check`]; the error says which.
+    /// When an address cannot be listened on, or used for outgoing connections; the error says which.
     pub fn bind(config: &Config) -> io::Result<Self> {
         let listeners = config.listen.iter().map(|&address| listen::listen(address).map(Arc::new));
         let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
