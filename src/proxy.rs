@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use log::debug;
 
-use crate::access::rules::{Permit, Refusal, Rules};
+use crate::access::rules::{Passage, Permit, Refusal, Rules};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
@@ -18,15 +18,16 @@ use crate::commands::connect::{self, Dial};
 use crate::commands::lookup::{self, Names};
 use crate::commands::source::Source;
 use crate::commands::upstream;
-use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals, Refused};
-use crate::sessions::{Session, Sessions, Stage, TooMany};
+use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals};
+use crate::sessions::{Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
+mod admission;
 mod client;
 mod failure;
+mod resolve;
 
 use client::Client;
 use failure::Failure;
@@ -69,58 +70,6 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Opens a session for a client that is served and has not had its share. It waits for room if
-    /// there is none. The log tells of a client that is turned away.
-    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
-        let peer = match peer.ip().to_canonical() {
-            IpAddr::V4(ip) => (ip, peer.port()).into(),
-            // A link-local address means nothing without its scope.
-            IpAddr::V6(_) => peer,
-        };
-        self.metrics.accepted();
-        match self.open(stream, peer) {
-            Ok(session) => Some(session),
-            Err((kind, why)) => {
-                self.metrics.refused(kind);
-                self.refusals.log(&format!("turned away client={peer}: {why}"));
-                None
-            }
-        }
-    }
-
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, TurnedAway> {
-        let is_full = || {
-            let text = "all connections are in use; further clients wait (--max-connections)";
-            self.fullness.log(text);
-        };
-        let is_balancer = self.is_balancer(peer);
-        if !is_balancer {
-            self.check(peer)?;
-        }
-        let peer = SocketAddr::new(peer.ip(), peer.port());
-        let opened = if is_balancer {
-            self.sessions.open_for_balancer(peer, stream, is_full)
-        } else {
-            self.sessions.open(peer, stream, is_full)
-        };
-        opened.map_err(turned_away)
-    }
-
-    fn is_balancer(&self, peer: SocketAddr) -> bool {
-        self.balancers.iter().any(|net| net.contains(&peer.ip()))
-    }
-
-    /// Whether the client is served at all.
-    fn check(&self, client: SocketAddr) -> Result<(), TurnedAway> {
-        if let Some(why) = self.rules.turned_away(client) {
-            return Err((Refused::Network, format!("{why} (--allow-from)")));
-        }
-        let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
-        let left = left.as_secs_f32();
-        let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
-        Err((Refused::Penalty, why))
-    }
-
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
         let end = self.ends.begin(session);
@@ -160,28 +109,8 @@ impl Proxy {
             Command::Connect => self.connect(&asked, client),
             Command::Bind => self.bind(&asked, client),
             Command::UdpAssociate => self.associate(&asked, client),
+            Command::Resolve | Command::ResolvePtr => self.resolve(&asked, &client),
         }
-    }
-
-    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
-    /// asked as of one that has come itself.
-    #[inline(never)]
-    fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
-        let balancer = session.peer();
-        let Header::Client(mut client) = Header::read_from(client)? else {
-            return self.check(balancer).map_err(|refused| self.refused(refused));
-        };
-        if client.ip().is_loopback() {
-            // It is on the balancer's machine, which may be another one than this.
-            client.set_ip(balancer.ip());
-        }
-        let met = self.check(client).and_then(|()| session.rehome(client).map_err(turned_away));
-        met.map_err(|refused| self.refused(refused))
-    }
-
-    fn refused(&self, (kind, why): TurnedAway) -> Failure {
-        self.metrics.refused(kind);
-        Failure::TurnedAway(why)
     }
 
     /// Learns who the client is and what it asks for.
@@ -213,25 +142,16 @@ impl Proxy {
         let begin = Instant::now();
         let deadline = begin + self.connect_timeout;
         let permit = self.permit(asked, &client, deadline)?;
-        let source = self.source(asked.session)?;
-        let descriptors = asked.session.descriptors();
-        let families = self.names.families();
-        let dial = Dial { source, deadline, client: client.watched(), descriptors, families };
         let (stream, address, reply) = match permit.passage() {
             None => {
-                let target = connect::connect(&permit, dial)?;
+                let target = connect::connect(&permit, self.dial(asked, &client, deadline)?)?;
                 if let Host::Name(name) = &asked.request.destination.host {
                     self.names.won(name, target.address.ip());
                 }
                 (target.stream, target.address, Reply::succeeded(target.bound))
             }
             Some(passage) => {
-                asked.session.goes_via(Arc::clone(passage.upstream().shown()));
-                let lookup = |name: &_, port| self.lookup(asked, &client, deadline, name, port);
-                let target = upstream::connect(passage, dial, lookup)?;
-                if let Host::Name(name) = &passage.upstream().address().host {
-                    self.names.won(name, target.address.ip());
-                }
+                let target = self.go_up(asked, &client, passage, deadline)?;
                 (target.stream, target.address, target.reply)
             }
         };
@@ -239,6 +159,36 @@ impl Proxy {
         asked.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
         tunnel(asked, client, &reply)
+    }
+
+    /// Goes through the upstream of `passage`.
+    fn go_up(
+        &self,
+        asked: &Asked<'_>,
+        client: &Client<'_>,
+        passage: &Passage,
+        deadline: Instant,
+    ) -> Result<upstream::Connection, Failure> {
+        let dial = self.dial(asked, client, deadline)?;
+        asked.session.goes_via(Arc::clone(passage.upstream().shown()));
+        let lookup = |name: &_, port| self.lookup(asked, client, deadline, name, port);
+        let reached = upstream::connect(passage, dial, lookup)?;
+        if let Host::Name(name) = &passage.upstream().address().host {
+            self.names.won(name, reached.address.ip());
+        }
+        Ok(reached)
+    }
+
+    fn dial<'a>(
+        &'a self,
+        asked: &Asked<'a>,
+        client: &'a Client<'_>,
+        deadline: Instant,
+    ) -> io::Result<Dial<'a>> {
+        let source = self.source(asked.session)?;
+        let descriptors = asked.session.descriptors();
+        let families = self.names.families();
+        Ok(Dial { source, deadline, client: Some(client.waiting()), descriptors, families })
     }
 
     /// Where what is done for the client leaves this machine.
@@ -262,7 +212,7 @@ impl Proxy {
         Reply::succeeded(door.bound()).write_to(&mut client)?;
         let deadline = Instant::now() + 2 * self.connect_timeout;
         let (peer, address) =
-            door.wait(session.stream(), deadline, |peer| self.admits(asked, peer))?;
+            door.wait(client.waiting(), deadline, |peer| self.admits(asked, peer))?;
         drop(door);
         relay::prepare(&peer)?;
         session.connected(peer, address);
@@ -291,7 +241,7 @@ impl Proxy {
         name: &Name,
         port: u16,
     ) -> Result<Vec<SocketAddr>, lookup::Error> {
-        self.names.resolve(name, port, asked.session.peer().ip(), deadline, client.watched())
+        self.names.resolve(name, port, asked.session.peer().ip(), deadline, Some(client.waiting()))
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
@@ -337,13 +287,6 @@ impl Proxy {
         association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
-}
-
-/// Why a client gets no session: the kind of reason, and what the log says.
-type TurnedAway = (Refused, String);
-
-fn turned_away(too_many: TooMany) -> TurnedAway {
-    (too_many.into(), too_many.to_string())
 }
 
 /// What a client has asked for, and who serves it.

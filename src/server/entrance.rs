@@ -76,6 +76,10 @@ impl Entrance {
         let mut state = self.lock();
         state.short_of_threads = started.is_err();
         state.waiting -= usize::from(started.is_err());
+        drop(state);
+        if started.is_err() {
+            self.left.notify_all();
+        }
         started
     }
 

@@ -16,6 +16,7 @@ mod proxy_protocol;
 mod readme;
 mod relay;
 mod reload;
+mod resolve;
 mod rules;
 mod scratch;
 mod source;
