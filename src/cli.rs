@@ -70,6 +70,8 @@ pub fn parse(
             upstream: upstream.map(Arc::new),
             users: options.users.as_deref().map(users).transpose()?,
             source,
+            rules_file: options.rules,
+            users_file: options.users,
             udp_advertise: options.udp_advertise,
             udp_ports: options.ways.udp_ports,
             max_connections: options.max_connections,

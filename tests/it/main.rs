@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "a test crate exports nothing")]
 
+mod activation;
 mod admission;
 mod associate;
 mod bind;
@@ -14,6 +15,7 @@ mod probe;
 mod proxy_protocol;
 mod readme;
 mod relay;
+mod reload;
 mod resolve;
 mod rules;
 mod scratch;
