@@ -11,6 +11,7 @@ mod log;
 mod names;
 mod namespace;
 mod probe;
+mod properties;
 mod proxy_protocol;
 mod readme;
 mod relay;

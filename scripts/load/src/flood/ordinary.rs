@@ -11,7 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
 use super::{address, listener};
-use crate::socks::{self, CONNECT, Proxy};
+use crate::socks::{self, CONNECT, Proxy, Target};
 
 /// A client gives up after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,6 +24,8 @@ const AT_ONCE: u32 = 8;
 pub(super) struct Visit {
     pub(super) proxy: Option<Proxy>,
     pub(super) target: SocketAddrV4,
+    /// It asks for its target by a name that the hosts file has.
+    pub(super) by_name: bool,
 }
 
 /// How long visits took, in order, and how many failed.
@@ -109,7 +111,12 @@ fn once(visit: &Visit) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let mut stream = TcpStream::from(socket);
     if let Some(proxy) = visit.proxy {
-        socks::negotiate(&mut stream, proxy.users, CONNECT, visit.target.into())?;
+        let target = if visit.by_name {
+            Target::Name("localhost", visit.target.port())
+        } else {
+            visit.target.into()
+        };
+        socks::negotiate(&mut stream, proxy.users, CONNECT, target)?;
     }
     stream.write_all(b"?")?;
     stream.read_exact(&mut [0])
