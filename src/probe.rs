@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::proxy_protocol;
+use crate::proxy_protocol::Header;
 
 /// How long the server may take from the connection to its answer.
 pub const LIMIT: Duration = Duration::from_secs(2);
@@ -63,14 +63,17 @@ fn connect(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
 
 fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Instant) -> io::Result<()> {
     let own = server.local_addr()?.ip().to_canonical();
-    let header: &[u8] =
-        if balancers.iter().any(|net| net.contains(&own)) { proxy_protocol::LOCAL } else { b"" };
+    let mut message = Vec::new();
+    if balancers.iter().any(|net| net.contains(&own)) {
+        Header::Balancer.write_to(server.peer_addr()?, &mut message)?;
+    }
+    message.extend_from_slice(GREETING);
     server.set_write_timeout(Some(left(deadline)?))?;
-    server.write_all(&[header, GREETING].concat())?;
+    server.write_all(&message)?;
     let mut selection = [0; 2];
-    for octet in &mut selection {
+    for byte in &mut selection {
         server.set_read_timeout(Some(left(deadline)?))?;
-        server.read_exact(std::slice::from_mut(octet))?;
+        server.read_exact(std::slice::from_mut(byte))?;
     }
     match selection {
         [0x05, 0x00 | 0x02] => Ok(()),

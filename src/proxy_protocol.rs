@@ -11,24 +11,16 @@
 //! error. The caller decides which peers are load balancers: a header from anyone else means nothing,
 //! because anyone can write one.
 
-use std::io::{self, Read};
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::{fmt, str};
 
 use byteorder::{BigEndian, ReadBytesExt};
 
+mod line;
+
 /// What a version 2 header begins with.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-
-/// What a version 1 header begins with.
-const WORD: &[u8] = b"PROXY ";
-
-/// The longest version 1 header, with its line end (section 2.1).
-const LONGEST_LINE: usize = 107;
-
-/// Version 2, the command LOCAL, no family, and nothing behind it: a load balancer's own
-/// connection.
-pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
 
 /// The octets of a version 2 address block: two addresses and two ports.
 const IPV4_BLOCK: u64 = 2 * (4 + 2);
@@ -96,9 +88,9 @@ impl Header {
     /// See [`Error`]. What the stream has then read of a bad header is not defined.
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         match reader.read_u8()? {
-            first if first == WORD[0] => {
-                expect(&WORD[1..], reader)?;
-                read_line(reader)
+            first if first == line::WORD[0] => {
+                expect(&line::WORD[1..], reader)?;
+                line::read(reader)
             }
             first if first == SIGNATURE[0] => {
                 expect(&SIGNATURE[1..], reader)?;
@@ -106,6 +98,38 @@ impl Header {
             }
             _ => Err(Error::Missing),
         }
+    }
+
+    /// Writes a version 2 header without TLVs, for a connection that the client has made to
+    /// `server`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the stream fails with.
+    pub fn write_to(&self, server: SocketAddr, writer: &mut impl Write) -> io::Result<()> {
+        let mut header = SIGNATURE.to_vec();
+        match *self {
+            Header::Balancer => header.extend([0x20, 0, 0, 0]),
+            Header::Client(client) => {
+                let ports = [client.port().to_be_bytes(), server.port().to_be_bytes()].concat();
+                if let (IpAddr::V4(client), IpAddr::V4(server)) = (client.ip(), server.ip()) {
+                    header.extend([0x21, 0x11, 0, 2 * (4 + 2)]);
+                    header.extend([client.octets(), server.octets()].concat());
+                } else {
+                    header.extend([0x21, 0x21, 0, 2 * (16 + 2)]);
+                    header.extend([client.ip(), server.ip()].map(ipv6_octets).concat());
+                }
+                header.extend(ports);
+            }
+        }
+        writer.write_all(&header)
+    }
+}
+
+fn ipv6_octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
     }
 }
 
@@ -117,44 +141,6 @@ fn expect(octets: &[u8], reader: &mut impl Read) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Reads the rest of a version 1 line.
-fn read_line(reader: &mut impl Read) -> Result<Header, Error> {
-    let mut line = [0; LONGEST_LINE - WORD.len()];
-    for length in 1..=line.len() {
-        line[length - 1] = reader.read_u8()?;
-        if let [text @ .., b'\r', b'\n'] = &line[..length] {
-            let text = str::from_utf8(text).map_err(|_| Error::Line)?;
-            return parse_line(text).ok_or(Error::Line);
-        }
-    }
-    Err(Error::Line)
-}
-
-/// Takes what a version 1 line has behind its first word.
-fn parse_line(text: &str) -> Option<Header> {
-    let mut words = text.split(' ');
-    let is_ipv4 = match words.next()? {
-        "TCP4" => true,
-        "TCP6" => false,
-        // What follows has no meaning (section 2.1).
-        "UNKNOWN" => return Some(Header::Balancer),
-        _ => return None,
-    };
-    let address = |word: &str| word.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == is_ipv4);
-    let source = address(words.next()?)?;
-    address(words.next()?)?;
-    let port = port(words.next()?)?;
-    self::port(words.next()?)?;
-    words.next().is_none().then(|| client(source, port))
-}
-
-/// A port in decimal, without a sign or a leading zero.
-fn port(word: &str) -> Option<u16> {
-    let is_plain = word.bytes().all(|octet| octet.is_ascii_digit())
-        && (word.len() == 1 || !word.starts_with('0'));
-    if is_plain { word.parse().ok() } else { None }
 }
 
 /// Reads what a version 2 header has behind its signature (section 2.2).
@@ -296,6 +282,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_is_read_again() {
+        let server = |host: &str| host.parse().unwrap();
+        let mut written = Vec::new();
+        Header::Balancer.write_to(server("192.0.2.1:1"), &mut written).unwrap();
+        assert_eq!(written, WIRE[9].0.concat());
+        for (row, own) in [(5, "198.51.100.1:1080"), (6, "[2001:db8::1]:1080")] {
+            let (octets, client) = WIRE[row];
+            written.clear();
+            Header::Client(client.parse().unwrap()).write_to(server(own), &mut written).unwrap();
+            assert_eq!(written, octets.concat());
+        }
+        for (_, header) in wire() {
+            for own in ["198.51.100.1:1080", "[2001:db8::1]:1080"] {
+                written.clear();
+                header.write_to(server(own), &mut written).unwrap();
+                assert_eq!(Header::read_from(&mut written.as_slice()), Ok(header));
+            }
+        }
+    }
+
+    #[test]
     fn every_truncation_is_an_error() {
         for (octets, _) in wire() {
             for length in 0..octets.len() {
@@ -320,47 +327,6 @@ mod tests {
             octets[wrong] ^= 0x20;
             assert_eq!(refusal(&octets), Error::Missing, "octet {wrong}");
         }
-    }
-
-    #[test]
-    fn a_line_that_is_not_as_the_protocol_says_is_refused() {
-        for line in [
-            "PROXY TCP4 192.0.2.7 198.51.100.1 50000\r\n",
-            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 1\r\n",
-            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 \r\n",
-            "PROXY TCP4  192.0.2.7 198.51.100.1 50000 1080\r\n",
-            "PROXY TCP4 192.0.2.7 198.51.100.1 +50000 1080\r\n",
-            "PROXY TCP4 192.0.2.7 198.51.100.1 050000 1080\r\n",
-            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 65536\r\n",
-            "PROXY TCP4 192.0.2.7 198.51.100.1  1080\r\n",
-            "PROXY TCP4 192.0.2.07 198.51.100.1 50000 1080\r\n",
-            "PROXY TCP4 192.0.2 198.51.100.1 50000 1080\r\n",
-            "PROXY TCP4 2001:db8::7 2001:db8::1 50000 1080\r\n",
-            "PROXY TCP6 192.0.2.7 198.51.100.1 50000 1080\r\n",
-            "PROXY TCP6 fe80::1%eth0 2001:db8::1 50000 1080\r\n",
-            "PROXY TCP6 [2001:db8::7] 2001:db8::1 50000 1080\r\n",
-            "PROXY UDP4 192.0.2.7 198.51.100.1 50000 1080\r\n",
-            "PROXY UNIX /a /b\r\n",
-            "PROXY tcp4 192.0.2.7 198.51.100.1 50000 1080\r\n",
-            "PROXY UNKNOWNS\r\n",
-            "PROXY \r\n",
-            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080\r\r\n",
-        ] {
-            assert_eq!(refusal(line.as_bytes()), Error::Line, "{line:?}");
-        }
-        assert_eq!(refusal(b"PROXY TCP4 192.0.2.7 \xff 50000 1080\r\n"), Error::Line);
-    }
-
-    #[test]
-    fn a_line_without_an_end_is_given_up() {
-        let mut stream = [WORD, &[b'x'; 200]].concat();
-        assert_eq!(refusal(&stream), Error::Line);
-        // A line feed alone is no end of a line.
-        stream[50] = b'\n';
-        assert_eq!(refusal(&stream), Error::Line);
-        let mut rest = stream.as_slice();
-        let _ = Header::read_from(&mut rest);
-        assert_eq!(stream.len() - rest.len(), LONGEST_LINE);
     }
 
     #[test]
@@ -408,7 +374,7 @@ mod tests {
                     let mut rest = stream.as_slice();
                     let header = Header::read_from(&mut rest);
                     let end = if stream[0] == b'P' {
-                        LONGEST_LINE
+                        line::LONGEST
                     } else {
                         16 + usize::from(u16::from_be_bytes([stream[14], stream[15]]))
                     };

@@ -13,6 +13,7 @@ use crate::sessions::{Account, Ending};
 use crate::system::pool::Partner;
 
 mod direction;
+mod lane;
 #[cfg(target_os = "linux")]
 mod splice;
 
@@ -36,10 +37,10 @@ pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.set_out_of_band_inline(true)
 }
 
-/// Carries octets both ways until both sides have sent their end of file, or until the session is
+/// Carries bytes both ways until both sides have sent their end of file, or until the session is
 /// ended early ([`Account::ending`]), as it is when one side fails.
 ///
-/// `reply` tells the client that it may begin. Its octets are awaited before that, on the partner
+/// `reply` tells the client that it may begin. Its bytes are awaited before that, on the partner
 /// thread, while the worker has the direction that usually ends last: so neither waits for the
 /// other to wake up.
 pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
@@ -135,19 +136,19 @@ mod tests {
         (near, far)
     }
 
-    /// Octets whose order shows: the period has no factor in common with any buffer.
-    fn octets(length: usize) -> Vec<u8> {
+    /// Bytes whose order shows: the period has no factor in common with any buffer.
+    fn bytes(length: usize) -> Vec<u8> {
         (0..=250).cycle().take(length).collect()
     }
 
     fn send(mut stream: &TcpStream, length: usize) {
-        stream.write_all(&octets(length)).unwrap();
+        stream.write_all(&bytes(length)).unwrap();
     }
 
     fn expect(mut stream: &TcpStream, length: usize) {
         let mut found = vec![0; length];
         stream.read_exact(&mut found).unwrap();
-        assert!(found == octets(length), "the octets have changed on their way");
+        assert!(found == bytes(length), "the bytes have changed on their way");
     }
 
     fn reset(stream: &TcpStream) {
@@ -211,7 +212,7 @@ mod tests {
             let tunnel = Tunnel::open(path);
             let mut client = &tunnel.client;
             client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-            let endless = octets(251 * 1024);
+            let endless = bytes(251 * 1024);
             let mut sent = 0;
             loop {
                 let at = sent % endless.len();
@@ -254,13 +255,7 @@ mod tests {
             send(&target, MIB);
             target.shutdown(Shutdown::Write).unwrap();
             wait_until(|| account.target().has_ended());
-            let mut sent = 0;
-            let piece = 16 * 1024;
-            while account.client().sent() + 2 * piece as u64 >= sent {
-                send(&client, piece);
-                sent += piece as u64;
-                wait_until(|| account.client().sent() == sent);
-            }
+            send_until_stuck(&client, &account);
             thread::scope(|scope| {
                 scope.spawn(|| sessions.watch(|_| None));
                 account.end(Ending::IdleTimeout);
@@ -271,6 +266,39 @@ mod tests {
             expect(&client, MIB);
             assert_eq!({ &client }.read(&mut [0]).unwrap(), 0);
         }
+    }
+
+    #[test]
+    fn what_a_side_has_concluded_still_arrives_after_an_idle_end() {
+        for path in BOTH_PATHS {
+            let Tunnel { client, target, account, over, .. } = Tunnel::open(path);
+            let pieces = send_until_stuck(&client, &account);
+            client.shutdown(Shutdown::Write).unwrap();
+            wait_until(|| account.client().has_concluded(account.target()));
+            account.end(Ending::IdleTimeout);
+            for _ in 0..pieces {
+                expect(&target, PIECE);
+            }
+            assert_eq!({ &target }.read(&mut [0]).unwrap(), 0);
+            over.recv_timeout(LONG).expect("the relay ends");
+            assert_eq!(account.ending(), Some(Ending::IdleTimeout));
+            drop(account);
+            expect_reset(&client);
+        }
+    }
+
+    const PIECE: usize = 16 * 1024;
+
+    /// Sends pieces until the relay has not even read the last ones, though they have arrived. Says
+    /// how many.
+    fn send_until_stuck(client: &TcpStream, account: &Account) -> usize {
+        let mut pieces = 0;
+        while account.client().sent() + 2 * PIECE as u64 >= (pieces * PIECE) as u64 {
+            send(client, PIECE);
+            pieces += 1;
+            wait_until(|| account.client().sent() == (pieces * PIECE) as u64);
+        }
+        pieces
     }
 
     /// For at most a second: some waits have no end that the other tests of a loop would see.

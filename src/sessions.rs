@@ -10,13 +10,15 @@
 //! A session leaves the registry when its [`Session`] is dropped.
 
 mod account;
+mod ending;
 mod registry;
 mod room;
 mod side;
 mod totals;
 mod watch;
 
-pub use account::{Account, Ending, Stage};
+pub use account::{Account, Stage};
+pub use ending::Ending;
 pub use registry::{Limits, Session, Sessions};
 pub use room::TooMany;
 pub use side::Side;

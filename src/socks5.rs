@@ -65,7 +65,7 @@ pub enum Error {
     IgnoredCredentials(String, Duration),
     /// The request has another VER than the greeting had.
     RequestVersion(u8),
-    /// CMD is none of those in RFC 1928 section 4.
+    /// CMD is none of those in RFC 1928 section 4, nor one of those that Tor has added.
     Command(u8),
     /// ATYP is none of those in RFC 1928 section 5.
     AddressType(u8),
@@ -103,12 +103,6 @@ impl fmt::Display for Error {
             ),
             Error::RequestVersion(octet) => {
                 write!(f, "the request's VER is {octet:#04x}, not 0x05")
-            }
-            Error::Command(0xf0) => {
-                f.write_str("CMD 0xf0 is Tor's RESOLVE, which tabi does not have")
-            }
-            Error::Command(0xf1) => {
-                f.write_str("CMD 0xf1 is Tor's RESOLVE_PTR, which tabi does not have")
             }
             Error::Command(octet) => write!(f, "CMD {octet:#04x} is unknown"),
             Error::AddressType(octet) => write!(f, "ATYP {octet:#04x} is unknown"),

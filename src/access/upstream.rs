@@ -9,8 +9,8 @@ use subtle::ConstantTimeEq;
 use crate::socks5::{Address, Credentials, Host, Name, Password};
 
 /// What is expected of a URL.
-pub const EXPECTED: &str = "socks5://[USER:PASSWORD@]HOST:PORT, an octet of USER and PASSWORD that is \
-                            no letter or digit as %XX, 1 to 255 octets each";
+pub const EXPECTED: &str = "socks5://[USER:PASSWORD@]HOST:PORT, where USER and PASSWORD have 1 to 255 \
+                            bytes, other bytes than letters and digits as %XX";
 
 const SCHEMES: [&str; 2] = ["socks5://", "socks5h://"];
 
@@ -89,17 +89,16 @@ fn parse_credentials(text: &str) -> Option<Credentials> {
 /// `HOST:PORT`, an IPv6 address in brackets.
 fn parse_address(text: &str) -> Option<Address> {
     let (host, port) = text.rsplit_once(':')?;
-    let port = port.bytes().all(|octet| octet.is_ascii_digit()).then(|| port.parse().ok())??;
+    let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())??;
     if port == 0 {
         return None;
     }
     let host = Host::from(Name::new(host.into()).ok()?);
     let is_plain = match &host {
         Host::Ip(ip) => ip.is_ipv4() || host_is_bracketed(text),
-        Host::Name(name) => name
-            .as_str()
-            .bytes()
-            .all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet)),
+        Host::Name(name) => {
+            name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        }
     };
     is_plain.then_some(Address { host, port })
 }
@@ -110,20 +109,20 @@ fn host_is_bracketed(text: &str) -> bool {
 
 /// What a text with `%XX` in it stands for.
 fn percent_decoded(text: &str) -> Option<Vec<u8>> {
-    let mut octets = Vec::with_capacity(text.len());
+    let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, others @ ..] = rest {
         rest = others;
         if *first != b'%' {
-            octets.push(*first);
+            bytes.push(*first);
             continue;
         }
         let [high, low, others @ ..] = rest else { return None };
-        let digit = |octet: u8| char::from(octet).to_digit(16);
-        octets.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
         rest = others;
     }
-    Some(octets)
+    Some(bytes)
 }
 
 impl PartialEq for Upstream {

@@ -204,15 +204,15 @@ mod tests {
         let by_name = [b"\0\0\0\x03\x04late", &port[..], b"late"].concat();
         let by_address = [b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"at once"].concat();
         client.send(&by_name).unwrap();
-        let mut octets = [0; 64];
+        let mut bytes = [0; 64];
         for _ in 0..100 {
             client.send(&by_address).unwrap();
-            let length = target.recv(&mut octets).unwrap();
-            assert_eq!(&octets[..length], b"at once");
+            let length = target.recv(&mut bytes).unwrap();
+            assert_eq!(&bytes[..length], b"at once");
         }
         release.send(()).unwrap();
-        let length = target.recv(&mut octets).unwrap();
-        assert_eq!(&octets[..length], b"late");
+        let length = target.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"late");
         drop(control);
         ended();
     }
@@ -240,18 +240,18 @@ mod tests {
         target.set_nonblocking(true).unwrap();
         let question = [b"\0\0\0\x03\x04name", &port[..], b"question"].concat();
         let begin = Instant::now();
-        let mut octets = [0; 64];
+        let mut bytes = [0; 64];
         // What has come through once does so from then on.
         let mut answers = 0;
         while answers < 50 {
             assert!(begin.elapsed() < LONG, "{answers} answers");
             client.send(&question).unwrap();
-            if let Ok((_, from)) = target.recv_from(&mut octets) {
+            if let Ok((_, from)) = target.recv_from(&mut bytes) {
                 target.send_to(b"answer", from).unwrap();
             }
-            match client.recv(&mut octets) {
+            match client.recv(&mut bytes) {
                 Ok(length) => {
-                    assert!(octets[..length].ends_with(b"answer"));
+                    assert!(bytes[..length].ends_with(b"answer"));
                     answers += 1;
                 }
                 Err(error) => assert!(
@@ -270,9 +270,9 @@ mod tests {
         let (control, client, ended) = working(names(&["255.255.255.255", "127.0.0.1"]));
         let (target, port) = target("127.0.0.1");
         client.send(&[b"\0\0\0\x03\x04name", &port[..], b"question"].concat()).unwrap();
-        let mut octets = [0; 64];
-        let length = target.recv(&mut octets).unwrap();
-        assert_eq!(&octets[..length], b"question");
+        let mut bytes = [0; 64];
+        let length = target.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..length], b"question");
         drop(control);
         ended();
     }

@@ -4,12 +4,12 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::access::rules::Permit;
-use crate::commands::connect::{Error, GONE, has_left};
+use crate::commands::connect::Error;
 use crate::commands::source::Source;
+use crate::commands::waiting::{News, Waiting, wait_for};
 
 /// Peers that the kernel keeps while the earlier ones are looked at. One is expected.
 const BACKLOG: i32 = 16;
@@ -61,47 +61,24 @@ impl Door {
     /// [`Error::ClientLeft`] when `client` has gone.
     pub fn wait(
         &self,
-        client: &TcpStream,
+        client: &Waiting<'_>,
         deadline: Instant,
         mut admits: impl FnMut(SocketAddr) -> bool,
     ) -> Result<(TcpStream, SocketAddr), Error> {
-        let mut news = GONE;
         loop {
-            let gone = self.wait_for_news(client, news, deadline).map_err(Error::Unreachable)?;
-            if gone.intersects(PollFlags::HUP | PollFlags::ERR) {
-                return Err(Error::ClientLeft);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Unreachable(ErrorKind::TimedOut.into()));
             }
-            if gone.intersects(GONE) {
-                if has_left(client) {
-                    return Err(Error::ClientLeft);
-                }
-                // It has only sent all that it wants to send; a reset is told in any case.
-                news = PollFlags::empty();
+            let news = wait_for(&self.listener, Some(client), left).map_err(Error::Unreachable)?;
+            if news == News::ClientLeft {
+                return Err(Error::ClientLeft);
             }
             let Some((stream, peer)) = self.accept().map_err(Error::Unreachable)? else { continue };
             let expected = self.expected.is_empty() || self.expected.contains(&peer.ip());
             if expected && admits(peer) {
                 return Ok((stream, peer));
             }
-        }
-    }
-
-    /// Waits until a peer is there or there is `news` of the client, and gives those back.
-    fn wait_for_news(
-        &self,
-        client: &TcpStream,
-        news: PollFlags,
-        deadline: Instant,
-    ) -> io::Result<PollFlags> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        let pause = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut polled = [PollFd::new(&self.listener, PollFlags::IN), PollFd::new(client, news)];
-        match poll(&mut polled, Some(&pause)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(polled[1].revents()),
-            Err(error) => Err(error.into()),
         }
     }
 

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::families::{Attempted, Families};
 use super::source::Source;
+use super::waiting::Waiting;
 use crate::access::rules::Permit;
 use crate::system::descriptors::{Descriptors, Held};
 
@@ -26,13 +27,6 @@ const MOST_IN_FLIGHT: usize = 4;
 /// What every attempt has before it may have to give way: 4 x 250 ms, the time in which as many are
 /// started.
 const CHANCE: Duration = Duration::from_secs(1);
-
-/// A peer that has gone shows as this, and where the system can tell, one that has sent its end of
-/// file, too.
-#[cfg(target_os = "linux")]
-pub(crate) const GONE: PollFlags = PollFlags::RDHUP;
-#[cfg(not(target_os = "linux"))]
-pub(crate) const GONE: PollFlags = PollFlags::HUP;
 
 /// Why there is no connection to the target.
 #[derive(Debug)]
@@ -61,8 +55,8 @@ pub struct Dial<'a> {
     pub source: Source,
     /// When the connection has to be there.
     pub deadline: Instant,
-    /// Whose end of file ends the race, if anyone's does.
-    pub client: Option<&'a TcpStream>,
+    /// Who waits for it; nobody in tests.
+    pub client: Option<&'a Waiting<'a>>,
     /// Those of the process. A session's account holds what one attempt takes.
     pub descriptors: &'a Arc<Descriptors>,
     /// Which family goes first.
@@ -80,7 +74,7 @@ pub fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
 }
 
 /// Connects to the first of `addresses` that accepts.
-pub(super) fn race(addresses: &[SocketAddr], mut dial: Dial<'_>) -> Result<Connection, Error> {
+pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connection, Error> {
     let mut addresses = addresses.to_vec();
     dial.families.order(&mut addresses, Instant::now());
     let mut race = Race::new(interleave(&addresses), dial);
@@ -97,28 +91,12 @@ pub(super) fn race(addresses: &[SocketAddr], mut dial: Dial<'_>) -> Result<Conne
             }
             continue;
         }
-        if race.wait(now, dial.client).map_err(Error::Unreachable)? {
-            if dial.client.is_some_and(has_left) {
-                return Err(Error::ClientLeft);
-            }
-            // The client has only sent all that it wants to send.
-            dial.client = None;
+        if race.wait(now).map_err(Error::Unreachable)? {
+            return Err(Error::ClientLeft);
         }
         if let Some(winner) = race.winner() {
             return winner.map_err(Error::Unreachable);
         }
-    }
-}
-
-/// Whether `client` is gone: reset, or closed with nothing left to read. A client that has sent
-/// its request, its payload and its end of file is not gone.
-#[must_use]
-pub fn has_left(client: &TcpStream) -> bool {
-    let mut ready = [PollFd::new(client, GONE)];
-    match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-        // It is readable, so this does not wait.
-        Ok(1..) => !matches!(client.peek(&mut [0]), Ok(1..)),
-        _ => false,
     }
 }
 
@@ -214,14 +192,14 @@ impl<'a> Race<'a> {
         self.held.truncate(self.attempts.len().saturating_sub(1));
     }
 
-    /// Waits until an attempt is over, there is something to do, or the client may have left (then:
-    /// true).
-    fn wait(&self, now: Instant, client: Option<&TcpStream>) -> io::Result<bool> {
+    /// Waits until an attempt is over, there is something to do, or the client has left (then: true).
+    fn wait(&self, now: Instant) -> io::Result<bool> {
+        let client = self.dial.client;
         let mut polled: Vec<PollFd<'_>> = self
             .attempts
             .iter()
             .map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT))
-            .chain(client.map(|client| PollFd::new(client, GONE)))
+            .chain(client.map(Waiting::poll_fd))
             .collect();
         let mut until = self.dial.deadline;
         if !self.addresses.is_empty() {
@@ -239,8 +217,8 @@ impl<'a> Race<'a> {
         for (attempt, polled) in self.attempts.iter().zip(&polled) {
             attempt.seen.set(polled.revents());
         }
-        let gone = polled.last().filter(|_| client.is_some());
-        Ok(gone.is_some_and(|polled| !polled.revents().is_empty()))
+        let of_client = client.zip(polled.last());
+        Ok(of_client.is_some_and(|(client, polled)| client.has_left(polled.revents())))
     }
 
     /// The attempt that has connected, if one has; those that have failed are put away.
@@ -421,7 +399,7 @@ mod tests {
             race.start_if_due(now);
             at_once = at_once.max(race.attempts.len());
             counted = counted.max(race.held.len());
-            race.wait(now, None).unwrap();
+            race.wait(now).unwrap();
             assert!(race.winner().is_none());
         }
         (at_once, 16 - race.addresses.len(), counted)

@@ -6,17 +6,15 @@
 //! rules are asked at each request.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub use self::bell::Bell;
 use self::queue::Waiter;
 use self::threads::{Resolver, Threads};
-use super::connect::{GONE, has_left};
 use super::families::Families;
+use super::waiting::{News, Waiting, wait_for};
 use crate::group::Group;
 use crate::socks5::Name;
 use crate::system::descriptors::Descriptors;
@@ -101,7 +99,7 @@ impl Names {
         port: u16,
         asker: IpAddr,
         deadline: Instant,
-        client: Option<&TcpStream>,
+        client: Option<&Waiting<'_>>,
     ) -> Result<Vec<SocketAddr>, Error> {
         let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
         let answer = if let Some(answer) = self.recall(name) {
@@ -181,7 +179,7 @@ impl Lookup {
         self.waiter.answer.get()
     }
 
-    fn wait(&self, deadline: Instant, mut client: Option<&TcpStream>) -> Result<Answer, Error> {
+    fn wait(&self, deadline: Instant, client: Option<&Waiting<'_>>) -> Result<Answer, Error> {
         let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
         loop {
             if let Some(answer) = self.answer() {
@@ -191,31 +189,11 @@ impl Lookup {
             if left.is_zero() {
                 return Err(Error::TimedOut);
             }
-            if self.wait_for_news(left, client).map_err(failed)? {
-                if client.is_some_and(has_left) {
-                    return Err(Error::ClientLeft);
-                }
-                // The client has only sent all that it wants to send.
-                client = None;
+            let news = wait_for(&*self.waiter.bell, client, left).map_err(failed)?;
+            if news == News::ClientLeft {
+                return Err(Error::ClientLeft);
             }
         }
-    }
-
-    /// Waits for the bell or news of the client, for at most `limit`. True for news of the client.
-    fn wait_for_news(&self, limit: Duration, client: Option<&TcpStream>) -> io::Result<bool> {
-        let bell = PollFd::new(&*self.waiter.bell, PollFlags::IN);
-        let pause = Timespec::try_from(limit).map_err(io::Error::other)?;
-        let mut polled = [bell.clone(), bell];
-        let mut count = 1;
-        if let Some(client) = client {
-            polled[1] = PollFd::new(client, GONE);
-            count = 2;
-        }
-        match poll(&mut polled[..count], Some(&pause)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(client.is_some() && !polled[1].revents().is_empty())
     }
 }
 
@@ -237,7 +215,7 @@ pub(super) fn with_port(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread;
@@ -314,7 +292,13 @@ mod tests {
         thread::scope(|scope| {
             let names = &names;
             scope.spawn(move || {
-                let found = names.resolve(&name("a.example"), 80, asker(1), soon(), Some(&session));
+                let found = names.resolve(
+                    &name("a.example"),
+                    80,
+                    asker(1),
+                    soon(),
+                    Some(&Waiting::new(&session, false)),
+                );
                 over_to.send(matches!(found, Err(Error::ClientLeft))).unwrap();
             });
             assert!(over.recv_timeout(Duration::from_millis(50)).is_err());

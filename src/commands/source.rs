@@ -107,13 +107,15 @@ impl Source {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Makes `socket` leave for `target` as this says, before it is connected.
+    /// Makes `socket` leave for `target` as this says, before it is connected. What is for this machine
+    /// itself leaves by no interface.
     ///
     /// # Errors
     ///
     /// Those of [`Source::prepare`], and when this machine does not have the local address.
     pub fn bind(&self, socket: &Socket, target: SocketAddr) -> io::Result<()> {
-        self.prepare(socket)?;
+        let interface = self.interface.filter(|_| !target.ip().is_loopback());
+        Source { interface, ..*self }.prepare(socket)?;
         let Some(local) = self.of(target) else { return Ok(()) };
         // A port that is chosen now is taken for every target at once. Chosen by connect(2), it is
         // taken for this target alone.
@@ -131,7 +133,7 @@ fn lacking(option: &str, capability: &str, error: &io::Error) -> io::Error {
 /// The name of a network interface, as in `wg0`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Interface {
-    octets: [u8; LONGEST_INTERFACE],
+    bytes: [u8; LONGEST_INTERFACE],
     length: u8,
 }
 
@@ -139,13 +141,13 @@ impl Interface {
     /// Takes a name, if an interface can have it. Whether there is such an interface is not asked.
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
-        let is_plain = name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'/');
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
         if !is_plain || !(1..=LONGEST_INTERFACE).contains(&name.len()) {
             return None;
         }
-        let mut octets = [0; LONGEST_INTERFACE];
-        octets[..name.len()].copy_from_slice(name.as_bytes());
-        Some(Interface { octets, length: u8::try_from(name.len()).ok()? })
+        let mut bytes = [0; LONGEST_INTERFACE];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Some(Interface { bytes, length: u8::try_from(name.len()).ok()? })
     }
 
     /// The name.
@@ -155,7 +157,7 @@ impl Interface {
     /// Never: it is ASCII.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.octets[..usize::from(self.length)]).expect("it is ASCII")
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("it is ASCII")
     }
 }
 

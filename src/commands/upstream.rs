@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
-use super::connect::{self, Dial, GONE, has_left, race};
+use super::connect::{self, Dial, race};
 use super::lookup;
+use super::waiting::{News, Waiting, wait_for};
 use crate::access::rules::Passage;
 use crate::access::upstream::Upstream;
 use crate::socks5::{
@@ -125,7 +125,7 @@ fn silent() -> Error {
 struct Talk<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
-    client: Option<&'a TcpStream>,
+    client: Option<&'a Waiting<'a>>,
     client_left: bool,
     /// There may be more to read without waiting.
     has_more: bool,
@@ -153,38 +153,26 @@ impl<'a> Talk<'a> {
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            let pause = Timespec::try_from(left).map_err(io::Error::other)?;
-            let client = self.client.unwrap_or(self.stream);
-            let news = if self.client.is_some() { GONE } else { PollFlags::empty() };
-            let mut polled = [PollFd::new(self.stream, PollFlags::IN), PollFd::new(client, news)];
-            match poll(&mut polled, Some(&pause)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let [answer, gone] = polled.map(|polled| !polled.revents().is_empty());
-            if answer {
-                return Ok(());
-            }
-            if gone && self.client.is_some() {
-                if self.client.is_some_and(has_left) {
+            match wait_for(self.stream, self.client, left)? {
+                News::Answer => return Ok(()),
+                News::ClientLeft => {
                     self.client_left = true;
                     return Err(ErrorKind::ConnectionAborted.into());
                 }
-                // The client has only sent all that it wants to send.
-                self.client = None;
+                News::Nothing => {}
             }
         }
     }
 }
 
 impl Read for Talk<'_> {
-    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             if !self.has_more {
                 self.wait()?;
                 self.has_more = true;
             }
-            match recv(self.stream, &mut *octets, RecvFlags::DONTWAIT) {
+            match recv(self.stream, &mut *bytes, RecvFlags::DONTWAIT) {
                 Ok((_, length)) => return Ok(length),
                 Err(rustix::io::Errno::AGAIN) => self.has_more = false,
                 Err(error) => return Err(error.into()),
@@ -194,10 +182,10 @@ impl Read for Talk<'_> {
 }
 
 impl Write for Talk<'_> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // The connection is new and its buffers are empty, so that this does not wait.
         self.has_more = false;
-        self.stream.write(octets)
+        self.stream.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,9 +1,11 @@
 //! The client's connection until the relay begins.
 
+use std::cell::OnceCell;
 use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
+use crate::commands::waiting::Waiting;
 use crate::sessions::Account;
 
 /// Bytes that are read at once from a client until its request is complete. Most messages fit; one
@@ -13,17 +15,19 @@ const HANDSHAKE_BUFFER: usize = 128;
 /// The client's connection until the relay begins: read through a buffer, written to at once.
 pub(super) struct Client<'a> {
     reader: BufReader<&'a TcpStream>,
+    waiting: OnceCell<Waiting<'a>>,
 }
 
 impl<'a> Client<'a> {
     pub(super) fn new(stream: &'a TcpStream) -> Self {
-        Client { reader: BufReader::with_capacity(HANDSHAKE_BUFFER, stream) }
+        let reader = BufReader::with_capacity(HANDSHAKE_BUFFER, stream);
+        Client { reader, waiting: OnceCell::new() }
     }
 
-    /// The connection, if an end of file on it means that the client has gone. A client that has sent
-    /// bytes for its target waits for an answer to them.
-    pub(super) fn watched(&self) -> Option<&'a TcpStream> {
-        self.reader.buffer().is_empty().then_some(*self.reader.get_ref())
+    /// The client while it waits for an answer: nothing more is read from it until then.
+    pub(super) fn waiting(&self) -> &Waiting<'a> {
+        let sent_more = !self.reader.buffer().is_empty();
+        self.waiting.get_or_init(|| Waiting::new(self.reader.get_ref(), sent_more))
     }
 
     /// Sends the target what the client has sent behind its request.

@@ -158,6 +158,12 @@ impl From<Denied> for Failure {
     }
 }
 
+impl From<lookup::Error> for Failure {
+    fn from(error: lookup::Error) -> Self {
+        Failure::Lookup(error)
+    }
+}
+
 impl From<upstream::Error> for Failure {
     fn from(error: upstream::Error) -> Self {
         Failure::Upstream(error)

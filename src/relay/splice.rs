@@ -1,4 +1,4 @@
-//! The bulk path on Linux: octets go from socket to socket through a pipe, and the kernel hands on
+//! The bulk path on Linux: bytes go from socket to socket through a pipe, and the kernel hands on
 //! pages where `io::copy` would copy them twice.
 
 use std::os::fd::OwnedFd;
@@ -10,15 +10,15 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::direction::{Direction, Pace, QUIET};
+use super::lane::{Lane, Pace, QUIET};
 use crate::sessions::Ending;
 use crate::system::descriptors::{Descriptors, Held};
 
-/// Sizes of a pipe, in octets, the best first: 1 MiB costs a third less processor time than 64 KiB,
+/// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
 /// and a system may refuse it to ordinary users.
 const SIZES: [usize; 3] = [1024 * 1024, 256 * 1024, 64 * 1024];
 
-/// A pipe, empty whenever nobody moves octets through it.
+/// A pipe, empty whenever nobody moves bytes through it.
 pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
@@ -40,25 +40,24 @@ impl Pipe {
         (size >= SIZES[2]).then_some(Pipe { read, write, size, held })
     }
 
-    /// Carries octets until the source ends or is quiet, or descriptors are needed elsewhere.
+    /// Carries bytes until the source ends or is quiet, or descriptors are needed elsewhere.
     ///
     /// # Errors
     ///
     /// The side that failed.
-    pub(super) fn carry(self, direction: &Direction<'_>) -> Result<Pace, Ending> {
+    pub(super) fn carry(self, lane: &Lane<'_>) -> Result<Pace, Ending> {
         // A splice from a socket heeds this, and not the flag that asks it not to wait.
-        direction.limit_reads(Some(QUIET))?;
+        lane.limit_reads(Some(QUIET))?;
         while !self.held.of().are_short() {
-            match again(|| {
-                splice(direction.from, None, &self.write, None, self.size, SpliceFlags::MOVE)
-            }) {
+            match again(|| splice(lane.from, None, &self.write, None, self.size, SpliceFlags::MOVE))
+            {
                 Ok(0) => return Ok(Pace::Ended),
-                Ok(length) => self.empty_into(direction, length)?,
+                Ok(length) => self.empty_into(lane, length)?,
                 Err(Errno::AGAIN) => {
-                    direction.limit_reads(None)?;
+                    lane.limit_reads(None)?;
                     return Ok(Pace::Quiet);
                 }
-                Err(_) => return Err(direction.source.failure()),
+                Err(_) => return Err(lane.source.failure()),
             }
             // Whoever fills the source gets to run, and the next move is larger for it.
             thread::yield_now();
@@ -66,18 +65,18 @@ impl Pipe {
         Ok(Pace::Busy)
     }
 
-    fn empty_into(&self, direction: &Direction<'_>, length: usize) -> Result<(), Ending> {
+    fn empty_into(&self, lane: &Lane<'_>, length: usize) -> Result<(), Ending> {
         let mut left = length;
         while left > 0 {
-            let moved = direction.sink.while_writing(|| {
-                again(|| splice(&self.read, None, direction.to, None, left, SpliceFlags::MOVE))
+            let moved = lane.sink.while_writing(|| {
+                again(|| splice(&self.read, None, lane.to, None, left, SpliceFlags::MOVE))
             });
             match moved {
                 Ok(moved @ 1..) => {
-                    direction.source.count(moved);
+                    lane.source.count(moved);
                     left -= moved;
                 }
-                Ok(0) | Err(_) => return Err(direction.sink.failure()),
+                Ok(0) | Err(_) => return Err(lane.sink.failure()),
             }
         }
         Ok(())

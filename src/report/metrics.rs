@@ -81,8 +81,26 @@ impl From<TooMany> for Refused {
 }
 
 /// What a session was for: nothing yet, or a command.
-const COMMANDS: [Option<Command>; 4] =
-    [None, Some(Command::Connect), Some(Command::Bind), Some(Command::UdpAssociate)];
+const COMMANDS: [Option<Command>; 6] = [
+    None,
+    Some(Command::Connect),
+    Some(Command::Bind),
+    Some(Command::UdpAssociate),
+    Some(Command::Resolve),
+    Some(Command::ResolvePtr),
+];
+
+/// Where it stands among these.
+fn place(command: Option<Command>) -> usize {
+    match command {
+        None => 0,
+        Some(Command::Connect) => 1,
+        Some(Command::Bind) => 2,
+        Some(Command::UdpAssociate) => 3,
+        Some(Command::Resolve) => 4,
+        Some(Command::ResolvePtr) => 5,
+    }
+}
 
 /// The word for it, the same as in the log.
 fn word(command: Option<Command>) -> String {
@@ -150,8 +168,7 @@ impl Metrics {
 
     /// A session has ended. What it has moved is not told: [`Totals`] knows it.
     pub fn ended(&self, command: Option<Command>, outcome: Outcome) {
-        let command = command.map_or(0, |command| command as usize);
-        add(&self.sessions[command][outcome as usize], 1);
+        add(&self.sessions[place(command)][outcome as usize], 1);
     }
 
     /// A CONNECT was answered with success so long after the request.
@@ -424,7 +441,6 @@ mod tests {
     fn every_word_stands_at_its_own_number() {
         assert!(Refused::ALL.iter().enumerate().all(|(index, reason)| *reason as usize == index));
         assert!(Outcome::ALL.iter().enumerate().all(|(index, end)| *end as usize == index));
-        let number = |command: Option<Command>| command.map_or(0, |command| command as usize);
-        assert!(COMMANDS.iter().enumerate().all(|(index, command)| number(*command) == index));
+        assert!(COMMANDS.iter().enumerate().all(|(index, command)| place(*command) == index));
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::ending::Ending;
 use super::side::Side;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::{Descriptors, Held};
@@ -31,35 +32,6 @@ pub enum Stage {
     Relay,
     /// The failing reply is on its way.
     Farewell,
-}
-
-/// Why a session ended before both sides had sent their end of file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The client's connection failed: usually the client reset it.
-    ClientReset,
-    /// The target's connection failed.
-    TargetReset,
-    /// Greeting and request took too long.
-    HandshakeTimeout,
-    /// Nothing moved for too long.
-    IdleTimeout,
-    /// The server was full, and others needed the place more.
-    MadeRoom,
-    /// The server stops.
-    Stopped,
-}
-
-impl Ending {
-    /// Whether a side has failed: then the other hears of that at once, whatever is on its way.
-    fn is_failure(self) -> bool {
-        match self {
-            Ending::ClientReset | Ending::TargetReset => true,
-            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::MadeRoom | Ending::Stopped => {
-                false
-            }
-        }
-    }
 }
 
 /// What a session's threads and those who watch it know together. It holds the session's two
@@ -95,7 +67,7 @@ const UNKNOWN: u64 = u64::MAX;
 impl Account {
     pub(super) fn new(id: u64, peer: SocketAddr, stream: TcpStream, held: Held) -> Self {
         let client = Side::new(Ending::ClientReset);
-        let _ = client.connection.set((stream, peer));
+        client.connected(stream, peer);
         Account {
             id,
             opened: Instant::now(),
@@ -157,7 +129,7 @@ impl Account {
     /// The address that was reached, once one was.
     #[must_use]
     pub fn reached(&self) -> Option<SocketAddr> {
-        self.target.connection.get().map(|(_, address)| *address)
+        self.target.address()
     }
 
     /// The name that the client has authenticated with, or failed to: one word of visible ASCII.
@@ -209,7 +181,7 @@ impl Account {
 
     /// Takes the target's connection.
     pub fn connected(&self, target: TcpStream, address: SocketAddr) {
-        let _ = self.target.connection.set((target, address));
+        self.target.connected(target, address);
     }
 
     /// Notes that the next part of the session's life begins.
@@ -276,7 +248,7 @@ impl Account {
     pub(super) fn end_if_lost(&self) {
         for (side, other) in self.directions() {
             if (side.has_ended() || other.is_blocked()) && side.is_lost(other) {
-                self.end(side.failure);
+                self.end(side.failure());
             }
         }
     }
@@ -295,7 +267,7 @@ impl Account {
     pub fn end(&self, ending: Ending) {
         if ending == Ending::IdleTimeout {
             for (source, sink) in self.directions() {
-                source.finishes.store(source.has_concluded(sink), Ordering::Release);
+                source.let_finish(sink);
             }
         }
         if self.ending.set(ending).is_err() {

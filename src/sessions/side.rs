@@ -1,4 +1,4 @@
-//! One side of a session: its connection, what it has sent, and whether it has ended.
+//! One side of a session: its connection, what has come from it, and what is true of it now.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use portable_atomic::AtomicU64;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
-use super::account::Ending;
+use super::ending::Ending;
 
 /// What a side has concluded is delivered after the session's end, too, to a reader that takes some
 /// of it at least once a minute.
@@ -20,12 +20,12 @@ pub(super) const DELIVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Side {
     /// How the session ends when this side's connection fails.
-    pub(super) failure: Ending,
-    pub(super) connection: OnceLock<(TcpStream, SocketAddr)>,
+    failure: Ending,
+    connection: OnceLock<(TcpStream, SocketAddr)>,
     sent: AtomicU64,
     datagrams: AtomicU64,
     ended: AtomicBool,
-    pub(super) finishes: AtomicBool,
+    finishes: AtomicBool,
     blocked: AtomicBool,
 }
 
@@ -52,6 +52,16 @@ impl Side {
     #[must_use]
     pub fn stream(&self) -> Option<&TcpStream> {
         self.connection.get().map(|(stream, _)| stream)
+    }
+
+    /// The address of the far end, once there is a connection.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.connection.get().map(|(_, address)| *address)
+    }
+
+    /// Takes the connection with the far end at `address`.
+    pub(super) fn connected(&self, stream: TcpStream, address: SocketAddr) {
+        let _ = self.connection.set((stream, address));
     }
 
     /// The bytes that this side has sent and that were passed on to the other.
@@ -100,6 +110,11 @@ impl Side {
         self.blocked.load(Ordering::Relaxed)
     }
 
+    /// Notes whether the end of file has come in, now that the session is ended for idleness.
+    pub(super) fn let_finish(&self, other: &Side) {
+        self.finishes.store(self.has_concluded(other), Ordering::Release);
+    }
+
     /// Whether this side had sent its end of file when the session was ended for idleness: then all
     /// that it has sent is still passed on.
     #[must_use]
@@ -115,7 +130,7 @@ impl Side {
     }
 
     /// Whether the end of file has come in, be it passed on or not.
-    pub(super) fn has_concluded(&self, other: &Side) -> bool {
+    pub(crate) fn has_concluded(&self, other: &Side) -> bool {
         #[cfg(target_os = "linux")]
         let has_come = self.poll(PollFlags::RDHUP).contains(PollFlags::RDHUP);
         #[cfg(not(target_os = "linux"))]

@@ -1,9 +1,23 @@
 //! The watch over time limits: one thread looks at every live session about once a second.
+//!
+//! Somebody looks at every socket in every state: a thread that reads from it, or else the watch.
+//!
+//! | state of the session | client's socket | target's socket |
+//! |---|---|---|
+//! | handshake, farewell | read, under a deadline | - |
+//! | dial, or the wait of BIND | polled by the one who dials or waits | polled, under a deadline |
+//! | relay | read | read |
+//! | relay, while the other side takes no bytes | the watch | the watch |
+//! | relay, after the side's end of file | the watch | the watch |
+//! | UDP | read by the association | - |
+//!
+//! A peer that vanishes without a word is found by keepalive, whose failure the same eyes see.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::account::{Ending, Stage};
+use super::account::Stage;
+use super::ending::Ending;
 use super::registry::{Entry, Limits, Live, Sessions};
 use super::side::DELIVERY;
 

@@ -73,7 +73,7 @@ pub struct Reply {
 impl Reply {
     /// The request succeeded, and `bound` is BND.ADDR and BND.PORT.
     #[must_use]
-    pub fn succeeded(bound: SocketAddr) -> Self {
+    pub fn succeeded(bound: impl Into<Address>) -> Self {
         Reply { rep: Rep::Succeeded as u8, bound: bound.into() }
     }
 
@@ -133,14 +133,14 @@ mod tests {
 
     #[test]
     fn writes_its_octets() {
-        let ipv4 = Reply::succeeded("192.0.2.7:1080".parse().unwrap());
+        let ipv4 = Reply::succeeded("192.0.2.7:1080".parse::<SocketAddr>().unwrap());
         assert_eq!(wire(&ipv4), b"\x05\x00\x00\x01\xc0\x00\x02\x07\x04\x38");
-        let ipv6 = Reply::succeeded("[2001:db8::1]:1080".parse().unwrap());
+        let ipv6 = Reply::succeeded("[2001:db8::1]:1080".parse::<SocketAddr>().unwrap());
         assert_eq!(
             wire(&ipv6),
             b"\x05\x00\x00\x04\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x04\x38"
         );
-        let mapped = Reply::succeeded("[::ffff:192.0.2.7]:1080".parse().unwrap());
+        let mapped = Reply::succeeded("[::ffff:192.0.2.7]:1080".parse::<SocketAddr>().unwrap());
         assert_eq!(wire(&mapped), wire(&ipv4));
         assert_eq!(wire(&Reply::failed(Rep::NotAllowed)), b"\x05\x02\x00\x01\0\0\0\0\0\0");
     }

@@ -17,10 +17,20 @@ pub enum Command {
     Bind = 0x02,
     /// A relay of UDP datagrams.
     UdpAssociate = 0x03,
+    /// The address of a name, without a connection: Tor's extension.
+    Resolve = 0xf0,
+    /// The name of an address: Tor's extension.
+    ResolvePtr = 0xf1,
 }
 
 impl Command {
-    const ALL: [Command; 3] = [Command::Connect, Command::Bind, Command::UdpAssociate];
+    const ALL: [Command; 5] = [
+        Command::Connect,
+        Command::Bind,
+        Command::UdpAssociate,
+        Command::Resolve,
+        Command::ResolvePtr,
+    ];
 }
 
 impl fmt::Display for Command {
@@ -29,6 +39,8 @@ impl fmt::Display for Command {
             Command::Connect => "CONNECT",
             Command::Bind => "BIND",
             Command::UdpAssociate => "UDP",
+            Command::Resolve => "RESOLVE",
+            Command::ResolvePtr => "RESOLVE_PTR",
         })
     }
 }
@@ -126,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_unknown_command_is_read_whole() {
-        for cmd in [0x00, 0x04, 0xf0] {
+        for cmd in [0x00, 0x04, 0xef, 0xf2] {
             let mut stream = CONNECT.to_vec();
             stream[1] = cmd;
             let mut rest = stream.as_slice();

@@ -43,27 +43,27 @@ pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
 
 fn question(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let mut octets = Vec::with_capacity(QUESTION);
-    octets.write_u32::<NativeEndian>(u32::try_from(QUESTION).ok()?).ok()?;
-    octets.write_u16::<NativeEndian>(SOCK_DIAG_BY_FAMILY).ok()?;
-    octets.write_u16::<NativeEndian>(NLM_F_REQUEST).ok()?;
-    octets.extend([0; 8]);
-    octets.push(u8::try_from(family.as_raw()).ok()?);
-    octets.push(6); // TCP
-    octets.extend([0; 2]);
-    octets.extend([0xff; 4]); // in any state
-    octets.write_u16::<BigEndian>(local.port()).ok()?;
-    octets.write_u16::<BigEndian>(peer.port()).ok()?;
+    let mut bytes = Vec::with_capacity(QUESTION);
+    bytes.write_u32::<NativeEndian>(u32::try_from(QUESTION).ok()?).ok()?;
+    bytes.write_u16::<NativeEndian>(SOCK_DIAG_BY_FAMILY).ok()?;
+    bytes.write_u16::<NativeEndian>(NLM_F_REQUEST).ok()?;
+    bytes.extend([0; 8]);
+    bytes.push(u8::try_from(family.as_raw()).ok()?);
+    bytes.push(6); // TCP
+    bytes.extend([0; 2]);
+    bytes.extend([0xff; 4]); // in any state
+    bytes.write_u16::<BigEndian>(local.port()).ok()?;
+    bytes.write_u16::<BigEndian>(peer.port()).ok()?;
     for address in [local, peer] {
         match address.ip() {
-            IpAddr::V4(ip) => octets.extend([&ip.octets()[..], &[0; 12]].concat()),
-            IpAddr::V6(ip) => octets.extend(ip.octets()),
+            IpAddr::V4(ip) => bytes.extend([&ip.octets()[..], &[0; 12]].concat()),
+            IpAddr::V6(ip) => bytes.extend(ip.octets()),
         }
     }
     let scope = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
-    octets.write_u32::<NativeEndian>(scope).ok()?;
-    octets.extend([0xff; 8]); // whatever its cookie
-    Some(octets)
+    bytes.write_u32::<NativeEndian>(scope).ok()?;
+    bytes.extend([0xff; 8]); // whatever its cookie
+    Some(bytes)
 }
 
 fn send_queue(mut answer: &[u8]) -> Option<u32> {

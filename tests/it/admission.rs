@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::scratch::Program;
 use crate::stage::{
-    GREETING, LONG, ask, at_end_or_reset, connect, echo, request, start, take, tunnel,
+    GREETING, LONG, ask, at_end_or_reset, black_hole, connect, echo, request, reset, start, take,
+    tunnel,
 };
 
 #[test]
@@ -70,6 +71,17 @@ fn silent_clients_do_not_keep_a_full_server_from_others() {
     let mut silent = [(); 2].map(|()| connect(server.address));
     assert_eq!(ask(&server, &request(target)).0, 0x00);
     assert!(at_end_or_reset(&mut silent[0]), "the oldest one makes room");
+}
+
+#[test]
+fn a_client_that_resets_gives_its_place_back_though_it_has_sent_bytes_early() {
+    let server = start(&["--max-connections", "1", "--connect-timeout", "600"]);
+    let (_waiting, _socket, silent) = black_hole();
+    let mut first = connect(server.address);
+    first.write_all(&[GREETING, &request(silent), b"early"].concat()).unwrap();
+    assert_eq!(take(&mut first), *b"\x05\x00");
+    reset(first);
+    assert_eq!(ask(&server, &request(echo())).0, 0x00);
 }
 
 #[test]

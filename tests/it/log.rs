@@ -222,14 +222,6 @@ fn a_client_without_credentials_reads_of_users() {
 }
 
 #[test]
-fn a_client_that_asks_for_tors_resolve_is_told_so() {
-    let mut program = Program::start(&[]);
-    let resolve = b"\x05\xf0\x00\x03\x0bexample.org\x00\x00";
-    let line = line_of(&mut program, &[GREETING, resolve].concat());
-    assert!(line.contains("outcome=bad-request why=\"CMD 0xf0 is Tor's RESOLVE"), "{line}");
-}
-
-#[test]
 fn a_client_that_floods_the_log_is_counted_and_hides_no_wrong_password() {
     let file = Scratch::new(b"alice:open sesame");
     let mut program = Program::start(&["--users", file.path()]);

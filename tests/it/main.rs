@@ -15,6 +15,7 @@ mod properties;
 mod proxy_protocol;
 mod readme;
 mod relay;
+mod resolve;
 mod rules;
 mod scratch;
 mod source;

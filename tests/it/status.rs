@@ -72,7 +72,7 @@ fn a_live_session_is_shown_with_what_it_has_moved() {
     let far = target.local_addr().unwrap();
     let session = format!(
         "\"client\":\"{own}\",\"user\":null,\"command\":\"CONNECT\",\"destination\":\"{far}\",\
-         \"reached\":\"{far}\",\"via\":null,\"up\":2,\"down\":4,"
+         \"destinations\":1,\"reached\":\"{far}\",\"via\":null,\"up\":2,\"down\":4,"
     );
     let body = await_part(&server, "/sessions", &session);
     assert!(body.contains("\"slots\":{\"used\":1,\"max\":4096}"), "{body}");
@@ -190,4 +190,60 @@ fn a_crowd_of_silent_visitors_keeps_nobody_out() {
     assert!(begin.elapsed() < LONG, "{:?}", begin.elapsed());
     assert!(at_end(&mut crowd[0]), "it made room");
     let _tunnel = pair(&server);
+}
+
+/// A server that listens everywhere, on a machine with the address 192.168.1.1, and its clients at
+/// other addresses.
+mod from_elsewhere {
+    use super::*;
+    use crate::namespace::{alone, ip};
+    use crate::stage::{reply, start_on};
+    use socket2::{Domain, Socket, Type};
+
+    const HOST: &str = "192.168.1.1";
+
+    fn with_server(test: impl FnOnce(&Running) + Send) {
+        alone(|| {
+            let has_ip = ip("addr add 192.168.1.1/32 dev lo
+                             addr add 192.168.1.20/32 dev lo
+                             addr add 203.0.113.7/32 dev lo");
+            if has_ip {
+                test(&start_on("0.0.0.0:1080", &["--status", "0.0.0.0:9090"]));
+            }
+        });
+    }
+
+    fn connect_from(from: &str, port: u16) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let address = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+        socket.bind(&address(from, 0).into()).unwrap();
+        socket.connect_timeout(&address(HOST, port).into(), LONG).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        socket.into()
+    }
+
+    #[test]
+    fn a_neighbour_sees_the_page_and_a_stranger_sees_nothing() {
+        with_server(|_| {
+            for (from, sees) in [("192.168.1.20", true), ("203.0.113.7", false)] {
+                let mut visitor = connect_from(from, 9090);
+                let _ = visitor.write_all(b"GET /healthz HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n");
+                let mut answer = Vec::new();
+                let _ = visitor.read_to_end(&mut answer);
+                assert_eq!(answer.starts_with(b"HTTP/1.1 200 OK"), sees, "{from}");
+                assert_eq!(answer.is_empty(), !sees, "{from}");
+            }
+        });
+    }
+
+    #[test]
+    fn nobody_reaches_the_page_through_the_server() {
+        with_server(|_| {
+            let mut client = connect_from("192.168.1.20", 1080);
+            let page = SocketAddr::new(HOST.parse().unwrap(), 9090);
+            client.write_all(&[GREETING, &request(page)].concat()).unwrap();
+            assert_eq!(take(&mut client), *b"\x05\x00");
+            assert_eq!(reply(&mut client).0, 0x02);
+        });
+    }
 }

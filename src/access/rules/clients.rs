@@ -59,8 +59,25 @@ impl Clients {
         }
     }
 
-    /// What the clients on an interface with public addresses should expect, in words.
-    pub(super) fn exposure(&self, public: &Public) -> String {
+    /// For each interface that has public addresses among those that are listened on: whom that admits
+    /// and whom not, in words.
+    pub(super) fn exposure(&self, listen: &[SocketAddr], interfaces: &Interfaces) -> Vec<String> {
+        let is_heard = |address: &IpAddr| {
+            listen.iter().any(|listen| match listen.ip() {
+                IpAddr::V6(every) if every.is_unspecified() => true,
+                IpAddr::V4(every) if every.is_unspecified() => address.is_ipv4(),
+                one => one == *address,
+            })
+        };
+        let mut public = interfaces.public();
+        for it in &mut public {
+            it.addresses.retain(is_heard);
+        }
+        public.retain(|it| !it.addresses.is_empty());
+        public.iter().map(|it| self.admitted_on(it)).collect()
+    }
+
+    fn admitted_on(&self, public: &Public) -> String {
         let closed_to_link_local = self.by_default && !public.is_private;
         let served = self.networks.iter().filter(|net| {
             let ip = net.addr();
@@ -170,24 +187,42 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_where_nobody_listens_is_not_told() {
+        let told = |listen: &str| {
+            let listen = [format!("{listen}:1080").parse().unwrap()];
+            Clients::new(&[]).exposure(&listen, &router()).len()
+        };
+        for (listen, count) in [
+            ("[::]", 1),
+            ("0.0.0.0", 1),
+            ("203.0.113.1", 1),
+            ("192.168.77.1", 0),
+            ("[::1]", 0),
+            ("[fd77::1]", 0),
+        ] {
+            assert_eq!(told(listen), count, "{listen}");
+        }
+    }
+
+    #[test]
     fn a_public_interface_is_told_with_whom_it_admits_and_whom_not() {
         let public = |is_private| Public {
             interface: "eth1".into(),
             addresses: vec!["203.0.113.1".parse().unwrap()],
             is_private,
         };
-        let told = Clients::new(&[]).exposure(&public(false));
+        let told = Clients::new(&[]).admitted_on(&public(false));
         assert_eq!(
             told,
             "eth1 has the public address 203.0.113.1: clients that come in there are served from \
              10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7; all others are turned away, \
              link-local ones too (--allow-from)"
         );
-        let told = Clients::new(&[]).exposure(&public(true));
+        let told = Clients::new(&[]).admitted_on(&public(true));
         assert!(told.contains("169.254.0.0/16, fe80::/10, fc00::/7; all others are turned away ("));
-        let told = Clients::new(&["198.51.100.0/24".parse().unwrap()]).exposure(&public(false));
+        let told = Clients::new(&["198.51.100.0/24".parse().unwrap()]).admitted_on(&public(false));
         assert!(told.contains("are served from 198.51.100.0/24; all others are turned away ("));
-        let told = Clients::new(&["127.0.0.1/32".parse().unwrap()]).exposure(&public(false));
+        let told = Clients::new(&["127.0.0.1/32".parse().unwrap()]).admitted_on(&public(false));
         assert!(told.contains("are served from nowhere; all others"), "{told}");
     }
 }

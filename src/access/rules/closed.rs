@@ -43,6 +43,7 @@ pub(super) fn closed(
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests as rules;
     use super::*;
     use crate::access::interfaces::InterfaceAddress;
 
@@ -113,5 +114,26 @@ mod tests {
             assert_eq!(ask(LAN, perhaps, || None), Some("perhaps this server itself"));
         }
         assert_eq!(ask(LAN, "192.0.2.1:80", || None), None);
+    }
+
+    #[test]
+    fn a_client_does_not_get_past_a_firewall_to_the_boxs_own_addresses() {
+        let file = "allow to self port 53\ndeny to self";
+        let denied = |ip: &str| Err(format!("rules:2: this rule denies {ip}:80"));
+        for own in ["192.168.1.1", "127.0.0.1", "0.0.0.0"] {
+            assert_eq!(rules::ask(file, None, (own, 80), None), denied(own));
+            assert_eq!(rules::ask(file, None, ("a.example", 80), Some(&[own])), denied(own));
+        }
+        assert!(rules::ask(file, None, ("2001:db8::1", 80), None).is_err());
+        let dressed = "64:ff9b::192.168.1.1";
+        assert_eq!(rules::ask(file, None, (dressed, 80), None), denied("192.168.1.1"));
+        assert!(rules::ask(file, None, ("192.168.1.2", 80), None).is_ok());
+        assert!(rules::ask(file, None, ("192.168.1.1", 53), None).is_ok());
+        let closed = rules::ask(file, None, ("127.0.0.1", 53), None).unwrap_err();
+        assert!(closed.contains("a loopback address"), "self opens nothing: {closed}");
+        // A name may have one of these addresses, so it has to be looked up.
+        let own: &[&str] = &["192.168.1.1", "192.0.2.1"];
+        let found = rules::ask("allow to self\ndeny", None, ("a.example", 80), Some(own));
+        assert_eq!(found, Ok(vec!["192.168.1.1".into()]));
     }
 }

@@ -45,6 +45,7 @@ fn low(bits: u128) -> Ipv4Addr {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::ask;
     use super::*;
 
     #[test]
@@ -71,6 +72,40 @@ mod tests {
         ] {
             let found: Vec<_> = embedded(ip.parse().unwrap()).map(|ip| ip.to_string()).collect();
             assert_eq!(found, inside, "{ip}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_address_in_the_clothes_of_ipv6_is_judged_as_well() {
+        let dressed = |ip: &str| {
+            let [a, b, c, d] = ip.parse::<Ipv4Addr>().unwrap().octets();
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            [
+                format!("64:ff9b::{ip}"),
+                format!("2002:{high:x}:{low:x}::1"),
+                format!("::{ip}"),
+                format!("2001:db8::5efe:{ip}"),
+                format!("2001:db8::200:5efe:{ip}"),
+            ]
+        };
+        for ip in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255"] {
+            for ip in dressed(ip) {
+                let closed = ask("", None, (&ip, 80), None);
+                assert!(closed.is_err_and(|it| it.contains("closed to clients")), "{ip}");
+            }
+        }
+        for ip in dressed("10.1.2.3") {
+            let found: &[&str] = &[&ip];
+            assert!(ask("", None, (&ip, 80), None).is_ok(), "{ip}");
+            let denied = Err("rules:1: this rule denies 10.1.2.3:80".into());
+            assert_eq!(ask("deny to 10.0.0.0/8", None, (&ip, 80), None), denied, "{ip}");
+            let by_name = ask("deny to 10.0.0.0/8", None, ("a.example", 80), Some(found));
+            assert_eq!(by_name, denied, "{ip}");
+            // Both have to be permitted, so that a list of what is allowed has no hole either.
+            assert!(ask("allow to 10.0.0.0/8\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            assert!(ask("allow to ::/0\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            let both = "allow to ::/0\nallow to 10.0.0.0/8\ndeny";
+            assert!(ask(both, None, (&ip, 80), None).is_ok(), "{ip}");
         }
     }
 }

@@ -102,7 +102,7 @@ impl Rule {
                 &mut self.user,
                 field,
                 value,
-                r"a name, \xNN in it for what is no visible ASCII and \\ for a backslash",
+                r"a name, with \xNN for bytes that are not visible ASCII and \\ for a backslash",
                 |word| spelling::read(word).map(|name| spelling::spell(&name)),
             ),
             b"from" => set(&mut self.from, field, value, networks::EXPECTED, network),

@@ -14,7 +14,7 @@ use crate::socks5::LONGEST_HEADER;
 /// What precedes each datagram: room for the header that a reply gets.
 pub(super) const HEADROOM: usize = LONGEST_HEADER;
 
-/// No UDP datagram has more octets.
+/// No UDP datagram has more bytes.
 const LONGEST_DATAGRAM: usize = 65_535;
 
 /// A batch is full at so many datagrams, or at so many bytes.
@@ -26,7 +26,7 @@ const MOST_OCTETS: usize = 32 * 1024;
 pub(super) struct Batch {
     /// Each datagram behind its headroom. Memory is taken at the first use, and only its touched
     /// pages count.
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     received: Vec<Received>,
 }
 
@@ -39,37 +39,37 @@ impl Batch {
     /// Takes what waits in `socket`, in place of what was taken before.
     pub(super) fn receive(&mut self, socket: &UdpSocket) {
         const CAPACITY: usize = MOST_OCTETS + HEADROOM + LONGEST_DATAGRAM;
-        self.octets.clear();
-        self.octets.reserve_exact(CAPACITY);
+        self.bytes.clear();
+        self.bytes.reserve_exact(CAPACITY);
         self.received.clear();
         for _ in 0..MOST_DATAGRAMS {
-            let start = self.octets.len();
-            self.octets.resize(start + HEADROOM, 0);
-            let from = recvfrom(socket, spare_capacity(&mut self.octets), RecvFlags::DONTWAIT);
+            let start = self.bytes.len();
+            self.bytes.resize(start + HEADROOM, 0);
+            let from = recvfrom(socket, spare_capacity(&mut self.bytes), RecvFlags::DONTWAIT);
             let from = match from {
                 Ok((_, _, from)) => from.and_then(|from| from.try_into().ok()),
-                Err(Errno::AGAIN) => return self.octets.truncate(start),
+                Err(Errno::AGAIN) => return self.bytes.truncate(start),
                 // An ICMP error about an earlier datagram. The next one may be fine.
                 Err(_) => None,
             };
             match from {
-                Some(from) => self.received.push(Received { from, end: self.octets.len() }),
-                None => self.octets.truncate(start),
+                Some(from) => self.received.push(Received { from, end: self.bytes.len() }),
+                None => self.bytes.truncate(start),
             }
-            if self.octets.len() > MOST_OCTETS {
+            if self.bytes.len() > MOST_OCTETS {
                 return;
             }
         }
     }
 
-    /// The datagrams: where each is from, and its octets behind the headroom.
+    /// The datagrams: where each is from, and its bytes behind the headroom.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
-        let mut rest = self.octets.as_mut_slice();
+        let mut rest = self.bytes.as_mut_slice();
         let mut start = 0;
         self.received.iter().map(move |&Received { from, end }| {
-            let (octets, behind) = std::mem::take(&mut rest).split_at_mut(end - start);
+            let (bytes, behind) = std::mem::take(&mut rest).split_at_mut(end - start);
             (rest, start) = (behind, end);
-            (from, octets)
+            (from, bytes)
         })
     }
 
@@ -80,6 +80,6 @@ impl Batch {
 
     /// Whether there is no memory to give back.
     pub(super) fn is_released(&self) -> bool {
-        self.octets.capacity() == 0
+        self.bytes.capacity() == 0
     }
 }

@@ -187,10 +187,10 @@ impl<'a> Relay<'a> {
         self.settle();
         let mut batch = std::mem::take(&mut self.batch);
         batch.receive(&self.association.inside);
-        for (from, octets) in batch.iter_mut() {
-            let octets = &octets[HEADROOM..];
+        for (from, bytes) in batch.iter_mut() {
+            let bytes = &bytes[HEADROOM..];
             let known = (self.port.address() == Some(from))
-                .then(|| self.route.follow(octets, self.now))
+                .then(|| self.route.follow(bytes, self.now))
                 .flatten();
             if let Some((target, payload)) = known {
                 if self.association.outside.send(payload, target).is_ok() {
@@ -199,18 +199,18 @@ impl<'a> Relay<'a> {
                 }
                 self.route.forget();
             }
-            self.take_up(octets, from);
+            self.take_up(bytes, from);
         }
         self.batch = batch;
     }
 
     /// Judges a datagram that is not like the one before.
-    fn take_up(&mut self, octets: &[u8], from: SocketAddr) {
+    fn take_up(&mut self, bytes: &[u8], from: SocketAddr) {
         let is_ours = from.ip().to_canonical() == self.client.account.peer().ip();
         if !is_ours || !self.port.admits(from) {
             return self.drop(Reason::NotTheClient, &from);
         }
-        let Ok(datagram) = Datagram::read(octets) else {
+        let Ok(datagram) = Datagram::read(bytes) else {
             return self.drop(Reason::Malformed, &from);
         };
         if datagram.frag != 0 {
@@ -275,22 +275,22 @@ impl<'a> Relay<'a> {
     fn take_from_outside(&mut self, index: usize) {
         let mut batch = std::mem::take(&mut self.batch);
         batch.receive(self.association.outside.socket(index));
-        for (from, octets) in batch.iter_mut() {
+        for (from, bytes) in batch.iter_mut() {
             let Some(client) = self.port.address().filter(|_| self.finds_header(from)) else {
                 self.drop(Reason::Unasked, &from);
                 continue;
             };
             let start = HEADROOM - self.header.len();
-            octets[start..HEADROOM].copy_from_slice(&self.header);
+            bytes[start..HEADROOM].copy_from_slice(&self.header);
             // What has become too long with its header fails here.
             let sent = match self.port {
-                Port::Settled(_) => self.association.inside.send(&octets[start..]),
+                Port::Settled(_) => self.association.inside.send(&bytes[start..]),
                 Port::Unknown | Port::Announced(_) | Port::Latest(..) => {
-                    self.association.inside.send_to(&octets[start..], client)
+                    self.association.inside.send_to(&bytes[start..], client)
                 }
             };
             match sent {
-                Ok(_) => self.moved.count_down(octets.len() - HEADROOM),
+                Ok(_) => self.moved.count_down(bytes.len() - HEADROOM),
                 Err(_) => self.drop(Reason::NotReturned, &from),
             }
         }

@@ -14,11 +14,11 @@ impl Route {
     /// The target and the payload of a datagram that has the same header as the latest.
     pub(super) fn follow<'d>(
         &self,
-        octets: &'d [u8],
+        bytes: &'d [u8],
         now: Instant,
     ) -> Option<(SocketAddr, &'d [u8])> {
         let (target, until) = self.way?;
-        let payload = octets.strip_prefix(self.header.as_slice())?;
+        let payload = bytes.strip_prefix(self.header.as_slice())?;
         until.is_none_or(|until| now < until).then_some((target, payload))
     }
 

@@ -59,13 +59,17 @@ pub(super) fn write(shown: &Shown, gauges: &Gauges, history: &History, draining:
 
 fn session(json: &mut Json, number: u64, account: &Account, idle: Duration) {
     let request = account.request();
-    // The destination of a UDP request is where the client sends from.
-    let destination = request.filter(|(command, _)| *command != Command::UdpAssociate);
+    // The destination of a UDP request is where the client sends from. What matters is to whom it has
+    // sent datagrams: to the first, and to how many in all.
+    let sent_to = account.destinations();
+    let asked = request.filter(|(command, _)| *command != Command::UdpAssociate);
+    let destination = asked.map(|(_, to)| to).or(sent_to.map(|(first, _)| first));
     json.number("id", number);
     json.text("client", account.peer());
     json.text_or_null("user", account.user());
     json.text_or_null("command", request.map(|(command, _)| command));
-    json.text_or_null("destination", destination.map(|(_, to)| to));
+    json.text_or_null("destination", destination);
+    json.number("destinations", sent_to.map_or(1, |(_, count)| count));
     json.text_or_null("reached", account.reached());
     json.text_or_null("via", account.via());
     json.number("up", account.client().sent());

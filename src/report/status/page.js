@@ -76,7 +76,8 @@ function drawSessions() {
     rows.set(session.id, tr);
     columns.forEach(([key, , write], index) => {
       const td = tr.children[index], value = session[key];
-      const text = value === null ? "–" : write ? write(value) : value;
+      let text = value === null ? "–" : write ? write(value) : value;
+      if (key === "destination" && session.destinations > 1) text += ` +${session.destinations - 1}`;
       put(td.firstElementChild ?? td, text);
       td.classList.toggle("none", value === null);
       td.classList.toggle("same", key === "reached" && value === session.destination);
@@ -178,7 +179,7 @@ function draw() {
   const last = list => bytes(list.at(-1) ?? 0) + "/s";
   document.title = `${count(data.slots.used)} sessions, ${last(down)} · tabi`;
   put($("version"), data.version);
-  put($("running"), `running for ${time(data.now - data.started)}`);
+  put($("running"), `up ${time(data.now - data.started)}`);
   put($("state"), data.draining ? "draining: no new clients" : "serving");
   $("state").className = data.draining ? "warn" : "good";
   put($("down"), last(down));

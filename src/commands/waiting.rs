@@ -1,0 +1,147 @@
+//! A client that waits for the answer to its request, and that may leave meanwhile.
+
+use std::cell::Cell;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// What an end of file shows as, where the system tells of it without a read.
+#[cfg(target_os = "linux")]
+const END_OF_FILE: PollFlags = PollFlags::RDHUP;
+#[cfg(not(target_os = "linux"))]
+const END_OF_FILE: PollFlags = PollFlags::HUP;
+
+/// What a reset shows as. Linux has HUP only once both directions are over, and nobody has closed
+/// the one to the client.
+#[cfg(target_os = "linux")]
+const RESET: PollFlags = PollFlags::ERR.union(PollFlags::HUP);
+#[cfg(not(target_os = "linux"))]
+const RESET: PollFlags = PollFlags::ERR;
+
+/// A client that waits for an answer. It has left once its connection was reset, or once it has
+/// closed it and has sent nothing behind its request: whoever has sent bytes for the target may have
+/// sent all that it wants to send.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    stream: &'a TcpStream,
+    /// What is looked for besides a reset.
+    news: Cell<PollFlags>,
+}
+
+impl<'a> Waiting<'a> {
+    /// The client at the far end of `stream`, which has `sent_more` than its request or not.
+    #[must_use]
+    pub fn new(stream: &'a TcpStream, sent_more: bool) -> Self {
+        let news = if sent_more { PollFlags::empty() } else { END_OF_FILE };
+        Waiting { stream, news: Cell::new(news) }
+    }
+
+    /// What to poll for it.
+    pub(super) fn poll_fd(&self) -> PollFd<'a> {
+        PollFd::new(self.stream, self.news.get())
+    }
+
+    /// Whether it has left, now that this was `seen` of it.
+    pub(super) fn has_left(&self, seen: PollFlags) -> bool {
+        if seen.intersects(RESET & !self.news.get()) {
+            return true;
+        }
+        if !seen.intersects(self.news.get()) {
+            return false;
+        }
+        // It is readable, so this does not wait.
+        let has_sent_more = matches!(self.stream.peek(&mut [0]), Ok(1..));
+        if has_sent_more {
+            self.news.set(PollFlags::empty());
+        }
+        !has_sent_more
+    }
+}
+
+/// What there is to do for a client that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// What it waits for has something to read.
+    Answer,
+    /// The client has left.
+    ClientLeft,
+    /// Neither, so far.
+    Nothing,
+}
+
+/// Waits until `answer` can be read, for at most `limit`, and for as long as `client`, if there is
+/// one, has not left.
+pub(super) fn wait_for(
+    answer: impl AsFd,
+    client: Option<&Waiting<'_>>,
+    limit: Duration,
+) -> io::Result<News> {
+    let pause = Timespec::try_from(limit).map_err(io::Error::other)?;
+    let answer = PollFd::from_borrowed_fd(answer.as_fd(), PollFlags::IN);
+    let mut polled = [answer.clone(), client.map_or(answer, Waiting::poll_fd)];
+    match poll(&mut polled, Some(&pause)) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(News::Nothing),
+        Err(error) => return Err(error.into()),
+    }
+    let [answer, of_client] = polled.map(|polled| polled.revents());
+    Ok(if client.is_some_and(|client| client.has_left(of_client)) {
+        News::ClientLeft
+    } else if answer.is_empty() {
+        News::Nothing
+    } else {
+        News::Answer
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use socket2::SockRef;
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener};
+
+    const LONG: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+    const SHORT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    /// Whether something is seen of the client, and whether it has left then.
+    fn look(waiting: &Waiting<'_>, limit: Timespec) -> Option<bool> {
+        let mut polled = [waiting.poll_fd()];
+        let seen = poll(&mut polled, Some(&limit)).unwrap() > 0;
+        seen.then(|| waiting.has_left(polled[0].revents()))
+    }
+
+    #[test]
+    fn a_client_that_closes_has_left() {
+        for sends in [false, true] {
+            let (mut client, stream) = connection();
+            let waiting = Waiting::new(&stream, false);
+            assert_eq!(look(&waiting, SHORT), None);
+            if sends {
+                client.write_all(b"payload").unwrap();
+            }
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(look(&waiting, LONG), Some(!sends), "{sends}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_resets_has_left_though_it_has_sent_bytes_early() {
+        let (client, stream) = connection();
+        let waiting = Waiting::new(&stream, true);
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(look(&waiting, SHORT), None);
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(look(&waiting, LONG), Some(true));
+    }
+}

@@ -1,0 +1,30 @@
+//! Why a session ended early.
+
+/// Why a session ended before both sides had sent their end of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The client's connection failed: usually the client reset it.
+    ClientReset,
+    /// The target's connection failed.
+    TargetReset,
+    /// Greeting and request took too long.
+    HandshakeTimeout,
+    /// Nothing moved for too long.
+    IdleTimeout,
+    /// The server was full, and others needed the place more.
+    MadeRoom,
+    /// The server stops.
+    Stopped,
+}
+
+impl Ending {
+    /// Whether a side has failed: then the other hears of that at once, whatever is on its way.
+    pub(super) fn is_failure(self) -> bool {
+        match self {
+            Ending::ClientReset | Ending::TargetReset => true,
+            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::MadeRoom | Ending::Stopped => {
+                false
+            }
+        }
+    }
+}
