@@ -12,6 +12,7 @@ mod log;
 mod names;
 mod namespace;
 mod probe;
+mod properties;
 mod proxy_protocol;
 mod readme;
 mod relay;
