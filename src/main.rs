@@ -25,7 +25,7 @@ const INTERRUPTED: i32 = 130;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let arguments = cli::of_this_process().unwrap_or_else(|error| error.exit());
     if arguments.probe {
         return probe(&arguments.config);
     }
