@@ -8,6 +8,7 @@ mod admission;
 mod associate;
 mod bind;
 mod curl;
+mod environment;
 mod log;
 mod names;
 mod namespace;
