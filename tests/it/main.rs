@@ -11,6 +11,7 @@ mod environment;
 mod log;
 mod names;
 mod namespace;
+mod pages;
 mod probe;
 mod proxy_protocol;
 mod readme;
