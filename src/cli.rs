@@ -99,6 +99,8 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
             upstream: upstream.map(Arc::new),
             users: options.users.as_deref().map(users).transpose()?,
             source,
+            rules_file: options.rules,
+            users_file: options.users,
             udp_advertise: options.ways.udp_advertise,
             udp_ports: options.ways.udp_ports,
             max_connections: options.max_connections,

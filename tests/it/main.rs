@@ -3,6 +3,7 @@
 
 #![allow(unreachable_pub, reason = "a test crate exports nothing")]
 
+mod activation;
 mod admission;
 mod associate;
 mod bind;
@@ -13,9 +14,11 @@ mod names;
 mod namespace;
 mod pages;
 mod probe;
+mod properties;
 mod proxy_protocol;
 mod readme;
 mod relay;
+mod reload;
 mod resolve;
 mod rules;
 mod scratch;
