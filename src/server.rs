@@ -27,6 +27,7 @@ use crate::system::pool::Pool;
 mod config;
 mod entrance;
 mod handed;
+mod invitation;
 mod listen;
 mod notify;
 mod reload;
@@ -106,6 +107,7 @@ impl Server {
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
         let stop = Stop::new(listeners.clone(), Arc::clone(&sessions));
+        invitation::invite(config, &rules.reached_at(&addresses), &addresses);
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
             rules,
