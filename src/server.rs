@@ -245,6 +245,10 @@ impl Server {
             status.drain();
         }
         let Proxy { sessions, ends, .. } = &*self.proxy;
+        let live = sessions.count();
+        if live > 0 {
+            info!("stopping; {live} sessions have {} s to finish", self.grace.as_secs_f32());
+        }
         if self.listeners.iter().any(|listener| listener.outlives()) {
             // Who was accepted is served, for nobody else will do it.
             for entrance in entrances {
@@ -252,18 +256,15 @@ impl Server {
             }
             sessions.close();
         }
-        drain(sessions, self.grace, deadline);
+        drain(sessions, deadline);
         ends.tell_rest();
         info!("stopped");
     }
 }
 
-/// Lets live sessions finish until `deadline`, which is `grace` after the end began, then ends them.
-fn drain(sessions: &Sessions, grace: Duration, deadline: Instant) {
+/// Lets live sessions finish until `deadline`, then ends them.
+fn drain(sessions: &Sessions, deadline: Instant) {
     let mut left = sessions.count();
-    if left > 0 {
-        info!("stopping; {left} sessions have {} s to finish", grace.as_secs_f32());
-    }
     while left > 0 {
         let round = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
         if round.is_zero() {

@@ -38,7 +38,7 @@ impl Stop {
     }
 
     pub(super) fn stop(&self) {
-        let listeners = self.lock().listeners.take().unwrap_or_default();
+        let Some(listeners) = self.lock().listeners.take() else { return };
         // A client of a socket that outlives this server does not know that there is a change.
         if !listeners.iter().any(|listener| listener.outlives()) {
             self.sessions.close();
