@@ -29,7 +29,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     // First thing: no other thread and no descriptor of our own is there yet.
     let handed = server::handed_over();
-    let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let arguments = cli::of_this_process().unwrap_or_else(|error| error.exit());
     if arguments.probe {
         return probe(&arguments.config);
     }

@@ -67,7 +67,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on, and those of [`Source::check`]; the error says which.
+    /// When an address cannot be listened on, or used for outgoing connections; the error says which.
     pub fn bind(config: &Config) -> io::Result<Self> {
         Self::on(Vec::new(), Notify::default(), config)
     }

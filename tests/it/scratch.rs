@@ -166,7 +166,7 @@ pub fn check(options: &[&str]) -> (i32, String) {
 
 /// The program, not started yet, listening on a free port.
 pub fn program(options: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
+    let mut command = bare();
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
     command
 }
@@ -177,5 +177,16 @@ pub fn heeding(options: &[&str]) -> Command {
     let mut command = Command::new("env");
     command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
     command.stdout(Stdio::null());
+    command
+}
+
+/// The program without an option, whatever the environment of the tests is.
+pub fn bare() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
+    for (variable, _) in std::env::vars_os() {
+        if variable.as_encoded_bytes().starts_with(b"TABI_") {
+            command.env_remove(variable);
+        }
+    }
     command
 }
