@@ -11,7 +11,8 @@ use crate::sessions::Sessions;
 pub struct Stopper(pub(super) Arc<Stop>);
 
 impl Stopper {
-    /// Closes the listeners at once, or leaves alone those that were handed over, and makes [`Server::run`](super::Server::run) drain and return.
+    /// Closes the listeners at once, or leaves alone those that were handed over, and makes
+    /// [`Server::run`](super::Server::run) drain and return.
     pub fn stop(&self) {
         self.0.stop();
     }
