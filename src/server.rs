@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
@@ -21,6 +21,7 @@ use crate::system::capacity::{Capacity, SPARE_THREADS};
 use crate::system::descriptors::Descriptors;
 use crate::system::pool::Pool;
 
+mod backlog;
 mod config;
 mod entrance;
 mod listen;
@@ -29,6 +30,7 @@ mod stop;
 pub use config::Config;
 pub use stop::Stopper;
 
+use backlog::LAST_HANDSHAKES;
 use entrance::{Entrance, MOST_WAITING};
 use stop::Stop;
 
@@ -88,7 +90,7 @@ impl Server {
         tell_policy(config, &rules);
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
-        let stop = Stop::new(listeners.clone(), Arc::clone(&sessions));
+        let stop = Stop::new(listeners.clone());
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
             rules,
@@ -151,14 +153,17 @@ impl Server {
             thread::Builder::new()
                 .name("tabi watch".into())
                 .spawn_scoped(scope, move || sessions.watch(each_round))?;
-            let result = self.serve();
+            let entrances = self.entrances();
+            let result = self.serve(&entrances);
             if result.is_ok() {
                 if let Some(status) = &status {
                     status.drain();
                 }
-                drain(sessions, self.grace);
+                drain(sessions, &entrances, self.grace);
                 ends.tell_rest();
                 info!("stopped");
+            } else {
+                drain(sessions, &entrances, Duration::ZERO);
             }
             sessions.stop_watch();
             result
@@ -179,19 +184,22 @@ impl Server {
         }
     }
 
-    /// Opens the entrances, and again those that lose their last worker for want of a thread.
-    fn serve(&self) -> io::Result<()> {
+    fn entrances(&self) -> Vec<Arc<Entrance>> {
         let entrance = |listener: &Arc<TcpListener>| {
             let (proxy, pool) = (Arc::clone(&self.proxy), Arc::clone(&self.pool));
             Entrance::new(Arc::clone(listener), proxy, pool, Arc::clone(&self.stop))
         };
-        let entrances: Vec<_> = self.listeners.iter().map(entrance).collect();
-        for entrance in &entrances {
+        self.listeners.iter().map(entrance).collect()
+    }
+
+    /// Opens the entrances, and again those that lose their last worker for want of a thread.
+    fn serve(&self, entrances: &[Arc<Entrance>]) -> io::Result<()> {
+        for entrance in entrances {
             entrance.open().inspect_err(|_| self.stop.stop())?;
         }
         while self.stop.until_help_is_wanted() {
             self.stop.wait(THREAD_RETRY);
-            for entrance in &entrances {
+            for entrance in entrances {
                 if entrance.open().is_err() {
                     self.stop.ask_for_help();
                 }
@@ -201,19 +209,30 @@ impl Server {
     }
 }
 
-/// Lets live sessions finish within `grace`, then ends them.
-fn drain(sessions: &Sessions, grace: Duration) {
-    let mut left = sessions.count();
+/// Lets live sessions finish within `grace`, and those who have connected before the end have theirs;
+/// then ends them.
+fn drain(sessions: &Sessions, entrances: &[Arc<Entrance>], grace: Duration) {
+    let end = Instant::now() + grace;
+    thread::sleep(LAST_HANDSHAKES.min(grace));
+    let waiting =
+        |until| -> usize { entrances.iter().map(|entrance| entrance.let_in_the_last(until)).sum() };
+    // Where there are places, they have them at once.
+    let mut left = waiting(end.min(Instant::now() + LAST_HANDSHAKES)) + sessions.count();
     if left > 0 {
         info!("stopping; {left} sessions have {} s to finish", grace.as_secs_f32());
     }
-    let mut grace = grace;
-    while left > 0 && !grace.is_zero() {
-        let round = grace.min(Duration::from_secs(1));
-        left = sessions.wait_until_empty(round);
-        grace -= round;
+    while left > 0 && Instant::now() < end {
+        let round = end.min(Instant::now() + Duration::from_secs(1));
+        let waiting = waiting(round);
+        left = waiting + sessions.wait_until_empty(round.saturating_duration_since(Instant::now()));
         info!("{left} sessions left");
     }
+    sessions.close();
+    let without: usize = entrances.iter().map(|entrance| entrance.turn_away_the_last()).sum();
+    if without > 0 {
+        warn!("closed {without} clients that had no place within the grace (--max-connections)");
+    }
+    left = sessions.count();
     if left > 0 {
         warn!("ending {left} sessions that have not finished");
         sessions.end_all(Ending::Stopped);

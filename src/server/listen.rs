@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::relay;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: usize = 4096;
 
 /// Listens on `address`. The unspecified IPv6 address takes IPv4 as well, and IPv4 alone where
 /// there is no IPv6.
@@ -36,7 +36,7 @@ fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListen
     socket.set_reuse_address(true)?;
     relay::prepare(&socket)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 

@@ -1,19 +1,18 @@
 //! The end of a server, and what its main thread waits for until then.
 
-use std::net::{Shutdown, TcpListener};
+use std::net::TcpListener;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use socket2::SockRef;
-
-use crate::sessions::Sessions;
+use super::backlog;
 
 /// Stops a server. Every clone stops the same one.
 #[derive(Clone)]
 pub struct Stopper(pub(super) Arc<Stop>);
 
 impl Stopper {
-    /// Closes the listeners at once and makes [`Server::run`](super::Server::run) drain and return.
+    /// Lets nobody new in and makes [`Server::run`](super::Server::run) drain and return. It never
+    /// waits.
     pub fn stop(&self) {
         self.0.stop();
     }
@@ -23,7 +22,6 @@ pub(super) struct Stop {
     state: Mutex<State>,
     /// Signalled when the server is stopped, and when an entrance needs help.
     changed: Condvar,
-    sessions: Arc<Sessions>,
 }
 
 struct State {
@@ -34,21 +32,17 @@ struct State {
 }
 
 impl Stop {
-    pub(super) fn new(listeners: Vec<Arc<TcpListener>>, sessions: Arc<Sessions>) -> Arc<Self> {
+    pub(super) fn new(listeners: Vec<Arc<TcpListener>>) -> Arc<Self> {
         let state = State { listeners: Some(listeners), help_wanted: false };
-        Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new(), sessions })
+        Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new() })
     }
 
     pub(super) fn stop(&self) {
         let listeners = self.lock().listeners.take();
-        self.sessions.close();
-        self.changed.notify_all();
-        for listener in listeners.into_iter().flatten() {
-            // This closes the port and wakes the threads that are blocked in `accept`.
-            let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
-            #[cfg(not(target_os = "linux"))]
-            elsewhere::wake(&listener);
+        for listener in listeners.iter().flatten() {
+            backlog::let_nobody_begin(listener);
         }
+        self.changed.notify_all();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -82,6 +76,9 @@ impl Stop {
     }
 }
 
+#[cfg(not(target_os = "linux"))]
+pub(super) use elsewhere::wake;
+
 /// Where closing a listener does not wake who is blocked in `accept`, only a client does.
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
@@ -90,7 +87,7 @@ mod elsewhere {
 
     use crate::server::entrance::MOST_WAITING;
 
-    pub(super) fn wake(listener: &TcpListener) {
+    pub(in crate::server) fn wake(listener: &TcpListener) {
         let Ok(address) = listener.local_addr() else { return };
         for _ in 0..MOST_WAITING {
             let _ = TcpStream::connect_timeout(&reachable(address), Duration::from_millis(20));

@@ -95,7 +95,7 @@ impl Sessions {
 
     /// Those of the whole process.
     #[must_use]
-    pub fn descriptors(&self) -> &Descriptors {
+    pub fn descriptors(&self) -> &Arc<Descriptors> {
         &self.descriptors
     }
 
