@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,18 +16,18 @@ use crate::commands::associate::{self, Association};
 use crate::commands::bind::Door;
 use crate::commands::connect::{self, Dial};
 use crate::commands::lookup::{self, Names};
-use crate::commands::reverse;
 use crate::commands::source::Source;
 use crate::commands::upstream;
-use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals, Refused};
-use crate::sessions::{Session, Sessions, Stage, TooMany};
+use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals};
+use crate::sessions::{Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
+mod admission;
 mod client;
 mod failure;
+mod resolve;
 
 use client::Client;
 use failure::Failure;
@@ -70,58 +70,6 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Opens a session for a client that is served and has not had its share. It waits for room if
-    /// there is none. The log tells of a client that is turned away.
-    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
-        let peer = match peer.ip().to_canonical() {
-            IpAddr::V4(ip) => (ip, peer.port()).into(),
-            // A link-local address means nothing without its scope.
-            IpAddr::V6(_) => peer,
-        };
-        self.metrics.accepted();
-        match self.open(stream, peer) {
-            Ok(session) => Some(session),
-            Err((kind, why)) => {
-                self.metrics.refused(kind);
-                self.refusals.log(&format!("turned away client={peer}: {why}"));
-                None
-            }
-        }
-    }
-
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, TurnedAway> {
-        let is_full = || {
-            let text = "all connections are in use; further clients wait (--max-connections)";
-            self.fullness.log(text);
-        };
-        let is_balancer = self.is_balancer(peer);
-        if !is_balancer {
-            self.check(peer)?;
-        }
-        let peer = SocketAddr::new(peer.ip(), peer.port());
-        let opened = if is_balancer {
-            self.sessions.open_for_balancer(peer, stream, is_full)
-        } else {
-            self.sessions.open(peer, stream, is_full)
-        };
-        opened.map_err(turned_away)
-    }
-
-    fn is_balancer(&self, peer: SocketAddr) -> bool {
-        self.balancers.iter().any(|net| net.contains(&peer.ip()))
-    }
-
-    /// Whether the client is served at all.
-    fn check(&self, client: SocketAddr) -> Result<(), TurnedAway> {
-        if let Some(why) = self.rules.turned_away(client) {
-            return Err((Refused::Network, format!("{why} (--allow-from)")));
-        }
-        let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
-        let left = left.as_secs_f32();
-        let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
-        Err((Refused::Penalty, why))
-    }
-
     /// Serves one client until its session has ended, and logs how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
         let end = self.ends.begin(session);
@@ -163,27 +111,6 @@ impl Proxy {
             Command::UdpAssociate => self.associate(&asked, client),
             Command::Resolve | Command::ResolvePtr => self.resolve(&asked, &client),
         }
-    }
-
-    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
-    /// asked as of one that has come itself.
-    #[inline(never)]
-    fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
-        let balancer = session.peer();
-        let Header::Client(mut client) = Header::read_from(client)? else {
-            return self.check(balancer).map_err(|refused| self.refused(refused));
-        };
-        if client.ip().is_loopback() {
-            // It is on the balancer's machine, which may be another one than this.
-            client.set_ip(balancer.ip());
-        }
-        let met = self.check(client).and_then(|()| session.rehome(client).map_err(turned_away));
-        met.map_err(|refused| self.refused(refused))
-    }
-
-    fn refused(&self, (kind, why): TurnedAway) -> Failure {
-        self.metrics.refused(kind);
-        Failure::TurnedAway(why)
     }
 
     /// Learns who the client is and what it asks for.
@@ -232,31 +159,6 @@ impl Proxy {
         asked.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
         tunnel(asked, client, &reply)
-    }
-
-    /// Answers what the addresses of a name are, or the name of an address: Tor's extension, of which
-    /// torsocks and others make use.
-    #[inline(never)]
-    fn resolve(&self, asked: &Asked<'_>, client: &Client<'_>) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.connect_timeout;
-        let permit = self.permit(asked, client, deadline)?;
-        let reply = match (permit.passage(), permit.addresses()) {
-            (Some(passage), _) => self.go_up(asked, client, passage, deadline)?.reply,
-            (None, [first, ..]) if asked.request.command == Command::ResolvePtr => {
-                let name = reverse::name_of(first.ip(), deadline, Some(client.waiting()))?;
-                Reply::succeeded(Address { host: Host::Name(name), port: 0 })
-            }
-            (None, addresses) => {
-                // torsocks knows no IPv6 address in an answer.
-                let ipv4 = addresses.iter().find(|address| address.is_ipv4());
-                let found = ipv4.or(addresses.first()).ok_or_else(unresolved)?;
-                Reply::succeeded(SocketAddr::new(found.ip(), 0))
-            }
-        };
-        let mut words = Vec::new();
-        reply.write_to(&mut words)?;
-        farewell(asked.session, &words);
-        Ok(())
     }
 
     /// Goes through the upstream of `passage`.
@@ -387,13 +289,6 @@ impl Proxy {
     }
 }
 
-/// Why a client gets no session: the kind of reason, and what the log says.
-type TurnedAway = (Refused, String);
-
-fn turned_away(too_many: TooMany) -> TurnedAway {
-    (too_many.into(), too_many.to_string())
-}
-
 /// What a client has asked for, and who serves it.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
@@ -401,10 +296,6 @@ struct Asked<'a> {
     identity: &'a Identity,
     request: &'a Request,
     partner: &'a Partner,
-}
-
-fn unresolved() -> lookup::Error {
-    lookup::Error::Unresolved(Arc::new(ErrorKind::NotFound.into()))
 }
 
 /// The address at which the client has reached this server.

@@ -13,6 +13,7 @@ use crate::sessions::{Account, Ending};
 use crate::system::pool::Partner;
 
 mod direction;
+mod lane;
 #[cfg(target_os = "linux")]
 mod splice;
 

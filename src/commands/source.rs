@@ -107,13 +107,15 @@ impl Source {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Makes `socket` leave for `target` as this says, before it is connected.
+    /// Makes `socket` leave for `target` as this says, before it is connected. What is for this machine
+    /// itself leaves by no interface.
     ///
     /// # Errors
     ///
     /// Those of [`Source::prepare`], and when this machine does not have the local address.
     pub fn bind(&self, socket: &Socket, target: SocketAddr) -> io::Result<()> {
-        self.prepare(socket)?;
+        let interface = self.interface.filter(|_| !target.ip().is_loopback());
+        Source { interface, ..*self }.prepare(socket)?;
         let Some(local) = self.of(target) else { return Ok(()) };
         // A port that is chosen now is taken for every target at once. Chosen by connect(2), it is
         // taken for this target alone.

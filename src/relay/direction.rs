@@ -2,13 +2,13 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::thread;
-use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use super::lane::{Lane, Pace, QUIET};
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
 use crate::sessions::{Account, Ending, Side};
@@ -30,9 +30,6 @@ const BULK_AFTER: usize = 256 * 1024;
 /// Where there was no pipe to be had, one is asked for again after this many bytes.
 const PIPE_AGAIN: usize = 64 * 1024 * 1024;
 
-/// A direction whose source says nothing for so long gives back its buffer or its pipe.
-pub(super) const QUIET: Duration = Duration::from_secs(1);
-
 /// How often a source is asked for bytes before the thread falls asleep over them. In between others
 /// get to run, and with few cores it is they who send the bytes: that costs less than to be woken.
 /// The first time of asking finds what has come meanwhile, the second what the others have sent.
@@ -41,11 +38,8 @@ const MOST_ASKS: u32 = 8;
 
 /// One direction of a tunnel: from one side to the other.
 pub(super) struct Direction<'a> {
-    pub(super) account: &'a Account,
-    pub(super) source: &'a Side,
-    pub(super) sink: &'a Side,
-    pub(super) from: &'a TcpStream,
-    pub(super) to: &'a TcpStream,
+    account: &'a Account,
+    lane: Lane<'a>,
     /// How often to ask next time: the most once that has helped, and half as often each time that it
     /// has not.
     asks: Cell<u32>,
@@ -63,8 +57,8 @@ impl<'a> Direction<'a> {
     }
 
     fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
-        let (from, to) = (source.stream()?, sink.stream()?);
-        Some(Direction { account, source, sink, from, to, asks: Cell::new(FEWEST_ASKS) })
+        let lane = Lane::new(source, sink)?;
+        Some(Direction { account, lane, asks: Cell::new(FEWEST_ASKS) })
     }
 
     /// Carries bytes until the source's end of file, and passes that on.
@@ -72,11 +66,11 @@ impl<'a> Direction<'a> {
         match self.copy() {
             Ok(()) if self.is_clean_end() => {
                 // The order matters to `is_clean_end` of the other direction.
-                self.source.set_ended();
-                let _ = self.to.shutdown(Shutdown::Write);
+                self.lane.source.set_ended();
+                let _ = self.lane.to.shutdown(Shutdown::Write);
                 self.account.spare_concluded();
             }
-            Ok(()) => self.account.end(self.source.failure()),
+            Ok(()) => self.account.end(self.lane.source.failure()),
             Err(side) => self.account.end(side),
         }
     }
@@ -112,7 +106,7 @@ impl<'a> Direction<'a> {
     /// Copies through a buffer of `size` bytes until `most` are over, or the source is quiet.
     #[inline(never)]
     fn pour(&self, size: usize, most: usize) -> Result<Pace, Ending> {
-        self.limit_reads(Some(QUIET))?;
+        self.lane.limit_reads(Some(QUIET))?;
         let mut buffer = vec![0; size];
         let mut copied = 0;
         while copied < most {
@@ -120,7 +114,7 @@ impl<'a> Direction<'a> {
                 Some(0) => return Ok(Pace::Ended),
                 Some(length) => copied += length,
                 None => {
-                    self.limit_reads(None)?;
+                    self.lane.limit_reads(None)?;
                     return Ok(Pace::Quiet);
                 }
             }
@@ -133,7 +127,7 @@ impl<'a> Direction<'a> {
     fn bulk(&self) -> Result<Pace, Ending> {
         #[cfg(target_os = "linux")]
         if let Some(pipe) = Pipe::open(self.account.descriptors()) {
-            return pipe.carry(self);
+            return pipe.carry(&self.lane);
         }
         self.pour(LARGE_BUFFER, PIPE_AGAIN)
     }
@@ -146,19 +140,20 @@ impl<'a> Direction<'a> {
                 Ok(length) => break length,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(_) => return Err(self.source.failure()),
+                Err(_) => return Err(self.lane.source.failure()),
             }
         };
-        let written = self.sink.while_writing(|| { self.to }.write_all(&buffer[..length]));
-        written.map_err(|_| self.sink.failure())?;
-        self.source.count(length);
+        let written =
+            self.lane.sink.while_writing(|| { self.lane.to }.write_all(&buffer[..length]));
+        written.map_err(|_| self.lane.sink.failure())?;
+        self.lane.source.count(length);
         Ok(Some(length))
     }
 
     /// Reads from the source, and does not fall asleep before it has asked a few times.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         for ask in 0..self.asks.get() {
-            match recv(self.from, &mut *buffer, RecvFlags::DONTWAIT) {
+            match recv(self.lane.from, &mut *buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN) => thread::yield_now(),
                 outcome => {
                     if ask > 0 {
@@ -169,12 +164,7 @@ impl<'a> Direction<'a> {
             }
         }
         self.asks.set((self.asks.get() / 2).max(FEWEST_ASKS));
-        { self.from }.read(buffer)
-    }
-
-    /// How long a read may take.
-    pub(super) fn limit_reads(&self, limit: Option<Duration>) -> Result<(), Ending> {
-        self.from.set_read_timeout(limit).map_err(|_| self.source.failure())
+        { self.lane.from }.read(buffer)
     }
 
     /// Whether an end of file was the source's own. The system tells of a reset once: should the
@@ -182,20 +172,9 @@ impl<'a> Direction<'a> {
     /// that the source has no peer any more gives it away. The source has none either when it was
     /// closed in both directions, but then the other direction has ended before.
     fn is_clean_end(&self) -> bool {
-        (self.account.ending().is_none() || self.source.finishes())
-            && (self.sink.has_ended() || self.from.peer_addr().is_ok() || self.sink.has_ended())
+        (self.account.ending().is_none() || self.lane.source.finishes())
+            && (self.lane.sink.has_ended()
+                || self.lane.from.peer_addr().is_ok()
+                || self.lane.sink.has_ended())
     }
-}
-
-/// How much there is to copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// Little, or nothing just now.
-    Quiet,
-    /// More than a small buffer holds.
-    Busy,
-    /// Very much.
-    Bulk,
-    /// Nothing any more: the source has sent its end of file.
-    Ended,
 }

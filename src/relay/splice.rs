@@ -10,7 +10,7 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::direction::{Direction, Pace, QUIET};
+use super::lane::{Lane, Pace, QUIET};
 use crate::sessions::Ending;
 use crate::system::descriptors::{Descriptors, Held};
 
@@ -45,20 +45,19 @@ impl Pipe {
     /// # Errors
     ///
     /// The side that failed.
-    pub(super) fn carry(self, direction: &Direction<'_>) -> Result<Pace, Ending> {
+    pub(super) fn carry(self, lane: &Lane<'_>) -> Result<Pace, Ending> {
         // A splice from a socket heeds this, and not the flag that asks it not to wait.
-        direction.limit_reads(Some(QUIET))?;
+        lane.limit_reads(Some(QUIET))?;
         while !self.held.of().are_short() {
-            match again(|| {
-                splice(direction.from, None, &self.write, None, self.size, SpliceFlags::MOVE)
-            }) {
+            match again(|| splice(lane.from, None, &self.write, None, self.size, SpliceFlags::MOVE))
+            {
                 Ok(0) => return Ok(Pace::Ended),
-                Ok(length) => self.empty_into(direction, length)?,
+                Ok(length) => self.empty_into(lane, length)?,
                 Err(Errno::AGAIN) => {
-                    direction.limit_reads(None)?;
+                    lane.limit_reads(None)?;
                     return Ok(Pace::Quiet);
                 }
-                Err(_) => return Err(direction.source.failure()),
+                Err(_) => return Err(lane.source.failure()),
             }
             // Whoever fills the source gets to run, and the next move is larger for it.
             thread::yield_now();
@@ -66,18 +65,18 @@ impl Pipe {
         Ok(Pace::Busy)
     }
 
-    fn empty_into(&self, direction: &Direction<'_>, length: usize) -> Result<(), Ending> {
+    fn empty_into(&self, lane: &Lane<'_>, length: usize) -> Result<(), Ending> {
         let mut left = length;
         while left > 0 {
-            let moved = direction.sink.while_writing(|| {
-                again(|| splice(&self.read, None, direction.to, None, left, SpliceFlags::MOVE))
+            let moved = lane.sink.while_writing(|| {
+                again(|| splice(&self.read, None, lane.to, None, left, SpliceFlags::MOVE))
             });
             match moved {
                 Ok(moved @ 1..) => {
-                    direction.source.count(moved);
+                    lane.source.count(moved);
                     left -= moved;
                 }
-                Ok(0) | Err(_) => return Err(direction.sink.failure()),
+                Ok(0) | Err(_) => return Err(lane.sink.failure()),
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::account::Account;
 use super::ending::Ending;
-use super::registry::{Entry, Limits, Live, Session, Sessions};
+use super::registry::{Limits, Live, Session, Sessions};
 use crate::group::Group;
 
 /// Sessions without a request may have this part of all places, but at least [`FEW_UNASKED`].
@@ -15,6 +15,9 @@ const PART_UNASKED: usize = 4;
 
 /// A browser opens six connections at once, and is done with their requests at once.
 const FEW_UNASKED: usize = 6;
+
+/// What a client has for its request before it may have to make room: round trips over a slow link.
+const CHANCE: Duration = Duration::from_secs(1);
 
 /// With fewer places than this there is nothing to share.
 const FEW: usize = 8;
@@ -185,18 +188,18 @@ impl Live {
     /// Ends a session, if there is one that others may have the place of. Its threads give the place
     /// back a moment later.
     fn make_room(&mut self, now: Instant) -> bool {
-        let victim = self.oldest_unasked().or_else(|| self.longest_idle(now));
+        let victim = self.oldest_unasked(now).or_else(|| self.longest_idle(now));
         if let Some(victim) = &victim {
             victim.end(Ending::MadeRoom);
         }
         victim.is_some()
     }
 
-    /// The oldest session without a request.
-    fn oldest_unasked(&self) -> Option<Arc<Account>> {
+    /// The oldest session without a request, if it has had its chance.
+    fn oldest_unasked(&self, now: Instant) -> Option<Arc<Account>> {
         let unasked = self.unasked.iter().filter_map(|id| self.entries.get(id));
-        let accounts = unasked.map(|entry| &entry.account);
-        accounts.filter(|account| account.ending().is_none()).map(Arc::clone).next()
+        let oldest = unasked.map(|entry| &entry.account).find(|account| account.ending().is_none());
+        oldest.filter(|account| now.duration_since(account.opened) >= CHANCE).map(Arc::clone)
     }
 
     /// Of the clients that have most sessions, the tunnel that has been idle for longest, if it has
@@ -206,12 +209,13 @@ impl Live {
         if self.none_idle_until.is_some_and(|until| now < until) {
             return None;
         }
-        let idle = |entry: &Entry| entry.seen.map_or(Duration::ZERO, |(_, since)| now - since);
         let found = self
             .entries
             .values()
-            .filter(|entry| idle(entry) > LONG_IDLE && entry.account.ending().is_none())
-            .max_by_key(|entry| (entry.group.map_or(0, |group| self.of_group(group)), idle(entry)))
+            .filter(|entry| entry.idle(now) > LONG_IDLE && entry.account.ending().is_none())
+            .max_by_key(|entry| {
+                (entry.group.map_or(0, |group| self.of_group(group)), entry.idle(now))
+            })
             .map(|entry| Arc::clone(&entry.account));
         self.none_idle_until = found.is_none().then(|| now + LOOK_AGAIN);
         found

@@ -1,14 +1,9 @@
-//! What those who watch from outside are shown: all sessions together, and each of them.
+//! What all sessions together have moved.
 
 use std::ops::AddAssign;
-use std::time::{Duration, Instant};
 
 use super::account::Account;
-use super::registry::{Entry, Sessions};
 use super::side::Side;
-
-/// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
-const AT_ONCE: usize = 32;
 
 /// What has gone one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,34 +27,6 @@ pub struct Totals {
     pub down: Traffic,
 }
 
-impl Sessions {
-    /// What all sessions have moved. It takes a microsecond for some hundred live sessions.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        let live = self.lock();
-        let mut totals = live.totals;
-        totals.opened = live.next;
-        totals.live = live.entries.len();
-        live.entries.values().for_each(|entry| totals.add(&entry.account));
-        totals
-    }
-
-    /// Shows each live session, with its number and for how long nothing has moved in it, in the
-    /// order in which they were opened. A session that opens or closes meanwhile may be among them
-    /// or not.
-    pub fn each(&self, mut show: impl FnMut(u64, &Account, Duration)) {
-        let mut numbers: Vec<u64> = self.lock().entries.keys().copied().collect();
-        numbers.sort_unstable();
-        for some in numbers.chunks(AT_ONCE) {
-            let live = self.lock();
-            let now = Instant::now();
-            for (number, entry) in some.iter().filter_map(|id| Some((id, live.entries.get(id)?))) {
-                show(*number, &entry.account, entry.idle(now));
-            }
-        }
-    }
-}
-
 impl Totals {
     pub(super) fn add(&mut self, account: &Account) {
         self.up += account.client().into();
@@ -80,26 +47,15 @@ impl AddAssign for Traffic {
     }
 }
 
-impl Entry {
-    /// For how long nothing has moved, as far as the watch has seen.
-    fn idle(&self, now: Instant) -> Duration {
-        let moved = self.account.client().sent() + self.account.target().sent();
-        match self.seen {
-            Some((seen, since)) if seen == moved => now.saturating_duration_since(since),
-            None if moved == 0 => now.saturating_duration_since(self.account.opened),
-            Some(_) | None => Duration::ZERO,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::Limits;
-    use crate::sessions::Session;
+    use crate::sessions::registry::AT_ONCE;
+    use crate::sessions::{Limits, Session, Sessions};
     use crate::system::descriptors::Descriptors;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
+    use std::time::{Duration, Instant};
 
     fn open(sessions: &Arc<Sessions>) -> Session {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

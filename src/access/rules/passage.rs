@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::index::Verdict;
 use super::{Denied, Permit, Rules};
 use crate::access::upstream::Upstream;
-use crate::socks5::{Command, Name, Request};
+use crate::socks5::{Command, Host, Name, Request};
 
 /// A request that goes through another server.
 #[derive(Debug)]
@@ -60,10 +60,23 @@ impl Rules {
 
     /// Judges a name that goes up. Its addresses are not known here, but those of this machine are.
     pub(super) fn judge_name(&self, client: IpAddr, name: &Name, port: u16) -> Result<(), Denied> {
-        if name.is_localhost() {
-            return self.judge(None, client, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
-        }
-        Ok(())
+        let ip = if name.is_localhost() {
+            Some(Ipv4Addr::LOCALHOST.into())
+        } else {
+            nearly_spelled(name)
+        };
+        ip.map_or(Ok(()), |ip| self.judge(None, client, SocketAddr::new(ip, port)))
+    }
+}
+
+/// The address that a name spells but for a zone or dots at its end, which another server may take for
+/// that address.
+fn nearly_spelled(name: &Name) -> Option<IpAddr> {
+    let text = name.as_str().trim_start_matches('[').trim_end_matches(['.', ']']);
+    let text = text.split('%').next()?;
+    match Host::from(Name::new(text.into()).ok()?) {
+        Host::Ip(ip) => Some(ip),
+        Host::Name(_) => None,
     }
 }
 
@@ -88,7 +101,7 @@ mod tests {
     use super::super::Refusal;
     use super::super::tests::{LAN, LOCAL, anyone, following};
     use super::*;
-    use crate::socks5::{Address, Host};
+    use crate::socks5::Address;
 
     /// What becomes of a request for `destination` where there are rules and perhaps an upstream for
     /// the rest. Names must not be looked up.
@@ -163,6 +176,10 @@ mod tests {
             "169.254.169.254",
             "localhost",
             "LOCALHOST.",
+            "::1%1",
+            "[::1%lo]",
+            "127.0.0.1.",
+            "fe80::1%eth0",
             "a.localhost",
         ];
         for name in closed {

@@ -1,0 +1,93 @@
+//! Who gets a session: a client that is served and has not had its share, also one for whom a load
+//! balancer comes.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+
+use super::Proxy;
+use super::client::Client;
+use super::failure::Failure;
+use crate::proxy_protocol::Header;
+use crate::report::Refused;
+use crate::sessions::{Session, TooMany};
+
+impl Proxy {
+    /// Opens a session for a client that is served and has not had its share. It waits for room if
+    /// there is none. The log tells of a client that is turned away.
+    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let peer = match peer.ip().to_canonical() {
+            IpAddr::V4(ip) => (ip, peer.port()).into(),
+            // A link-local address means nothing without its scope.
+            IpAddr::V6(_) => peer,
+        };
+        self.metrics.accepted();
+        match self.open(stream, peer) {
+            Ok(session) => Some(session),
+            Err((kind, why)) => {
+                self.metrics.refused(kind);
+                self.refusals.log(&format!("turned away client={peer}: {why}"));
+                None
+            }
+        }
+    }
+
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, TurnedAway> {
+        let is_full = || {
+            let text = "all connections are in use; further clients wait (--max-connections)";
+            self.fullness.log(text);
+        };
+        let is_balancer = self.is_balancer(peer);
+        if !is_balancer {
+            self.check(peer)?;
+        }
+        let peer = SocketAddr::new(peer.ip(), peer.port());
+        let opened = if is_balancer {
+            self.sessions.open_for_balancer(peer, stream, is_full)
+        } else {
+            self.sessions.open(peer, stream, is_full)
+        };
+        opened.map_err(turned_away)
+    }
+
+    pub(super) fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.balancers.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    /// Whether the client is served at all.
+    fn check(&self, client: SocketAddr) -> Result<(), TurnedAway> {
+        if let Some(why) = self.rules.turned_away(client) {
+            return Err((Refused::Network, format!("{why} (--allow-from)")));
+        }
+        let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
+        let left = left.as_secs_f32();
+        let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
+        Err((Refused::Penalty, why))
+    }
+
+    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
+    /// asked as of one that has come itself.
+    #[inline(never)]
+    pub(super) fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
+        let balancer = session.peer();
+        let Header::Client(mut client) = Header::read_from(client)? else {
+            return self.check(balancer).map_err(|refused| self.refused(refused));
+        };
+        if client.ip().is_loopback() {
+            // It is on the balancer's machine, which may be another one than this.
+            client.set_ip(balancer.ip());
+        }
+        let met = self.check(client).and_then(|()| session.rehome(client).map_err(turned_away));
+        met.map_err(|refused| self.refused(refused))
+    }
+
+    fn refused(&self, (kind, why): TurnedAway) -> Failure {
+        self.metrics.refused(kind);
+        Failure::TurnedAway(why)
+    }
+}
+
+/// Why a client gets no session: the kind of reason, and what the log says.
+type TurnedAway = (Refused, String);
+
+fn turned_away(too_many: TooMany) -> TurnedAway {
+    (too_many.into(), too_many.to_string())
+}

@@ -1,0 +1,41 @@
+//! RESOLVE and `RESOLVE_PTR`: answers without a connection, which Tor has added to SOCKS5.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Asked, Client, Failure, Proxy, farewell};
+use crate::commands::{lookup, reverse};
+use crate::socks5::{Address, Command, Host, Reply};
+
+impl Proxy {
+    /// Answers what the addresses of a name are, or the name of an address: Tor's extension, of which
+    /// torsocks and others make use.
+    #[inline(never)]
+    pub(super) fn resolve(&self, asked: &Asked<'_>, client: &Client<'_>) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.connect_timeout;
+        let permit = self.permit(asked, client, deadline)?;
+        let reply = match (permit.passage(), permit.addresses()) {
+            (Some(passage), _) => self.go_up(asked, client, passage, deadline)?.reply,
+            (None, [first, ..]) if asked.request.command == Command::ResolvePtr => {
+                let name = reverse::name_of(first.ip(), deadline, Some(client.waiting()))?;
+                Reply::succeeded(Address { host: Host::Name(name), port: 0 })
+            }
+            (None, addresses) => {
+                // torsocks knows no IPv6 address in an answer.
+                let ipv4 = addresses.iter().find(|address| address.is_ipv4());
+                let found = ipv4.or(addresses.first()).ok_or_else(unresolved)?;
+                Reply::succeeded(SocketAddr::new(found.ip(), 0))
+            }
+        };
+        let mut words = Vec::new();
+        reply.write_to(&mut words)?;
+        farewell(asked.session, &words);
+        Ok(())
+    }
+}
+
+fn unresolved() -> lookup::Error {
+    lookup::Error::Unresolved(Arc::new(ErrorKind::NotFound.into()))
+}

@@ -1,0 +1,42 @@
+//! What every way of copying knows of a direction: its two sides.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::sessions::{Ending, Side};
+
+/// A direction whose source says nothing for so long gives back its buffer or its pipe.
+pub(super) const QUIET: Duration = Duration::from_secs(1);
+
+/// How much there is to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Little, or nothing just now.
+    Quiet,
+    /// More than a small buffer holds.
+    Busy,
+    /// Very much.
+    Bulk,
+    /// Nothing any more: the source has sent its end of file.
+    Ended,
+}
+
+/// The sides of a direction, and their connections.
+pub(super) struct Lane<'a> {
+    pub(super) source: &'a Side,
+    pub(super) sink: &'a Side,
+    pub(super) from: &'a TcpStream,
+    pub(super) to: &'a TcpStream,
+}
+
+impl<'a> Lane<'a> {
+    /// `None` where there is no connection with one of the sides yet.
+    pub(super) fn new(source: &'a Side, sink: &'a Side) -> Option<Self> {
+        Some(Lane { source, sink, from: source.stream()?, to: sink.stream()? })
+    }
+
+    /// How long a read may take.
+    pub(super) fn limit_reads(&self, limit: Option<Duration>) -> Result<(), Ending> {
+        self.from.set_read_timeout(limit).map_err(|_| self.source.failure())
+    }
+}
