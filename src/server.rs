@@ -227,8 +227,8 @@ fn drain(sessions: &Sessions, entrances: &[Arc<Entrance>], grace: Duration) {
         left = waiting + sessions.wait_until_empty(round.saturating_duration_since(Instant::now()));
         info!("{left} sessions left");
     }
-    sessions.close();
     let without: usize = entrances.iter().map(|entrance| entrance.turn_away_the_last()).sum();
+    sessions.close();
     if without > 0 {
         warn!("closed {without} clients that had no place within the grace (--max-connections)");
     }
