@@ -2,7 +2,7 @@
 //! accepted them yet. They are served like all others, while nobody new gets in.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::mem;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,8 +33,13 @@ impl Backlog {
         }
         while self.len() < BACKLOG {
             let Some(held) = descriptors.spare() else { return false };
-            match listener.accept().and_then(blocking) {
-                Ok(client) => self.lock().push_back((client, held)),
+            match listener.accept() {
+                Ok(client) => {
+                    // Elsewhere what is accepted does not wait either where its listener does not.
+                    #[cfg(not(target_os = "linux"))]
+                    let _ = client.0.set_nonblocking(false);
+                    self.lock().push_back((client, held));
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return true,
                     ErrorKind::ConnectionAborted | ErrorKind::Interrupted => {}
@@ -63,13 +68,6 @@ impl Backlog {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Client, Held)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Elsewhere than on Linux, what is accepted does not wait either where its listener does not.
-fn blocking((stream, peer): Client) -> io::Result<Client> {
-    #[cfg(not(target_os = "linux"))]
-    stream.set_nonblocking(false)?;
-    Ok((stream, peer))
 }
 
 /// Makes the system ignore those who begin to connect from now on. Who has begun already comes

@@ -84,7 +84,7 @@ fn clients_in_the_backlog_wait_there_while_descriptors_are_short() {
     let mut server = Program::start_with_descriptors(40, &options);
     let target = echo();
     let ask = [GREETING, &request(target), b"payload"].concat();
-    let served: Vec<_> =
+    let places: Vec<_> =
         (0..7).map(|_| tunnel_from(Ipv4Addr::LOCALHOST, server.address, target)).collect();
     let waiting: Vec<_> = (0..40)
         .map(|_| {
@@ -95,7 +95,7 @@ fn clients_in_the_backlog_wait_there_while_descriptors_are_short() {
         .collect();
     server.signal(Signal::TERM);
     server.log_line("stopping");
-    drop(served);
+    drop(places);
     std::thread::scope(|scope| {
         for mut waiting in waiting {
             scope.spawn(move || {
