@@ -100,16 +100,33 @@ impl Proxy {
             relay::prepare(session.stream())?;
         }
         let mut client = Client::new(session.stream());
-        if self.is_balancer(session.peer()) {
-            self.meet(session, &mut client)?;
+        match self.carry_out(session, &mut client)? {
+            Some(reply) => tunnel(session, partner, client, &reply),
+            None => Ok(()),
         }
-        let (identity, request) = self.negotiate(session, &mut client)?;
-        let asked = Asked { session, identity: &identity, request: &request, partner };
+    }
+
+    /// Learns what the client asks for and does it. Gives back the reply that a tunnel begins with, if
+    /// there is to be one.
+    // A tunnel lives on the stack of `Proxy::serve`. What is over before it or comes after it has a
+    // frame of its own, here and below, so that an idle tunnel touches few pages and holds nothing
+    // that it does not need.
+    #[inline(never)]
+    fn carry_out(
+        &self,
+        session: &Session,
+        client: &mut Client<'_>,
+    ) -> Result<Option<Reply>, Failure> {
+        if self.is_balancer(session.peer()) {
+            self.meet(session, client)?;
+        }
+        let (identity, request) = self.negotiate(session, client)?;
+        let asked = Asked { session, identity: &identity, request: &request };
         match request.command {
-            Command::Connect => self.connect(&asked, client),
-            Command::Bind => self.bind(&asked, client),
-            Command::UdpAssociate => self.associate(&asked, client),
-            Command::Resolve | Command::ResolvePtr => self.resolve(&asked, &client),
+            Command::Connect => self.connect(&asked, client).map(Some),
+            Command::Bind => self.bind(&asked, client).map(Some),
+            Command::UdpAssociate => self.associate(&asked, client).map(|()| None),
+            Command::Resolve | Command::ResolvePtr => self.resolve(&asked, client).map(|()| None),
         }
     }
 
@@ -136,29 +153,29 @@ impl Proxy {
         Ok((identity, request))
     }
 
-    /// Dials, replies and relays.
+    /// Dials.
     #[inline(never)]
-    fn connect(&self, asked: &Asked<'_>, client: Client<'_>) -> Result<(), Failure> {
+    fn connect(&self, asked: &Asked<'_>, client: &Client<'_>) -> Result<Reply, Failure> {
         let begin = Instant::now();
         let deadline = begin + self.connect_timeout;
-        let permit = self.permit(asked, &client, deadline)?;
+        let permit = self.permit(asked, client, deadline)?;
         let (stream, address, reply) = match permit.passage() {
             None => {
-                let target = connect::connect(&permit, self.dial(asked, &client, deadline)?)?;
+                let target = connect::connect(&permit, self.dial(asked, client, deadline)?)?;
                 if let Host::Name(name) = &asked.request.destination.host {
                     self.names.won(name, target.address.ip());
                 }
                 (target.stream, target.address, Reply::succeeded(target.bound))
             }
             Some(passage) => {
-                let target = self.go_up(asked, &client, passage, deadline)?;
+                let target = self.go_up(asked, client, passage, deadline)?;
                 (target.stream, target.address, target.reply)
             }
         };
         relay::prepare(&stream)?;
         asked.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
-        tunnel(asked, client, &reply)
+        Ok(reply)
     }
 
     /// Goes through the upstream of `passage`.
@@ -199,24 +216,24 @@ impl Proxy {
         Ok(self.source.for_client_at(control_address(session)?))
     }
 
-    /// Listens, replies, waits for the peer, replies again and relays.
+    /// Listens, replies, and waits for the peer.
     #[inline(never)]
-    fn bind(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
+    fn bind(&self, asked: &Asked<'_>, client: &mut Client<'_>) -> Result<Reply, Failure> {
         let Asked { session, identity, request, .. } = *asked;
         let permit = if request.destination.host.is_unspecified() {
             self.rules.permit_open(identity, session.peer(), Command::Bind)?
         } else {
-            self.permit(asked, &client, Instant::now() + self.connect_timeout)?
+            self.permit(asked, client, Instant::now() + self.connect_timeout)?
         };
         let door = Door::open(&permit, self.source(session)?, control_address(session)?)?;
-        Reply::succeeded(door.bound()).write_to(&mut client)?;
+        Reply::succeeded(door.bound()).write_to(client)?;
         let deadline = Instant::now() + 2 * self.connect_timeout;
         let (peer, address) =
             door.wait(client.waiting(), deadline, |peer| self.admits(asked, peer))?;
         drop(door);
         relay::prepare(&peer)?;
         session.connected(peer, address);
-        tunnel(asked, client, &Reply::succeeded(address))
+        Ok(Reply::succeeded(address))
     }
 
     /// Asks the rules, and the resolver if they have to know more than a name.
@@ -264,7 +281,7 @@ impl Proxy {
 
     /// Binds, replies and relays datagrams.
     #[inline(never)]
-    fn associate(&self, asked: &Asked<'_>, mut client: Client<'_>) -> Result<(), Failure> {
+    fn associate(&self, asked: &Asked<'_>, client: &mut Client<'_>) -> Result<(), Failure> {
         let Asked { session, identity, request, .. } = *asked;
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
@@ -279,8 +296,7 @@ impl Proxy {
         })?;
         let port = association.bound().port();
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
-        Reply::succeeded(bound).write_to(&mut client)?;
-        drop(client);
+        Reply::succeeded(bound).write_to(client)?;
         session.enter(Stage::Relay);
         let client =
             associate::Client { account: session, identity, announced: &request.destination };
@@ -289,13 +305,12 @@ impl Proxy {
     }
 }
 
-/// What a client has asked for, and who serves it.
+/// What a client has asked for.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     session: &'a Session,
     identity: &'a Identity,
     request: &'a Request,
-    partner: &'a Partner,
 }
 
 /// The address at which the client has reached this server.
@@ -309,8 +324,12 @@ fn control_address(session: &Session) -> io::Result<SocketAddr> {
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: &Reply) -> Result<(), Failure> {
-    let Asked { session, partner, .. } = *asked;
+fn tunnel(
+    session: &Session,
+    partner: &Partner,
+    client: Client<'_>,
+    reply: &Reply,
+) -> Result<(), Failure> {
     session.enter(Stage::Relay);
     client.pass_on_early_bytes(session)?;
     drop(client);
@@ -320,8 +339,6 @@ fn tunnel(asked: &Asked<'_>, client: Client<'_>, reply: &Reply) -> Result<(), Fa
 
 /// Says `words` and gives the client a moment to read them. Closing at once would reset a
 /// connection on which the client has sent more than was read, and the words would be lost.
-// A tunnel lives on the stack of `Proxy::serve`. What is over before it or comes after it has a frame
-// of its own, here and above, so that an idle tunnel's threads touch two pages each and not three.
 #[inline(never)]
 fn farewell(session: &Session, words: &[u8]) {
     if words.is_empty() {

@@ -7,15 +7,14 @@
 //! others wait in the backlog. A stop takes them out of there, and the workers go on until each has
 //! had its turn.
 
-use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
 use log::{debug, info, warn};
-use socket2::SockRef;
 
 use super::backlog::{Backlog, Client};
+use super::listen::Listener;
 use super::stop::Stop;
 use crate::proxy::Proxy;
 use crate::sessions::Session;
@@ -34,7 +33,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A listener, and the workers that wait at it.
 pub(super) struct Entrance {
-    listener: Arc<TcpListener>,
+    listener: Arc<Listener>,
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
     stop: Arc<Stop>,
@@ -53,18 +52,19 @@ struct State {
     trouble: Option<Duration>,
     /// No thread could be created for the next worker.
     short_of_threads: bool,
-    /// The listener is closed.
+    /// The port is closed, or not ours to close.
     is_closed: bool,
 }
 
 impl Entrance {
     pub(super) fn new(
-        listener: Arc<TcpListener>,
+        listener: Arc<Listener>,
         proxy: Arc<Proxy>,
         pool: Arc<Pool>,
         stop: Arc<Stop>,
     ) -> Arc<Self> {
-        let (state, left, backlog) = (Mutex::default(), Condvar::new(), Backlog::default());
+        let state = State { is_closed: listener.outlives(), ..State::default() };
+        let (state, left, backlog) = (Mutex::new(state), Condvar::new(), Backlog::default());
         Arc::new(Entrance { listener, proxy, pool, stop, state, left, backlog })
     }
 
@@ -86,6 +86,10 @@ impl Entrance {
         let mut state = self.lock();
         state.short_of_threads = started.is_err();
         state.waiting -= usize::from(started.is_err());
+        drop(state);
+        if started.is_err() {
+            self.left.notify_all();
+        }
         started
     }
 
@@ -99,8 +103,7 @@ impl Entrance {
                 return;
             }
         }
-        self.lock().waiting -= 1;
-        self.left.notify_all();
+        self.leave_for_good();
     }
 
     /// Waits for a client that is admitted. `None` once the server is stopped and nobody is left.
@@ -141,9 +144,10 @@ impl Entrance {
             state.waiting -= 1;
             state.waiting == 0
         };
-        if is_last && self.stop.is_stopped() {
+        if is_last {
             self.left.notify_all();
-        } else if is_last {
+        }
+        if is_last && !self.stop.is_stopped() {
             let was_short = self.lock().short_of_threads;
             if let Err(error) = self.open() {
                 if !was_short {
@@ -155,6 +159,12 @@ impl Entrance {
                 self.stop.ask_for_help();
             }
         }
+    }
+
+    /// Leaves without a client, after the end.
+    fn leave_for_good(&self) {
+        self.lock().waiting -= 1;
+        self.left.notify_all();
     }
 
     /// After a stop: accepts those who wait in the kernel's backlog, closes the port behind the last
@@ -178,27 +188,24 @@ impl Entrance {
     fn waiting(&self) -> usize {
         let descriptors = self.proxy.sessions.descriptors();
         let is_closed = self.lock().is_closed;
-        if !is_closed && self.backlog.take(&self.listener, descriptors) {
+        let socket = self.listener.own().filter(|_| !is_closed);
+        if socket.is_some_and(|socket| self.backlog.take(socket, descriptors)) {
             self.close();
         }
         let state = self.lock();
         state.waiting + self.backlog.len() + usize::from(!state.is_closed)
     }
 
-    /// Closes the port and wakes the workers that are blocked in `accept`.
-    fn close(&self) {
-        if mem::replace(&mut self.lock().is_closed, true) {
-            return;
-        }
-        let _ = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
-        #[cfg(not(target_os = "linux"))]
-        super::stop::wake(&self.listener);
-    }
-
     /// Closes the port, and those who wait. Says how many they were.
     pub(super) fn turn_away_the_last(&self) -> usize {
         self.close();
         self.backlog.clear()
+    }
+
+    fn close(&self) {
+        if !mem::replace(&mut self.lock().is_closed, true) {
+            self.listener.close();
+        }
     }
 
     /// Whether one more worker is to wait for a client.

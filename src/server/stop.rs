@@ -1,10 +1,9 @@
 //! The end of a server, and what its main thread waits for until then.
 
-use std::net::TcpListener;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::backlog;
+use super::listen::Listener;
 
 /// Stops a server. Every clone stops the same one.
 #[derive(Clone)]
@@ -26,13 +25,13 @@ pub(super) struct Stop {
 
 struct State {
     /// `None` once the server is stopped.
-    listeners: Option<Vec<Arc<TcpListener>>>,
+    listeners: Option<Vec<Arc<Listener>>>,
     /// An entrance has no worker, for want of a thread.
     help_wanted: bool,
 }
 
 impl Stop {
-    pub(super) fn new(listeners: Vec<Arc<TcpListener>>) -> Arc<Self> {
+    pub(super) fn new(listeners: Vec<Arc<Listener>>) -> Arc<Self> {
         let state = State { listeners: Some(listeners), help_wanted: false };
         Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new() })
     }
@@ -40,7 +39,7 @@ impl Stop {
     pub(super) fn stop(&self) {
         let listeners = self.lock().listeners.take();
         for listener in listeners.iter().flatten() {
-            backlog::let_nobody_begin(listener);
+            listener.stop();
         }
         self.changed.notify_all();
     }

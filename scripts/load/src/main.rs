@@ -8,6 +8,7 @@ mod contender;
 mod digest;
 mod echo;
 mod figure;
+mod flood;
 mod machine;
 mod name_server;
 mod options;
@@ -41,6 +42,8 @@ fn main() -> ExitCode {
         Some(Part::Backend) => backend::run(),
         Some(Part::World) => world::run(),
         Some(Part::Guard { command }) => process::become_guarded(&command),
+        Some(Part::Flood(options)) => flood::run(&options),
+        Some(Part::Attack(told)) => flood::attack(&told),
         None => measure(&arguments.options),
     };
     match outcome {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::contender::Contender;
+use crate::flood;
 use crate::window::Timing;
 use crate::work::{WORKS, Work};
 
@@ -31,6 +32,10 @@ pub(crate) enum Part {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Floods tabi, and shows what an ordinary client notices
+    Flood(flood::Options),
+    #[command(hide = true)]
+    Attack(flood::Attack),
 }
 
 #[derive(Args)]

@@ -1,0 +1,243 @@
+//! The attacker: one thread that opens connections at a pace and never waits for an answer.
+
+use std::fmt::Write;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
+
+use super::kind::{Act, FLOODS, Flood, Say};
+use super::{Attack, address, listener};
+use crate::socks::{self, ASSOCIATE};
+
+/// The attacker acts in rounds of this length.
+const ROUND: Duration = Duration::from_millis(1);
+
+/// A connection that takes longer gets nowhere.
+const BACKLOG_FULL: Duration = Duration::from_millis(20);
+
+/// Kept connections are all looked at once in so many rounds.
+const ROUNDS_TO_LOOK: usize = 100;
+
+/// Makes one flood for its time, and says what it was.
+pub(crate) fn run(told: &Attack) -> io::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let flood = FLOODS.iter().find(|flood| flood.name == told.name);
+    let flood = flood.ok_or_else(|| io::Error::other("no such flood"))?;
+    let mut attacker = Attacker::new(flood, told.proxy)?;
+    let (begin, length) = (Instant::now(), Duration::from_secs(told.seconds));
+    let mut associations = match flood.act {
+        Act::Datagrams(count) => associations(flood, told.proxy, count)?,
+        Act::Keep(..) | Act::Reset | Act::Leave(_) => Vec::new(),
+    };
+    let (mut allowance, mut last) = (0.0, begin);
+    while begin.elapsed() < length {
+        let now = Instant::now();
+        let rate = f64::from(flood.per_second);
+        // What a late round has missed is made up for, but not for more than a tenth of a second.
+        allowance = (allowance + (now - last).as_secs_f64() * rate).min(rate / 10.0);
+        last = now;
+        match flood.act {
+            Act::Keep(count, say) => attacker.keep(count, say, &mut allowance),
+            Act::Reset => attacker.leave(Say::Nothing, true, &mut allowance),
+            Act::Leave(say) => attacker.leave(say, false, &mut allowance),
+            Act::Datagrams(_) => attacker.send(&mut associations, &mut allowance)?,
+        }
+        thread::sleep(ROUND.saturating_sub(now.elapsed()));
+    }
+    println!("{}", attacker.account(begin.elapsed()));
+    Ok(())
+}
+
+struct Attacker {
+    flood: &'static Flood,
+    proxy: SocketAddr,
+    black_hole: SocketAddrV4,
+    sink: SocketAddrV4,
+    /// They fill the black hole.
+    _full: Vec<Socket>,
+    _black_hole: TcpListener,
+    kept: Vec<Option<Socket>>,
+    place: usize,
+    opened: u64,
+    not_accepted: u64,
+}
+
+impl Attacker {
+    fn new(flood: &'static Flood, proxy: SocketAddr) -> io::Result<Attacker> {
+        let black_hole = listener(SocketAddrV4::new(address(3, 1), 0), 0)?;
+        let SocketAddr::V4(place) = black_hole.local_addr()? else {
+            return Err(io::Error::other("IPv4 has become IPv6"));
+        };
+        Ok(Attacker {
+            flood,
+            proxy,
+            black_hole: place,
+            sink: sink()?,
+            _full: fill(place)?,
+            _black_hole: black_hole,
+            kept: Vec::new(),
+            place: 0,
+            opened: 0,
+            not_accepted: 0,
+        })
+    }
+
+    /// Opens connections until there are `count`, as far as the allowance goes, and looks for those
+    /// that the proxy has closed.
+    fn keep(&mut self, count: usize, say: Say, allowance: &mut f64) {
+        for _ in 0..self.kept.len().div_ceil(ROUNDS_TO_LOOK) {
+            self.place = (self.place + 1) % self.kept.len();
+            if self.kept[self.place].as_ref().is_some_and(is_closed) {
+                self.kept[self.place] = None;
+            }
+            if self.kept[self.place].is_none() && *allowance >= 1.0 {
+                *allowance -= 1.0;
+                self.kept[self.place] = self.open(say, false);
+            }
+        }
+        while self.kept.len() < count && *allowance >= 1.0 {
+            *allowance -= 1.0;
+            let opened = self.open(say, false);
+            self.kept.push(opened);
+        }
+    }
+
+    fn leave(&mut self, say: Say, reset: bool, allowance: &mut f64) {
+        while *allowance >= 1.0 {
+            *allowance -= 1.0;
+            drop(self.open(say, reset));
+        }
+    }
+
+    fn open(&mut self, say: Say, reset: bool) -> Option<Socket> {
+        let number = self.opened;
+        self.opened += 1;
+        let message = say.message(number, self.black_hole, self.sink);
+        let client = self.client(number);
+        let open = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            if reset {
+                socket.set_linger(Some(Duration::ZERO))?;
+            }
+            socket.bind(&SocketAddrV4::new(client, 0).into())?;
+            // The handshake is the kernel's, and done at once unless the backlog is full.
+            socket.set_write_timeout(Some(BACKLOG_FULL))?;
+            socket.connect(&self.proxy.into())?;
+            socket.set_nonblocking(true)?;
+            if !message.is_empty() {
+                socket.send(&message)?;
+            }
+            Ok::<_, io::Error>(socket)
+        };
+        let opened = open();
+        self.not_accepted += u64::from(opened.is_err());
+        opened.ok()
+    }
+
+    fn client(&self, number: u64) -> Ipv4Addr {
+        let turn = u8::try_from(number % u64::from(self.flood.addresses)).unwrap_or(0);
+        address(1, 1 + turn)
+    }
+
+    /// Sends datagrams, each to another address.
+    fn send(&mut self, from: &mut [Association], allowance: &mut f64) -> io::Result<()> {
+        let count = from.len() as u64;
+        while *allowance >= 1.0 {
+            *allowance -= 1.0;
+            let number = self.opened;
+            self.opened += 1;
+            let Ok(turn) = usize::try_from(number % count) else { continue };
+            let [.., high, low] = (number / count).to_be_bytes();
+            let datagram = [0, 0, 0, 1, 127, 2, high, low, 0x4e, 0x20, b'u'];
+            match from[turn].socket.send(&datagram) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    self.not_accepted += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&self, took: Duration) -> String {
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
+        let per_second = |count: u64| count * 1000 / milliseconds;
+        let what = if matches!(self.flood.act, Act::Datagrams(_)) { "datagrams/s" } else { "/s" };
+        let mut text = format!("{} {what}", per_second(self.opened));
+        if matches!(self.flood.act, Act::Keep(..)) {
+            let kept = self.kept.iter().flatten().filter(|socket| !is_closed(socket)).count();
+            let _ = write!(text, ", {kept} open at the end");
+        }
+        if self.not_accepted > 0 {
+            let _ = write!(text, ", {} /s got nowhere", per_second(self.not_accepted));
+        }
+        text
+    }
+}
+
+/// Whether the proxy has closed a connection. What it has said is thrown away.
+fn is_closed(mut socket: &Socket) -> bool {
+    let mut said = [0; 64];
+    match socket.read(&mut said) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Somebody who accepts and says nothing.
+fn sink() -> io::Result<SocketAddrV4> {
+    let sink = listener(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), 4096)?;
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sink.local_addr()?.port());
+    thread::Builder::new().spawn(move || {
+        let mut accepted = Vec::new();
+        while let Ok((stream, _)) = sink.accept() {
+            accepted.push(stream);
+        }
+    })?;
+    Ok(address)
+}
+
+/// Fills the backlog of a listener, so that nobody gets an answer from it.
+fn fill(place: SocketAddrV4) -> io::Result<Vec<Socket>> {
+    let mut full = Vec::new();
+    for _ in 0..16 {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        match socket.connect_timeout(&place.into(), Duration::from_millis(300)) {
+            Ok(()) => full.push(socket),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(full),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("the black hole's backlog does not become full"))
+}
+
+struct Association {
+    socket: UdpSocket,
+    /// It lasts for as long as this does.
+    _control: TcpStream,
+}
+
+fn associations(flood: &Flood, proxy: SocketAddr, count: usize) -> io::Result<Vec<Association>> {
+    let open = |number: usize| {
+        let turn = u8::try_from(number % usize::from(flood.addresses)).unwrap_or(0);
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddrV4::new(address(1, 1 + turn), 0).into())?;
+        socket.connect_timeout(&proxy.into(), Duration::from_secs(5))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut control = TcpStream::from(socket);
+        let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+        let relay = socks::negotiate(&mut control, flood.users, ASSOCIATE, nowhere.into())?;
+        let relay = relay.ok_or_else(|| io::Error::other("the relay has no IPv4 address"))?;
+        let socket = UdpSocket::bind((address(1, 1 + turn), 0))?;
+        socket.connect(relay)?;
+        Ok(Association { socket, _control: control })
+    };
+    (0..count).map(open).collect()
+}

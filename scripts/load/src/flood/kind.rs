@@ -1,0 +1,203 @@
+//! The floods.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+/// A flood, and what the proxy is told that has to bear it.
+#[derive(Debug)]
+pub(super) struct Flood {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) options: &'static [&'static str],
+    /// The proxy asks for a password.
+    pub(super) users: bool,
+    /// The ordinary client asks for its target by name, one that needs no name server.
+    pub(super) by_name: bool,
+    /// How many addresses the attacker has.
+    pub(super) addresses: u8,
+    /// Connections, or datagrams, in a second at the most.
+    pub(super) per_second: u32,
+    pub(super) act: Act,
+    /// What the ordinary client's p99 has to stay below.
+    pub(super) goal: Duration,
+}
+
+impl Flood {
+    pub(super) fn needs_names(&self) -> bool {
+        matches!(self.act, Act::Keep(_, Say::Name) | Act::Leave(Say::Name))
+    }
+}
+
+/// What the attacker does with each connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Act {
+    /// Keeps so many; one that the proxy closes is replaced.
+    Keep(usize, Say),
+    /// Closes it with a reset at once.
+    Reset,
+    /// Closes it as soon as everything is said.
+    Leave(Say),
+    /// Keeps so many associations, and sends datagrams to ever other addresses.
+    Datagrams(usize),
+}
+
+/// What the attacker says first.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Say {
+    Nothing,
+    /// VER of a greeting.
+    Half,
+    /// A request to where nobody answers.
+    BlackHole,
+    /// The same, and a byte for the target.
+    BlackHoleEarly,
+    /// A request to a name that no name server tells anything of.
+    Name,
+    /// A request to where somebody accepts, and says nothing.
+    Sink,
+    WrongPassword,
+}
+
+impl Say {
+    /// The message of connection `number`.
+    pub(super) fn message(
+        self,
+        number: u64,
+        black_hole: SocketAddrV4,
+        sink: SocketAddrV4,
+    ) -> Vec<u8> {
+        match self {
+            Say::Nothing => Vec::new(),
+            Say::Half => vec![0x05],
+            Say::BlackHole => to_address(black_hole),
+            Say::BlackHoleEarly => [to_address(black_hole).as_slice(), b"e"].concat(),
+            Say::Sink => to_address(sink),
+            Say::Name => {
+                let name = format!("n{number}.silent.example");
+                let length = [u8::try_from(name.len()).unwrap_or(u8::MAX)];
+                let head = b"\x05\x01\x00\x05\x01\x00\x03".as_slice();
+                [head, &length, name.as_bytes(), &80_u16.to_be_bytes()].concat()
+            }
+            Say::WrongPassword => {
+                [b"\x05\x01\x02\x01\x05bench\x04".as_slice(), &number.to_be_bytes()[4..]].concat()
+            }
+        }
+    }
+}
+
+fn to_address(address: SocketAddrV4) -> Vec<u8> {
+    let head = b"\x05\x01\x00\x05\x01\x00\x01".as_slice();
+    [head, &address.ip().octets(), &address.port().to_be_bytes()].concat()
+}
+
+const GOAL: Duration = Duration::from_millis(100);
+
+/// What a flood has where nothing else is said.
+const PLAIN: Flood = Flood {
+    name: "",
+    what: "",
+    options: &[],
+    users: false,
+    by_name: false,
+    addresses: 8,
+    per_second: 2000,
+    act: Act::Reset,
+    goal: GOAL,
+};
+
+pub(super) static FLOODS: [Flood; 12] = [
+    Flood {
+        name: "half-open",
+        what: "2,000 half-open greetings",
+        act: Act::Keep(2000, Say::Half),
+        ..PLAIN
+    },
+    Flood {
+        name: "silent",
+        what: "2,000 connections that say nothing",
+        act: Act::Keep(2000, Say::Nothing),
+        ..PLAIN
+    },
+    Flood {
+        name: "reset",
+        what: "connections reset at once",
+        addresses: 16,
+        per_second: 20_000,
+        ..PLAIN
+    },
+    Flood {
+        name: "black-hole",
+        what: "requests to a black hole, kept, 7 addresses",
+        addresses: 7,
+        per_second: 305,
+        act: Act::Keep(20_000, Say::BlackHole),
+        ..PLAIN
+    },
+    Flood {
+        name: "early-kept",
+        what: "requests to a black hole with an early byte, kept, 7 addresses",
+        addresses: 7,
+        per_second: 305,
+        act: Act::Keep(20_000, Say::BlackHoleEarly),
+        ..PLAIN
+    },
+    Flood {
+        name: "early-left",
+        what: "requests to a black hole with an early byte, left at once, 7 addresses",
+        addresses: 7,
+        per_second: 305,
+        act: Act::Leave(Say::BlackHoleEarly),
+        ..PLAIN
+    },
+    Flood {
+        name: "names",
+        what: "names that never resolve, 4 addresses",
+        addresses: 4,
+        per_second: 600,
+        act: Act::Keep(20_000, Say::Name),
+        ..PLAIN
+    },
+    Flood {
+        name: "names-looked-up",
+        what: "the same, nothing is remembered, the client asks for a name",
+        options: &["--name-cache", "0"],
+        by_name: true,
+        addresses: 4,
+        per_second: 600,
+        act: Act::Keep(20_000, Say::Name),
+        ..PLAIN
+    },
+    Flood {
+        name: "idle",
+        what: "4,096 idle tunnels, 4 addresses",
+        addresses: 4,
+        act: Act::Keep(4096, Say::Sink),
+        goal: Duration::from_secs(2),
+        ..PLAIN
+    },
+    Flood {
+        name: "strangers",
+        what: "strangers",
+        options: &["--allow-from", "127.9.0.0/16"],
+        per_second: 10_000,
+        act: Act::Leave(Say::Half),
+        ..PLAIN
+    },
+    Flood {
+        name: "udp",
+        what: "16 UDP associations to many destinations",
+        addresses: 4,
+        per_second: 20_000,
+        act: Act::Datagrams(16),
+        ..PLAIN
+    },
+    Flood {
+        name: "passwords",
+        what: "wrong passwords, 4 addresses",
+        users: true,
+        addresses: 4,
+        per_second: 5000,
+        act: Act::Keep(1000, Say::WrongPassword),
+        ..PLAIN
+    },
+];

@@ -1,0 +1,108 @@
+//! A whole negotiation: greeting, authentication and request, over a stream that gives its octets in
+//! pieces of any size.
+
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use tabi::access::users::{Passwords, Users};
+use tabi::socks5::{Error, Request};
+
+use super::stream::Stream;
+
+const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The sizes of pieces that octets may begin with.
+const SIZES: usize = 4;
+
+/// What came of a negotiation: who has asked for what, how much was taken, what was said.
+#[derive(Debug)]
+struct Outcome {
+    result: Result<(Option<String>, Request), Error>,
+    taken: usize,
+    said: Vec<u8>,
+}
+
+fn negotiate(users: &Users, octets: &[u8], sizes: &[u8]) -> Outcome {
+    let mut client = Stream::new(octets, sizes);
+    let identity = users.authenticate(&mut client, FROM);
+    let result = identity.and_then(|identity| {
+        let request = Request::read_from(&mut client)?;
+        Ok((identity.user().map(str::to_owned), request))
+    });
+    Outcome { result, taken: client.taken(), said: client.written }
+}
+
+/// The first octet says whether there are users and the next ones the sizes of the pieces; the rest
+/// is what the client sends.
+pub(crate) fn negotiation(octets: &[u8]) {
+    let Some((&first, octets)) = octets.split_first() else { return };
+    let Some((sizes, said)) = octets.split_at_checked(SIZES) else { return };
+    let has_users = first % 2 == 1;
+    let users = || {
+        let passwords = Passwords::parse(b"alice:open sesame\nbob:b", "users").unwrap();
+        // Each time new: what one negotiation has learnt is no matter of the next.
+        Users::new(has_users.then(|| Arc::new(passwords)))
+    };
+    let whole = negotiate(&users(), said, &[]);
+    let pieces = negotiate(&users(), said, sizes);
+    same(&whole.result.as_ref().map_err(kind), &pieces.result.as_ref().map_err(kind));
+    same(&(whole.taken, &whole.said), &(pieces.taken, &pieces.said));
+    check(&whole, said, has_users);
+}
+
+fn same(one: &impl Debug, other: &impl Debug) {
+    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+}
+
+/// An error without the time that is in it.
+fn kind(error: &Error) -> String {
+    match error {
+        Error::IgnoredCredentials(name, _) => format!("IgnoredCredentials({name})"),
+        error => format!("{error:?}"),
+    }
+}
+
+/// What the server says follows from how far the client has come, and nobody comes further than what
+/// was asked of it.
+fn check(outcome: &Outcome, said: &[u8], has_users: bool) {
+    let Outcome { result, taken, said: answers } = outcome;
+    let method = if has_users { 0x02 } else { 0x00 };
+    let mut steps = vec![0x05, method];
+    if has_users {
+        steps.extend([0x01, 0x00]);
+    }
+    assert!(steps.starts_with(answers) && answers.len() % 2 == 0, "{answers:02x?}");
+    match result {
+        Ok((user, _)) => {
+            assert_eq!(*answers, steps);
+            let is_known = user.as_deref().is_some_and(|user| ["alice", "bob"].contains(&user));
+            assert_eq!(is_known, has_users);
+            assert_eq!(*taken, length(said, has_users));
+        }
+        Err(Error::Io(_)) => assert_eq!(*taken, said.len()),
+        Err(Error::NoAcceptableMethod(_)) => {
+            assert!(answers.is_empty());
+            assert_eq!(*taken, 2 + usize::from(said[1]));
+        }
+        Err(Error::BadCredentials(_) | Error::IgnoredCredentials(..)) => {
+            assert!(has_users && answers.len() == 2);
+        }
+        Err(_) => assert!(*taken <= said.len()),
+    }
+}
+
+/// The octets of greeting, credentials and request.
+fn length(said: &[u8], has_users: bool) -> usize {
+    let mut length = 2 + usize::from(said[1]);
+    if has_users {
+        let name = usize::from(said[length + 1]);
+        length += 3 + name + usize::from(said[length + 2 + name]);
+    }
+    let address = match said[length + 3] {
+        0x01 => 4,
+        0x04 => 16,
+        _ => 1 + usize::from(said[length + 4]),
+    };
+    length + 4 + address + 2
+}
