@@ -80,12 +80,12 @@ fn clients_that_have_connected_before_a_stop_are_served() {
 
 #[test]
 fn clients_in_the_backlog_wait_there_while_descriptors_are_short() {
-    let options = ["--max-connections", "7", "--grace", "20"];
+    let options = ["--max-connections", "6", "--grace", "20"];
     let mut server = Program::start_with_descriptors(40, &options);
     let target = echo();
     let ask = [GREETING, &request(target), b"payload"].concat();
     let places: Vec<_> =
-        (0..7).map(|_| tunnel_from(Ipv4Addr::LOCALHOST, server.address, target)).collect();
+        (0..6).map(|_| tunnel_from(Ipv4Addr::LOCALHOST, server.address, target)).collect();
     let waiting: Vec<_> = (0..40)
         .map(|_| {
             let mut waiting = connect(server.address);
