@@ -2,13 +2,14 @@
 //! option, what was given and what is expected.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
 
@@ -16,6 +17,7 @@ use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
 use crate::server::Config;
 
+mod environment;
 mod value;
 mod ways;
 
@@ -36,17 +38,44 @@ pub struct Arguments {
     pub probe: bool,
 }
 
-/// Parses the command line, the program's name first.
+/// Parses the command line of this process, and what its environment says beside it.
+///
+/// # Errors
+///
+/// Those of [`parse`]. An error about a variable names it.
+pub fn of_this_process() -> Result<Arguments, clap::Error> {
+    let mut command = environment::without_empty(command());
+    command.build();
+    let told_from = |error| environment::name_variable(error, &command);
+    arguments(&command.clone().try_get_matches().map_err(told_from)?)
+}
+
+/// Parses a command line alone, the program's name first: the environment says nothing.
 ///
 /// # Errors
 ///
 /// What is wrong with it and what is expected; also `--help` and `--version`, which are to be
 /// printed likewise.
 pub fn parse(
-    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    given: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Arguments, clap::Error> {
-    let matches = Options::command().try_get_matches_from(arguments)?;
-    let mut options = Options::from_arg_matches(&matches)?;
+    arguments(&environment::without(command()).try_get_matches_from(given)?)
+}
+
+fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
+    let mut options = Options::from_arg_matches(matches)?;
+    let rules = |path: &Path| rules(path, &environment::given_as(matches, "rules"));
+    let users = |path: &Path| users(path, &environment::given_as(matches, "users"));
+    if options.quiet && options.verbose > 0 {
+        match environment::stronger(matches, "quiet", "verbose")? {
+            "quiet" => options.verbose = 0,
+            _ => options.quiet = false,
+        }
+    }
+    if options.check && options.probe {
+        let is_probe = environment::stronger(matches, "check", "probe")? == "probe";
+        (options.check, options.probe) = (!is_probe, is_probe);
+    }
     if options.probe {
         // A file that has gone bad since the server has read it is not the server's state of health.
         options.rules = None;
@@ -70,7 +99,9 @@ pub fn parse(
             upstream: upstream.map(Arc::new),
             users: options.users.as_deref().map(users).transpose()?,
             source,
-            udp_advertise: options.udp_advertise,
+            rules_file: options.rules,
+            users_file: options.users,
+            udp_advertise: options.ways.udp_advertise,
             udp_ports: options.ways.udp_ports,
             max_connections: options.max_connections,
             max_per_client: options.max_per_client,
@@ -91,109 +122,147 @@ pub fn command() -> clap::Command {
     Options::command()
 }
 
-const DEFAULTS: &str = "\
-With no option tabi listens on port 1080 of every address, serves clients on this machine and on
-private networks, and keeps clients on other machines from what listens for this machine alone.
-Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong options, 130 ended by a second signal.";
+/// What stands below the options. Lines fit into 80 columns, as clap leaves them as they are.
+const BELOW: &str = "\
+Examples:
+  tabi                                port 1080, for this machine and private networks
+  tabi --users users 192.168.1.1:1080 a password is asked for, on one address
+  tabi --rules rules --check          says whether the rules are in order
+
+Each option can come from the environment instead: repeated ones are separated
+by commas, flags are true or false, and the command line wins.
+SIGHUP has --users and --rules read again and opens --log-file anew.
+With no option clients on other machines cannot reach what listens for this
+machine alone. Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong
+options or files, 130 ended by a second signal.";
+
+// The headings of --help.
+const WHO_MAY: &str = "Who may";
+const LIMITS: &str = "Limits";
+const WHAT_IS_SEEN: &str = "What is seen";
+const INSTEAD: &str = "Instead of serving";
 
 /// A SOCKS5 proxy server for a home or office network
 #[derive(Parser)]
-#[command(name = "tabi", version, after_help = DEFAULTS)]
+#[command(name = "tabi", version, after_help = BELOW, max_term_width = 100)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Options {
     /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
     #[arg(value_name = "LISTEN", default_value = "1080", value_parser = value::listen)]
+    #[arg(env = "TABI_LISTEN", value_delimiter = ',')]
     listen: Vec<SocketAddr>,
 
     /// Clients that are served; repeatable, replaces the default: loopback and private networks
-    #[arg(long, value_name = "CIDR", value_parser = value::network)]
+    #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = WHO_MAY)]
+    #[arg(env = "TABI_ALLOW_FROM", value_delimiter = ',')]
     allow_from: Vec<IpNet>,
 
     /// Who may do what, and where: a file with a rule a line, the first that matches decides
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "TABI_RULES", help_heading = WHO_MAY)]
     rules: Option<PathBuf>,
 
     /// Require username and password: a file with `name:password` a line, that only its owner can read
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "TABI_USERS", help_heading = WHO_MAY)]
     users: Option<PathBuf>,
+
+    /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
+    #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = WHO_MAY)]
+    #[arg(env = "TABI_PROXY_PROTOCOL", value_delimiter = ',')]
+    proxy_protocol: Vec<IpNet>,
 
     #[command(flatten)]
     ways: Ways,
 
-    /// Address that clients are told to send UDP datagrams to, if this machine has another one for
-    /// them than it knows of
-    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
-    udp_advertise: Option<IpAddr>,
-
     /// Connections that are served at once; further clients wait
     #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]
+    #[arg(env = "TABI_MAX_CONNECTIONS", help_heading = LIMITS)]
     max_connections: usize,
 
     /// Connections of one client at once (an IPv4 address, an IPv6 /64); further ones are closed
     #[arg(long, value_name = "N", default_value = "1024", value_parser = value::count)]
+    #[arg(env = "TABI_MAX_PER_CLIENT", help_heading = LIMITS)]
     max_per_client: usize,
 
     /// Seconds from a client's connection to its complete request
     #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
+    #[arg(env = "TABI_HANDSHAKE_TIMEOUT", help_heading = LIMITS)]
     handshake_timeout: Duration,
 
     /// Seconds from a request to the connection with its target, the name's lookup included
     #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
+    #[arg(env = "TABI_CONNECT_TIMEOUT", help_heading = LIMITS)]
     connect_timeout: Duration,
 
     /// Seconds without a byte in either direction after which a session ends
     #[arg(long, value_name = "S", default_value = "7440", value_parser = value::seconds)]
+    #[arg(env = "TABI_IDLE_TIMEOUT", help_heading = LIMITS)]
     idle_timeout: Duration,
 
     /// Seconds that live sessions have to finish after SIGINT or SIGTERM
     #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds_or_none)]
+    #[arg(env = "TABI_GRACE", help_heading = LIMITS)]
     grace: Duration,
-
-    /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
-    #[arg(long, value_name = "CIDR", value_parser = value::network)]
-    proxy_protocol: Vec<IpNet>,
-
-    /// Status page, metrics and health over HTTP; a PORT alone is on loopback
-    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
-    status: Option<SocketAddr>,
 
     /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
     /// name is looked up every time
     #[arg(long, value_name = "S", default_value = "30", value_parser = value::seconds_or_none)]
+    #[arg(env = "TABI_NAME_CACHE", help_heading = LIMITS)]
     name_cache: Duration,
 
+    /// Status page, metrics and health over HTTP; a PORT alone is on loopback
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
+    #[arg(env = "TABI_STATUS", help_heading = WHAT_IS_SEEN)]
+    status: Option<SocketAddr>,
+
     /// Append the log to this file, not to standard error
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "TABI_LOG_FILE", help_heading = WHAT_IS_SEEN)]
     log_file: Option<PathBuf>,
 
     /// Log more: clients that leave without a request, too
-    #[arg(short, long, action = ArgAction::Count)]
+    #[arg(short, long, action = ArgAction::Count, value_parser = value::times)]
+    #[arg(env = "TABI_VERBOSE", help_heading = WHAT_IS_SEEN)]
     verbose: u8,
 
     /// Log warnings and errors only
-    #[arg(short, long, action = ArgAction::SetTrue, conflicts_with = "verbose")]
+    #[arg(short, long, value_parser = BoolishValueParser::new())]
+    #[arg(env = "TABI_QUIET", help_heading = WHAT_IS_SEEN)]
     quiet: bool,
 
-    /// Say whether the options are in order, and exit
-    #[arg(long)]
+    /// Say whether the options and files are in order, and exit
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    #[arg(env = "TABI_CHECK", help_heading = INSTEAD)]
     check: bool,
 
     /// Greet the server at LISTEN, and exit with status 0 if it answers within 2 seconds
-    #[arg(long, conflicts_with = "check")]
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    #[arg(env = "TABI_PROBE", help_heading = INSTEAD)]
     probe: bool,
+
+    /// Print this help
+    #[arg(short, long, action = ArgAction::Help, help_heading = INSTEAD)]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = INSTEAD)]
+    version: Option<bool>,
 }
 
-fn rules(path: &Path) -> Result<Arc<RuleFile>, clap::Error> {
-    RuleFile::load(path).map(Arc::new).map_err(|told| bad_file("--rules", &told))
+fn rules(path: &Path, given_as: &str) -> Result<Arc<RuleFile>, clap::Error> {
+    const HINT: &str = "`man tabi-rules` tells how rules are written; `tabi --check` tries them";
+    RuleFile::load(path).map(Arc::new).map_err(|told| bad_file(path, given_as, &told, HINT))
 }
 
-fn users(path: &Path) -> Result<Arc<Passwords>, clap::Error> {
-    Passwords::load(path).map(Arc::new).map_err(|told| bad_file("--users", &told))
+fn users(path: &Path, given_as: &str) -> Result<Arc<Passwords>, clap::Error> {
+    Passwords::load(path).map(Arc::new).map_err(|told| bad_file(path, given_as, &told, ""))
 }
 
 /// `told` begins with the file's name, and with the line's number where a line is bad.
-fn bad_file(option: &str, told: &str) -> clap::Error {
-    clap::Error::raw(ErrorKind::ValueValidation, format!("{option}:\n{told}\n"))
+fn bad_file(path: &Path, given_as: &str, told: &str, hint: &str) -> clap::Error {
+    let hint =
+        if path.is_file() { hint } else { "is the path right? It may be left out altogether" };
+    let tip = if hint.is_empty() { String::new() } else { format!("\n  tip: {hint}\n") };
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{given_as}:\n{told}\n{tip}"))
 }
 
 #[cfg(test)]

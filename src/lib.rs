@@ -13,7 +13,7 @@
 //! ```text
 //! main            arguments, logger, listeners, signals, run, exit status: the only place that exits
 //! cli             the command line, parsed; the defaults stand here
-//! server/         listen, accept, drain; Config
+//! server/         listen, accept, reload, drain; Config; what a service manager gives and is told
 //! proxy/          one client's whole life, top to bottom; failing replies
 //! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
 //! group           whose use is counted together: an IPv4 address, or an IPv6 /64

@@ -1,10 +1,12 @@
 //! The command: arguments, logger, listeners, signals, run, exit status. Nothing else exits.
 
 use std::fs::read_to_string;
-use std::io::{Write, stderr, stdout};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use signal_hook::iterator::Signals;
 use tabi::cli::{self, Arguments};
 use tabi::probe;
 use tabi::report::Logger;
-use tabi::server::{Config, Server, Stopper};
+use tabi::server::{self, Config, Notify, Reloader, Server};
 use tabi::system::pool;
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
@@ -25,7 +27,9 @@ const INTERRUPTED: i32 = 130;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let arguments = cli::parse(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    // First thing: no other thread and no descriptor of our own is there yet.
+    let handed = server::handed_over();
+    let arguments = cli::of_this_process().unwrap_or_else(|error| error.exit());
     if arguments.probe {
         return probe(&arguments.config);
     }
@@ -38,7 +42,7 @@ fn main() -> ExitCode {
     };
     tell_panics(&logger);
     let last_lines = LastLines(Arc::clone(&logger));
-    let outcome = run(&arguments);
+    let outcome = run(&arguments, handed, &logger);
     if let Err(told) = &outcome {
         if arguments.log_file.is_some() {
             error!("{told}");
@@ -64,15 +68,21 @@ fn probe(config: &Config) -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), String> {
+fn run(
+    arguments: &Arguments,
+    handed: io::Result<Vec<TcpListener>>,
+    logger: &Arc<Logger>,
+) -> Result<(), String> {
     if arguments.check {
         arguments.config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
         // Whoever cannot read this has the exit status.
         let _ = writeln!(stdout(), "the options are in order");
         return Ok(());
     }
-    let server = Server::bind(&arguments.config).map_err(|error| error.to_string())?;
-    heed_signals(&server.stopper()).map_err(|error| format!("cannot heed signals: {error}"))?;
+    let handed = handed.map_err(|error| error.to_string())?;
+    let server = Server::on(handed, Notify::from_environment(), &arguments.config)
+        .map_err(|error| error.to_string())?;
+    heed_signals(&server, logger).map_err(|error| format!("cannot heed signals: {error}"))?;
     server.run().map_err(|error| format!("cannot start a thread: {error}"))
 }
 
@@ -97,31 +107,61 @@ fn tell_panics(logger: &Arc<Logger>) {
     }));
 }
 
-/// The first SIGINT, SIGTERM or SIGHUP lets the server finish, the second ends it: in the handler
-/// itself, which needs no thread and no lock. A signal that was ignored when tabi started stays
-/// ignored: `nohup` and a shell's `&` ask for that.
-fn heed_signals(stopper: &Stopper) -> Result<(), Box<dyn std::error::Error>> {
+/// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself,
+/// which needs no thread and no lock. SIGHUP has files read again. A signal that was ignored when
+/// tabi started stays ignored: `nohup` and a shell's `&` ask for that.
+fn heed_signals(server: &Server, logger: &Arc<Logger>) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
     let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
-    let heeded: Vec<i32> = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(is_heeded).collect();
+    let ending: Vec<i32> = [SIGINT, SIGTERM].into_iter().filter(is_heeded).collect();
+    let stopper = server.stopper();
     if is_heeded(&SIGINT) {
         let stopper = stopper.clone();
         ctrlc::set_handler(move || stopper.stop())?;
     }
     // What was registered first is done first: a first signal does not find the mark of its own.
     let stopping = Arc::new(AtomicBool::new(false));
-    for &signal in &heeded {
+    for &signal in &ending {
         flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&stopping))?;
         flag::register(signal, Arc::clone(&stopping))?;
     }
-    let mut signals = Signals::new(heeded.into_iter().filter(|signal| *signal != SIGINT))?;
-    let stopper = stopper.clone();
-    let heed = move || signals.forever().for_each(|_| stopper.stop());
+    let mut signals = Signals::new([SIGTERM, SIGHUP].into_iter().filter(is_heeded))?;
+    let reload = reload_on_demand(server.reloader(), Arc::clone(logger))?;
+    let had_terminal = stderr().is_terminal();
+    let heed = move || {
+        for signal in signals.forever() {
+            // SIGHUP says as well that the terminal is gone. Nobody could end the program then.
+            let is_left_alone = had_terminal && !stderr().is_terminal();
+            if signal != SIGHUP || is_left_alone {
+                stopper.stop();
+            } else {
+                // A reload that is asked for and has not begun is good for this signal, too.
+                let _ = reload.try_send(());
+            }
+        }
+    };
     thread::Builder::new().name("tabi signals".into()).spawn(heed)?;
     Ok(())
 }
 
-/// The signals that are ignored, as bits, the first signal lowest. None where the system does not say.
+/// Opens the log anew and reads users and rules again, each time that it is asked to. A file may be
+/// slow: this has a thread of its own, so that the next signal is heeded.
+fn reload_on_demand(reloader: Reloader, logger: Arc<Logger>) -> io::Result<SyncSender<()>> {
+    let (sender, demands) = sync_channel(1);
+    let reload = move || {
+        for () in demands {
+            if let Err(told) = logger.reopen() {
+                error!("cannot open the log anew: {told}");
+            }
+            reloader.reload();
+        }
+    };
+    thread::Builder::new().name("tabi reload".into()).spawn(reload)?;
+    Ok(sender)
+}
+
+/// The signals that are ignored, as bits, the first signal lowest. None where the system does not
+/// say.
 fn ignored_signals() -> u64 {
     let status = read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

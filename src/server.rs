@@ -1,12 +1,15 @@
 //! The server: it listens, serves until it is stopped, and drains.
 //!
-//! [`Config`] is what it can be told, an entrance is where clients come in, and a [`Stopper`] ends it.
+//! [`Config`] is what it can be told, an entrance is where clients come in, a [`Reloader`] reads
+//! its files again, and a [`Stopper`] ends it. A service manager may hand it sockets
+//! ([`handed_over`]), and is told how it is ([`Notify`]).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
@@ -14,7 +17,7 @@ use crate::access::rules::Rules;
 use crate::access::users::Users;
 use crate::commands::lookup::{Counts, Names};
 use crate::proxy::Proxy;
-use crate::report::status::{Shown, Status};
+use crate::report::status::{Serving, Shown, Status};
 use crate::report::{Ends, Lookups, Rarely, Refusals};
 use crate::sessions::{Ending, Limits, Sessions};
 use crate::system::capacity::{Capacity, SPARE_THREADS};
@@ -23,13 +26,21 @@ use crate::system::pool::Pool;
 
 mod config;
 mod entrance;
+mod handed;
+mod invitation;
 mod listen;
+mod notify;
+mod reload;
 mod stop;
 
 pub use config::Config;
+pub use handed::handed_over;
+pub use notify::Notify;
+pub use reload::Reloader;
 pub use stop::Stopper;
 
 use entrance::{Entrance, MOST_WAITING};
+use listen::Listener;
 use stop::Stop;
 
 /// How long sessions may take to notice that they were ended.
@@ -40,12 +51,16 @@ const THREAD_RETRY: Duration = Duration::from_millis(250);
 
 /// A server that listens, and that [`Server::run`] makes serve.
 pub struct Server {
-    listeners: Vec<Arc<TcpListener>>,
+    listeners: Vec<Arc<Listener>>,
+    addresses: Vec<SocketAddr>,
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
     stop: Arc<Stop>,
     status: Option<Status>,
     grace: Duration,
+    notify: Arc<Notify>,
+    rules_file: Option<PathBuf>,
+    users_file: Option<PathBuf>,
 }
 
 impl Server {
@@ -53,16 +68,20 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on, and those of [`Source::check`]; the error says which.
+    /// When an address cannot be listened on, or used for outgoing connections; the error says
+    /// which.
     pub fn bind(config: &Config) -> io::Result<Self> {
-        let listeners = config.listen.iter().map(|&address| listen::listen(address).map(Arc::new));
-        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
-        let mut addresses = Vec::new();
-        for listener in &listeners {
-            let address = listener.local_addr()?;
-            info!("listening on {address}{}", listen::scope(address.ip()));
-            addresses.push(address);
-        }
+        Self::on(Vec::new(), Notify::default(), config)
+    }
+
+    /// The same, but listens on `handed`, if there are any, and not on the addresses of `config`;
+    /// and tells `notify` how it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Server::bind`].
+    pub fn on(handed: Vec<TcpListener>, notify: Notify, config: &Config) -> io::Result<Self> {
+        let (listeners, addresses) = listen::open(handed, &config.listen)?;
         let status = config.status.map(Status::bind).transpose()?;
         // Nobody may come to the page by way of this server, and so from this machine.
         let page = status.as_ref().map(Status::address).transpose()?;
@@ -82,13 +101,14 @@ impl Server {
         let rules = Rules::new(&config.allow_from, ports)
             .with_file(Arc::clone(&config.rules))
             .with_upstream(config.upstream.clone());
-        if let Some(told) = rules.circle(&addresses) {
+        if let Some(told) = rules.circle(&config.rules, &addresses) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
         }
-        tell_policy(config, &rules);
+        tell_policy(config, &rules, &addresses);
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
         let stop = Stop::new(listeners.clone(), Arc::clone(&sessions));
+        invitation::invite(config, &rules.reached_at(&addresses), &addresses);
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
             rules,
@@ -106,8 +126,18 @@ impl Server {
             balancers: config.proxy_protocol.clone(),
             metrics: Arc::default(),
         };
-        let (proxy, grace) = (Arc::new(proxy), config.grace);
-        Ok(Server { listeners, proxy, pool, stop, status, grace })
+        Ok(Server {
+            listeners,
+            addresses,
+            proxy: Arc::new(proxy),
+            pool,
+            stop,
+            status,
+            grace: config.grace,
+            notify: Arc::new(notify),
+            rules_file: config.rules_file.clone(),
+            users_file: config.users_file.clone(),
+        })
     }
 
     /// Where the status page is, if there is one.
@@ -120,12 +150,21 @@ impl Server {
     }
 
     /// Where the server listens, with the port that the system chose where 0 was asked for.
-    ///
-    /// # Errors
-    ///
-    /// The error of `getsockname(2)`.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(|listener| listener.local_addr()).collect()
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The means to have users and rules read again.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            proxy: Arc::clone(&self.proxy),
+            notify: Arc::clone(&self.notify),
+            addresses: self.addresses.clone(),
+            rules: self.rules_file.clone(),
+            users: self.users_file.clone(),
+        }
     }
 
     /// The means to stop the server from another thread.
@@ -144,21 +183,18 @@ impl Server {
         let status = self.status.take().map(|status| status.start(self.shown())).transpose()?;
         thread::scope(|scope| {
             let Proxy { sessions, ends, refusals, .. } = &*self.proxy;
-            let each_round = |now| {
-                let again = [self.pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
-                again.into_iter().flatten().min()
+            let (pool, mut watchdog) = (&self.pool, self.notify.watchdog());
+            let each_round = move |now| {
+                let again = [pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
+                again.into_iter().chain([watchdog.round(now)]).flatten().min()
             };
             thread::Builder::new()
                 .name("tabi watch".into())
                 .spawn_scoped(scope, move || sessions.watch(each_round))?;
-            let result = self.serve();
+            let entrances = self.entrances();
+            let result = self.serve(&entrances);
             if result.is_ok() {
-                if let Some(status) = &status {
-                    status.drain();
-                }
-                drain(sessions, self.grace);
-                ends.tell_rest();
-                info!("stopped");
+                self.finish(&entrances, status.as_ref());
             }
             sessions.stop_watch();
             result
@@ -179,19 +215,23 @@ impl Server {
         }
     }
 
-    /// Opens the entrances, and again those that lose their last worker for want of a thread.
-    fn serve(&self) -> io::Result<()> {
-        let entrance = |listener: &Arc<TcpListener>| {
+    fn entrances(&self) -> Vec<Arc<Entrance>> {
+        let entrance = |listener: &Arc<Listener>| {
             let (proxy, pool) = (Arc::clone(&self.proxy), Arc::clone(&self.pool));
             Entrance::new(Arc::clone(listener), proxy, pool, Arc::clone(&self.stop))
         };
-        let entrances: Vec<_> = self.listeners.iter().map(entrance).collect();
-        for entrance in &entrances {
+        self.listeners.iter().map(entrance).collect()
+    }
+
+    /// Opens the entrances, and again those that lose their last worker for want of a thread.
+    fn serve(&self, entrances: &[Arc<Entrance>]) -> io::Result<()> {
+        for entrance in entrances {
             entrance.open().inspect_err(|_| self.stop.stop())?;
         }
+        self.notify.ready();
         while self.stop.until_help_is_wanted() {
             self.stop.wait(THREAD_RETRY);
-            for entrance in &entrances {
+            for entrance in entrances {
                 if entrance.open().is_err() {
                     self.stop.ask_for_help();
                 }
@@ -199,19 +239,41 @@ impl Server {
         }
         Ok(())
     }
+
+    /// Lets live sessions finish within the grace, then ends them.
+    fn finish(&self, entrances: &[Arc<Entrance>], status: Option<&Serving>) {
+        let deadline = Instant::now() + self.grace;
+        self.notify.stopping();
+        if let Some(status) = status {
+            status.drain();
+        }
+        let Proxy { sessions, ends, .. } = &*self.proxy;
+        let live = sessions.count();
+        if live > 0 {
+            info!("stopping; {live} sessions have {} s to finish", self.grace.as_secs_f32());
+        }
+        if self.listeners.iter().any(|listener| listener.outlives()) {
+            // Who was accepted is served, for nobody else will do it.
+            for entrance in entrances {
+                entrance.wait_until_left(deadline);
+            }
+            sessions.close();
+        }
+        drain(sessions, deadline);
+        ends.tell_rest();
+        info!("stopped");
+    }
 }
 
-/// Lets live sessions finish within `grace`, then ends them.
-fn drain(sessions: &Sessions, grace: Duration) {
+/// Lets live sessions finish until `deadline`, then ends them.
+fn drain(sessions: &Sessions, deadline: Instant) {
     let mut left = sessions.count();
-    if left > 0 {
-        info!("stopping; {left} sessions have {} s to finish", grace.as_secs_f32());
-    }
-    let mut grace = grace;
-    while left > 0 && !grace.is_zero() {
-        let round = grace.min(Duration::from_secs(1));
+    while left > 0 {
+        let round = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
+        if round.is_zero() {
+            break;
+        }
         left = sessions.wait_until_empty(round);
-        grace -= round;
         info!("{left} sessions left");
     }
     if left > 0 {
@@ -222,7 +284,7 @@ fn drain(sessions: &Sessions, grace: Duration) {
 }
 
 /// Logs who may do what, and what of it is hardly meant.
-fn tell_policy(config: &Config, rules: &Rules) {
+fn tell_policy(config: &Config, rules: &Rules, addresses: &[SocketAddr]) {
     let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
     info!("serving clients from {} (--allow-from)", clients.join(", "));
     if !config.proxy_protocol.is_empty() {
@@ -236,7 +298,7 @@ fn tell_policy(config: &Config, rules: &Rules) {
     if let Some(upstream) = &config.upstream {
         info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
-    rules.exposure(&config.listen).iter().for_each(|told| warn!("{told}"));
+    rules.exposure(addresses).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving only who is among {} users (--users)", passwords.count());

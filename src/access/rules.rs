@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 mod clients;
 mod closed;
+mod current;
 mod embedded;
 mod file;
 mod index;
@@ -19,6 +20,7 @@ mod rule;
 use clients::Clients;
 pub use clients::DEFAULT_CLIENTS;
 use closed::closed;
+use current::Current;
 use embedded::embedded;
 pub use file::RuleFile;
 use index::Verdict;
@@ -32,12 +34,12 @@ use crate::access::users::Identity;
 use crate::socks5::{Command, Host, Name, Request};
 
 /// Who is served, and what each may do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Rules {
     clients: Clients,
     own_ports: Vec<u16>,
     interfaces: Arc<Interfaces>,
-    file: Arc<RuleFile>,
+    current: Current,
     /// For what no rule decides.
     upstream: Option<Arc<Upstream>>,
 }
@@ -51,7 +53,7 @@ impl Rules {
             clients: Clients::new(clients),
             own_ports,
             interfaces: Arc::default(),
-            file: Arc::default(),
+            current: Current::default(),
             upstream: None,
         }
     }
@@ -59,7 +61,7 @@ impl Rules {
     /// The same, with the rules of a file before the default access.
     #[must_use]
     pub fn with_file(self, file: Arc<RuleFile>) -> Self {
-        Rules { file, ..self }
+        Rules { current: Current::new(file), ..self }
     }
 
     /// The networks whose clients are served.
@@ -82,6 +84,24 @@ impl Rules {
         self.clients.exposure(listen, &self.interfaces)
     }
 
+    /// Where clients on the home or office network reach a server that listens on `listen`: this machine's
+    /// private addresses, and what it listens on by name.
+    #[must_use]
+    pub fn reached_at(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+        let private = self.interfaces.private();
+        let every = |listen: &SocketAddr| {
+            let (ip, port) = (listen.ip(), listen.port());
+            let heard = private.iter().filter(move |private| ip.is_ipv6() || private.is_ipv4());
+            heard.map(|private| SocketAddr::new(*private, port)).collect()
+        };
+        let of_one = |listen: &SocketAddr| match listen.ip() {
+            ip if ip.is_unspecified() => every(listen),
+            ip if ip.is_loopback() => Vec::new(),
+            _ => vec![*listen],
+        };
+        listen.iter().flat_map(of_one).collect()
+    }
+
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
     /// addresses are or it goes through an upstream; the permit has those of its addresses that are
     /// permitted. An IPv4 address inside an IPv6 one has to be permitted, too.
@@ -99,17 +119,18 @@ impl Rules {
         let Request { command, destination } = request;
         let port = destination.port;
         let asked = asked(identity, client, *command, port);
-        let index = &self.file.index;
+        let file = self.current.get();
+        let index = &file.index;
         let (named, mut addresses) = match &destination.host {
             Host::Ip(ip) => (index.match_name(&asked, None), vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => {
                 let named = index.match_name(&asked, Some(name.as_str()));
-                if let Some(upstream) = self.way(named.map(|number| index.verdict(number))) {
+                if let Some(upstream) = self.way(&file, named.map(|number| index.verdict(number))) {
                     self.judge_name(client.ip(), name, port).map_err(Refusal::Denied)?;
                     return passage::through(upstream, request.clone()).map_err(Refusal::Denied);
                 }
                 if let Some(verdict) = index.denial_of_every_address(&asked, named) {
-                    return Err(Refusal::Denied(self.denied_by(verdict, None)));
+                    return Err(Refusal::Denied(denied_by(&file, verdict, None)));
                 }
                 (named, lookup(name, port).map_err(Refusal::Lookup)?)
             }
@@ -121,11 +142,11 @@ impl Rules {
             for address in once(address).chain(inside) {
                 let is_ours = || self.interfaces.is_ours(address.ip());
                 let verdict = index.match_address(&asked, named, address.ip(), is_ours);
-                if let Err(reason) = self.judge(verdict, client.ip(), address) {
+                if let Err(reason) = self.judge(&file, verdict, client.ip(), address) {
                     denied.get_or_insert(reason);
                     return false;
                 }
-                up = up.or(self.way(verdict));
+                up = up.or(self.way(&file, verdict));
             }
             if let Some(upstream) = up {
                 way.get_or_insert((address, upstream));
@@ -156,10 +177,10 @@ impl Rules {
         client: SocketAddr,
         command: Command,
     ) -> Result<Permit, Denied> {
-        let (asked, index) = (asked(identity, client, command, 0), &self.file.index);
-        let verdict = index.opening(&asked);
-        match (verdict, self.way(verdict)) {
-            (Some(verdict), _) if !verdict.allow => Err(self.denied_by(verdict, None)),
+        let file = self.current.get();
+        let verdict = file.index.opening(&asked(identity, client, command, 0));
+        match (verdict, self.way(&file, verdict)) {
+            (Some(verdict), _) if !verdict.allow => Err(denied_by(&file, verdict, None)),
             (_, Some(upstream)) => {
                 Err(Denied::Through { upstream: Arc::clone(upstream.shown()), command })
             }
@@ -172,23 +193,29 @@ impl Rules {
     /// rule without `to` says who may do what, not where.
     fn judge(
         &self,
+        file: &RuleFile,
         verdict: Option<Verdict>,
         client: IpAddr,
         address: SocketAddr,
     ) -> Result<(), Denied> {
         match verdict {
-            Some(verdict) if !verdict.allow => Err(self.denied_by(verdict, Some(address))),
+            Some(verdict) if !verdict.allow => Err(denied_by(file, verdict, Some(address))),
             Some(Verdict { opens: true, .. }) => Ok(()),
-            Some(_) | None => match closed(client, address, &self.own_ports, &self.interfaces) {
-                Some(reason) => Err(Denied::Closed { address, reason }),
-                None => Ok(()),
-            },
+            Some(_) | None => self.judge_by_default(client, address),
         }
     }
 
-    fn denied_by(&self, verdict: Verdict, address: Option<SocketAddr>) -> Denied {
-        Denied::ByRule { file: Arc::clone(&self.file.name), line: verdict.line, address }
+    /// What no rule opens is judged by what it is.
+    fn judge_by_default(&self, client: IpAddr, address: SocketAddr) -> Result<(), Denied> {
+        match closed(client, address, &self.own_ports, &self.interfaces) {
+            Some(reason) => Err(Denied::Closed { address, reason }),
+            None => Ok(()),
+        }
     }
+}
+
+fn denied_by(file: &RuleFile, verdict: Verdict, address: Option<SocketAddr>) -> Denied {
+    Denied::ByRule { file: Arc::clone(&file.name), line: verdict.line, address }
 }
 
 fn asked(identity: &Identity, client: SocketAddr, command: Command, port: u16) -> Asked<'_> {

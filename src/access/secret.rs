@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The mode bits of group and others.
 const NOT_THE_OWNER: u32 = 0o077;
@@ -31,7 +31,12 @@ impl SecretFile {
         };
         let (found, bytes) = read().map_err(|error: std::io::Error| error.to_string())?;
         let runs_tabi = rustix::process::geteuid().as_raw();
-        Ok(SecretFile { bytes, exposure: exposure(found.mode(), found.uid(), runs_tabi, path) })
+        let exposure = if is_among_secrets(path) {
+            None
+        } else {
+            exposure(found.mode(), found.uid(), runs_tabi, path)
+        };
+        Ok(SecretFile { bytes, exposure })
     }
 
     /// Whether the file is good enough for a password.
@@ -39,10 +44,28 @@ impl SecretFile {
     /// # Errors
     ///
     /// When others than its owner have access to it, or when its owner is neither root nor the user
-    /// who runs tabi. The error does not name the file, but for the command that mends it.
+    /// who runs tabi; not in `$CREDENTIALS_DIRECTORY` and `/run/secrets`. The error does not name the file, but for the command that mends it.
     pub(super) fn check_private(&self) -> Result<(), String> {
         self.exposure.clone().map_or(Ok(()), Err)
     }
+}
+
+/// Whether the file, wherever links lead, is in a folder for secrets: that of the service manager's
+/// credentials, or that of a container. Who may look into those has been decided by whoever made them,
+/// and their files have the modes and owners that suit him.
+fn is_among_secrets(path: &Path) -> bool {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let folders = [credentials, Some(PathBuf::from("/run/secrets"))];
+    folders.into_iter().flatten().any(|folder| is_in(path, &folder))
+}
+
+fn is_in(path: &Path, folder: &Path) -> bool {
+    // The root folder and a relative one are nobody's folder for secrets.
+    if !folder.is_absolute() || folder.parent().is_none() {
+        return false;
+    }
+    let (Ok(path), Ok(folder)) = (path.canonicalize(), folder.canonicalize()) else { return false };
+    folder.parent().is_some() && path.starts_with(folder)
 }
 
 /// Who has access to a file with this mode and owner, beside root and the user who runs tabi.
@@ -87,6 +110,24 @@ mod tests {
         for mode in [0o600, 0o400] {
             assert_eq!(of(mode, 0, 0), None, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_link_out_of_the_folder_for_secrets_leads_elsewhere() {
+        let folder = std::env::temp_dir().join(format!("tabi-secrets-{}", std::process::id()));
+        let secrets = folder.join("secrets");
+        std::fs::create_dir_all(&secrets).unwrap();
+        std::fs::write(folder.join("elsewhere"), "").unwrap();
+        std::fs::write(secrets.join("users"), "").unwrap();
+        std::os::unix::fs::symlink("users", secrets.join("link")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", secrets.join("out")).unwrap();
+        let known: Vec<_> = ["users", "link", "out", "../elsewhere", "nowhere"]
+            .map(|name| is_in(&secrets.join(name), &secrets))
+            .to_vec();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(known, [true, true, false, false, false]);
+        assert!(!is_in(Path::new("/etc/passwd"), Path::new("/")));
+        assert!(!is_in(Path::new("/etc/passwd"), Path::new("/etc/..")));
     }
 
     #[test]

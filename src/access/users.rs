@@ -1,8 +1,9 @@
 //! Who a client is: method selection, username and password, and the proof that they were right.
 
 use std::io::{Read, Write};
+use std::mem;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
@@ -33,7 +34,8 @@ impl Identity {
 /// Who may use the server: everybody, or the users of a users file.
 #[derive(Debug, Default)]
 pub struct Users {
-    passwords: Option<Arc<Passwords>>,
+    /// Exchanged as a whole. Whether there are any never changes.
+    passwords: Option<RwLock<Arc<Passwords>>>,
     brake: Brake,
 }
 
@@ -41,7 +43,16 @@ impl Users {
     /// The users of `passwords`; everybody if that is `None`.
     #[must_use]
     pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
-        Users { passwords, brake: Brake::default() }
+        Users { passwords: passwords.map(RwLock::new), brake: Brake::default() }
+    }
+
+    /// Asks for `passwords` from now on, and still knows who has failed. Where everybody is served,
+    /// everybody still is.
+    pub fn replace(&self, passwords: Arc<Passwords>) {
+        let Some(current) = &self.passwords else { return };
+        let earlier =
+            mem::replace(&mut *current.write().unwrap_or_else(PoisonError::into_inner), passwords);
+        drop(earlier);
     }
 
     /// How long the client at `from` is turned away, if it is: it has failed with too many names.
@@ -77,6 +88,7 @@ impl Users {
             return Ok(Identity { user: None });
         };
         let credentials = Credentials::read_from(client)?;
+        let passwords = Arc::clone(&passwords.read().unwrap_or_else(PoisonError::into_inner));
         let name = &credentials.name;
         match self.brake.attempt(from, name, Instant::now(), || passwords.check(&credentials)) {
             Attempt::Right(user) => {
@@ -187,5 +199,24 @@ mod tests {
         }
         assert!(matches!(play(&users, RIGHT).0, Err(Error::IgnoredCredentials(..))));
         assert_eq!(users.turned_away(FROM), None, "others at the address are served");
+    }
+
+    #[test]
+    fn new_passwords_are_asked_for_and_failures_are_remembered() {
+        const OLD: &[u8] = b"\x05\x01\x02\x01\x05alice\x0bopen sesame";
+        const NEW: &[u8] = b"\x05\x01\x02\x01\x05alice\x03new";
+        let users = alice();
+        play(&users, OLD).0.unwrap();
+        let new = Passwords::parse(b"alice:new\nbob:b", "users").unwrap();
+        users.replace(Arc::new(new));
+        play(&users, NEW).0.unwrap();
+        for _ in 0..5 {
+            assert!(matches!(play(&users, OLD).0, Err(Error::BadCredentials(_))));
+        }
+        users.replace(Arc::new(Passwords::parse(b"alice:new", "users").unwrap()));
+        assert!(matches!(play(&users, NEW).0, Err(Error::IgnoredCredentials(..))));
+        let everybody = Users::default();
+        everybody.replace(Arc::new(Passwords::parse(b"alice:new", "users").unwrap()));
+        assert_eq!(play(&everybody, b"\x05\x01\x00").0.unwrap().user(), None);
     }
 }

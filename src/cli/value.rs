@@ -57,6 +57,15 @@ pub(super) fn count(given: &str) -> Result<usize, String> {
     }
 }
 
+/// How often a flag is given: a number, or true or false in the environment.
+pub(super) fn times(given: &str) -> Result<u8, String> {
+    match given {
+        "true" => Ok(1),
+        "false" => Ok(0),
+        _ => given.parse().map_err(|_| "expected true, false or a whole number up to 255".into()),
+    }
+}
+
 pub(super) fn seconds(given: &str) -> Result<Duration, String> {
     match seconds_or_none(given) {
         Ok(duration) if !duration.is_zero() => Ok(duration),

@@ -15,32 +15,46 @@ use crate::access::upstream::{EXPECTED, Upstream};
 use crate::commands::source::Interface;
 use crate::commands::source::Source;
 
+/// The heading in --help.
+const WAYS_OUT: &str = "Ways out";
+
 #[derive(Args)]
 pub(super) struct Ways {
     /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
     /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
-    #[arg(long, value_name = "URL", env = "TABI_UPSTREAM", hide_env_values = true)]
+    #[arg(long, value_name = "URL", help_heading = WAYS_OUT)]
+    #[arg(env = "TABI_UPSTREAM", hide_env_values = true)]
     upstream: Option<String>,
 
     /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
     /// the client has reached this server
     #[arg(long, value_name = "ADDRESS|same", value_parser = local)]
+    #[arg(env = "TABI_SOURCE", value_delimiter = ',', help_heading = WAYS_OUT)]
     source: Vec<Local>,
 
     /// Interface by which outgoing connections and datagrams leave, whatever the routes say
     #[cfg(target_os = "linux")]
     #[arg(long, value_name = "NAME", value_parser = interface)]
+    #[arg(env = "TABI_INTERFACE", help_heading = WAYS_OUT)]
     interface: Option<Interface>,
 
     /// Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)
     #[cfg(target_os = "linux")]
     #[arg(long, value_name = "N", value_parser = mark)]
+    #[arg(env = "TABI_MARK", help_heading = WAYS_OUT)]
     mark: Option<u32>,
 
     /// Ports on which clients send UDP datagrams, as in 40000-40099, one of them for each association;
     /// for a firewall or a container that lets only some ports through
     #[arg(long, value_name = "FIRST-LAST", value_parser = ports)]
+    #[arg(env = "TABI_UDP_PORTS", help_heading = WAYS_OUT)]
     pub(super) udp_ports: Option<RangeInclusive<u16>>,
+
+    /// Address that clients are told to send UDP datagrams to, if this machine has another one for
+    /// them than it knows of
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(env = "TABI_UDP_ADVERTISE", help_heading = WAYS_OUT)]
+    pub(super) udp_advertise: Option<IpAddr>,
 }
 
 impl Ways {
@@ -78,8 +92,11 @@ impl Ways {
         given: Option<ValueSource>,
     ) -> Result<Option<Upstream>, clap::Error> {
         let Some(url) = &self.upstream else { return Ok(None) };
-        let upstream = Upstream::parse(url)
-            .ok_or_else(|| conflict(&format!("--upstream: expected {EXPECTED}")))?;
+        let upstream = Upstream::parse(url).ok_or_else(|| {
+            let is_variable = given == Some(ValueSource::EnvVariable);
+            let name = if is_variable { "TABI_UPSTREAM" } else { "--upstream" };
+            conflict(&format!("{name}: expected {EXPECTED}"))
+        })?;
         if upstream.credentials().is_some() && given == Some(ValueSource::CommandLine) {
             return Err(conflict(
                 "--upstream: every user of this machine can read a password on the command line; put \

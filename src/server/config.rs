@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,14 @@ pub struct Config {
     pub allow_from: Vec<IpNet>,
     /// Who may do what, and where. It comes before the default access.
     pub rules: Arc<RuleFile>,
+    /// The file that they are from, which is read again at a reload.
+    pub rules_file: Option<PathBuf>,
     /// The server that requests go through for which no rule says otherwise.
     pub upstream: Option<Arc<Upstream>>,
     /// Who has to authenticate, and how; `None` where nobody has to.
     pub users: Option<Arc<Passwords>>,
+    /// The file that they are from, which is read again at a reload.
+    pub users_file: Option<PathBuf>,
     /// Where outgoing sockets leave this machine.
     pub source: Source,
     /// The address that clients are told to send datagrams to, if it is not that of their
@@ -59,11 +64,16 @@ impl Config {
     /// What is allowed but hardly meant: rules about users that do not exist.
     #[must_use]
     pub fn doubts(&self) -> Vec<String> {
-        let is_known = |user| self.users.as_ref().is_some_and(|users| users.has(user));
-        let unknown = self.rules.users().filter(|(user, _)| !is_known(user));
-        let told = unknown.map(|(user, place)| {
-            format!("{place}: this rule matches nobody: there is no user {user} (--users)")
-        });
-        told.take(MOST_DOUBTS).collect()
+        doubts(&self.rules, self.users.as_deref())
     }
+}
+
+/// Rules about users that do not exist.
+pub(super) fn doubts(rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
+    let is_known = |user| users.is_some_and(|users| users.has(user));
+    let unknown = rules.users().filter(|(user, _)| !is_known(user));
+    let told = unknown.map(|(user, place)| {
+        format!("{place}: this rule matches nobody: there is no user {user} (--users)")
+    });
+    told.take(MOST_DOUBTS).collect()
 }

@@ -7,12 +7,12 @@
 //! others wait in the backlog.
 
 use std::io;
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
+use super::listen::Listener;
 use super::stop::Stop;
 use crate::proxy::Proxy;
 use crate::sessions::Session;
@@ -28,11 +28,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener, and the workers that wait at it.
 pub(super) struct Entrance {
-    listener: Arc<TcpListener>,
+    listener: Arc<Listener>,
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
     stop: Arc<Stop>,
     state: Mutex<State>,
+    /// Signalled when nobody waits for a client any more.
+    left: Condvar,
 }
 
 #[derive(Default)]
@@ -47,12 +49,13 @@ struct State {
 
 impl Entrance {
     pub(super) fn new(
-        listener: Arc<TcpListener>,
+        listener: Arc<Listener>,
         proxy: Arc<Proxy>,
         pool: Arc<Pool>,
         stop: Arc<Stop>,
     ) -> Arc<Self> {
-        Arc::new(Entrance { listener, proxy, pool, stop, state: Mutex::default() })
+        let (state, left) = (Mutex::default(), Condvar::new());
+        Arc::new(Entrance { listener, proxy, pool, stop, state, left })
     }
 
     /// Makes sure that a worker waits for the next client.
@@ -73,6 +76,10 @@ impl Entrance {
         let mut state = self.lock();
         state.short_of_threads = started.is_err();
         state.waiting -= usize::from(started.is_err());
+        drop(state);
+        if started.is_err() {
+            self.left.notify_all();
+        }
         started
     }
 
@@ -86,6 +93,7 @@ impl Entrance {
                 return;
             }
         }
+        self.leave_for_good();
     }
 
     /// Waits for a client that is admitted. `None` once the server is stopped.
@@ -119,6 +127,9 @@ impl Entrance {
             state.waiting -= 1;
             state.waiting == 0
         };
+        if is_last {
+            self.left.notify_all();
+        }
         if is_last && !self.stop.is_stopped() {
             let was_short = self.lock().short_of_threads;
             if let Err(error) = self.open() {
@@ -131,6 +142,19 @@ impl Entrance {
                 self.stop.ask_for_help();
             }
         }
+    }
+
+    /// Leaves without a client, after the end.
+    fn leave_for_good(&self) {
+        self.lock().waiting -= 1;
+        self.left.notify_all();
+    }
+
+    /// Waits until those who have accepted a client before the end have a session for it, but not
+    /// beyond `deadline`.
+    pub(super) fn wait_until_left(&self, deadline: Instant) {
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let _ = self.left.wait_timeout_while(self.lock(), limit, |state| state.waiting > 0);
     }
 
     /// Whether one more worker is to wait for a client.

@@ -1,14 +1,117 @@
 //! Sockets that listen, and what is told when one cannot.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use log::info;
+use rustix::event::{PollFd, PollFlags, poll};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::relay;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
 const BACKLOG: i32 = 4096;
+
+/// A socket at which clients come in.
+pub(super) struct Listener {
+    socket: TcpListener,
+    /// How those who wait at a socket that outlives this server learn of its end.
+    end: Option<End>,
+}
+
+/// A pair of sockets: what is written to the first, or its end, is seen at the second.
+struct End(UnixStream, UnixStream);
+
+impl Listener {
+    /// Takes a socket that was handed over. Whoever has handed it over goes on with it, and clients
+    /// that come between two servers wait in its backlog: it is never shut.
+    ///
+    /// # Errors
+    ///
+    /// When its options cannot be set or the system has no sockets.
+    fn handed_over(socket: TcpListener) -> io::Result<Self> {
+        relay::prepare(&socket)?;
+        // Another worker, or another server, may be faster.
+        socket.set_nonblocking(true)?;
+        let (near, far) = UnixStream::pair()?;
+        Ok(Listener { socket, end: Some(End(near, far)) })
+    }
+
+    /// Whether the socket outlives this server.
+    pub(super) fn outlives(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Waits for a client.
+    ///
+    /// # Errors
+    ///
+    /// The error of `accept(2)`, or any other after [`Listener::close`].
+    pub(super) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let Some(End(_, end)) = &self.end else { return self.socket.accept() };
+        loop {
+            let mut polled =
+                [PollFd::new(end, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+            poll(&mut polled, None)?;
+            if !polled[0].revents().is_empty() {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            match self.socket.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                accepted => {
+                    #[cfg(not(target_os = "linux"))]
+                    accepted
+                        .as_ref()
+                        .map_or(Ok(()), |(stream, _)| stream.set_nonblocking(false))?;
+                    return accepted;
+                }
+            }
+        }
+    }
+
+    /// Wakes those who wait for a client, and lets no further one in. A socket that does not
+    /// outlive this server is closed.
+    pub(super) fn close(&self) {
+        match &self.end {
+            Some(End(end, _)) => {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+            None => {
+                // This closes the port and wakes the threads that are blocked in `accept`.
+                let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+                #[cfg(not(target_os = "linux"))]
+                super::stop::wake(&self.socket);
+            }
+        }
+    }
+}
+
+/// Takes the sockets that were `handed` over, or else listens on each of `addresses`. Gives back
+/// the addresses as they are, too, which the log tells.
+///
+/// # Errors
+///
+/// Those of [`Listener::handed_over`] and [`listen`].
+pub(super) fn open(
+    handed: Vec<TcpListener>,
+    addresses: &[SocketAddr],
+) -> io::Result<(Vec<Arc<Listener>>, Vec<SocketAddr>)> {
+    let listeners = if handed.is_empty() {
+        addresses.iter().map(|&address| listen(address)).collect::<io::Result<Vec<_>>>()?
+    } else {
+        handed.into_iter().map(Listener::handed_over).collect::<io::Result<Vec<_>>>()?
+    };
+    let mut addresses = Vec::new();
+    for listener in &listeners {
+        let address = listener.socket.local_addr()?;
+        let whose = if listener.outlives() { " (handed over, instead of LISTEN)" } else { "" };
+        info!("listening on {address}{}{whose}", scope(address.ip()));
+        addresses.push(address);
+    }
+    Ok((listeners.into_iter().map(Arc::new).collect(), addresses))
+}
 
 /// Listens on `address`. The unspecified IPv6 address takes IPv4 as well, and IPv4 alone where
 /// there is no IPv6.
@@ -16,7 +119,7 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 ///
 /// The error of `bind(2)` or `listen(2)`, with the address and what to do.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<Listener> {
     let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let listener = match listen_exactly(address, every) {
         Err(error) if every && is_without_ipv6(&error) => {
@@ -24,7 +127,10 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         }
         result => result,
     };
-    listener.map_err(|error| told(address, &error))
+    match listener {
+        Ok(socket) => Ok(Listener { socket, end: None }),
+        Err(error) => Err(told(address, &error)),
+    }
 }
 
 fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
@@ -47,16 +153,23 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 
 fn told(address: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose another port",
+        io::ErrorKind::AddrInUse => {
+            "another program listens there, which `ss -ltnp` names: stop it, or choose another port, as \
+             in `tabi 1081`"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; `ip address` lists those that it has"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need privileges: choose another port, as in `tabi 1080`"
+        }
         _ => "see the system's message",
     };
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {hint}"))
 }
 
 /// What listening on `address` means, where the address does not say it.
-pub(super) fn scope(address: IpAddr) -> &'static str {
+fn scope(address: IpAddr) -> &'static str {
     match address {
         IpAddr::V6(ip) if ip.is_unspecified() => ", every address of IPv6 and IPv4",
         IpAddr::V4(ip) if ip.is_unspecified() => ", every address of IPv4",

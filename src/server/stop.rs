@@ -1,11 +1,9 @@
 //! The end of a server, and what its main thread waits for until then.
 
-use std::net::{Shutdown, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use socket2::SockRef;
-
+use super::listen::Listener;
 use crate::sessions::Sessions;
 
 /// Stops a server. Every clone stops the same one.
@@ -13,7 +11,8 @@ use crate::sessions::Sessions;
 pub struct Stopper(pub(super) Arc<Stop>);
 
 impl Stopper {
-    /// Closes the listeners at once and makes [`Server::run`](super::Server::run) drain and return.
+    /// Closes the listeners at once, or leaves alone those that were handed over, and makes
+    /// [`Server::run`](super::Server::run) drain and return.
     pub fn stop(&self) {
         self.0.stop();
     }
@@ -28,26 +27,26 @@ pub(super) struct Stop {
 
 struct State {
     /// `None` once the server is stopped.
-    listeners: Option<Vec<Arc<TcpListener>>>,
+    listeners: Option<Vec<Arc<Listener>>>,
     /// An entrance has no worker, for want of a thread.
     help_wanted: bool,
 }
 
 impl Stop {
-    pub(super) fn new(listeners: Vec<Arc<TcpListener>>, sessions: Arc<Sessions>) -> Arc<Self> {
+    pub(super) fn new(listeners: Vec<Arc<Listener>>, sessions: Arc<Sessions>) -> Arc<Self> {
         let state = State { listeners: Some(listeners), help_wanted: false };
         Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new(), sessions })
     }
 
     pub(super) fn stop(&self) {
-        let listeners = self.lock().listeners.take();
-        self.sessions.close();
+        let Some(listeners) = self.lock().listeners.take() else { return };
+        // A client of a socket that outlives this server does not know that there is a change.
+        if !listeners.iter().any(|listener| listener.outlives()) {
+            self.sessions.close();
+        }
         self.changed.notify_all();
-        for listener in listeners.into_iter().flatten() {
-            // This closes the port and wakes the threads that are blocked in `accept`.
-            let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
-            #[cfg(not(target_os = "linux"))]
-            elsewhere::wake(&listener);
+        for listener in &listeners {
+            listener.close();
         }
     }
 
@@ -82,6 +81,9 @@ impl Stop {
     }
 }
 
+#[cfg(not(target_os = "linux"))]
+pub(super) use elsewhere::wake;
+
 /// Where closing a listener does not wake who is blocked in `accept`, only a client does.
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
@@ -90,7 +92,7 @@ mod elsewhere {
 
     use crate::server::entrance::MOST_WAITING;
 
-    pub(super) fn wake(listener: &TcpListener) {
+    pub(in crate::server) fn wake(listener: &TcpListener) {
         let Ok(address) = listener.local_addr() else { return };
         for _ in 0..MOST_WAITING {
             let _ = TcpStream::connect_timeout(&reachable(address), Duration::from_millis(20));

@@ -34,7 +34,7 @@ const HALF_CLOSED: Duration = Duration::from_secs(240);
 
 impl Sessions {
     /// Ends sessions whose time is up, until [`Sessions::stop_watch`]. `each_round` is called about
-    /// once a second while sessions live, and says how soon it has to be called again when none do.
+    /// once a second while sessions live, and says how soon it has to be called again in any case.
     pub fn watch(&self, mut each_round: impl FnMut(Instant) -> Option<Duration>) {
         let mut live = self.lock();
         while !live.watch_ends {
@@ -48,6 +48,7 @@ impl Sessions {
             live = match next {
                 Some(next) => {
                     let pause = next.saturating_duration_since(Instant::now());
+                    let pause = again.map_or(pause, |again| again.min(pause));
                     self.opened.wait_timeout(live, pause).unwrap_or_else(PoisonError::into_inner).0
                 }
                 None if live.entries.is_empty() && !live.watch_ends => {

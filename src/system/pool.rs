@@ -3,7 +3,7 @@
 //! The threads come from `threadpool`, which the project is bound to. Its queue has no limit, it
 //! never refuses a job, and it hands jobs out in turn, so that each finds a thread whose stack and
 //! caches have gone cold. So a job of `threadpool` here is not a session: it is a thread that waits
-//! for one after the other ([`thread`]), and this pool decides which. [`threads`] is the price: a
+//! for one after the other (`thread`), and this pool decides which. `threads` is the price: a
 //! panic that is caught, and threads that are asked for on probation.
 //!
 //! What is left is simple. There are at most so many pairs; the one that was used last is used next;

@@ -15,6 +15,7 @@ use crate::stage::{
 mod log;
 mod names;
 mod port;
+mod reload;
 mod replies;
 
 const UDP_ASSOCIATE: u8 = 0x03;

@@ -159,22 +159,17 @@ fn signals_that_were_ignored_at_the_start_stay_ignored() {
     program.signal(Signal::HUP);
     program.signal(Signal::INT);
     short_tunnel(&program, echo());
+    program.signal(Signal::HUP);
     program.signal(Signal::TERM);
+    let log = program.rest_of_log();
+    assert!(log.contains("stopped\n") && !log.contains("reloaded"), "{log}");
     assert_eq!(program.wait().code(), Some(0));
-}
-
-/// The program with the signals as they usually are. Whoever runs the tests may ignore some.
-fn heeding(options: &[&str]) -> Program {
-    let mut command = Command::new("env");
-    command.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_tabi"), "127.0.0.1:0"]);
-    command.args(options);
-    Program::spawn(command)
 }
 
 #[test]
 fn each_signal_that_was_not_ignored_lets_the_server_finish() {
-    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
-        let mut program = heeding(&[]);
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut program = Program::heeding(&[]);
         short_tunnel(&program, echo());
         program.signal(signal);
         assert_eq!(program.wait().code(), Some(0), "{signal:?}");
@@ -186,7 +181,7 @@ fn any_second_signal_ends_the_server_at_once() {
     for (first, second) in
         [(Signal::INT, Signal::INT), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)]
     {
-        let mut program = heeding(&["--grace", "600"]);
+        let mut program = Program::heeding(&["--grace", "600"]);
         let _live = tunnel_to(&program, echo());
         program.signal(first);
         program.log_line("stopping; ");

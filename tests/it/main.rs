@@ -3,18 +3,22 @@
 
 #![allow(unreachable_pub, reason = "a test crate exports nothing")]
 
+mod activation;
 mod admission;
 mod associate;
 mod bind;
 mod curl;
+mod environment;
 mod log;
 mod names;
 mod namespace;
+mod pages;
 mod probe;
 mod properties;
 mod proxy_protocol;
 mod readme;
 mod relay;
+mod reload;
 mod resolve;
 mod rules;
 mod scratch;

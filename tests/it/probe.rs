@@ -2,17 +2,15 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, bare};
 use crate::stage::{accept, listen, start, start_on};
 
 /// The exit status of a probe, and what it has said.
 fn probe(listen: &str, options: &[&str]) -> (i32, String) {
-    let mut tabi = Command::new(env!("CARGO_BIN_EXE_tabi"));
-    let output = tabi.arg("--probe").arg(listen).args(options).output().unwrap();
+    let output = bare().arg("--probe").arg(listen).args(options).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 

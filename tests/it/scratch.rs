@@ -1,7 +1,7 @@
 //! Files that live as long as a test, and the program itself with its log.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::stage::LONG;
+use crate::stage::{LONG, connect, take};
 
 /// A file that only its owner can read, and that is gone with its test.
 pub struct Scratch(PathBuf);
@@ -70,6 +70,15 @@ impl Program {
         let mut command = program(options);
         command.envs(environment.iter().copied());
         Self::spawn(command)
+    }
+
+    /// Starts it, and waits until it heeds signals.
+    pub fn heeding(options: &[&str]) -> Self {
+        let program = Self::spawn(heeding(options));
+        let mut client = connect(program.address);
+        client.write_all(b"\x05\x02\x00\x02").unwrap();
+        assert_eq!(take(&mut client), *b"\x05");
+        program
     }
 
     /// Starts what `command` runs, with its log on standard error.
@@ -157,7 +166,27 @@ pub fn check(options: &[&str]) -> (i32, String) {
 
 /// The program, not started yet, listening on a free port.
 pub fn program(options: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
+    let mut command = bare();
     command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
+    command
+}
+
+/// The same, with the signals as they usually are: whoever runs the tests may ignore some.
+pub fn heeding(options: &[&str]) -> Command {
+    let plain = program(options);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
+    command.stdout(Stdio::null());
+    command
+}
+
+/// The program without an option, whatever the environment of the tests is.
+pub fn bare() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
+    for (variable, _) in std::env::vars_os() {
+        if variable.as_encoded_bytes().starts_with(b"TABI_") {
+            command.env_remove(variable);
+        }
+    }
     command
 }

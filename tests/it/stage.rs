@@ -54,7 +54,7 @@ pub fn start_on(listen: &str, options: &[&str]) -> Running {
     let grace: &[&str] = if options.contains(&"--grace") { &[] } else { &["--grace", "0"] };
     let arguments = cli::parse([&["tabi", listen], grace, options].concat()).unwrap();
     let server = Server::bind(&arguments.config).unwrap();
-    let address = server.addresses().unwrap()[0];
+    let address = server.addresses()[0];
     let stopper = server.stopper();
     let status = server.status_address().unwrap();
     Running { address, status, stopper, thread: Some(thread::spawn(move || server.run())) }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::index::Verdict;
-use super::{Denied, Permit, Rules};
+use super::{Denied, Permit, RuleFile, Rules};
 use crate::access::upstream::Upstream;
 use crate::socks5::{Command, Host, Name, Request};
 
@@ -36,12 +36,13 @@ impl Rules {
         Rules { upstream, ..self }
     }
 
-    /// Says which upstream is this very server, which listens at `listeners`, if one is: requests
-    /// would go round in a circle. A name is looked at without a lookup.
+    /// Says which upstream, of `file` or that for the rest, is this very server, which listens at
+    /// `listeners`, if one is: requests would go round in a circle. A name is looked at without a
+    /// lookup.
     #[must_use]
-    pub fn circle(&self, listeners: &[SocketAddr]) -> Option<String> {
+    pub fn circle(&self, file: &RuleFile, listeners: &[SocketAddr]) -> Option<String> {
         let option = self.upstream.iter().map(|upstream| (&**upstream, "--upstream".into()));
-        let mut upstreams = option.chain(self.file.upstreams());
+        let mut upstreams = option.chain(file.upstreams());
         let is_ours = |ip| self.interfaces.is_ours(ip) == Some(true);
         let is_here = |upstream: &Upstream| {
             listeners.iter().any(|listener| upstream.is_at(*listener, is_ours))
@@ -50,10 +51,15 @@ impl Rules {
         Some(format!("{place}: the upstream {upstream} is this server itself"))
     }
 
-    /// Through which server goes what `verdict`, or none, allows; `None` for a connection of our own.
-    pub(super) fn way(&self, verdict: Option<Verdict>) -> Option<&Arc<Upstream>> {
+    /// Through which server goes what `verdict` of `file`, or none, allows; `None` for a connection of
+    /// our own.
+    pub(super) fn way<'a>(
+        &'a self,
+        file: &'a RuleFile,
+        verdict: Option<Verdict>,
+    ) -> Option<&'a Arc<Upstream>> {
         match verdict {
-            Some(verdict) => self.file.index.upstream(verdict),
+            Some(verdict) => file.index.upstream(verdict),
             None => self.upstream.as_ref(),
         }
     }
@@ -65,7 +71,7 @@ impl Rules {
         } else {
             nearly_spelled(name)
         };
-        ip.map_or(Ok(()), |ip| self.judge(None, client, SocketAddr::new(ip, port)))
+        ip.map_or(Ok(()), |ip| self.judge_by_default(client, SocketAddr::new(ip, port)))
     }
 }
 

@@ -58,6 +58,8 @@ struct Named {
 pub(super) struct Destinations<'a> {
     client: &'a Client<'a>,
     rules: &'a Rules,
+    /// The generation of the rules that have judged what is kept here.
+    generation: usize,
     names: &'a Names,
     /// Whether the rules permit it.
     by_address: Recent<(IpAddr, u16), bool>,
@@ -79,6 +81,7 @@ impl<'a> Destinations<'a> {
         Destinations {
             client,
             rules,
+            generation: rules.generation(),
             names,
             by_address: Recent::new(BY_ADDRESS, budget),
             by_name: Recent::new(BY_NAME, budget),
@@ -87,6 +90,24 @@ impl<'a> Destinations<'a> {
             has_denied: false,
             lookups: Lookups::new(names, client.account.peer().ip(), budget),
         }
+    }
+
+    /// Forgets what earlier rules have said, and says whether there was a change. Who may reply still
+    /// may: what has begun goes on.
+    pub(super) fn follow_new_rules(&mut self) -> bool {
+        let generation = self.rules.generation();
+        let is_new = generation != self.generation;
+        if is_new {
+            self.generation = generation;
+            self.forget_verdicts();
+        }
+        is_new
+    }
+
+    fn forget_verdicts(&mut self) {
+        self.by_address.clear();
+        self.by_name.clear();
+        self.are_unanswered = false;
     }
 
     /// Where `payload` goes. That for a name which is not known yet waits for it, if there is room.
@@ -268,9 +289,7 @@ impl<'a> Destinations<'a> {
 
     /// Gives memory back. Who may reply still may.
     pub(super) fn rest(&mut self) {
-        self.by_address.clear();
-        self.by_name.clear();
-        self.are_unanswered = false;
+        self.forget_verdicts();
         self.answerers.shrink();
     }
 }

@@ -102,6 +102,7 @@ impl<'a> Relay<'a> {
         if ready.bell {
             self.destinations.bell().map(Bell::hush);
         }
+        self.follow_new_rules();
         while let Some((to, payloads)) = self.destinations.take_found(self.now) {
             for payload in payloads {
                 self.send(&to, &payload);
@@ -182,11 +183,19 @@ impl<'a> Relay<'a> {
         idle < IDLE
     }
 
+    /// Nothing that was sent after the rules have changed goes where the earlier ones let it.
+    fn follow_new_rules(&mut self) {
+        if self.destinations.follow_new_rules() {
+            self.route.forget();
+        }
+    }
+
     /// Sends on what the client has sent.
     fn take_from_client(&mut self) {
         self.settle();
         let mut batch = std::mem::take(&mut self.batch);
         batch.receive(&self.association.inside);
+        self.follow_new_rules();
         for (from, bytes) in batch.iter_mut() {
             let bytes = &bytes[HEADROOM..];
             let known = (self.port.address() == Some(from))

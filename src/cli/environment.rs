@@ -1,0 +1,77 @@
+//! The variables of the environment, which stand in for options that the command line does not give.
+
+use std::env;
+
+use clap::builder::{OsStr, Resettable};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory};
+
+use super::Options;
+
+/// The command line without its variables.
+pub(super) fn without(command: Command) -> Command {
+    command.mut_args(|option| option.env(Resettable::<OsStr>::Reset))
+}
+
+/// The command line without the variables that are empty: files of variables and compose files have
+/// those for what is not set.
+pub(super) fn without_empty(command: Command) -> Command {
+    command.mut_args(|option| {
+        let is_empty = option.get_env().is_some_and(|name| {
+            env::var_os(name).is_some_and(|value| value.to_string_lossy().trim().is_empty())
+        });
+        if is_empty { option.env(Resettable::<OsStr>::Reset) } else { option }
+    })
+}
+
+/// The option as it was given: by its name on the command line, or by its variable.
+pub(super) fn given_as(matches: &ArgMatches, option: &str) -> String {
+    let name = option.replace('_', "-");
+    match matches.value_source(option) {
+        Some(ValueSource::EnvVariable) => format!("TABI_{}", option.to_uppercase()),
+        Some(_) | None => format!("--{name}"),
+    }
+}
+
+/// Which of two options that exclude each other counts, where both are given: the one of the command
+/// line.
+///
+/// # Errors
+///
+/// When both come from the same place.
+pub(super) fn stronger<'a>(
+    matches: &ArgMatches,
+    one: &'a str,
+    other: &'a str,
+) -> Result<&'a str, clap::Error> {
+    let is_typed = |option| matches.value_source(option) == Some(ValueSource::CommandLine);
+    match (is_typed(one), is_typed(other)) {
+        (true, false) => Ok(one),
+        (false, true) => Ok(other),
+        (true, true) | (false, false) => Err(Options::command().error(
+            ErrorKind::ArgumentConflict,
+            format!("{} cannot be used with {}", given_as(matches, one), given_as(matches, other)),
+        )),
+    }
+}
+
+/// An error about a value, with the variable that the value comes from, if it comes from one.
+pub(super) fn name_variable(mut error: clap::Error, command: &Command) -> clap::Error {
+    let variable = match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+    {
+        (Some(ContextValue::String(option)), Some(ContextValue::String(bad))) => {
+            let named = command.get_arguments().find(|known| known.to_string() == *option);
+            named.and_then(clap::Arg::get_env).filter(|name| {
+                env::var(name)
+                    .is_ok_and(|value| value == *bad || value.split(',').any(|v| v == bad))
+            })
+        }
+        _ => None,
+    };
+    if let Some(variable) = variable {
+        let tip = format!("the value comes from the variable {}", variable.to_string_lossy());
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}

@@ -1,0 +1,193 @@
+//! Sockets that a service manager hands over, and what it is told.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self, UnixDatagram};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::scratch::{Program, Scratch, heeding};
+use crate::stage::{GREETING, LONG, connect, echo, listen, request, take, tunnel_from};
+
+/// The program, to be started with a descriptor as a service manager hands it over.
+fn with_descriptor(descriptor: OwnedFd, options: &[&str]) -> Command {
+    let plain = heeding(options);
+    let mut command = Command::new("/bin/sh");
+    let hand_over = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\"";
+    command.arg("-c").arg(hand_over);
+    command.arg(plain.get_program()).args(plain.get_args());
+    command.stdin(Stdio::from(descriptor)).stdout(Stdio::null());
+    command
+}
+
+fn start_with(held: &TcpListener, options: &[&str]) -> Program {
+    Program::spawn(with_descriptor(held.try_clone().unwrap().into(), options))
+}
+
+/// What a client at `server` gets back from the echo at `target`.
+fn ping(server: SocketAddr, target: SocketAddr) {
+    let mut client = connect(server);
+    client.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
+    let octets: [u8; 16] = take(&mut client);
+    assert_eq!([&octets[..4], &octets[12..]], [b"\x05\x00\x05\x00", b"ping"]);
+}
+
+#[test]
+fn a_socket_that_was_handed_over_is_used_instead_of_listen() {
+    let (held, address) = listen();
+    // As a service manager may leave it: this must not make the program spin.
+    held.set_nonblocking(true).unwrap();
+    let mut program = start_with(&held, &[]);
+    assert_eq!(program.address, address);
+    assert!(program.log_so_far().contains("(handed over, instead of LISTEN)"));
+    ping(address, echo());
+    program.signal(Signal::TERM);
+    program.log_line("stopped");
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn who_comes_between_two_servers_waits_for_the_second() {
+    let (held, address) = listen();
+    let target = echo();
+    let mut program = start_with(&held, &[]);
+    ping(address, target);
+    program.signal(Signal::TERM);
+    program.log_line("stopped");
+    assert_eq!(program.wait().code(), Some(0));
+    let mut between = connect(address);
+    between.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
+    let _second = start_with(&held, &[]);
+    assert_eq!(take::<16>(&mut between)[12..], *b"ping");
+}
+
+#[test]
+fn who_was_accepted_and_waits_for_room_is_served_before_the_end() {
+    let (held, address) = listen();
+    let target = echo();
+    let mut program = start_with(&held, &["--max-connections", "1", "--grace", "20"]);
+    let live = tunnel_from(Ipv4Addr::LOCALHOST, address, target);
+    let mut waiting = connect(address);
+    waiting.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
+    program.log_line("further clients wait");
+    program.signal(Signal::TERM);
+    program.log_line("stopping; 1 sessions");
+    drop(live);
+    assert_eq!(take::<16>(&mut waiting)[12..], *b"ping");
+    drop(waiting);
+    program.log_line("stopped");
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn ten_restarts_under_load_lose_no_connection() {
+    let (held, address) = listen();
+    let target = echo();
+    let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut logged = 0;
+    thread::scope(|scope| {
+        let client = || {
+            while !over.load(Ordering::Relaxed) {
+                ping(address, target);
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let clients = [(); 8].map(|()| scope.spawn(client));
+        for _ in 0..10 {
+            let mut program = start_with(&held, &["--grace", "20"]);
+            let mark = served.load(Ordering::Relaxed) + 20;
+            let begin = Instant::now();
+            while served.load(Ordering::Relaxed) < mark {
+                assert!(begin.elapsed() < LONG, "clients are not served");
+                thread::yield_now();
+            }
+            program.signal(Signal::TERM);
+            let log = program.rest_of_log();
+            assert_eq!(program.wait().code(), Some(0));
+            for line in log.lines().filter(|line| line.contains("outcome=")) {
+                assert!(line.contains("outcome=closed"), "{line}");
+                logged += 1;
+            }
+        }
+        // Somebody has to serve those who have come meanwhile.
+        let _last = start_with(&held, &[]);
+        over.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    assert!(logged >= 200 && served.load(Ordering::Relaxed) >= logged, "{logged} were logged");
+}
+
+#[test]
+fn what_is_no_socket_that_listens_is_refused() {
+    let file = Scratch::new(b"");
+    let connected = net::UnixStream::pair().unwrap().0;
+    for wrong in [fs::File::open(file.path()).unwrap().into(), connected.into()] {
+        let output = with_descriptor(wrong, &[]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("LISTEN_FDS: descriptor 3 is no TCP socket that listens"), "{told}");
+    }
+}
+
+/// The next thing that the service manager is told, other than that the server is alive.
+fn told(manager: &UnixDatagram) -> String {
+    loop {
+        let told = heard(manager);
+        if told != "WATCHDOG=1" {
+            return told;
+        }
+    }
+}
+
+fn heard(manager: &UnixDatagram) -> String {
+    let mut octets = [0; 256];
+    let length = manager.recv(&mut octets).unwrap();
+    String::from_utf8(octets[..length].to_vec()).unwrap()
+}
+
+#[test]
+fn the_service_manager_is_told_how_the_server_is() {
+    let name = format!("tabi-it-{}-manager", std::process::id());
+    let path = std::env::temp_dir().join(&name);
+    let by_name = net::SocketAddr::from_abstract_name(&name).unwrap();
+    for (named, manager) in [
+        (path.to_str().unwrap().to_owned(), UnixDatagram::bind(&path).unwrap()),
+        (format!("@{name}"), UnixDatagram::bind_addr(&by_name).unwrap()),
+    ] {
+        manager.set_read_timeout(Some(LONG)).unwrap();
+        let environment = [("NOTIFY_SOCKET", named.as_str()), ("WATCHDOG_USEC", "200000")];
+        let mut command = heeding(&["--grace", "0"]);
+        command.envs(environment);
+        let mut program = Program::spawn(command);
+        assert_eq!(told(&manager), "READY=1");
+        // Nobody is there, and nothing else has to be done.
+        for _ in 0..3 {
+            assert_eq!(heard(&manager), "WATCHDOG=1");
+        }
+        let _silent = connect(program.address);
+        let begin = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(heard(&manager), "WATCHDOG=1");
+        }
+        // Ten times a tenth of a second; the watch alone would look once a second.
+        let seconds = begin.elapsed().as_secs_f32();
+        assert!((0.8..6.0).contains(&seconds), "{seconds}");
+        program.signal(Signal::HUP);
+        let reloading = told(&manager);
+        assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
+        assert_eq!(told(&manager), "READY=1");
+        program.signal(Signal::TERM);
+        assert_eq!(told(&manager), "STOPPING=1");
+        program.log_line("stopped");
+    }
+    fs::remove_file(path).unwrap();
+}
