@@ -1,8 +1,8 @@
 //! The server: it listens, serves until it is stopped, and drains.
 //!
-//! [`Config`] is what it can be told, an entrance is where clients come in, a [`Reloader`] reads its
-//! files again, and a [`Stopper`] ends it. A service manager may hand it sockets ([`handed_over`]), and
-//! is told how it is ([`Notify`]).
+//! [`Config`] is what it can be told, an entrance is where clients come in, a [`Reloader`] reads
+//! its files again, and a [`Stopper`] ends it. A service manager may hand it sockets
+//! ([`handed_over`]), and is told how it is ([`Notify`]).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -68,13 +68,14 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on, or used for outgoing connections; the error says which.
+    /// When an address cannot be listened on, or used for outgoing connections; the error says
+    /// which.
     pub fn bind(config: &Config) -> io::Result<Self> {
         Self::on(Vec::new(), Notify::default(), config)
     }
 
-    /// The same, but listens on `handed`, if there are any, and not on the addresses of `config`; and
-    /// tells `notify` how it is.
+    /// The same, but listens on `handed`, if there are any, and not on the addresses of `config`;
+    /// and tells `notify` how it is.
     ///
     /// # Errors
     ///
@@ -247,6 +248,10 @@ impl Server {
             status.drain();
         }
         let Proxy { sessions, ends, .. } = &*self.proxy;
+        let live = sessions.count();
+        if live > 0 {
+            info!("stopping; {live} sessions have {} s to finish", self.grace.as_secs_f32());
+        }
         if self.listeners.iter().any(|listener| listener.outlives()) {
             // Who was accepted is served, for nobody else will do it.
             for entrance in entrances {
@@ -254,18 +259,15 @@ impl Server {
             }
             sessions.close();
         }
-        drain(sessions, self.grace, deadline);
+        drain(sessions, deadline);
         ends.tell_rest();
         info!("stopped");
     }
 }
 
-/// Lets live sessions finish until `deadline`, which is `grace` after the end began, then ends them.
-fn drain(sessions: &Sessions, grace: Duration, deadline: Instant) {
+/// Lets live sessions finish until `deadline`, then ends them.
+fn drain(sessions: &Sessions, deadline: Instant) {
     let mut left = sessions.count();
-    if left > 0 {
-        info!("stopping; {left} sessions have {} s to finish", grace.as_secs_f32());
-    }
     while left > 0 {
         let round = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
         if round.is_zero() {

@@ -71,8 +71,8 @@ impl Listener {
         }
     }
 
-    /// Wakes those who wait for a client, and lets no further one in. A socket that does not outlive
-    /// this server is closed.
+    /// Wakes those who wait for a client, and lets no further one in. A socket that does not
+    /// outlive this server is closed.
     pub(super) fn close(&self) {
         match &self.end {
             Some(End(end, _)) => {
@@ -88,8 +88,8 @@ impl Listener {
     }
 }
 
-/// Takes the sockets that were `handed` over, or else listens on each of `addresses`. Gives back the
-/// addresses as they are, too, which the log tells.
+/// Takes the sockets that were `handed` over, or else listens on each of `addresses`. Gives back
+/// the addresses as they are, too, which the log tells.
 ///
 /// # Errors
 ///

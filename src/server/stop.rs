@@ -11,7 +11,8 @@ use crate::sessions::Sessions;
 pub struct Stopper(pub(super) Arc<Stop>);
 
 impl Stopper {
-    /// Closes the listeners at once, or leaves alone those that were handed over, and makes [`Server::run`](super::Server::run) drain and return.
+    /// Closes the listeners at once, or leaves alone those that were handed over, and makes
+    /// [`Server::run`](super::Server::run) drain and return.
     pub fn stop(&self) {
         self.0.stop();
     }
@@ -38,7 +39,7 @@ impl Stop {
     }
 
     pub(super) fn stop(&self) {
-        let listeners = self.lock().listeners.take().unwrap_or_default();
+        let Some(listeners) = self.lock().listeners.take() else { return };
         // A client of a socket that outlives this server does not know that there is a change.
         if !listeners.iter().any(|listener| listener.outlives()) {
             self.sessions.close();

@@ -171,6 +171,15 @@ pub fn program(options: &[&str]) -> Command {
     command
 }
 
+/// The same, with the signals as they usually are: whoever runs the tests may ignore some.
+pub fn heeding(options: &[&str]) -> Command {
+    let plain = program(options);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
+    command.stdout(Stdio::null());
+    command
+}
+
 /// The program without an option, whatever the environment of the tests is.
 pub fn bare() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tabi"));
@@ -179,14 +188,5 @@ pub fn bare() -> Command {
             command.env_remove(variable);
         }
     }
-    command
-}
-
-/// The program as above, with the signals as they usually are: whoever runs the tests may ignore some.
-pub fn heeding(options: &[&str]) -> Command {
-    let plain = program(options);
-    let mut command = Command::new("env");
-    command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
-    command.stdout(Stdio::null());
     command
 }

@@ -16,6 +16,7 @@ mod process;
 mod ratio;
 mod results;
 mod room;
+mod soak;
 mod socks;
 mod table;
 mod tournament;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Some(Part::Guard { command }) => process::become_guarded(&command),
         Some(Part::Flood(options)) => flood::run(&options),
         Some(Part::Attack(told)) => flood::attack(&told),
+        Some(Part::Soak(options)) => soak::run(&options),
         None => measure(&arguments.options),
     };
     match outcome {

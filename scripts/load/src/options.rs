@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::contender::Contender;
 use crate::flood;
+use crate::soak;
 use crate::window::Timing;
 use crate::work::{WORKS, Work};
 
@@ -36,6 +37,8 @@ pub(crate) enum Part {
     Flood(flood::Options),
     #[command(hide = true)]
     Attack(flood::Attack),
+    /// Does everything at once for a long time, and accounts for every byte
+    Soak(soak::Options),
 }
 
 #[derive(Args)]
