@@ -45,6 +45,10 @@ pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
 /// other to wake up.
 pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
     let Some(down) = Direction::down(account) else { return };
+    if account.ending().is_some() {
+        // It was ended before it had a target: nobody else will wake who reads from that.
+        return;
+    }
     let up = partner.start_job({
         let account = Arc::clone(account);
         move || Direction::up(&account).map(|up| up.carry())
@@ -124,6 +128,24 @@ mod tests {
             self.over.recv_timeout(LONG).expect("the relay ends");
             self.account.ending()
         }
+    }
+
+    #[test]
+    fn a_session_that_was_ended_while_it_connected_does_not_go_on() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
+        let ((client, stream), (target, outgoing)) = (connection(), connection());
+        let session = sessions.open(client.local_addr().unwrap(), stream, || ()).unwrap();
+        session.end(Ending::MadeRoom);
+        session.connected(outgoing, target.local_addr().unwrap());
+        let (sender, over) = channel();
+        let pool = Pool::new(1);
+        pool.start(move |partner| {
+            relay(session.account(), partner, || Ok(()));
+            sender.send(()).unwrap();
+        })
+        .unwrap();
+        over.recv_timeout(LONG).expect("the relay ends");
     }
 
     fn connection() -> (TcpStream, TcpStream) {

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{info, warn};
 
@@ -19,12 +19,14 @@ use crate::commands::lookup::{Counts, Names};
 use crate::proxy::Proxy;
 use crate::report::status::{Serving, Shown, Status};
 use crate::report::{Ends, Lookups, Rarely, Refusals};
-use crate::sessions::{Ending, Limits, Sessions};
+use crate::sessions::{Limits, Sessions};
 use crate::system::capacity::{Capacity, SPARE_THREADS};
 use crate::system::descriptors::Descriptors;
 use crate::system::pool::Pool;
 
+mod backlog;
 mod config;
+mod drain;
 mod entrance;
 mod handed;
 mod invitation;
@@ -42,9 +44,6 @@ pub use stop::Stopper;
 use entrance::{Entrance, MOST_WAITING};
 use listen::Listener;
 use stop::Stop;
-
-/// How long sessions may take to notice that they were ended.
-const LAST_MOMENT: Duration = Duration::from_secs(3);
 
 /// How long to wait before asking the system again for a thread that it has refused.
 const THREAD_RETRY: Duration = Duration::from_millis(250);
@@ -107,7 +106,7 @@ impl Server {
         tell_policy(config, &rules, &addresses);
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
-        let stop = Stop::new(listeners.clone(), Arc::clone(&sessions));
+        let stop = Stop::new(listeners.clone());
         invitation::invite(config, &rules.reached_at(&addresses), &addresses);
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
@@ -195,6 +194,8 @@ impl Server {
             let result = self.serve(&entrances);
             if result.is_ok() {
                 self.finish(&entrances, status.as_ref());
+            } else {
+                drain::drain(sessions, &entrances, Duration::ZERO);
             }
             sessions.stop_watch();
             result
@@ -242,44 +243,13 @@ impl Server {
 
     /// Lets live sessions finish within the grace, then ends them.
     fn finish(&self, entrances: &[Arc<Entrance>], status: Option<&Serving>) {
-        let deadline = Instant::now() + self.grace;
         self.notify.stopping();
         if let Some(status) = status {
             status.drain();
         }
-        let Proxy { sessions, ends, .. } = &*self.proxy;
-        let live = sessions.count();
-        if live > 0 {
-            info!("stopping; {live} sessions have {} s to finish", self.grace.as_secs_f32());
-        }
-        if self.listeners.iter().any(|listener| listener.outlives()) {
-            // Who was accepted is served, for nobody else will do it.
-            for entrance in entrances {
-                entrance.wait_until_left(deadline);
-            }
-            sessions.close();
-        }
-        drain(sessions, deadline);
-        ends.tell_rest();
+        drain::drain(&self.proxy.sessions, entrances, self.grace);
+        self.proxy.ends.tell_rest();
         info!("stopped");
-    }
-}
-
-/// Lets live sessions finish until `deadline`, then ends them.
-fn drain(sessions: &Sessions, deadline: Instant) {
-    let mut left = sessions.count();
-    while left > 0 {
-        let round = deadline.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
-        if round.is_zero() {
-            break;
-        }
-        left = sessions.wait_until_empty(round);
-        info!("{left} sessions left");
-    }
-    if left > 0 {
-        warn!("ending {left} sessions that have not finished");
-        sessions.end_all(Ending::Stopped);
-        sessions.wait_until_empty(LAST_MOMENT);
     }
 }
 

@@ -4,14 +4,16 @@
 //! that it gets, and comes back. The last one to leave calls the next, so that there is always one
 //! that waits. Admission stays before everything: a worker that has accepted a client still counts
 //! as waiting until that client has a session, so a full server holds a handful of clients, and the
-//! others wait in the backlog.
+//! others wait in the backlog. A stop takes them out of there, and the workers go on until each has
+//! had its turn.
 
-use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use std::{io, mem};
 
 use log::{debug, info, warn};
 
+use super::backlog::{Backlog, Client};
 use super::listen::Listener;
 use super::stop::Stop;
 use crate::proxy::Proxy;
@@ -26,6 +28,9 @@ pub(super) const MOST_WAITING: usize = 4;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often a stop looks again for descriptors and threads for those who still wait.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// A listener, and the workers that wait at it.
 pub(super) struct Entrance {
     listener: Arc<Listener>,
@@ -35,6 +40,8 @@ pub(super) struct Entrance {
     state: Mutex<State>,
     /// Signalled when nobody waits for a client any more.
     left: Condvar,
+    /// Who waited in the kernel's backlog when the server was stopped.
+    backlog: Backlog,
 }
 
 #[derive(Default)]
@@ -45,6 +52,8 @@ struct State {
     trouble: Option<Duration>,
     /// No thread could be created for the next worker.
     short_of_threads: bool,
+    /// The port is closed, or not ours to close.
+    is_closed: bool,
 }
 
 impl Entrance {
@@ -54,8 +63,9 @@ impl Entrance {
         pool: Arc<Pool>,
         stop: Arc<Stop>,
     ) -> Arc<Self> {
-        let (state, left) = (Mutex::default(), Condvar::new());
-        Arc::new(Entrance { listener, proxy, pool, stop, state, left })
+        let state = State { is_closed: listener.outlives(), ..State::default() };
+        let (state, left, backlog) = (Mutex::new(state), Condvar::new(), Backlog::default());
+        Arc::new(Entrance { listener, proxy, pool, stop, state, left, backlog })
     }
 
     /// Makes sure that a worker waits for the next client.
@@ -96,19 +106,26 @@ impl Entrance {
         self.leave_for_good();
     }
 
-    /// Waits for a client that is admitted. `None` once the server is stopped.
+    /// Waits for a client that is admitted. `None` once the server is stopped and nobody is left.
     fn next_session(&self) -> Option<Session> {
         loop {
+            let (stream, peer) = self.next_client()?;
+            if let Some(session) = self.proxy.admit(stream, peer) {
+                return Some(session);
+            }
+        }
+    }
+
+    fn next_client(&self) -> Option<Client> {
+        loop {
             match self.listener.accept() {
-                Ok((stream, peer)) => {
+                Ok(client) => {
                     self.accepted();
-                    if let Some(session) = self.proxy.admit(stream, peer) {
-                        return Some(session);
-                    }
+                    return Some(client);
                 }
                 Err(error) if self.stop.is_stopped() => {
                     debug!("the listener is closed: {error}");
-                    return None;
+                    return self.backlog.next();
                 }
                 // This client has gone again; the next one may be there already.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
@@ -150,11 +167,45 @@ impl Entrance {
         self.left.notify_all();
     }
 
-    /// Waits until those who have accepted a client before the end have a session for it, but not
-    /// beyond `deadline`.
-    pub(super) fn wait_until_left(&self, deadline: Instant) {
-        let limit = deadline.saturating_duration_since(Instant::now());
-        let _ = self.left.wait_timeout_while(self.lock(), limit, |state| state.waiting > 0);
+    /// After a stop: accepts those who wait in the kernel's backlog, closes the port behind the last
+    /// one, and sees that all are admitted. Says how many still wait at `deadline`.
+    pub(super) fn let_in_the_last(self: &Arc<Self>, deadline: Instant) -> usize {
+        loop {
+            let waiting = self.waiting();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if waiting == 0 || left.is_zero() {
+                return waiting;
+            }
+            let is_open = self.open().is_ok();
+            let _ = self.left.wait_timeout_while(self.lock(), left.min(LOOK_AGAIN), |state| {
+                // For want of threads or descriptors nobody may have got any further.
+                state.waiting > 0 || !is_open || !state.is_closed
+            });
+        }
+    }
+
+    /// How many wait to be admitted, after a stop.
+    fn waiting(&self) -> usize {
+        let descriptors = self.proxy.sessions.descriptors();
+        let is_closed = self.lock().is_closed;
+        let socket = self.listener.own().filter(|_| !is_closed);
+        if socket.is_some_and(|socket| self.backlog.take(socket, descriptors)) {
+            self.close();
+        }
+        let state = self.lock();
+        state.waiting + self.backlog.len() + usize::from(!state.is_closed)
+    }
+
+    /// Closes the port, and those who wait. Says how many they were.
+    pub(super) fn turn_away_the_last(&self) -> usize {
+        self.close();
+        self.backlog.clear()
+    }
+
+    fn close(&self) {
+        if !mem::replace(&mut self.lock().is_closed, true) {
+            self.listener.close();
+        }
     }
 
     /// Whether one more worker is to wait for a client.

@@ -9,10 +9,11 @@ use log::info;
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::backlog;
 use crate::relay;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: usize = 4096;
 
 /// A socket at which clients come in.
 pub(super) struct Listener {
@@ -71,19 +72,29 @@ impl Listener {
         }
     }
 
-    /// Wakes those who wait for a client, and lets no further one in. A socket that does not
-    /// outlive this server is closed.
-    pub(super) fn close(&self) {
+    /// Lets nobody new in. Where the socket outlives this server, this wakes those who wait for a
+    /// client; who has connected already is the next server's. Otherwise it is ours, see
+    /// [`Listener::own`].
+    pub(super) fn stop(&self) {
         match &self.end {
             Some(End(end, _)) => {
                 let _ = end.shutdown(Shutdown::Both);
             }
-            None => {
-                // This closes the port and wakes the threads that are blocked in `accept`.
-                let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
-                #[cfg(not(target_os = "linux"))]
-                super::stop::wake(&self.socket);
-            }
+            None => backlog::let_nobody_begin(&self.socket),
+        }
+    }
+
+    /// The socket, unless it outlives this server.
+    pub(super) fn own(&self) -> Option<&TcpListener> {
+        (!self.outlives()).then_some(&self.socket)
+    }
+
+    /// Closes a port of our own and wakes the threads that are blocked in `accept`.
+    pub(super) fn close(&self) {
+        if let Some(socket) = self.own() {
+            let _ = SockRef::from(socket).shutdown(Shutdown::Both);
+            #[cfg(not(target_os = "linux"))]
+            super::stop::wake(socket);
         }
     }
 }
@@ -142,7 +153,7 @@ fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListen
     socket.set_reuse_address(true)?;
     relay::prepare(&socket)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 

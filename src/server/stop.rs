@@ -4,15 +4,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::listen::Listener;
-use crate::sessions::Sessions;
 
 /// Stops a server. Every clone stops the same one.
 #[derive(Clone)]
 pub struct Stopper(pub(super) Arc<Stop>);
 
 impl Stopper {
-    /// Closes the listeners at once, or leaves alone those that were handed over, and makes
-    /// [`Server::run`](super::Server::run) drain and return.
+    /// Lets nobody new in and makes [`Server::run`](super::Server::run) drain and return. It never
+    /// waits.
     pub fn stop(&self) {
         self.0.stop();
     }
@@ -22,7 +21,6 @@ pub(super) struct Stop {
     state: Mutex<State>,
     /// Signalled when the server is stopped, and when an entrance needs help.
     changed: Condvar,
-    sessions: Arc<Sessions>,
 }
 
 struct State {
@@ -33,21 +31,17 @@ struct State {
 }
 
 impl Stop {
-    pub(super) fn new(listeners: Vec<Arc<Listener>>, sessions: Arc<Sessions>) -> Arc<Self> {
+    pub(super) fn new(listeners: Vec<Arc<Listener>>) -> Arc<Self> {
         let state = State { listeners: Some(listeners), help_wanted: false };
-        Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new(), sessions })
+        Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new() })
     }
 
     pub(super) fn stop(&self) {
-        let Some(listeners) = self.lock().listeners.take() else { return };
-        // A client of a socket that outlives this server does not know that there is a change.
-        if !listeners.iter().any(|listener| listener.outlives()) {
-            self.sessions.close();
+        let listeners = self.lock().listeners.take();
+        for listener in listeners.iter().flatten() {
+            listener.stop();
         }
         self.changed.notify_all();
-        for listener in &listeners {
-            listener.close();
-        }
     }
 
     pub(super) fn is_stopped(&self) -> bool {

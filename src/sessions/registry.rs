@@ -98,7 +98,7 @@ impl Sessions {
 
     /// Those of the whole process.
     #[must_use]
-    pub fn descriptors(&self) -> &Descriptors {
+    pub fn descriptors(&self) -> &Arc<Descriptors> {
         &self.descriptors
     }
 

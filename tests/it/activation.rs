@@ -78,7 +78,7 @@ fn who_was_accepted_and_waits_for_room_is_served_before_the_end() {
     waiting.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
     program.log_line("further clients wait");
     program.signal(Signal::TERM);
-    program.log_line("stopping; 1 sessions");
+    program.log_line("stopping; 2 sessions");
     drop(live);
     assert_eq!(take::<16>(&mut waiting)[12..], *b"ping");
     drop(waiting);

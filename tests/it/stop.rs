@@ -1,9 +1,15 @@
 //! The end of a server.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 
-use crate::stage::{LONG, connect, expect_reset, pair, start, take};
+use rustix::process::Signal;
+
+use crate::scratch::Program;
+use crate::stage::{
+    GREETING, LONG, accept, at_end_or_reset, connect, echo, expect_reset, listen, pair, request,
+    start, take, tunnel_from,
+};
 
 #[test]
 fn live_sessions_finish_and_nobody_new_gets_in() {
@@ -43,4 +49,76 @@ fn a_full_server_stops_too() {
     let _waiting = connect(server.address);
     server.stopper.stop();
     server.join();
+}
+
+#[test]
+fn clients_that_have_connected_before_a_stop_are_served() {
+    let mut server = start(&["--max-connections", "1", "--grace", "20"]);
+    let (client, target) = pair(&server);
+    let ask = [GREETING, &request(echo()), b"payload"].concat();
+    // More than the workers that wait for a client take: the others are in the backlog.
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let mut waiting = connect(server.address);
+            waiting.write_all(&ask).unwrap();
+            waiting
+        })
+        .collect();
+    server.stopper.stop();
+    assert!(TcpStream::connect_timeout(&server.address, LONG).is_err());
+    drop((client, target));
+    // Whoever gets the place leaves it to the next.
+    std::thread::scope(|scope| {
+        for mut waiting in waiting {
+            scope.spawn(move || {
+                assert_eq!(take::<19>(&mut waiting)[12..], *b"payload");
+            });
+        }
+    });
+    server.join();
+}
+
+#[test]
+fn clients_in_the_backlog_wait_there_while_descriptors_are_short() {
+    let options = ["--max-connections", "6", "--grace", "20"];
+    let mut server = Program::start_with_descriptors(40, &options);
+    let target = echo();
+    let ask = [GREETING, &request(target), b"payload"].concat();
+    let places: Vec<_> =
+        (0..6).map(|_| tunnel_from(Ipv4Addr::LOCALHOST, server.address, target)).collect();
+    let waiting: Vec<_> = (0..40)
+        .map(|_| {
+            let mut waiting = connect(server.address);
+            waiting.write_all(&ask).unwrap();
+            waiting
+        })
+        .collect();
+    server.signal(Signal::TERM);
+    server.log_line("stopping");
+    drop(places);
+    std::thread::scope(|scope| {
+        for mut waiting in waiting {
+            scope.spawn(move || {
+                assert_eq!(take::<19>(&mut waiting)[12..], *b"payload");
+            });
+        }
+    });
+    server.log_line("stopped");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn clients_without_a_place_are_closed_when_the_grace_is_over() {
+    let mut server = Program::start(&["--max-connections", "1", "--grace", "0.5"]);
+    let (listener, target) = listen();
+    let _client = tunnel_from(Ipv4Addr::LOCALHOST, server.address, target);
+    let _target = accept(&listener);
+    let mut waiting: Vec<_> = (0..8).map(|_| connect(server.address)).collect();
+    server.signal(Signal::TERM);
+    for waiting in &mut waiting {
+        assert!(at_end_or_reset(waiting));
+    }
+    server.log_line("had no place within the grace");
+    server.log_line("stopped");
+    assert_eq!(server.wait().code(), Some(0));
 }
