@@ -17,6 +17,7 @@ mod ratio;
 mod results;
 mod room;
 mod socks;
+mod steady;
 mod table;
 mod tournament;
 mod window;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Some(Part::World) => world::run(),
         Some(Part::Guard { command }) => process::become_guarded(&command),
         Some(Part::Flood(options)) => flood::run(&options),
+        Some(Part::Steady(options)) => steady::run(&options),
         Some(Part::Attack(told)) => flood::attack(&told),
         None => measure(&arguments.options),
     };

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::contender::Contender;
 use crate::flood;
+use crate::steady;
 use crate::window::Timing;
 use crate::work::{WORKS, Work};
 
@@ -34,6 +35,8 @@ pub(crate) enum Part {
     },
     /// Floods tabi, and shows what an ordinary client notices
     Flood(flood::Options),
+    /// Opens sessions at a steady rate, and counts those that fail
+    Steady(steady::Options),
     #[command(hide = true)]
     Attack(flood::Attack),
 }
