@@ -131,6 +131,7 @@ Examples:
 
 Each option can come from the environment instead: repeated ones are separated
 by commas, flags are true or false, and the command line wins.
+SIGHUP has --users and --rules read again and opens --log-file anew.
 With no option clients on other machines cannot reach what listens for this
 machine alone. Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong
 options or files, 130 ended by a second signal.";
@@ -253,15 +254,15 @@ fn rules(path: &Path, given_as: &str) -> Result<Arc<RuleFile>, clap::Error> {
 }
 
 fn users(path: &Path, given_as: &str) -> Result<Arc<Passwords>, clap::Error> {
-    const HINT: &str = "a line is name:password; `tabi --check` tries the file";
-    Passwords::load(path).map(Arc::new).map_err(|told| bad_file(path, given_as, &told, HINT))
+    Passwords::load(path).map(Arc::new).map_err(|told| bad_file(path, given_as, &told, ""))
 }
 
 /// `told` begins with the file's name, and with the line's number where a line is bad.
 fn bad_file(path: &Path, given_as: &str, told: &str, hint: &str) -> clap::Error {
-    let hint = if path.is_file() { hint } else { "write the file, or leave this option out" };
-    let told = format!("{given_as}:\n{told}\n\n  tip: {hint}\n");
-    clap::Error::raw(ErrorKind::ValueValidation, told)
+    let hint =
+        if path.is_file() { hint } else { "is the path right? It may be left out altogether" };
+    let tip = if hint.is_empty() { String::new() } else { format!("\n  tip: {hint}\n") };
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{given_as}:\n{told}\n{tip}"))
 }
 
 #[cfg(test)]

@@ -107,9 +107,9 @@ fn tell_panics(logger: &Arc<Logger>) {
     }));
 }
 
-/// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself, which
-/// needs no thread and no lock. SIGHUP has files read again. A signal that was ignored when tabi started
-/// stays ignored: `nohup` and a shell's `&` ask for that.
+/// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself,
+/// which needs no thread and no lock. SIGHUP has files read again. A signal that was ignored when
+/// tabi started stays ignored: `nohup` and a shell's `&` ask for that.
 fn heed_signals(server: &Server, logger: &Arc<Logger>) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
     let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
@@ -144,8 +144,8 @@ fn heed_signals(server: &Server, logger: &Arc<Logger>) -> Result<(), Box<dyn std
     Ok(())
 }
 
-/// Opens the log anew and reads users and rules again, each time that it is asked to. A file may be slow:
-/// this has a thread of its own, so that the next signal is heeded.
+/// Opens the log anew and reads users and rules again, each time that it is asked to. A file may be
+/// slow: this has a thread of its own, so that the next signal is heeded.
 fn reload_on_demand(reloader: Reloader, logger: Arc<Logger>) -> io::Result<SyncSender<()>> {
     let (sender, demands) = sync_channel(1);
     let reload = move || {
@@ -160,7 +160,8 @@ fn reload_on_demand(reloader: Reloader, logger: Arc<Logger>) -> io::Result<SyncS
     Ok(sender)
 }
 
-/// The signals that are ignored, as bits, the first signal lowest. None where the system does not say.
+/// The signals that are ignored, as bits, the first signal lowest. None where the system does not
+/// say.
 fn ignored_signals() -> u64 {
     let status = read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

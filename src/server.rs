@@ -1,8 +1,8 @@
 //! The server: it listens, serves until it is stopped, and drains.
 //!
-//! [`Config`] is what it can be told, an entrance is where clients come in, a [`Reloader`] reads its
-//! files again, and a [`Stopper`] ends it. A service manager may hand it sockets ([`handed_over`]), and
-//! is told how it is ([`Notify`]).
+//! [`Config`] is what it can be told, an entrance is where clients come in, a [`Reloader`] reads
+//! its files again, and a [`Stopper`] ends it. A service manager may hand it sockets
+//! ([`handed_over`]), and is told how it is ([`Notify`]).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,6 +29,7 @@ mod config;
 mod drain;
 mod entrance;
 mod handed;
+mod invitation;
 mod listen;
 mod notify;
 mod reload;
@@ -66,13 +67,14 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on, or used for outgoing connections; the error says which.
+    /// When an address cannot be listened on, or used for outgoing connections; the error says
+    /// which.
     pub fn bind(config: &Config) -> io::Result<Self> {
         Self::on(Vec::new(), Notify::default(), config)
     }
 
-    /// The same, but listens on `handed`, if there are any, and not on the addresses of `config`; and
-    /// tells `notify` how it is.
+    /// The same, but listens on `handed`, if there are any, and not on the addresses of `config`;
+    /// and tells `notify` how it is.
     ///
     /// # Errors
     ///
@@ -105,6 +107,7 @@ impl Server {
         let sessions = Sessions::new(limits, descriptors);
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
         let stop = Stop::new(listeners.clone());
+        invitation::invite(config, &rules.reached_at(&addresses), &addresses);
         let proxy = Proxy {
             users: Users::new(config.users.clone()),
             rules,

@@ -13,6 +13,9 @@ use nix::ifaddrs::getifaddrs;
 /// and no request should pay that; a new address counts after a second.
 const LASTS: Duration = Duration::from_secs(1);
 
+/// An address that is on no link of this machine (RFC 5737): the default route leads there.
+const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
 /// The interfaces of this machine, read again when what is known is older than a second.
 #[derive(Debug)]
 pub(super) struct Interfaces {
@@ -106,6 +109,18 @@ impl Interfaces {
                 }),
             }
         }
+        found
+    }
+
+    /// The private and unique-local addresses, IPv4 first, and of those the one first by which packets
+    /// to the internet leave.
+    pub(super) fn private(&self) -> Vec<IpAddr> {
+        let addresses = (self.read)().unwrap_or_default();
+        let mut found: Vec<_> =
+            addresses.iter().map(|address| address.ip).filter(|ip| is_private(*ip)).collect();
+        let first = source_towards(SOMEWHERE);
+        found.sort_by_key(|ip| (ip.is_ipv6(), Some(*ip) != first));
+        found.dedup();
         found
     }
 
@@ -265,6 +280,13 @@ mod tests {
             is_private: false,
         };
         assert_eq!(Interfaces::read_by(ROUTER).public(), [expected]);
+    }
+
+    #[test]
+    fn private_addresses_are_those_of_the_home_network() {
+        let private = Interfaces::read_by(ROUTER).private();
+        assert_eq!(private, ["192.168.77.1", "fd00::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert_eq!(Interfaces::read_by(|| None).private(), [] as [IpAddr; 0]);
     }
 
     #[test]

@@ -84,6 +84,24 @@ impl Rules {
         self.clients.exposure(listen, &self.interfaces)
     }
 
+    /// Where clients on the home or office network reach a server that listens on `listen`: this machine's
+    /// private addresses, and what it listens on by name.
+    #[must_use]
+    pub fn reached_at(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+        let private = self.interfaces.private();
+        let every = |listen: &SocketAddr| {
+            let (ip, port) = (listen.ip(), listen.port());
+            let heard = private.iter().filter(move |private| ip.is_ipv6() || private.is_ipv4());
+            heard.map(|private| SocketAddr::new(*private, port)).collect()
+        };
+        let of_one = |listen: &SocketAddr| match listen.ip() {
+            ip if ip.is_unspecified() => every(listen),
+            ip if ip.is_loopback() => Vec::new(),
+            _ => vec![*listen],
+        };
+        listen.iter().flat_map(of_one).collect()
+    }
+
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
     /// addresses are or it goes through an upstream; the permit has those of its addresses that are
     /// permitted. An IPv4 address inside an IPv6 one has to be permitted, too.

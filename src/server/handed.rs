@@ -10,8 +10,8 @@ const FIRST: usize = 3;
 
 /// The sockets that were handed over to this process (`LISTEN_FDS`), if any were.
 ///
-/// To be called first thing, and once: while the process has one thread, and before it opens anything
-/// itself.
+/// To be called first thing, and once: while the process has one thread, and before it opens
+/// anything itself.
 ///
 /// # Errors
 ///

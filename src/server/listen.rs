@@ -99,8 +99,8 @@ impl Listener {
     }
 }
 
-/// Takes the sockets that were `handed` over, or else listens on each of `addresses`. Gives back the
-/// addresses as they are, too, which the log tells.
+/// Takes the sockets that were `handed` over, or else listens on each of `addresses`. Gives back
+/// the addresses as they are, too, which the log tells.
 ///
 /// # Errors
 ///
@@ -164,9 +164,16 @@ fn is_without_ipv6(error: &io::Error) -> bool {
 
 fn told(address: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; choose another port",
+        io::ErrorKind::AddrInUse => {
+            "another program listens there, which `ss -ltnp` names: stop it, or choose another port, as \
+             in `tabi 1081`"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address; `ip address` lists those that it has"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need privileges: choose another port, as in `tabi 1080`"
+        }
         _ => "see the system's message",
     };
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}; {hint}"))

@@ -30,8 +30,8 @@ struct Read {
 }
 
 impl Reloader {
-    /// Reads users and rules again. New requests and datagrams are judged by them from now on, and live
-    /// tunnels go on. If one file is bad nothing changes; the log names file and line.
+    /// Reads users and rules again. New requests and datagrams are judged by them from now on, and
+    /// live tunnels go on. If one file is bad nothing changes; the log names file and line.
     ///
     /// This takes as long as the files take to be read.
     pub fn reload(&self) {
@@ -90,8 +90,8 @@ impl Reloader {
     }
 }
 
-/// Reads a file that was read before. What is no regular file is empty the second time, as the pipe of
-/// a shell's `<(…)`, or waits for somebody to write: neither is what was meant.
+/// Reads a file that was read before. What is no regular file is empty the second time, as the pipe
+/// of a shell's `<(…)`, or waits for somebody to write: neither is what was meant.
 fn again<T>(path: &Path, load: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
     match fs::metadata(path) {
         Ok(found) if !found.is_file() => {

@@ -12,6 +12,7 @@ mod environment;
 mod log;
 mod names;
 mod namespace;
+mod pages;
 mod probe;
 mod properties;
 mod proxy_protocol;

@@ -244,8 +244,8 @@ fn a_program_whose_terminal_is_gone_ends() {
 #[test]
 fn no_session_fails_while_rules_and_users_are_reloaded_all_the_time() {
     const TIME: Duration = Duration::from_secs(3);
-    // Whatever of the two is in force, the first address is open and the second is not. With a part of
-    // either file, or some of each, this would not be so.
+    // Whatever of the two is in force, the first address is open and the second is not. With a part
+    // of either file, or some of each, this would not be so.
     let open_by_list = b"allow to 127.0.0.1\nallow to 127.0.0.3\ndeny\n".as_slice();
     let closed_by_list = b"deny to 127.0.0.2\nallow to 127.0.0.0/8\ndeny\n".as_slice();
     let rules = Scratch::new(open_by_list);

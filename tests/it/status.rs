@@ -101,6 +101,8 @@ fn what_happens_is_counted() {
     let server = start(&[&STATUS[..], &["--max-per-client", "2"]].concat());
     let (client, target) = pair(&server);
     drop((client, target));
+    // Two sessions at once are all that the client may have.
+    await_part(&server, "/metrics", "tabi_connections 0\n");
     ask(&server, &request_by_name(b"name.invalid", 80));
     ask(&server, &request_by_name(b"localhost", status(&server).port()));
     for part in [

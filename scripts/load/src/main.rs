@@ -16,6 +16,7 @@ mod process;
 mod ratio;
 mod results;
 mod room;
+mod soak;
 mod socks;
 mod steady;
 mod table;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Some(Part::Flood(options)) => flood::run(&options),
         Some(Part::Steady(options)) => steady::run(&options),
         Some(Part::Attack(told)) => flood::attack(&told),
+        Some(Part::Soak(options)) => soak::run(&options),
         None => measure(&arguments.options),
     };
     match outcome {

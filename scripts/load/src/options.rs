@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::contender::Contender;
 use crate::flood;
+use crate::soak;
 use crate::steady;
 use crate::window::Timing;
 use crate::work::{WORKS, Work};
@@ -39,6 +40,8 @@ pub(crate) enum Part {
     Steady(steady::Options),
     #[command(hide = true)]
     Attack(flood::Attack),
+    /// Does everything at once for a long time, and accounts for every byte
+    Soak(soak::Options),
 }
 
 #[derive(Args)]

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{RuleFile, Rules};
 
-/// The rules of one file, which are exchanged as a whole. Whoever judges takes them once and goes on
-/// with those, so nothing is judged by some of the old rules and some of the new.
+/// The rules of one file, which are exchanged as a whole. Whoever judges takes them once and goes
+/// on with those, so nothing is judged by some of the old rules and some of the new.
 #[derive(Debug, Default)]
 pub(super) struct Current {
     file: RwLock<Arc<RuleFile>>,
@@ -27,8 +27,8 @@ impl Current {
 }
 
 impl Rules {
-    /// Judges by the rules of `file` from now on. What is being judged at this moment is judged by the
-    /// earlier ones.
+    /// Judges by the rules of `file` from now on. What is being judged at this moment is judged by
+    /// the earlier ones.
     pub fn replace_file(&self, file: Arc<RuleFile>) {
         let Current { file: current, generation } = &self.current;
         let earlier =
@@ -39,8 +39,8 @@ impl Rules {
         drop(earlier);
     }
 
-    /// Another number than before once the rules have changed: a verdict that was kept is worth nothing
-    /// then. Whoever keeps one asks for the number first.
+    /// Another number than before once the rules have changed: a verdict that was kept is worth
+    /// nothing then. Whoever keeps one asks for the number first.
     #[must_use]
     pub fn generation(&self) -> usize {
         self.current.generation.load(Ordering::Acquire)

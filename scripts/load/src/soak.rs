@@ -1,0 +1,261 @@
+//! A long time of everything at once, after which every byte is accounted for and nothing is left.
+//! `scripts/soak` builds and runs this.
+
+mod books;
+mod clients;
+mod targets;
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+use books::{Books, KINDS, Kind, read_log};
+use clients::{BALANCERS, Client};
+use targets::{BEHIND_UPSTREAM, Targets};
+
+use crate::process::{self, Process};
+use crate::socks::USER;
+
+const START: Duration = Duration::from_secs(10);
+
+/// Clients of each kind.
+const CLIENTS: u64 = 3;
+
+/// What the resident memory may grow by after the first minute, in KiB.
+const GROWTH: u64 = 1024;
+
+/// The pool gives threads back once a minute.
+const REST: Duration = Duration::from_secs(150);
+
+const PROGRESS: Duration = Duration::from_secs(10);
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// How long
+    minutes: u64,
+    /// The proxy
+    #[arg(long, value_name = "PROGRAM", default_value = "target/release/tabi")]
+    tabi: PathBuf,
+    /// Seconds between two reloads (SIGHUP); 0: none
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    reload: u64,
+    /// Where the proxy's files go
+    #[arg(long, value_name = "DIR", default_value = "target/soak")]
+    out: PathBuf,
+}
+
+/// What the proxy holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    kib: u64,
+    threads: u64,
+    descriptors: u64,
+}
+
+/// Soaks the proxy. An error tells what was wrong at the end.
+pub(crate) fn run(options: &Options) -> io::Result<()> {
+    ctrlc::set_handler(|| give_up(130)).map_err(io::Error::other)?;
+    let length = Duration::from_secs(60 * options.minutes);
+    thread::Builder::new().spawn(move || {
+        thread::sleep(length + REST + Duration::from_secs(120));
+        eprintln!("soak: not done long after its time");
+        give_up(124);
+    })?;
+    fs::create_dir_all(&options.out)?;
+    let (proxy_at, upstream_at) = (free_address()?, free_address()?);
+    let log = options.out.join("tabi.log");
+    let _ = fs::remove_file(&log);
+    let _upstream = start(&options.tabi, &["-q".into(), upstream_at.to_string()], upstream_at)?;
+    let proxy = start(&options.tabi, &arguments(options, &log, proxy_at, upstream_at)?, proxy_at)?;
+    let pid = proxy.id();
+    let before = held(pid)?;
+    let books = Arc::new(Books::default());
+    let targets = Arc::new(Targets::start(&books)?);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let kinds = KINDS.iter().filter(|kind| **kind != Kind::Vanished || geteuid().is_root());
+    let mut clients = Vec::new();
+    for (&kind, number) in kinds.flat_map(|kind| (0..CLIENTS).map(move |number| (kind, number))) {
+        let client = Client {
+            kind,
+            number,
+            proxy: proxy_at,
+            targets: Arc::clone(&targets),
+            books: Arc::clone(&books),
+            is_over: Arc::clone(&is_over),
+        };
+        clients.push(thread::Builder::new().spawn(move || client.work())?);
+    }
+    let grown = watch(options, pid, &books, length)?;
+    is_over.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.join().map_err(|_| io::Error::other("a client panicked"))?;
+    }
+    let after = rest(pid, before)?;
+    let mut wrong = account(&books, &targets, &log)?;
+    println!("before: {before:?}; after: {after:?}; resident growth after the start: {grown} KiB");
+    if after.threads > before.threads || after.descriptors > before.descriptors {
+        wrong.push("threads or descriptors are left".into());
+    }
+    if grown > GROWTH {
+        wrong.push(format!("the resident memory grew by {grown} KiB"));
+    }
+    if books.faults() > 0 {
+        wrong.push(format!("{} faults", books.faults()));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(io::Error::other(wrong.join("; "))) }
+}
+
+fn give_up(status: i32) {
+    process::end_all();
+    std::process::exit(status);
+}
+
+/// Shows progress, reloads, and says by how many KiB the resident memory has grown since the first
+/// minute, or since a quarter of the time where that is shorter.
+fn watch(options: &Options, pid: u32, books: &Books, length: Duration) -> io::Result<u64> {
+    let begin = Instant::now();
+    let settled = Duration::from_secs(60).min(length / 4);
+    let (mut first, mut last) = (None, 0);
+    let (mut told, mut reloaded) = (begin, begin);
+    while begin.elapsed() < length {
+        thread::sleep(Duration::from_millis(500));
+        if options.reload > 0 && reloaded.elapsed().as_secs() >= options.reload {
+            reloaded = Instant::now();
+            let process = i32::try_from(pid).map_err(io::Error::other)?;
+            kill(Pid::from_raw(process), Signal::SIGHUP)?;
+        }
+        let now = held(pid)?;
+        last = now.kib;
+        if begin.elapsed() >= settled {
+            // Of the peaks, so that a quiet moment at the start does not count as growth.
+            let highest: &mut u64 = first.get_or_insert(now.kib);
+            if begin.elapsed() < 2 * settled {
+                *highest = now.kib.max(*highest);
+            }
+        }
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            let (sessions, faults) = (books.sessions(), books.faults());
+            let seconds = begin.elapsed().as_secs();
+            eprintln!("soak: {seconds} s, {sessions} sessions, {faults} faults, {now:?}");
+        }
+    }
+    Ok(last.saturating_sub(first.unwrap_or(last)))
+}
+
+/// Waits until the proxy holds no more than before.
+fn rest(pid: u32, before: Held) -> io::Result<Held> {
+    let begin = Instant::now();
+    eprintln!("soak: over; waiting until the proxy has come to rest");
+    loop {
+        let now = held(pid)?;
+        let is_back = now.threads <= before.threads && now.descriptors <= before.descriptors;
+        if is_back || begin.elapsed() > REST {
+            return Ok(now);
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Prints the books, and says where they do not agree.
+fn account(books: &Books, targets: &Targets, log: &Path) -> io::Result<Vec<String>> {
+    let ports = read_log(log)?;
+    let mut table = String::from(
+        "| kind | sessions | up | down | targets | log | |\n|---|---:|---:|---:|---|---|---|\n",
+    );
+    let mut wrong = Vec::new();
+    for kind in KINDS {
+        let [client, target] = books.sums(kind);
+        let logged = ports.get(&targets.of(kind).port()).copied().unwrap_or_default();
+        let verdict = match (kind.is_exact(), client == target && client == logged) {
+            (false, _) => "",
+            (true, true) => "agree",
+            (true, false) => {
+                wrong.push(format!(
+                    "{kind:?}: client {client:?}, target {target:?}, log {logged:?}"
+                ));
+                "DIFFER"
+            }
+        };
+        let _ = writeln!(
+            table,
+            "| {kind:?} | {} | {} | {} | {} | {} | {verdict} |",
+            client.sessions, client.up, client.down, target.sessions, logged.sessions
+        );
+    }
+    print!("{table}");
+    Ok(wrong)
+}
+
+/// What the proxy is told, and its files.
+fn arguments(
+    options: &Options,
+    log: &Path,
+    proxy: SocketAddr,
+    upstream: SocketAddr,
+) -> io::Result<Vec<String>> {
+    let (users, rules) = (options.out.join("users"), options.out.join("rules"));
+    for (path, text) in [
+        (&users, format!("{USER}:{USER}\n")),
+        (&rules, format!("via socks5://{upstream} to {BEHIND_UPSTREAM}\n")),
+    ] {
+        let _ = fs::remove_file(path);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+    }
+    let mut arguments = Vec::new();
+    for (option, value) in [("--log-file", log), ("--users", &users), ("--rules", &rules)] {
+        arguments.extend([option.to_owned(), value.display().to_string()]);
+    }
+    arguments.extend(["--proxy-protocol".into(), BALANCERS.into(), proxy.to_string()]);
+    Ok(arguments)
+}
+
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Starts a proxy and waits until it listens.
+fn start(program: &Path, arguments: &[String], address: SocketAddr) -> io::Result<Process> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["guard", "--"]).arg(program).args(arguments);
+    let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()), true)?;
+    let begin = Instant::now();
+    while TcpStream::connect_timeout(&address, START).is_err() {
+        if let Some(ended) = process.ended() {
+            return Err(io::Error::other(format!("{}: {ended}", program.display())));
+        }
+        if begin.elapsed() > START {
+            return Err(io::Error::other("tabi does not listen"));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    // That connection is over for the proxy, too.
+    thread::sleep(Duration::from_millis(500));
+    Ok(process)
+}
+
+fn held(pid: u32) -> io::Result<Held> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+    };
+    Ok(Held {
+        kib: field("VmRSS:").unwrap_or(0),
+        threads: field("Threads:").unwrap_or(0),
+        descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
+    })
+}

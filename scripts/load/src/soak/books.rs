@@ -1,0 +1,162 @@
+//! What clients, targets and the proxy's log say of the bytes that were moved. They have to agree.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Faults that are shown; further ones are only counted.
+const MOST_SHOWN: usize = 20;
+
+/// What sessions do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Short,
+    Long,
+    Upstream,
+    Header,
+    HalfClosed,
+    Slow,
+    Datagrams,
+    /// The client resets.
+    Aborted,
+    /// The target resets.
+    Reset,
+    /// The client's socket goes without a word.
+    Vanished,
+    WrongPassword,
+}
+
+pub(super) const KINDS: [Kind; 11] = [
+    Kind::Short,
+    Kind::Long,
+    Kind::Upstream,
+    Kind::Header,
+    Kind::HalfClosed,
+    Kind::Slow,
+    Kind::Datagrams,
+    Kind::Aborted,
+    Kind::Reset,
+    Kind::Vanished,
+    Kind::WrongPassword,
+];
+
+impl Kind {
+    /// Whether every byte arrives, so that all three books have to agree.
+    pub(super) fn is_exact(self) -> bool {
+        matches!(
+            self,
+            Kind::Short
+                | Kind::Long
+                | Kind::Upstream
+                | Kind::Header
+                | Kind::HalfClosed
+                | Kind::Slow
+        )
+    }
+}
+
+/// Sessions of one kind, and the bytes from the client and to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) sessions: u64,
+    pub(super) up: u64,
+    pub(super) down: u64,
+}
+
+#[derive(Default)]
+struct Account {
+    sessions: AtomicU64,
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Account {
+    fn add(&self, up: u64, down: u64) {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.up.fetch_add(up, Ordering::Relaxed);
+        self.down.fetch_add(down, Ordering::Relaxed);
+    }
+
+    fn sums(&self) -> Sums {
+        let [sessions, up, down] =
+            [&self.sessions, &self.up, &self.down].map(|count| count.load(Ordering::Relaxed));
+        Sums { sessions, up, down }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Books {
+    clients: [Account; KINDS.len()],
+    targets: [Account; KINDS.len()],
+    faults: Mutex<Vec<String>>,
+}
+
+impl Books {
+    pub(super) fn client(&self, kind: Kind, up: u64, down: u64) {
+        self.clients[kind as usize].add(up, down);
+    }
+
+    pub(super) fn target(&self, kind: Kind, up: u64, down: u64) {
+        self.targets[kind as usize].add(up, down);
+    }
+
+    pub(super) fn sums(&self, kind: Kind) -> [Sums; 2] {
+        [&self.clients, &self.targets].map(|book| book[kind as usize].sums())
+    }
+
+    pub(super) fn fault(&self, told: String) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        if faults.len() < MOST_SHOWN {
+            eprintln!("soak: {told}");
+        }
+        faults.push(told);
+    }
+
+    pub(super) fn faults(&self) -> usize {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    pub(super) fn sessions(&self) -> u64 {
+        self.clients.iter().map(|book| book.sums().sessions).sum()
+    }
+}
+
+/// What the log says of the sessions to each port.
+pub(super) fn read_log(path: &Path) -> io::Result<HashMap<u16, Sums>> {
+    let mut ports: HashMap<u16, Sums> = HashMap::new();
+    for line in fs::read_to_string(path)?.lines() {
+        if let Some((port, up, down)) = read_line(line) {
+            let sums = ports.entry(port).or_default();
+            sums.sessions += 1;
+            sums.up += up;
+            sums.down += down;
+        }
+    }
+    Ok(ports)
+}
+
+fn read_line(line: &str) -> Option<(u16, u64, u64)> {
+    let value =
+        |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    if value("command")? != "CONNECT" {
+        return None;
+    }
+    let (_, port) = value("dest")?.rsplit_once(':')?;
+    Some((port.parse().ok()?, value("up")?.parse().ok()?, value("down")?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read_line;
+
+    #[test]
+    fn a_line_of_the_log_is_understood() {
+        let line = "2026-11-28 02:00:00.000 INFO client=127.0.0.2:5 user=bench command=CONNECT \
+            dest=127.0.0.1:80 reached=127.0.0.1:80 up=12 down=345 seconds=0.001 outcome=closed";
+        assert_eq!(read_line(line), Some((80, 12, 345)));
+        assert_eq!(read_line("listening on 127.0.0.1:1080"), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! The man pages and completions are those of the command line as it is.
+
+use std::fs;
+use std::path::Path;
+
+use tabi::access::rules::RuleFile;
+
+#[path = "../../scripts/pages/page.rs"]
+mod page;
+
+// Some options are there on Linux alone.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_man_page_and_the_completions_are_up_to_date() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (path, made) in page::all().unwrap() {
+        let kept = fs::read(top.join(path)).unwrap();
+        assert!(kept == made, "{path} is out of date: cargo run --example pages");
+    }
+}
+
+#[test]
+fn the_example_of_the_rules_page_is_taken() {
+    let page = include_str!("../../scripts/man/tabi-rules.5");
+    let example = page.split_once(".SH EXAMPLES\n.nf\n").unwrap().1.split_once(".fi").unwrap().0;
+    assert_eq!(RuleFile::parse(example.as_bytes(), "example").unwrap().count(), 6);
+}
