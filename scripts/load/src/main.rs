@@ -18,6 +18,7 @@ mod results;
 mod room;
 mod soak;
 mod socks;
+mod steady;
 mod table;
 mod tournament;
 mod window;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Some(Part::World) => world::run(),
         Some(Part::Guard { command }) => process::become_guarded(&command),
         Some(Part::Flood(options)) => flood::run(&options),
+        Some(Part::Steady(options)) => steady::run(&options),
         Some(Part::Attack(told)) => flood::attack(&told),
         Some(Part::Soak(options)) => soak::run(&options),
         None => measure(&arguments.options),

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::contender::Contender;
 use crate::flood;
 use crate::soak;
+use crate::steady;
 use crate::window::Timing;
 use crate::work::{WORKS, Work};
 
@@ -35,6 +36,8 @@ pub(crate) enum Part {
     },
     /// Floods tabi, and shows what an ordinary client notices
     Flood(flood::Options),
+    /// Opens sessions at a steady rate, and counts those that fail
+    Steady(steady::Options),
     #[command(hide = true)]
     Attack(flood::Attack),
     /// Does everything at once for a long time, and accounts for every byte
