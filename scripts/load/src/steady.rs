@@ -1,5 +1,6 @@
 //! Sessions at a steady rate from many clients, none of which may fail. `scripts/scale-out` runs this.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -13,9 +14,6 @@ use clap::Args;
 use crate::backend::Backend;
 use crate::figure::percentile;
 use crate::socks::{self, Proxy};
-
-/// Failures that are told in full.
-const MOST_TOLD: usize = 5;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -65,8 +63,12 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         }
         file.flush()?;
     }
-    for failure in all.iter().flat_map(|seen| &seen.failures).take(MOST_TOLD) {
-        eprintln!("load: a session failed: {failure}");
+    let mut failures = BTreeMap::<String, usize>::new();
+    for failure in all.iter().flat_map(|seen| &seen.failures) {
+        *failures.entry(failure.to_string()).or_default() += 1;
+    }
+    for (failure, count) in failures {
+        eprintln!("load: {count} sessions failed: {failure}");
     }
     let failed: usize = all.iter().map(|seen| seen.failures.len()).sum();
     let mut times: Vec<u32> = all.into_iter().flat_map(|seen| seen.microseconds).collect();
