@@ -25,6 +25,7 @@ use crate::system::descriptors::Descriptors;
 use crate::system::pool::Pool;
 
 mod backlog;
+mod close;
 mod config;
 mod drain;
 mod entrance;
@@ -41,7 +42,8 @@ pub use notify::Notify;
 pub use reload::Reloader;
 pub use stop::Stopper;
 
-use entrance::{Entrance, MOST_WAITING};
+use close::MOST_WAITING;
+use entrance::Entrance;
 use listen::Listener;
 use stop::Stop;
 

@@ -8,8 +8,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use socket2::SockRef;
-
 use super::listen::BACKLOG;
 use crate::system::descriptors::{Descriptors, Held};
 
@@ -68,39 +66,4 @@ impl Backlog {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Client, Held)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Makes the system ignore those who begin to connect from now on. Who has begun already comes
-/// through. Where the system cannot do that, clients get in until the listener is closed.
-pub(super) fn let_nobody_begin(listener: &TcpListener) {
-    #[cfg(target_os = "linux")]
-    let _ = SockRef::from(listener).attach_filter(&linux::NO_FIRST_SEGMENT);
-    #[cfg(not(target_os = "linux"))]
-    let _ = listener;
-}
-
-#[cfg(target_os = "linux")]
-mod linux {
-    use socket2::SockFilter;
-
-    /// Where a TCP segment has its flags, and those of the first segment of a connection: SYN
-    /// without ACK (RFC 9293 section 3.1).
-    const FLAGS: u32 = 13;
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
-
-    /// A program for the kernel (`linux/filter.h`) that is run on every segment for the listener. It
-    /// drops those that begin a connection.
-    pub(super) const NO_FIRST_SEGMENT: [SockFilter; 5] = [
-        // ldb [FLAGS]
-        SockFilter::new(0x30, 0, 0, FLAGS),
-        // and #SYN|ACK
-        SockFilter::new(0x54, 0, 0, SYN | ACK),
-        // jeq #SYN: the next one, or the one behind it
-        SockFilter::new(0x15, 0, 1, SYN),
-        // ret #0: none of its bytes
-        SockFilter::new(0x06, 0, 0, 0),
-        // ret #-1: all of its bytes
-        SockFilter::new(0x06, 0, 0, u32::MAX),
-    ];
 }

@@ -14,15 +14,12 @@ use std::{io, mem};
 use log::{debug, info, warn};
 
 use super::backlog::{Backlog, Client};
+use super::close::MOST_WAITING;
 use super::listen::Listener;
 use super::stop::Stop;
 use crate::proxy::Proxy;
 use crate::sessions::Session;
 use crate::system::pool::{Partner, Pool};
-
-/// Workers that wait for a client at the same time. With one, each client costs a hand-over: the
-/// worker that leaves has to wake the next.
-pub(super) const MOST_WAITING: usize = 4;
 
 /// Pauses between attempts to accept while accepting fails.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use log::info;
 use rustix::event::{PollFd, PollFlags, poll};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use super::backlog;
+use super::close;
 use crate::relay;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
@@ -80,7 +80,7 @@ impl Listener {
             Some(End(end, _)) => {
                 let _ = end.shutdown(Shutdown::Both);
             }
-            None => backlog::let_nobody_begin(&self.socket),
+            None => close::let_nobody_begin(&self.socket),
         }
     }
 
@@ -92,9 +92,7 @@ impl Listener {
     /// Closes a port of our own and wakes the threads that are blocked in `accept`.
     pub(super) fn close(&self) {
         if let Some(socket) = self.own() {
-            let _ = SockRef::from(socket).shutdown(Shutdown::Both);
-            #[cfg(not(target_os = "linux"))]
-            super::stop::wake(socket);
+            close::close(socket);
         }
     }
 }

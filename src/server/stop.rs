@@ -74,30 +74,3 @@ impl Stop {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-#[cfg(not(target_os = "linux"))]
-pub(super) use elsewhere::wake;
-
-/// Where closing a listener does not wake who is blocked in `accept`, only a client does.
-#[cfg(not(target_os = "linux"))]
-mod elsewhere {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-    use std::time::Duration;
-
-    use crate::server::entrance::MOST_WAITING;
-
-    pub(in crate::server) fn wake(listener: &TcpListener) {
-        let Ok(address) = listener.local_addr() else { return };
-        for _ in 0..MOST_WAITING {
-            let _ = TcpStream::connect_timeout(&reachable(address), Duration::from_millis(20));
-        }
-    }
-
-    fn reachable(address: SocketAddr) -> SocketAddr {
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-            _ => address,
-        }
-    }
-}
