@@ -8,8 +8,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use socket2::SockRef;
-
 use super::listen::BACKLOG;
 use crate::system::descriptors::{Descriptors, Held};
 
@@ -74,7 +72,7 @@ impl Backlog {
 /// through. Where the system cannot do that, clients get in until the listener is closed.
 pub(super) fn let_nobody_begin(listener: &TcpListener) {
     #[cfg(target_os = "linux")]
-    let _ = SockRef::from(listener).attach_filter(&linux::NO_FIRST_SEGMENT);
+    let _ = socket2::SockRef::from(listener).attach_filter(&linux::NO_FIRST_SEGMENT);
     #[cfg(not(target_os = "linux"))]
     let _ = listener;
 }
