@@ -26,6 +26,7 @@ mod source;
 mod stage;
 mod status;
 mod stop;
+mod terminal;
 mod time;
 mod udp_ports;
 mod upstream;

@@ -105,7 +105,7 @@ const PLAIN: Flood = Flood {
     goal: GOAL,
 };
 
-pub(super) static FLOODS: [Flood; 12] = [
+pub(super) static FLOODS: [Flood; 13] = [
     Flood {
         name: "half-open",
         what: "2,000 half-open greetings",
@@ -116,6 +116,13 @@ pub(super) static FLOODS: [Flood; 12] = [
         name: "silent",
         what: "2,000 connections that say nothing",
         act: Act::Keep(2000, Say::Nothing),
+        ..PLAIN
+    },
+    Flood {
+        name: "silent-fast",
+        what: "ever more connections that say nothing",
+        per_second: 10_000,
+        act: Act::Keep(15_000, Say::Nothing),
         ..PLAIN
     },
     Flood {

@@ -24,7 +24,6 @@ const ADDRESSES: u64 = 200;
 
 /// Load balancers, by the proxy's options.
 pub(super) const BALANCERS: &str = "127.8.0.0/16";
-const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 8, 0, 1);
 
 /// A client of one kind.
 pub(super) struct Client {
@@ -57,7 +56,7 @@ impl Client {
     fn address(&self, round: u64) -> Ipv4Addr {
         let host = u8::try_from(1 + round % ADDRESSES).unwrap_or(1);
         match self.kind {
-            Kind::Header => BALANCER,
+            Kind::Header => Ipv4Addr::new(127, 8, 0, host),
             // They are braked, and nobody else is to be.
             Kind::WrongPassword => Ipv4Addr::new(127, 7, 0, host),
             _ => Ipv4Addr::new(127, 1, 0, host),
@@ -93,9 +92,8 @@ impl Client {
         socket.set_write_timeout(Some(PATIENCE))?;
         let mut stream = TcpStream::from(socket);
         if self.kind == Kind::Header {
-            let client = Ipv4Addr::new(127, 1, 1, self.address(round).octets()[3]);
-            let header = format!("PROXY TCP4 {client} 127.0.0.1 50000 1080\r\n");
-            stream.write_all(header.as_bytes())?;
+            // A client on its machine, whose target may be there, too.
+            stream.write_all(b"PROXY TCP4 127.1.1.1 127.0.0.1 50000 1080\r\n")?;
         }
         Ok(stream)
     }
