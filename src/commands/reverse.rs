@@ -217,7 +217,7 @@ fn read_name(reader: &mut Cursor<&[u8]>) -> io::Result<Vec<u8>> {
             0xc0.. => {
                 let low = reader.read_u8()?;
                 behind = behind.or(Some(reader.position()));
-                reader.set_position(u64::from(length & 0x3f) << 8 | u64::from(low));
+                reader.set_position((u64::from(length & 0x3f) << 8) | u64::from(low));
             }
             1..=63 => {
                 let mut label = vec![0; usize::from(length)];

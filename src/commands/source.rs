@@ -118,9 +118,9 @@ impl Source {
         Source { interface, ..*self }.prepare(socket)?;
         let Some(local) = self.of(target) else { return Ok(()) };
         // A port that is chosen now is taken for every target at once. Chosen by connect(2), it is
-        // taken for this target alone.
+        // taken for this target alone. Linux before 4.2 cannot do that.
         #[cfg(target_os = "linux")]
-        setsockopt(socket, IpBindAddressNoPort, &true)?;
+        let _ = setsockopt(socket, IpBindAddressNoPort, &true);
         socket.bind(&local.into())
     }
 }

@@ -36,7 +36,8 @@ pub struct Sessions {
     live: Mutex<Live>,
     /// Signalled when a session opens while the watch sleeps without a limit, and at the end.
     pub(super) opened: Condvar,
-    /// Signalled when a session closes while somebody waits for that, and at the end.
+    /// Signalled when a session closes or has its request while somebody waits for that, and at the
+    /// end.
     pub(super) closed: Condvar,
 }
 
@@ -227,7 +228,13 @@ impl Session {
     pub fn requested(&self, command: Command, destination: Address) {
         self.account.requested(command, destination);
         self.account.enter(Stage::Dial);
-        self.sessions.lock().unasked.remove(&self.account.id);
+        let mut live = self.sessions.lock();
+        live.unasked.remove(&self.account.id);
+        let signal = live.waiting > 0;
+        drop(live);
+        if signal {
+            self.sessions.closed.notify_all();
+        }
     }
 }
 

@@ -19,6 +19,13 @@ const FEW_UNASKED: usize = 6;
 /// What a client has for its request before it may have to make room: round trips over a slow link.
 const CHANCE: Duration = Duration::from_secs(1);
 
+/// What a client has for that before it may have to give way to too many others: its answers, over
+/// the same network.
+const YOUNG: Duration = Duration::from_millis(50);
+
+/// Sessions that are looked at for one that gives way.
+const LOOKED_AT: usize = 16;
+
 /// With fewer places than this there is nothing to share.
 const FEW: usize = 8;
 
@@ -100,7 +107,11 @@ impl Sessions {
             let free = self.limits.sessions.saturating_sub(live.entries.len());
             live.may_open(group, free, self.limits)?;
             if free > 0 {
-                break;
+                if live.has_place_for_unasked(self.limits, Instant::now()) {
+                    break;
+                }
+                live = self.wait(live, YOUNG);
+                continue;
             }
             let makes_room = live.make_room(Instant::now());
             live = match when_full.take_if(|_| !makes_room) {
@@ -112,9 +123,7 @@ impl Sessions {
                 None => self.wait(live, LOOK_AGAIN),
             };
         }
-        let session = self.add(&mut live, peer, stream, group);
-        live.limit_unasked(self.limits);
-        Ok(session)
+        Ok(self.add(&mut live, peer, stream, group))
     }
 
     /// Opens no further session, and ends every wait for one.
@@ -221,15 +230,25 @@ impl Live {
         found
     }
 
-    /// Ends the oldest sessions without a request where there are too many of them.
-    fn limit_unasked(&mut self, limits: Limits) {
+    /// Whether one more session without a request has a place: where there are too many, the oldest
+    /// gives way, if it is the client who keeps us waiting.
+    fn has_place_for_unasked(&mut self, limits: Limits, now: Instant) -> bool {
         let most = (limits.sessions / PART_UNASKED).max(FEW_UNASKED);
-        while self.unasked.len() > most {
-            let Some(oldest) = self.unasked.pop_first() else { return };
-            if let Some(entry) = self.entries.get(&oldest) {
-                entry.account.end(Ending::MadeRoom);
-            }
+        if self.unasked.len() < most {
+            return true;
         }
+        let keeps_waiting = |id: &u64| {
+            let account = &self.entries.get(id)?.account;
+            let is_slow = now.duration_since(account.opened) >= YOUNG;
+            (is_slow && !account.client().has_unread()).then(|| (*id, Arc::clone(account)))
+        };
+        let Some((id, account)) = self.unasked.iter().take(LOOKED_AT).find_map(keeps_waiting)
+        else {
+            return false;
+        };
+        self.unasked.remove(&id);
+        account.end(Ending::MadeRoom);
+        true
     }
 }
 
@@ -239,9 +258,13 @@ mod tests {
     use crate::socks5::{Address, Command, Host};
     use crate::system::descriptors::Descriptors;
     use std::net::TcpListener;
+    use std::sync::Mutex;
     use std::thread;
 
     const LONG: Duration = Duration::from_secs(20);
+
+    /// The clients, which stay and say nothing.
+    static FAR_ENDS: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
 
     fn sessions(sessions: usize) -> Arc<Sessions> {
         let limits = Limits { sessions, per_client: 1024, handshake: LONG, idle: LONG };
@@ -251,6 +274,7 @@ mod tests {
     fn open(sessions: &Arc<Sessions>, host: u8) -> Result<Session, TooMany> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        FAR_ENDS.lock().unwrap().push(listener.accept().unwrap().0);
         sessions.open(([192, 0, 2, host], 5000).into(), stream, || ())
     }
 
@@ -296,6 +320,19 @@ mod tests {
         assert_eq!(ended, [[true; 2].as_slice(), &[false; 10]].concat());
         assert_eq!(silent[0].ending(), Some(Ending::MadeRoom));
         assert_eq!(asked.ending(), None);
+    }
+
+    #[test]
+    fn a_client_that_has_sent_its_request_does_not_give_way_to_others() {
+        let sessions = sessions(16);
+        let silent: Vec<_> = (0..FEW_UNASKED).map(|_| open(&sessions, 1).unwrap()).collect();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| open(&sessions, 2).map(drop));
+            let to = Address { host: Host::Ip([192, 0, 2, 99].into()), port: 80 };
+            silent[0].requested(Command::Connect, to);
+            assert_eq!(waiting.join().unwrap(), Ok(()));
+        });
+        assert_eq!(silent[0].ending(), None);
     }
 
     #[test]

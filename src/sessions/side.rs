@@ -129,6 +129,11 @@ impl Side {
         seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::HUP) && !other.has_ended())
     }
 
+    /// Whether there is something to read.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.poll(PollFlags::IN).is_empty()
+    }
+
     /// Whether the end of file has come in, be it passed on or not.
     pub(crate) fn has_concluded(&self, other: &Side) -> bool {
         #[cfg(target_os = "linux")]

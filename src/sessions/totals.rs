@@ -65,7 +65,7 @@ mod tests {
 
     fn sessions() -> Arc<Sessions> {
         let limits = Limits {
-            sessions: 200,
+            sessions: 400,
             per_client: 200,
             handshake: Duration::MAX,
             idle: Duration::MAX,

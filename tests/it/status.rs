@@ -62,7 +62,7 @@ fn the_page_is_one_answer_that_nobody_keeps() {
 
 #[test]
 fn a_live_session_is_shown_with_what_it_has_moved() {
-    let server = start(&STATUS);
+    let server = start(&[&STATUS[..], &["--max-connections", "100"]].concat());
     let (mut client, mut target) = pair(&server);
     client.write_all(b"up").unwrap();
     take::<2>(&mut target);
@@ -75,7 +75,7 @@ fn a_live_session_is_shown_with_what_it_has_moved() {
          \"destinations\":1,\"reached\":\"{far}\",\"via\":null,\"up\":2,\"down\":4,"
     );
     let body = await_part(&server, "/sessions", &session);
-    assert!(body.contains("\"slots\":{\"used\":1,\"max\":4096}"), "{body}");
+    assert!(body.contains("\"slots\":{\"used\":1,\"max\":100}"), "{body}");
     drop((client, target));
     let body = await_part(&server, "/sessions", "\"slots\":{\"used\":0,");
     assert!(body.contains("\"sessions\":[]"), "{body}");
