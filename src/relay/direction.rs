@@ -31,10 +31,10 @@ const BULK_AFTER: usize = 256 * 1024;
 const PIPE_AGAIN: usize = 64 * 1024 * 1024;
 
 /// How often a source is asked for bytes before the thread falls asleep over them. In between others
-/// get to run, and with few cores it is they who send the bytes: that costs less than to be woken.
-/// The first time of asking finds what has come meanwhile, the second what the others have sent.
-const FEWEST_ASKS: u32 = 2;
+/// get to run, and with few cores it is they who send the bytes: that costs less than to be woken. It
+/// is done for as long as it helps, and tried anew after some reads without it.
 const MOST_ASKS: u32 = 8;
+const TRY_ANEW_AFTER: u32 = 16;
 
 /// One direction of a tunnel: from one side to the other.
 pub(super) struct Direction<'a> {
@@ -43,6 +43,8 @@ pub(super) struct Direction<'a> {
     /// How often to ask next time: the most once that has helped, and half as often each time that it
     /// has not.
     asks: Cell<u32>,
+    /// Reads since it was given up.
+    without: Cell<u32>,
 }
 
 impl<'a> Direction<'a> {
@@ -58,7 +60,7 @@ impl<'a> Direction<'a> {
 
     fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
         let lane = Lane::new(source, sink)?;
-        Some(Direction { account, lane, asks: Cell::new(FEWEST_ASKS) })
+        Some(Direction { account, lane, asks: Cell::new(1), without: Cell::new(0) })
     }
 
     /// Carries bytes until the source's end of file, and passes that on.
@@ -152,7 +154,8 @@ impl<'a> Direction<'a> {
 
     /// Reads from the source, and does not fall asleep before it has asked a few times.
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        for ask in 0..self.asks.get() {
+        let asks = self.asks.get();
+        for ask in 0..asks {
             match recv(self.lane.from, &mut *buffer, RecvFlags::DONTWAIT) {
                 Err(Errno::AGAIN) => thread::yield_now(),
                 outcome => {
@@ -163,7 +166,12 @@ impl<'a> Direction<'a> {
                 }
             }
         }
-        self.asks.set((self.asks.get() / 2).max(FEWEST_ASKS));
+        self.asks.set(asks / 2);
+        if asks == 0 {
+            let without = (self.without.get() + 1) % TRY_ANEW_AFTER;
+            self.without.set(without);
+            self.asks.set(if without == 0 { 2 } else { 0 });
+        }
         { self.lane.from }.read(buffer)
     }
 
