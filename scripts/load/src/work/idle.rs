@@ -1,7 +1,7 @@
 //! Tunnels that are open and silent: what one costs, how many there can be, whether they still live.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -121,12 +121,19 @@ struct Opened {
     error: Option<io::Error>,
 }
 
+/// One of many addresses: a server need not give all its places to one client.
+fn client(number: usize) -> Ipv4Addr {
+    const CLIENTS: usize = 200;
+    let host = u8::try_from(1 + number % CLIENTS).expect("there are fewer than 256");
+    Ipv4Addr::new(127, 0, 4, host)
+}
+
 fn open(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>) -> Opened {
     let begun = Instant::now();
     let mut opened = Opened { tunnels: Vec::new(), last: begun, error: None };
     for number in numbers {
         let tunnel = may_go_on(begun, opened.tunnels.len())
-            .and_then(|()| socks::tunnel(proxy.address, backend.echo(number)));
+            .and_then(|()| socks::tunnel_from(client(number), proxy.address, backend.echo(number)));
         match tunnel {
             Ok(tunnel) => opened.tunnels.push(tunnel),
             Err(error) => {
