@@ -9,7 +9,8 @@ use socket2::SockRef;
 pub(super) const MOST_WAITING: usize = 4;
 
 /// Makes the system ignore those who begin to connect from now on. Who has begun already comes
-/// through. Where the system cannot do that, clients get in until the listener is closed.
+/// through. Where the system cannot do that, or not for an ordinary user, clients get in until the
+/// listener is closed, a moment later.
 pub(super) fn let_nobody_begin(listener: &TcpListener) {
     #[cfg(target_os = "linux")]
     let _ = SockRef::from(listener).attach_filter(&linux::NO_FIRST_SEGMENT);
