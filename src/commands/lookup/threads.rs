@@ -239,7 +239,7 @@ mod tests {
         let lasts = Duration::from_secs(30);
         let threads = Threads::new(lasts, Descriptors::new(1024), resolver);
         let mut threads = Arc::into_inner(threads).unwrap();
-        threads.stack = 1 << (usize::BITS - 1);
+        threads.stack = usize::MAX - (1 << 20);
         let threads = Arc::new(threads);
         for _ in 0..100 {
             let bell = Arc::new(Bell::new().unwrap());
