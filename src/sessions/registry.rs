@@ -182,7 +182,7 @@ impl Sessions {
 impl Entry {
     /// For how long nothing has moved, as far as the watch has seen.
     pub(super) fn idle(&self, now: Instant) -> Duration {
-        let moved = self.account.client().sent() + self.account.target().sent();
+        let moved = self.account.moved();
         match self.seen {
             Some((seen, since)) if seen == moved => now.saturating_duration_since(since),
             None if moved == 0 => now.saturating_duration_since(self.account.opened),

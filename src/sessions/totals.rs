@@ -117,4 +117,16 @@ mod tests {
         sessions.lock().entries.get_mut(&0).unwrap().seen = Some((1, session.opened));
         assert_eq!(idle(later), Duration::from_secs(60));
     }
+
+    #[test]
+    fn a_half_closed_session_is_idle_too() {
+        let sessions = sessions();
+        let session = open(&sessions);
+        session.client().count(1);
+        session.client().set_ended();
+        let seen = Some((session.moved(), session.opened));
+        sessions.lock().entries.get_mut(&0).unwrap().seen = seen;
+        let later = session.opened + Duration::from_secs(60);
+        assert_eq!(sessions.lock().entries[&0].idle(later), Duration::from_secs(60));
+    }
 }
