@@ -166,12 +166,16 @@ impl Sessions {
             live.discount(group);
         }
         live.totals.add(account);
-        let signal = live.waiting > 0;
+        self.tell_those_who_wait(live);
+        drop(entry);
+    }
+
+    fn tell_those_who_wait(&self, live: MutexGuard<'_, Live>) {
+        let somebody_waits = live.waiting > 0;
         drop(live);
-        if signal {
+        if somebody_waits {
             self.closed.notify_all();
         }
-        drop(entry);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Live> {
@@ -230,11 +234,7 @@ impl Session {
         self.account.enter(Stage::Dial);
         let mut live = self.sessions.lock();
         live.unasked.remove(&self.account.id);
-        let signal = live.waiting > 0;
-        drop(live);
-        if signal {
-            self.sessions.closed.notify_all();
-        }
+        self.sessions.tell_those_who_wait(live);
     }
 }
 

@@ -1,21 +1,10 @@
 //! Tor's `RESOLVE` and `RESOLVE_PTR`.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::thread;
 
 use crate::scratch::{Program, Scratch};
-use crate::stage::{GREETING, accept, connect, listen, start, take};
-
-/// What the client is told until the connection ends, beside the method selection.
-fn told(server: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut client = connect(server);
-    client.write_all(&[GREETING, request].concat()).unwrap();
-    let mut words = Vec::new();
-    client.read_to_end(&mut words).unwrap();
-    assert_eq!(words[..2], *b"\x05\x00");
-    words.split_off(2)
-}
+use crate::stage::{accept, listen, start, take, told};
 
 #[test]
 fn an_address_is_told_without_a_connection() {

@@ -170,6 +170,16 @@ fn ask_over(mut client: TcpStream, request: &[u8]) -> (u8, TcpStream) {
     (reply(&mut client).0, client)
 }
 
+/// What the client is told, octet for octet, beside the method selection.
+pub fn told(server: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut client = connect(server);
+    client.write_all(&[GREETING, request].concat()).unwrap();
+    let mut words = Vec::new();
+    client.read_to_end(&mut words).unwrap();
+    assert_eq!(words[..2], *b"\x05\x00");
+    words.split_off(2)
+}
+
 /// A tunnel to `target`.
 pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
     let (rep, client) = ask(server, &request(target));

@@ -15,7 +15,8 @@ use crate::namespace::{alone, with_name_server};
 use crate::scratch::{Program, Scratch, check};
 use crate::stage::{
     GREETING, LONG, Running, accept, ask, at_end, black_hole, connect, echo, expect, expect_reset,
-    listen, pattern, reply, request, request_by_name, reset, send, start, start_on, take, tunnel,
+    listen, pattern, reply, request, request_by_name, reset, send, start, start_on, take, told,
+    tunnel,
 };
 
 const FAILED: u8 = 0x01;
@@ -32,16 +33,6 @@ fn upstream<T: Send + 'static>(
 
 fn via(address: SocketAddr) -> String {
     format!("socks5://{address}")
-}
-
-/// What the client is told, octet for octet, beside the method selection.
-fn told(server: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut client = connect(server);
-    client.write_all(&[GREETING, request].concat()).unwrap();
-    let mut words = Vec::new();
-    client.read_to_end(&mut words).unwrap();
-    assert_eq!(words[..2], *b"\x05\x00");
-    words.split_off(2)
 }
 
 #[test]
