@@ -17,6 +17,7 @@ pub mod associate;
 pub mod bind;
 pub mod connect;
 pub mod families;
+mod hosts;
 pub mod lookup;
 pub mod reverse;
 pub mod source;

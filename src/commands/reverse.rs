@@ -4,18 +4,19 @@
 use std::fmt::Write;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Cursor, ErrorKind, Read};
+use std::io::{self, BufRead, Cursor, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::str;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use byteorder::{BigEndian, ReadBytesExt};
 
+use super::hosts;
 use super::lookup::Error;
 use super::waiting::{News, Waiting, wait_for};
 use crate::socks5::Name;
 
-const HOSTS: &str = "/etc/hosts";
 const NAME_SERVERS: &str = "/etc/resolv.conf";
 
 /// Name servers that are asked one after the other, as the C library does, and how long each has.
@@ -35,8 +36,7 @@ const PTR: u16 = 12;
 ///
 /// See [`Error`].
 pub fn name_of(ip: IpAddr, deadline: Instant, client: Option<&Waiting<'_>>) -> Result<Name, Error> {
-    let hosts = fs::read_to_string(HOSTS).unwrap_or_default();
-    if let Some(name) = name_in(&hosts, ip) {
+    if let Some(name) = hosts::open().ok().and_then(|hosts| name_in(hosts, ip)) {
         return Ok(name);
     }
     let servers = fs::read_to_string(NAME_SERVERS).unwrap_or_default();
@@ -44,13 +44,13 @@ pub fn name_of(ip: IpAddr, deadline: Instant, client: Option<&Waiting<'_>>) -> R
 }
 
 /// The first name in a hosts file's line for this address.
-fn name_in(hosts: &str, ip: IpAddr) -> Option<Name> {
-    hosts.lines().find_map(|line| {
-        let mut words = line.split('#').next()?.split_whitespace();
-        let address: IpAddr = words.next()?.parse().ok()?;
-        let name = words.next().filter(|_| address.to_canonical() == ip.to_canonical())?;
+fn name_in(hosts: impl BufRead, ip: IpAddr) -> Option<Name> {
+    let name = hosts::find(hosts, |address, names| {
+        let address: IpAddr = str::from_utf8(address).ok()?.parse().ok()?;
+        let name = names.next().filter(|_| address.to_canonical() == ip.to_canonical())?;
         Name::new(name.into()).ok()
-    })
+    });
+    name.ok()?
 }
 
 /// The name servers of a `resolv.conf`, this machine if there are none.
@@ -323,7 +323,8 @@ mod tests {
     #[test]
     fn files() {
         let hosts = "# 192.0.2.1 a\n192.0.2.1\tb.example c # d\n2001:db8::1 e\n192.0.2.2 # f\n";
-        let name = |address| name_in(hosts, ip(address)).map(|name| name.as_str().to_owned());
+        let name =
+            |address| name_in(hosts.as_bytes(), ip(address)).map(|name| name.as_str().to_owned());
         assert_eq!(name("192.0.2.1").as_deref(), Some("b.example"));
         assert_eq!(name("2001:db8::1").as_deref(), Some("e"));
         assert_eq!((name("192.0.2.2"), name("192.0.2.3")), (None, None));

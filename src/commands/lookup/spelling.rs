@@ -6,11 +6,9 @@
 //! dot (`nas`) are completed, as their users expect.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead};
 
-/// Names that the resolver finds here are found only as they stand, without a dot at the end.
-const HOSTS: &str = "/etc/hosts";
+use crate::commands::hosts;
 
 /// The spelling under which a name is remembered: two names with the same key have the same
 /// addresses.
@@ -24,11 +22,12 @@ pub(super) fn key(name: &str) -> String {
 
 /// What the resolver is asked for the name with this key.
 pub(super) fn question(key: &str) -> Cow<'_, str> {
-    question_beside(key, || Ok(BufReader::new(File::open(HOSTS)?)))
+    question_beside(key, hosts::open)
 }
 
 fn question_beside<R: BufRead>(key: &str, hosts: impl FnOnce() -> io::Result<R>) -> Cow<'_, str> {
-    // A colon is in no name, but in an address with a zone, such as `fe80::1%eth0.5`.
+    // A name of the hosts file is found only as it stands, without a dot at the end. A colon is in no
+    // name, but in an address with a zone, such as `fe80::1%eth0.5`.
     let is_complete = key.contains('.') && !key.ends_with('.') && !key.contains(':');
     if !is_complete || hosts().and_then(|hosts| names(hosts, key)).unwrap_or(false) {
         return Cow::Borrowed(key);
@@ -36,18 +35,11 @@ fn question_beside<R: BufRead>(key: &str, hosts: impl FnOnce() -> io::Result<R>)
     Cow::Owned(format!("{key}."))
 }
 
-/// Whether a line of `hosts` has this name: an address, names, and perhaps a comment.
-fn names(mut hosts: impl BufRead, name: &str) -> io::Result<bool> {
-    let mut line = Vec::new();
-    while hosts.read_until(b'\n', &mut line)? > 0 {
-        let entry = line.split(|&byte| byte == b'#').next().unwrap_or_default();
-        let mut words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        if words.next().is_some() && words.any(|word| word.eq_ignore_ascii_case(name.as_bytes())) {
-            return Ok(true);
-        }
-        line.clear();
-    }
-    Ok(false)
+/// Whether a line of `hosts` has this name.
+fn names(hosts: impl BufRead, name: &str) -> io::Result<bool> {
+    let is_it = |word: &[u8]| word.eq_ignore_ascii_case(name.as_bytes());
+    let found = hosts::find(hosts, |_, mut names| Iterator::any(&mut names, is_it).then_some(()));
+    Ok(found?.is_some())
 }
 
 #[cfg(test)]
