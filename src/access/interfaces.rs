@@ -70,14 +70,19 @@ impl Interfaces {
         Interfaces { read, latest }
     }
 
-    /// Whether `ip` is an address of this machine; `None` if the system does not tell.
+    /// Whether `ip` is an address of this machine, or was within the last second; `None` if the system
+    /// does not tell.
     pub(super) fn is_ours(&self, ip: IpAddr) -> Option<bool> {
-        let ip = ip.to_canonical();
-        // All of 127.0.0.0/8 is this machine, and so is whoever connects to 0.0.0.0 or [::].
-        if ip.is_loopback() || ip.is_unspecified() {
-            return Some(true);
+        is_in(ip, || self.snapshot())
+    }
+
+    /// The same, and an address that has just come counts as well: for the few requests that are worth
+    /// reading the addresses for.
+    pub(super) fn is_ours_now(&self, ip: IpAddr) -> Option<bool> {
+        match self.is_ours(ip) {
+            Some(true) => Some(true),
+            Some(false) | None => is_in(ip, || self.refreshed()),
         }
-        self.snapshot().known.as_ref().map(|known| known.addresses.contains_key(&ip))
     }
 
     /// Whether a link-local client is on a private interface. The scope of an IPv6 client names its
@@ -130,10 +135,24 @@ impl Interfaces {
         if latest.at.elapsed() < LASTS {
             return latest;
         }
+        self.refreshed()
+    }
+
+    fn refreshed(&self) -> Arc<Snapshot> {
         let fresh = Arc::new(Snapshot::of(self.read));
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         fresh
     }
+}
+
+/// Whether `ip` is an address of this machine by what `snapshot` tells.
+fn is_in(ip: IpAddr, snapshot: impl FnOnce() -> Arc<Snapshot>) -> Option<bool> {
+    let ip = ip.to_canonical();
+    // All of 127.0.0.0/8 is this machine, and so is whoever connects to 0.0.0.0 or [::].
+    if ip.is_loopback() || ip.is_unspecified() {
+        return Some(true);
+    }
+    snapshot().known.as_ref().map(|known| known.addresses.contains_key(&ip))
 }
 
 impl Snapshot {

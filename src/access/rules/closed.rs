@@ -31,7 +31,7 @@ pub(super) fn closed(
     } else if broadcast {
         Some("the broadcast address")
     } else if own_ports.contains(&address.port()) {
-        match interfaces.is_ours(ip) {
+        match interfaces.is_ours_now(ip) {
             Some(true) => Some("this server itself"),
             Some(false) => None,
             None => Some("perhaps this server itself"),
@@ -46,6 +46,7 @@ mod tests {
     use super::super::tests as rules;
     use super::*;
     use crate::access::interfaces::InterfaceAddress;
+    use std::cell::Cell;
 
     const LAN: &str = "192.168.1.7";
     const LOCAL: &str = "127.0.0.1";
@@ -92,6 +93,15 @@ mod tests {
         for open in ["192.0.2.1:1080", "192.168.1.1:80", "[2001:db8::1]:80", "[2001:db8::2]:1080"] {
             assert_eq!(ask(LAN, open, KNOWN), None, "{open}");
         }
+    }
+
+    #[test]
+    fn the_own_port_is_closed_at_an_address_that_has_just_come() {
+        thread_local!(static COMES: Cell<bool> = const { Cell::new(false) });
+        let interfaces = Interfaces::read_by(|| if COMES.get() { KNOWN() } else { Some(vec![]) });
+        COMES.set(true);
+        let destination = "192.168.1.1:1080".parse().unwrap();
+        assert!(closed(LAN.parse().unwrap(), destination, &[1080], &interfaces).is_some());
     }
 
     #[test]
