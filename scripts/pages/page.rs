@@ -160,17 +160,16 @@ fn log() -> String {
 fn listed(head: &str) -> String {
     let head = format!("| {head} | meaning |");
     let rows = README.lines().skip_while(|line| *line != head).skip(2);
-    let mut list = String::new();
-    for row in rows.take_while(|line| line.starts_with('|')) {
-        let (about, said) = row.trim_matches('|').split_once('|').unwrap_or_default();
-        let tags: Vec<_> = about.split(',').map(|tag| emphasised(tag.trim())).collect();
-        list += &format!(".TP\n{}\n", tags.join("\n.TQ\n"));
-        let said = emphasised(said.trim());
-        let mut letters = said.chars();
-        let first = letters.next().unwrap_or_default().to_uppercase();
-        list += &format!("{first}{}.\n", letters.as_str());
-    }
-    list
+    rows.take_while(|line| line.starts_with('|')).map(item).collect()
+}
+
+fn item(row: &str) -> String {
+    let (about, said) = row.trim_matches('|').split_once('|').unwrap_or_default();
+    let tags: Vec<_> = about.split(',').map(|tag| emphasised(tag.trim())).collect();
+    let said = emphasised(said.trim());
+    let mut letters = said.chars();
+    let first = letters.next().unwrap_or_default().to_uppercase();
+    format!(".TP\n{}\n{first}{}.\n", tags.join("\n.TQ\n"), letters.as_str())
 }
 
 /// What is in backticks in the README is bold here.
