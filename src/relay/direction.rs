@@ -32,7 +32,7 @@ const PIPE_AGAIN: usize = 64 * 1024 * 1024;
 
 /// How often a source is asked for bytes before the thread falls asleep over them. In between others
 /// get to run, and with few cores it is they who send the bytes: that costs less than to be woken. It
-/// is done for as long as it helps, and tried anew after some reads without it.
+/// is tried after some reads without it, and done for as long as it helps: a short session never asks.
 const MOST_ASKS: u32 = 8;
 const TRY_ANEW_AFTER: u32 = 16;
 
@@ -40,10 +40,10 @@ const TRY_ANEW_AFTER: u32 = 16;
 pub(super) struct Direction<'a> {
     account: &'a Account,
     lane: Lane<'a>,
-    /// How often to ask next time: the most once that has helped, and half as often each time that it
-    /// has not.
+    /// How often to ask next time: the most once that has helped, half as often each time that it has
+    /// not, and not at all to begin with.
     asks: Cell<u32>,
-    /// Reads since it was given up.
+    /// Reads without it.
     without: Cell<u32>,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Direction<'a> {
 
     fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
         let lane = Lane::new(source, sink)?;
-        Some(Direction { account, lane, asks: Cell::new(1), without: Cell::new(0) })
+        Some(Direction { account, lane, asks: Cell::new(0), without: Cell::new(0) })
     }
 
     /// Carries bytes until the source's end of file, and passes that on.
