@@ -1,5 +1,5 @@
-//! The man page and the completions, as they follow from the command line, and from those tables of the
-//! README whose other side is a list in the program.
+//! The man page and the completions, as they follow from the command line, and from those tables of
+//! the README whose other side is a list in the program.
 
 use std::io;
 
@@ -155,8 +155,8 @@ fn log() -> String {
     )
 }
 
-/// The README's table with this first cell in its head, as a list: what it is about, and what is said of
-/// that.
+/// The README's table with this first cell in its head, as a list: what it is about, and what is
+/// said of that.
 fn listed(head: &str) -> String {
     let head = format!("| {head} | meaning |");
     let rows = README.lines().skip_while(|line| *line != head).skip(2);
