@@ -1,5 +1,5 @@
 //! The README says what the program does: its tables are those of the command line, of the outcomes,
-//! of the metrics and of the packages, and what it leads to is there.
+//! the metrics and the packages, and what it leads to is there.
 
 use std::collections::BTreeSet;
 use std::fs;
