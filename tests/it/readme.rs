@@ -1,5 +1,5 @@
-//! The README says what the program does: its tables are those of the command line, of the outcomes,
-//! the metrics and the packages, and what it leads to is there.
+//! The README says what the program does: its tables are those of the command line, of outcomes,
+//! metrics and packages, and what it leads to is there.
 
 use std::collections::BTreeSet;
 use std::fs;
