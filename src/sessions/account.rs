@@ -265,12 +265,18 @@ impl Account {
     /// Where no side has failed, what a side has concluded with its end of file is delivered; at an
     /// idle timeout even the part that has not been passed on yet.
     pub fn end(&self, ending: Ending) {
-        if ending == Ending::IdleTimeout {
-            for (source, sink) in self.directions() {
-                source.let_finish(sink);
+        let mut is_first = false;
+        self.ending.get_or_init(|| {
+            is_first = true;
+            if ending == Ending::IdleTimeout {
+                // Before anybody sees the ending, and before what it does looks like an end of file.
+                for (source, sink) in self.directions() {
+                    source.let_finish(sink);
+                }
             }
-        }
-        if self.ending.set(ending).is_err() {
+            ending
+        });
+        if !is_first {
             return;
         }
         if self.target.stream().is_some() {

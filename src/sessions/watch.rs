@@ -233,6 +233,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_cut_off_does_not_look_complete_for_an_idle_timeout_that_comes_late() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let (entry, _client, _target) = relaying(limits);
+        entry.account.end(Ending::MadeRoom);
+        entry.account.end(Ending::IdleTimeout);
+        assert!(entry.account.directions().iter().all(|(source, _)| !source.finishes()));
+    }
+
     /// Far longer than the test takes.
     const NEVER_HERE: Duration = Duration::from_secs(20);
 }
