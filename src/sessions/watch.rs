@@ -43,6 +43,9 @@ impl Sessions {
             drop(live);
             let again = each_round(now);
             live = self.lock();
+            if live.watch_ends {
+                break;
+            }
             // A session that has opened meanwhile has its deadline after `next` or finds the watch
             // asleep and wakes it.
             live = match next {
@@ -51,7 +54,7 @@ impl Sessions {
                     let pause = again.map_or(pause, |again| again.min(pause));
                     self.opened.wait_timeout(live, pause).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None if live.entries.is_empty() && !live.watch_ends => {
+                None if live.entries.is_empty() => {
                     live.watch_sleeps = true;
                     let mut live = match again {
                         None => self.opened.wait(live).unwrap_or_else(PoisonError::into_inner),
