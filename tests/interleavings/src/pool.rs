@@ -116,6 +116,7 @@ pub fn a_panic_gives_the_pair_back() {
 
 /// Six pairs, of which four stay when it is quiet; and it is not.
 pub fn shrinking_loses_no_job() {
+    let before = threadpool::live_threads();
     let pool = Pool::new(6);
     let now = Instant::now();
     let open = Arc::new(AtomicBool::new(false));
@@ -141,6 +142,7 @@ pub fn shrinking_loses_no_job() {
     numbers.sort_unstable();
     assert_eq!(numbers, [0, 1, 2]);
     assert!((8..=12).contains(&pool.threads()));
+    settle(&pool, before, 4 * MINUTE);
 }
 
 /// The system refuses every third thread for a while.
@@ -156,8 +158,19 @@ pub fn refused_threads_leave_none_behind() {
     for _ in 0..=taken {
         answers.recv().expect("a job is lost");
     }
-    let begin = threadpool::live_threads();
-    let is_settled = || threadpool::live_threads() - before == pool.threads();
-    (0..200).take_while(|_| !is_settled()).for_each(|_| yield_now());
-    assert!(is_settled(), "{} threads, {begin} live", pool.threads());
+    settle(&pool, before, 4 * MINUTE);
+}
+
+/// Waits until there are as many threads as the pool says. One that is left over ends with a trim.
+fn settle(pool: &Pool, before: usize, later: Duration) {
+    let now = Instant::now() + later;
+    let are_left_over = || threadpool::live_threads() - before != pool.threads();
+    for round in 0..200 {
+        if !are_left_over() {
+            return;
+        }
+        pool.trim(now + round * MINUTE);
+        yield_now();
+    }
+    panic!("{} threads, and the pool knows of {}", threadpool::live_threads(), pool.threads());
 }

@@ -17,6 +17,7 @@ pub struct ThreadPool {
 
 struct State {
     jobs: Mutex<Receiver<Job>>,
+    queued: AtomicUsize,
     active: AtomicUsize,
     most: AtomicUsize,
 }
@@ -44,8 +45,9 @@ impl Builder {
     #[must_use]
     pub fn build(self) -> ThreadPool {
         let (sender, jobs) = channel();
-        let (active, most) = (AtomicUsize::new(0), AtomicUsize::new(self.0));
-        let state = Arc::new(State { jobs: Mutex::new(jobs), active, most });
+        let (queued, active) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let most = AtomicUsize::new(self.0);
+        let state = Arc::new(State { jobs: Mutex::new(jobs), queued, active, most });
         (0..self.0).for_each(|_| start(Arc::clone(&state)));
         ThreadPool { jobs: sender, state }
     }
@@ -53,6 +55,7 @@ impl Builder {
 
 impl ThreadPool {
     pub fn execute(&self, job: impl FnOnce() + Send + 'static) {
+        self.state.queued.fetch_add(1, Ordering::SeqCst);
         self.jobs.send(Box::new(job)).expect("the pool lives");
     }
 
@@ -65,8 +68,8 @@ impl ThreadPool {
     }
 
     #[must_use]
-    pub fn active_count(&self) -> usize {
-        self.state.active.load(Ordering::SeqCst)
+    pub fn queued_count(&self) -> usize {
+        self.state.queued.load(Ordering::SeqCst)
     }
 }
 
@@ -83,6 +86,7 @@ fn start(state: Arc<State>) {
             let job = state.jobs.lock().unwrap().recv();
             let Ok(job) = job else { break };
             state.active.fetch_add(1, Ordering::SeqCst);
+            state.queued.fetch_sub(1, Ordering::SeqCst);
             job();
             state.active.fetch_sub(1, Ordering::SeqCst);
         }
