@@ -1,9 +1,9 @@
-//! Where two of tabi's threads meet, tried in every order, and with every value that a load may find
-//! on a machine whose memory is as weakly ordered as Rust allows it to be.
+//! Where two of tabi's threads meet, tried in every order, and with every value that a load may
+//! find on a machine whose memory is as weakly ordered as Rust allows it to be.
 //!
-//! The files under test are tabi's own, as they are; they are only given another `std`. What two threads
-//! do to a socket loom does not see, and tries only the orders that matter to what it sees: for the
-//! others there is `orders`.
+//! The files under test are tabi's own, as they are; they are only given another `std`. What two
+//! threads do to a socket loom does not see, and tries only the orders that matter to what it sees:
+//! for the others there is `orders`.
 
 // What the files of tabi, and those here, find under these names.
 extern crate loomed as portable_atomic;
