@@ -74,6 +74,14 @@ impl Threads {
         self.pool.set_num_threads(self.count.max(1));
     }
 
+    /// Ends a thread that nobody has asked for: one whose fellow the system has refused, or one that
+    /// came while others were about to end. Such a thread waits for a job, and ends behind it.
+    pub(super) fn end_spare(&self) {
+        if self.pool.queued_count() == 0 {
+            self.pool.execute(|| ());
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.pool.active_count()
