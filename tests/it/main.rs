@@ -22,6 +22,7 @@ mod reload;
 mod resolve;
 mod rules;
 mod scratch;
+mod shortage;
 mod source;
 mod stage;
 mod status;
