@@ -4,6 +4,7 @@
 //! | what there is too little of | the tests |
 //! |---|---|
 //! | descriptors: `ulimit -n 64`, and none left for a while | `descriptors` |
+//! | threads: `ulimit -u`, `pids.max`, and none left for a while | `threads` |
 //! | room on the disk with the log | `disk` |
 //! | standard streams | `streams` |
 //! | files of users and rules | `files` |
@@ -29,6 +30,7 @@ mod descriptors;
 mod disk;
 mod files;
 mod streams;
+mod threads;
 
 /// How long a program is watched that has nothing to do, and what part of a core it may take then.
 const WATCHED: Duration = Duration::from_secs(2);
