@@ -6,6 +6,7 @@
 //! | descriptors: `ulimit -n 64`, and none left for a while | `descriptors` |
 //! | threads: `ulimit -u`, `pids.max`, and none left for a while | `threads` |
 //! | room on the disk with the log | `disk` |
+//! | addresses: `ulimit -v` | `memory` |
 //! | standard streams | `streams` |
 //! | files of users and rules | `files` |
 //!
@@ -29,6 +30,7 @@ use crate::stage::{GREETING, LONG, connect, connect_from, request, take, tunnel_
 mod descriptors;
 mod disk;
 mod files;
+mod memory;
 mod streams;
 mod threads;
 

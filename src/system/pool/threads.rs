@@ -10,8 +10,10 @@ use std::{io, thread};
 use threadpool::ThreadPool;
 
 use super::thread::Thread;
+use crate::system::addresses;
 
 /// Stack of every thread that serves, in bytes. tabi itself touches 8 KiB of it; the rest is for
+/// what the system's own functions may need, and costs addresses, not memory.
 pub(in crate::system) const STACK: usize = 512 * 1024;
 
 thread_local! {
@@ -62,6 +64,7 @@ impl Threads {
     }
 
     fn add(&mut self) -> io::Result<Thread> {
+        addresses::room_for(STACK)?;
         if self.refused {
             probe()?;
         }
