@@ -12,6 +12,7 @@ mod environment;
 mod log;
 mod names;
 mod namespace;
+mod packages;
 mod pages;
 mod probe;
 mod properties;
