@@ -2,7 +2,7 @@
 
 use portable_atomic::AtomicU64;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -182,6 +182,8 @@ impl Account {
     /// Takes the target's connection.
     pub fn connected(&self, target: TcpStream, address: SocketAddr) {
         self.target.connected(target, address);
+        // Either the caller sees an ending now, or whoever ends the session sees the target.
+        fence(Ordering::SeqCst);
     }
 
     /// Notes that the next part of the session's life begins.
@@ -265,14 +267,21 @@ impl Account {
     /// Where no side has failed, what a side has concluded with its end of file is delivered; at an
     /// idle timeout even the part that has not been passed on yet.
     pub fn end(&self, ending: Ending) {
-        if ending == Ending::IdleTimeout {
-            for (source, sink) in self.directions() {
-                source.let_finish(sink);
+        let mut is_first = false;
+        self.ending.get_or_init(|| {
+            is_first = true;
+            if ending == Ending::IdleTimeout {
+                // Before anybody sees the ending, and before what it does looks like an end of file.
+                for (source, sink) in self.directions() {
+                    source.let_finish(sink);
+                }
             }
-        }
-        if self.ending.set(ending).is_err() {
+            ending
+        });
+        if !is_first {
             return;
         }
+        fence(Ordering::SeqCst);
         if self.target.stream().is_some() {
             self.sides().iter().for_each(|side| side.reset_at_close());
             self.spare_concluded();
@@ -288,6 +297,8 @@ impl Account {
     /// Takes back the reset of what is only on its way to the end of file. Called by whoever ends a
     /// session and by whoever passes on an end of file, since either may come first.
     pub fn spare_concluded(&self) {
+        // Of two who come here at once, one at least sees what the other has done.
+        fence(Ordering::SeqCst);
         if self.ending().is_some_and(|ending| !ending.is_failure()) {
             for (source, sink) in self.directions() {
                 if source.has_ended() {

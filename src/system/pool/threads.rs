@@ -101,6 +101,14 @@ impl Threads {
         }
     }
 
+    /// Ends a thread that nobody needs: one that came while others were about to end. Such a thread waits
+    /// for a job, and ends behind it.
+    pub(super) fn end_spare(&self) {
+        if let Some(pool) = self.pool.as_ref().filter(|pool| pool.queued_count() == 0) {
+            pool.execute(|| ());
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.pool.as_ref().map_or(0, ThreadPool::active_count)
