@@ -28,17 +28,24 @@ const SEND_QUEUE_AT: u64 = 16 + 4 + 48 + 4 + 4;
 /// say so. This never waits: the answer is there when the question has been sent.
 #[must_use]
 pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
-    static SOCKET: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    let socket = SOCKET.get_or_init(|| {
-        let flags = SocketFlags::CLOEXEC;
-        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(SOCK_DIAG)).ok()
-    });
-    let socket = socket.as_ref()?;
+    let socket = socket()?;
     let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?)?;
     sendto(socket, &question, SendFlags::DONTWAIT, &SocketAddrNetlink::new(0, 0)).ok()?;
     let mut answer = [0; 256];
     let (length, _) = recv(socket, &mut answer[..], RecvFlags::DONTWAIT).ok()?;
     send_queue(&answer[..length])
+}
+
+/// The socket to ask by, which is kept. One that cannot be had is asked for again the next time:
+/// descriptors may be short for a moment.
+fn socket() -> Option<&'static OwnedFd> {
+    static SOCKET: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(socket) = SOCKET.get() {
+        return Some(socket);
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let made = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(SOCK_DIAG));
+    made.ok().map(|made| SOCKET.get_or_init(|| made))
 }
 
 fn question(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {

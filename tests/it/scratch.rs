@@ -58,11 +58,7 @@ impl Program {
 
     /// Starts it with a limit on its descriptors.
     pub fn start_with_descriptors(limit: usize, options: &[&str]) -> Self {
-        let plain = program(options);
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
-        command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
-        Self::spawn(command)
+        Self::spawn(limited(&format!("-n {limit}"), options))
     }
 
     /// Starts it with these variables in its environment.
@@ -90,6 +86,10 @@ impl Program {
         let line = program.log_line("listening on ");
         program.address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
         program
+    }
+
+    pub fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// The memory that it takes now, in KiB.
@@ -129,8 +129,7 @@ impl Program {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        kill_process(self.id(), signal).unwrap();
     }
 
     /// Waits for the end, while nobody reads the log.
@@ -171,7 +170,16 @@ pub fn program(options: &[&str]) -> Command {
     command
 }
 
-/// The same, with the signals as they usually are: whoever runs the tests may ignore some.
+/// The same, with a limit as the shell's `ulimit` takes it.
+pub fn limited(ulimit: &str, options: &[&str]) -> Command {
+    let plain = program(options);
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("ulimit {ulimit}; exec \"$0\" \"$@\""));
+    command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
+    command
+}
+
+/// The program, with the signals as they usually are: whoever runs the tests may ignore some.
 pub fn heeding(options: &[&str]) -> Command {
     let plain = program(options);
     let mut command = Command::new("env");

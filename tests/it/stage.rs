@@ -189,12 +189,17 @@ pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
 
 /// The same for a client at `ip`, through a server that may be a program of its own.
 pub fn tunnel_from(ip: Ipv4Addr, server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let (rep, client) = ask_over(connect_from(ip, server), &request(target));
+    assert_eq!(rep, 0x00);
+    client
+}
+
+/// A connection of a client at `ip`.
+pub fn connect_from(ip: Ipv4Addr, server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
     socket.connect_timeout(&server.into(), LONG).unwrap();
-    let (rep, client) = ask_over(limited(socket.into()), &request(target));
-    assert_eq!(rep, 0x00);
-    client
+    limited(socket.into())
 }
 
 /// A tunnel whose far end is in our hands, too: the client's end first.

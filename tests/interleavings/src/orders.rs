@@ -37,8 +37,10 @@ use tabi::{group, socks5};
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]
 mod system {
+    pub mod addresses;
     pub mod descriptors;
     pub mod pool;
+    pub mod usage;
 
     pub mod queue {
         /// The far ends of the sockets here are in the same process: nothing is on its way.
