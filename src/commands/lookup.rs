@@ -10,16 +10,15 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use self::bell::Bell;
 use self::queue::Waiter;
 use self::threads::{Resolver, Threads};
 use super::families::Families;
 use super::waiting::{News, Waiting, wait_for};
 use crate::group::Group;
 use crate::socks5::Name;
+use crate::system::bell::Bell;
 use crate::system::descriptors::Descriptors;
 
-mod bell;
 mod memory;
 mod queue;
 mod spelling;

@@ -1,8 +1,7 @@
 //! Sockets that listen, and what is told when one cannot.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use log::info;
@@ -11,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::close;
 use crate::relay;
+use crate::system::bell::Bell;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
 pub(super) const BACKLOG: usize = 4096;
@@ -19,11 +19,8 @@ pub(super) const BACKLOG: usize = 4096;
 pub(super) struct Listener {
     socket: TcpListener,
     /// How those who wait at a socket that outlives this server learn of its end.
-    end: Option<End>,
+    end: Option<Bell>,
 }
-
-/// A pair of sockets: what is written to the first, or its end, is seen at the second.
-struct End(UnixStream, UnixStream);
 
 impl Listener {
     /// Takes a socket that was handed over. Whoever has handed it over goes on with it, and clients
@@ -31,13 +28,12 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// When its options cannot be set or the system has no sockets.
+    /// When its options cannot be set or the system has no further descriptors.
     fn handed_over(socket: TcpListener) -> io::Result<Self> {
         relay::prepare(&socket)?;
         // Another worker, or another server, may be faster.
         socket.set_nonblocking(true)?;
-        let (near, far) = UnixStream::pair()?;
-        Ok(Listener { socket, end: Some(End(near, far)) })
+        Ok(Listener { socket, end: Some(Bell::new()?) })
     }
 
     /// Whether the socket outlives this server.
@@ -51,7 +47,7 @@ impl Listener {
     ///
     /// The error of `accept(2)`, or any other after [`Listener::close`].
     pub(super) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let Some(End(_, end)) = &self.end else { return self.socket.accept() };
+        let Some(end) = &self.end else { return self.socket.accept() };
         loop {
             let mut polled =
                 [PollFd::new(end, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
@@ -77,9 +73,7 @@ impl Listener {
     /// [`Listener::own`].
     pub(super) fn stop(&self) {
         match &self.end {
-            Some(End(end, _)) => {
-                let _ = end.shutdown(Shutdown::Both);
-            }
+            Some(end) => end.ring(),
             None => close::let_nobody_begin(&self.socket),
         }
     }

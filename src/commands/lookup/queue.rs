@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use super::{Answer, Bell};
+use super::Answer;
 use crate::group::Group;
+use crate::system::bell::Bell;
 
 /// Lookups of one group of clients that run at once.
 const MOST_OF_ONE_GROUP: usize = 16;

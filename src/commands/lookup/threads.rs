@@ -230,7 +230,7 @@ impl Threads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::lookup::Bell;
+    use crate::system::bell::Bell;
     use std::sync::OnceLock;
 
     #[test]
