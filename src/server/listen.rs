@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::close;
+use crate::commands::families;
 use crate::relay;
 use crate::system::bell::Bell;
 
@@ -125,7 +126,7 @@ pub(super) fn open(
 fn listen(address: SocketAddr) -> io::Result<Listener> {
     let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let listener = match listen_exactly(address, every) {
-        Err(error) if every && is_without_ipv6(&error) => {
+        Err(error) if every && families::is_lacking(&error) => {
             listen_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
         }
         result => result,
@@ -147,11 +148,6 @@ fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListen
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
     Ok(socket.into())
-}
-
-fn is_without_ipv6(error: &io::Error) -> bool {
-    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-    error.raw_os_error() == Some(NO_FAMILY) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 fn told(address: SocketAddr, error: &io::Error) -> io::Error {
