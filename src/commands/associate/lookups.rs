@@ -155,7 +155,7 @@ impl<'a> Lookups<'a> {
 }
 
 fn addresses(answer: &Answer, port: u16) -> Vec<SocketAddr> {
-    answer.as_ref().map_or(Vec::new(), |addresses| with_port(addresses, port))
+    answer.as_ref().map_or(Vec::new(), |found| with_port(found.addresses(), port))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Names that were looked up a moment ago.
+//! What was looked up a moment ago.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Answer;
+use super::{Answer, Found};
 
 /// Names that are remembered at once. The one that was not asked for longest goes.
 const MOST_NAMES: usize = 4096;
@@ -65,7 +65,9 @@ impl Memory {
         }
         let winner = self.forget(name).and_then(|earlier| earlier.winner());
         let answer = match (answer, winner) {
-            (Ok(addresses), Some(winner)) => Ok(with_first(addresses, winner)),
+            (Ok(Found::Addresses(addresses)), Some(winner)) => {
+                Ok(Found::Addresses(with_first(addresses, winner)))
+            }
             (answer, _) => answer,
         };
         let lasts = if answer.is_ok() { self.lasts } else { self.lasts.min(FAILURE_LASTS) };
@@ -85,7 +87,7 @@ impl Memory {
     /// Puts the address that has won a race first.
     pub(super) fn won(&mut self, name: &str, winner: IpAddr) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        if let Ok(addresses) = &mut entry.answer {
+        if let Ok(Found::Addresses(addresses)) = &mut entry.answer {
             *addresses = with_first(Arc::clone(addresses), winner);
             entry.has_winner = true;
         }
@@ -101,15 +103,19 @@ impl Memory {
 
 impl Entry {
     fn winner(&self) -> Option<IpAddr> {
-        let addresses = self.answer.as_ref().ok().filter(|_| self.has_winner)?;
-        addresses.first().map(SocketAddr::ip)
+        let found = self.answer.as_ref().ok().filter(|_| self.has_winner)?;
+        found.addresses().first().map(SocketAddr::ip)
     }
 }
 
 fn cost(name: &str, answer: &Answer) -> usize {
-    // A failure has a text of up to 128 bytes, as four addresses.
-    let addresses = answer.as_ref().map_or(4, |addresses| addresses.len());
-    ENTRY + name.len() + ADDRESS * addresses
+    let found = match answer {
+        Ok(Found::Addresses(addresses)) => ADDRESS * addresses.len(),
+        Ok(Found::Name(name)) => name.as_str().len(),
+        // A text of up to 128 bytes.
+        Err(_) => 128,
+    };
+    ENTRY + name.len() + found
 }
 
 fn with_first(addresses: Arc<[SocketAddr]>, first: IpAddr) -> Arc<[SocketAddr]> {
@@ -130,12 +136,13 @@ mod tests {
 
     const LASTS: Duration = Duration::from_secs(30);
 
-    fn addresses(list: &[&str]) -> Arc<[SocketAddr]> {
-        list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect()
+    fn addresses(list: &[&str]) -> Found {
+        Found::Addresses(list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
     }
 
     fn shown(answer: Option<Answer>) -> Vec<String> {
-        answer.unwrap().unwrap().iter().map(|address| address.ip().to_string()).collect()
+        let found = answer.unwrap().unwrap();
+        found.addresses().iter().map(|address| address.ip().to_string()).collect()
     }
 
     #[test]
