@@ -29,6 +29,7 @@ mod client;
 mod failure;
 mod resolve;
 
+use admission::canonical;
 use client::Client;
 use failure::Failure;
 
@@ -315,12 +316,7 @@ struct Asked<'a> {
 
 /// The address at which the client has reached this server.
 fn control_address(session: &Session) -> io::Result<SocketAddr> {
-    let address = session.stream().local_addr()?;
-    Ok(match address.ip().to_canonical() {
-        IpAddr::V4(ip) => (ip, address.port()).into(),
-        // A link-local address is nothing without its scope.
-        IpAddr::V6(_) => address,
-    })
+    session.stream().local_addr().map(canonical)
 }
 
 /// Passes on what the client has sent early, replies, and relays.
