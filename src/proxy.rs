@@ -101,10 +101,10 @@ impl Proxy {
             relay::prepare(session.stream())?;
         }
         let mut client = Client::new(session.stream());
-        match self.carry_out(session, &mut client)? {
-            Some(reply) => tunnel(session, partner, client, &reply),
-            None => Ok(()),
+        if let Some(reply) = self.carry_out(session, &mut client)? {
+            tunnel(session, partner, client, &reply);
         }
+        Ok(())
     }
 
     /// Learns what the client asks for and does it. Gives back the reply that a tunnel begins with, if
@@ -173,7 +173,7 @@ impl Proxy {
                 (target.stream, target.address, target.reply)
             }
         };
-        relay::prepare(&stream)?;
+        relay::prepare(&stream).map_err(connect::Error::Unreachable)?;
         asked.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
         Ok(reply)
@@ -232,7 +232,7 @@ impl Proxy {
         let (peer, address) =
             door.wait(client.waiting(), deadline, |peer| self.admits(asked, peer))?;
         drop(door);
-        relay::prepare(&peer)?;
+        relay::prepare(&peer).map_err(connect::Error::Unreachable)?;
         session.connected(peer, address);
         Ok(Reply::succeeded(address))
     }
@@ -320,17 +320,13 @@ fn control_address(session: &Session) -> io::Result<SocketAddr> {
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(
-    session: &Session,
-    partner: &Partner,
-    client: Client<'_>,
-    reply: &Reply,
-) -> Result<(), Failure> {
+fn tunnel(session: &Session, partner: &Partner, client: Client<'_>, reply: &Reply) {
     session.enter(Stage::Relay);
-    client.pass_on_early_bytes(session)?;
+    if client.pass_on_early_bytes(session).is_err() {
+        session.end(session.target().failure());
+    }
     drop(client);
     relay(session.account(), partner, || reply.write_to(&mut session.stream()));
-    Ok(())
 }
 
 /// Says `words` and gives the client a moment to read them. Closing at once would reset a
@@ -355,5 +351,85 @@ fn farewell(session: &Session, words: &[u8]) {
         if let Ok(0) | Err(_) = stream.read(&mut unread) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::{Ending, Limits};
+    use crate::system::descriptors::Descriptors;
+    use crate::system::pool::Pool;
+    use socket2::SockRef;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::mpsc::channel;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_read_timeout(Some(LONG)).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    fn proxy() -> Proxy {
+        let descriptors = Descriptors::new(100);
+        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        Proxy {
+            users: Users::default(),
+            rules: Rules::new(&[], Vec::new()),
+            names: Arc::new(Names::new(LONG, &descriptors)),
+            sessions: Sessions::new(limits, descriptors),
+            source: Source::default(),
+            udp_advertise: None,
+            udp_ports: None,
+            udp_ports_used_up: Rarely::default(),
+            connect_timeout: LONG,
+            refusals: Refusals::default(),
+            ends: Ends::default(),
+            fullness: Rarely::default(),
+            made_room: Rarely::default(),
+            balancers: Vec::new(),
+            metrics: Arc::default(),
+        }
+    }
+
+    /// Does `job` with a client's session, and its partner.
+    fn attend<J>(stream: TcpStream, job: J) -> (Proxy, Option<Ending>)
+    where
+        J: FnOnce(&Proxy, &Session, &Partner) + Send + 'static,
+    {
+        let (proxy, peer) = (proxy(), stream.peer_addr().unwrap());
+        let (over_to, over) = channel();
+        let started = Pool::new(1).start(move |partner| {
+            let session = proxy.admit(stream, peer).unwrap();
+            job(&proxy, &session, partner);
+            let ending = session.ending();
+            drop(session);
+            over_to.send((proxy, ending)).unwrap();
+        });
+        started.unwrap();
+        over.recv_timeout(LONG).expect("the session ends")
+    }
+
+    #[test]
+    fn a_target_that_resets_before_the_early_bytes_is_not_a_client_that_leaves() {
+        let (mut client, stream) = connection();
+        let (target, outgoing) = connection();
+        client.write_all(b"request, and early bytes").unwrap();
+        SockRef::from(&target).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(target);
+        outgoing.peek(&mut [0]).expect_err("the target has reset the connection");
+        let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let (_, ending) = attend(stream, move |_, session, partner| {
+            session.connected(outgoing, bound);
+            let mut client = Client::new(session.stream());
+            client.read_exact(&mut [0; 7]).unwrap();
+            tunnel(session, partner, client, &Reply::succeeded(bound));
+        });
+        assert_eq!(ending, Some(Ending::TargetReset));
+        let error = client.read(&mut [0]).expect_err("the client sees no clean end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }
