@@ -20,7 +20,7 @@ use crate::commands::source::Source;
 use crate::commands::upstream;
 use crate::relay::{self, relay};
 use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals};
-use crate::sessions::{Session, Sessions, Stage};
+use crate::sessions::{Ending, Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
@@ -71,15 +71,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Serves one client until its session has ended, and logs how it went.
+    /// Serves one client until its session has ended, and tells how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
-        let end = self.ends.begin(session);
+        let end = self.ends.begin(session, &self.metrics);
         let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
                 farewell(session, &failure.last_words());
             }
             _ => {}
+        }
+        if session.ending() == Some(Ending::Fault) {
+            // `end` tells so when it is dropped.
+            return;
         }
         let (outcome, why) = match (session.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
@@ -92,7 +96,6 @@ impl Proxy {
                 session.peer()
             ));
         }
-        self.metrics.ended(session.request().map(|(command, _)| *command), outcome);
         end.tell(outcome, why.as_deref());
     }
 
@@ -357,7 +360,7 @@ fn farewell(session: &Session, words: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::{Ending, Limits};
+    use crate::sessions::Limits;
     use crate::system::descriptors::Descriptors;
     use crate::system::pool::Pool;
     use socket2::SockRef;
@@ -431,5 +434,16 @@ mod tests {
         assert_eq!(ending, Some(Ending::TargetReset));
         let error = client.read(&mut [0]).expect_err("the client sees no clean end");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_session_whose_partner_panics_has_failed_and_is_counted_once() {
+        let (_client, stream) = connection();
+        let (proxy, _) = attend(stream, |proxy, session, partner| {
+            session.end(Ending::Fault);
+            proxy.serve(session, partner);
+        });
+        let counted: Vec<_> = proxy.metrics.outcomes().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("failed", 1)]);
     }
 }
