@@ -291,7 +291,8 @@ impl Proxy {
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
         let ports = self.udp_ports.as_ref();
-        let association = Association::open(&permit, self.source(session)?, control, ports);
+        let (source, descriptors) = (self.source(session)?, session.descriptors());
+        let association = Association::open(&permit, source, control, ports, descriptors);
         let association = association.map_err(|error| {
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
                 self.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
