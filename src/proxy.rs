@@ -33,7 +33,7 @@ use admission::canonical;
 use client::Client;
 use failure::Failure;
 
-/// How long a client may take to read a failing reply before the connection is closed.
+/// How long a client may take to read the last reply before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What all sessions have in common.
