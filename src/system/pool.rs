@@ -84,9 +84,8 @@ impl Pool {
         self.max
     }
 
-    /// How many threads there are, idle ones included.
-    #[must_use]
-    pub fn threads(&self) -> usize {
+    #[cfg(test)]
+    fn threads(&self) -> usize {
         self.lock().threads.count()
     }
 
