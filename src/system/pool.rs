@@ -84,8 +84,9 @@ impl Pool {
         self.max
     }
 
-    #[cfg(test)]
-    fn threads(&self) -> usize {
+    /// How many threads there are, idle ones included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
         self.lock().threads.count()
     }
 
