@@ -24,13 +24,13 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Greeting to request, under one deadline.
+    /// From the connection to the request, under one deadline.
     Handshake,
     /// Lookup and connection.
     Dial,
     /// Bytes go both ways.
     Relay,
-    /// The failing reply is on its way.
+    /// The last reply is on its way.
     Farewell,
 }
 
