@@ -38,6 +38,7 @@ use tabi::{group, socks5};
 #[path = "../../../src/system"]
 mod system {
     pub mod addresses;
+    pub mod bell;
     pub mod descriptors;
     pub mod pool;
     pub mod usage;
@@ -54,7 +55,6 @@ mod system {
 #[path = "../../../src/commands"]
 mod commands {
     mod families;
-    mod hosts;
     pub mod lookup;
     #[path = "../../tests/interleavings/src/waiting.rs"]
     pub mod waiting;
