@@ -92,6 +92,11 @@ impl Program {
         program
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The memory that it takes now, in KiB.
     pub fn resident_kib(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
