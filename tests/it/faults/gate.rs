@@ -58,7 +58,9 @@ impl Gate {
     pub(super) fn await_question(&self, name: &str) {
         let state = self.state.lock().unwrap();
         let is_unasked = |state: &mut State| state.held.iter().all(|(held, ..)| held != name);
-        let (_state, waited) = self.asked.wait_timeout_while(state, LONG, is_unasked).unwrap();
+        let (state, waited) = self.asked.wait_timeout_while(state, LONG, is_unasked).unwrap();
+        // The other cells go on.
+        drop(state);
         assert!(!waited.timed_out(), "nobody asks for {name}");
     }
 }

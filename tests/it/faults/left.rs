@@ -97,7 +97,8 @@ pub(super) fn await_shown(page: SocketAddr, part: &str) {
         if answer.contains(part) {
             return;
         }
-        assert!(begin.elapsed() < LONG, "no {part:?} in\n{answer}");
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        assert!(begin.elapsed() < LONG, "no {part} in {body:.600}");
         thread::sleep(LOOK_EVERY);
     }
 }
