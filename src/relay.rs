@@ -18,6 +18,7 @@ mod lane;
 mod splice;
 
 use direction::Direction;
+use lane::Pace;
 
 /// More than a receive queue holds, with the limits on its size that systems have.
 const MOST_UNREAD: u64 = 64 * 1024 * 1024;
@@ -40,25 +41,27 @@ pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
 /// Carries bytes both ways until both sides have sent their end of file, or until the session is
 /// ended early ([`Account::ending`]), as it is when one side fails.
 ///
-/// `reply` tells the client that it may begin. Its bytes are awaited before that, on the partner
-/// thread, while the worker has the direction that usually ends last: so neither waits for the
-/// other to wake up.
+/// `reply` tells the client that it may begin. The worker passes on the first bytes of a client that
+/// speaks before its target, and then takes the direction that usually ends last: so neither thread
+/// waits for the other to wake up.
 pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
-    let Some(down) = Direction::down(account) else { return };
+    let (Some(up), Some(down)) = (Direction::up(account), Direction::down(account)) else { return };
     if account.ending().is_some() {
         // It was ended before it had a target: nobody else will wake who reads from that.
         return;
     }
-    let up = partner.start_job({
-        let account = Arc::clone(account);
-        move || Direction::up(&account).map(|up| up.carry())
-    });
-    match reply() {
-        Ok(()) => down.carry(),
-        Err(_) => account.end(Ending::ClientReset),
-    }
-    if up.wait().is_none() {
-        account.end(Ending::ClientReset);
+    match reply().map_err(|_| Ending::ClientReset).and_then(|()| up.begin()) {
+        Ok(pace) => {
+            let up = partner.start_job({
+                let account = Arc::clone(account);
+                move || Direction::up(&account).map(|up| up.carry(pace))
+            });
+            down.carry(Pace::Quiet);
+            if up.wait().is_none() {
+                account.end(Ending::ClientReset);
+            }
+        }
+        Err(ending) => account.end(ending),
     }
     if account.ending().is_some() {
         discard_unread(account);

@@ -32,7 +32,7 @@ const PIPE_AGAIN: usize = 64 * 1024 * 1024;
 
 /// How often a source is asked for bytes before the thread falls asleep over them. In between others
 /// get to run, and with few cores it is they who send the bytes: that costs less than to be woken. It
-/// is done for as long as it helps, and tried anew after some reads without it.
+/// is tried after some reads without it, and done for as long as it helps: a short session never asks.
 const MOST_ASKS: u32 = 8;
 const TRY_ANEW_AFTER: u32 = 16;
 
@@ -40,10 +40,10 @@ const TRY_ANEW_AFTER: u32 = 16;
 pub(super) struct Direction<'a> {
     account: &'a Account,
     lane: Lane<'a>,
-    /// How often to ask next time: the most once that has helped, and half as often each time that it
-    /// has not.
+    /// How often to ask next time: the most once that has helped, half as often each time that it has
+    /// not, and not at all to begin with.
     asks: Cell<u32>,
-    /// Reads since it was given up.
+    /// Reads without it.
     without: Cell<u32>,
 }
 
@@ -60,12 +60,22 @@ impl<'a> Direction<'a> {
 
     fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
         let lane = Lane::new(source, sink)?;
-        Some(Direction { account, lane, asks: Cell::new(1), without: Cell::new(0) })
+        Some(Direction { account, lane, asks: Cell::new(0), without: Cell::new(0) })
+    }
+
+    /// Waits until one of the sides says something. If it is the source, its first bytes are passed on.
+    #[inline(never)]
+    pub(super) fn begin(&self) -> Result<Pace, Ending> {
+        if self.lane.source_is_first() {
+            self.step(&mut [0; SMALL_BUFFER])
+        } else {
+            Ok(Pace::Quiet)
+        }
     }
 
     /// Carries bytes until the source's end of file, and passes that on.
-    pub(super) fn carry(&self) {
-        match self.copy() {
+    pub(super) fn carry(&self, pace: Pace) {
+        match self.copy(pace) {
             Ok(()) if self.is_clean_end() => {
                 // The order matters to `is_clean_end` of the other direction.
                 self.lane.source.set_ended();
@@ -78,8 +88,7 @@ impl<'a> Direction<'a> {
     }
 
     /// Copies until the source's end of file, in the way that suits how much there is to copy.
-    fn copy(&self) -> Result<(), Ending> {
-        let mut pace = Pace::Quiet;
+    fn copy(&self, mut pace: Pace) -> Result<(), Ending> {
         loop {
             pace = match pace {
                 Pace::Quiet => self.talk()?,
@@ -97,12 +106,19 @@ impl<'a> Direction<'a> {
     fn talk(&self) -> Result<Pace, Ending> {
         let mut buffer = [0; SMALL_BUFFER];
         loop {
-            match self.copy_once(&mut buffer)? {
-                Some(0) => return Ok(Pace::Ended),
-                Some(SMALL_BUFFER) => return Ok(Pace::Busy),
-                Some(_) | None => {}
+            let pace = self.step(&mut buffer)?;
+            if pace != Pace::Quiet {
+                return Ok(pace);
             }
         }
+    }
+
+    fn step(&self, buffer: &mut [u8; SMALL_BUFFER]) -> Result<Pace, Ending> {
+        Ok(match self.copy_once(buffer)? {
+            Some(0) => Pace::Ended,
+            Some(SMALL_BUFFER) => Pace::Busy,
+            Some(_) | None => Pace::Quiet,
+        })
     }
 
     /// Copies through a buffer of `size` bytes until `most` are over, or the source is quiet.

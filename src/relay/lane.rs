@@ -3,6 +3,9 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
 use crate::sessions::{Ending, Side};
 
 /// A direction whose source says nothing for so long gives back its buffer or its pipe.
@@ -33,6 +36,13 @@ impl<'a> Lane<'a> {
     /// `None` where there is no connection with one of the sides yet.
     pub(super) fn new(source: &'a Side, sink: &'a Side) -> Option<Self> {
         Some(Lane { source, sink, from: source.stream()?, to: sink.stream()? })
+    }
+
+    /// Waits until one of the sides has said something, or is gone. Whether it is the source.
+    pub(super) fn source_is_first(&self) -> bool {
+        let mut ready = [self.from, self.to].map(|stream| PollFd::new(stream, PollFlags::IN));
+        while poll(&mut ready, None) == Err(Errno::INTR) {}
+        !ready[0].revents().is_empty()
     }
 
     /// How long a read may take.
