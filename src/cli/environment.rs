@@ -53,7 +53,7 @@ pub(super) fn unknown(
         .map(|name| {
             let next = match nearest(name, &known) {
                 Some(known) => format!("did you mean {known}?"),
-                None => "`tabi --help` names those that have one".into(),
+                None => "`tabi --help` lists those that are known".into(),
             };
             format!("the variable {} is unknown and has no effect: {next}", name.escape_debug())
         })
