@@ -20,7 +20,7 @@ const NOTHING: Option<&str> = None;
 
 /// Runs `test` where `/etc/resolv.conf` and `/etc/hosts` hold this. Where this process may not do
 /// that, nothing is tested.
-fn resolving_with<T: Send>(resolv: &str, hosts: &str, test: impl FnOnce() -> T + Send) {
+pub fn resolving_with<T: Send>(resolv: &str, hosts: &str, test: impl FnOnce() -> T + Send) {
     alone(|| {
         let files = [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)];
         if unshare(CloneFlags::CLONE_NEWNS).is_err() || files.iter().any(|(path, _)| !exists(path))
@@ -66,10 +66,11 @@ fn name_server(known: &'static [&'static str]) -> Receiver<String> {
     asked
 }
 
-const A: u16 = 1;
+/// QTYPE of an IPv4 address.
+pub const A: u16 = 1;
 
 /// QNAME and QTYPE (RFC 1035 section 4.1.2).
-fn read_question(mut octets: &[u8]) -> (String, u16) {
+pub fn read_question(mut octets: &[u8]) -> (String, u16) {
     let mut labels = Vec::new();
     while octets[0] > 0 {
         let (label, rest) = octets[1..].split_at(usize::from(octets[0]));
@@ -80,7 +81,7 @@ fn read_question(mut octets: &[u8]) -> (String, u16) {
 }
 
 /// The answer to a question: no such name, no such address, or 127.0.0.1.
-fn answer(question: &[u8], is_known: bool, has_address: bool) -> Vec<u8> {
+pub fn answer(question: &[u8], is_known: bool, has_address: bool) -> Vec<u8> {
     let count = u8::from(is_known && has_address);
     let mut message = head(question, if is_known { 0 } else { NO_SUCH_NAME }, count);
     if count > 0 {

@@ -151,7 +151,11 @@ impl<'a> Relay<'a> {
         let mut ignored = [0; 512];
         match recv(self.client.account.stream(), &mut ignored, RecvFlags::DONTWAIT) {
             Ok((_, length)) => length == 0,
-            Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
+            Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => {
+                self.client.account.end(Ending::ClientReset);
+                true
+            }
         }
     }
 
