@@ -17,6 +17,7 @@ use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::spawn;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,7 @@ mod tabi {
 #[path = "../../../src/system"]
 mod system {
     pub mod descriptors;
+    pub mod poll;
 
     pub mod pool {
         pub mod partner;
@@ -89,7 +91,10 @@ fn main() -> ExitCode {
 fn jobs_are_handed_over() {
     let partner = system::pool::partner();
     for number in [1, 2] {
-        assert_eq!(partner.start_job(move || number).wait(), Some(number));
+        let said = Arc::new(AtomicUsize::new(0));
+        let says = Arc::clone(&said);
+        partner.start_job(move || says.store(number, Relaxed)).wait();
+        assert_eq!(said.load(Relaxed), number);
     }
 }
 

@@ -37,8 +37,12 @@ use tabi::{group, socks5};
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]
 mod system {
+    pub mod addresses;
+    pub mod bell;
     pub mod descriptors;
+    pub mod poll;
     pub mod pool;
+    pub mod usage;
 
     pub mod queue {
         /// The far ends of the sockets here are in the same process: nothing is on its way.
@@ -52,7 +56,6 @@ mod system {
 #[path = "../../../src/commands"]
 mod commands {
     mod families;
-    mod hosts;
     pub mod lookup;
     #[path = "../../tests/interleavings/src/waiting.rs"]
     pub mod waiting;

@@ -8,7 +8,7 @@ use std::thread::{refuse_some, spawn, yield_now};
 use std::time::{Duration, Instant};
 
 use crate::Wanted;
-use crate::system::pool::{Partner, Pending, Pool};
+use crate::system::pool::{Partner, Pool};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -23,8 +23,10 @@ fn start(pool: &Arc<Pool>, job: impl FnOnce(&Partner) + Send + Clone + 'static) 
 fn asks(number: usize, answers: &Sender<usize>) -> impl FnOnce(&Partner) + Send + Clone + 'static {
     let answers = answers.clone();
     move |partner: &Partner| {
-        let answer = partner.start_job(move || number).wait();
-        answers.send(answer.expect("no panic")).unwrap();
+        let said = Arc::new(AtomicUsize::new(usize::MAX));
+        let says = Arc::clone(&said);
+        partner.start_job(move || says.store(number, SeqCst)).wait();
+        answers.send(said.load(SeqCst)).unwrap();
     }
 }
 
@@ -55,6 +57,7 @@ pub fn a_job_runs_once() {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), taken, "a job ran twice");
+    assert!(numbers.iter().all(|number| *number < 4), "a partner was not waited for");
     assert!(taken >= 2 && pool.threads() <= 4);
 }
 
@@ -93,8 +96,8 @@ pub fn a_panic_gives_the_pair_back() {
     start(&pool, {
         let (at_work, sender) = (Arc::clone(&at_work), sender.clone());
         move |partner: &Partner| {
-            let panics: Pending<'_, ()> = partner.start_job(|| panic_any(Wanted));
-            sender.send(usize::from(panics.wait().is_none())).unwrap();
+            partner.start_job(|| panic_any(Wanted)).wait();
+            sender.send(1).unwrap();
             let _pending = partner.start_job(move || {
                 at_work.store(true, SeqCst);
                 yield_now();
