@@ -17,8 +17,8 @@ const LONG_LINE: usize = 600 * 1024;
 /// A log that is written to memory, and what ends its writer, which tabi never does.
 struct Log {
     queue: Arc<Queue>,
-    lost: &'static AtomicU64,
     file: File,
+    lost: &'static AtomicU64,
     over: Arc<AtomicBool>,
 }
 
@@ -33,9 +33,9 @@ impl Log {
             }
             format!("{lost} lost\n").into_bytes()
         };
-        let lost: &AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+        let lost = Box::leak(Box::new(AtomicU64::new(0)));
         let queue = Queue::start(file.try_clone().unwrap(), lost, tell_lost).unwrap();
-        Log { queue, lost, file, over }
+        Log { queue, file, lost, over }
     }
 
     /// What is written: the lines, and how many it says were lost.

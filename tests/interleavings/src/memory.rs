@@ -42,6 +42,7 @@ mod tabi {
 #[path = "../../../src/system"]
 mod system {
     pub mod descriptors;
+    pub mod poll;
 
     pub mod pool {
         pub mod partner;
@@ -90,10 +91,10 @@ fn main() -> ExitCode {
 fn jobs_are_handed_over() {
     let partner = system::pool::partner();
     for number in [1, 2] {
-        let answer = Arc::new(AtomicUsize::new(0));
-        let answers = Arc::clone(&answer);
-        partner.start_job(move || answers.store(number, Relaxed)).wait();
-        assert_eq!(answer.load(Relaxed), number);
+        let said = Arc::new(AtomicUsize::new(0));
+        let says = Arc::clone(&said);
+        partner.start_job(move || says.store(number, Relaxed)).wait();
+        assert_eq!(said.load(Relaxed), number);
     }
 }
 

@@ -40,6 +40,7 @@ mod system {
     pub mod addresses;
     pub mod bell;
     pub mod descriptors;
+    pub mod poll;
     pub mod pool;
     pub mod usage;
 

@@ -23,7 +23,10 @@ fn start(pool: &Arc<Pool>, job: impl FnOnce(&Partner) + Send + Clone + 'static) 
 fn asks(number: usize, answers: &Sender<usize>) -> impl FnOnce(&Partner) + Send + Clone + 'static {
     let answers = answers.clone();
     move |partner: &Partner| {
-        partner.start_job(move || answers.send(number).unwrap()).wait();
+        let said = Arc::new(AtomicUsize::new(usize::MAX));
+        let says = Arc::clone(&said);
+        partner.start_job(move || says.store(number, SeqCst)).wait();
+        answers.send(said.load(SeqCst)).unwrap();
     }
 }
 
@@ -54,6 +57,7 @@ pub fn a_job_runs_once() {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), taken, "a job ran twice");
+    assert!(numbers.iter().all(|number| *number < 4), "a partner was not waited for");
     assert!(taken >= 2 && pool.threads() <= 4);
 }
 
@@ -90,9 +94,10 @@ pub fn a_panic_gives_the_pair_back() {
     let at_work = Arc::new(AtomicBool::new(false));
     let (sender, answers) = channel();
     start(&pool, {
-        let at_work = Arc::clone(&at_work);
+        let (at_work, sender) = (Arc::clone(&at_work), sender.clone());
         move |partner: &Partner| {
             partner.start_job(|| panic_any(Wanted)).wait();
+            sender.send(1).unwrap();
             let _pending = partner.start_job(move || {
                 at_work.store(true, SeqCst);
                 yield_now();
@@ -109,7 +114,7 @@ pub fn a_panic_gives_the_pair_back() {
         }
     });
     drop(sender);
-    assert_eq!(answers.recv(), Ok(7));
+    assert_eq!([(); 2].map(|()| answers.recv()), [Ok(1), Ok(7)]);
 }
 
 /// Six pairs, of which four stay when it is quiet; and it is not.

@@ -5,7 +5,6 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::{JoinHandle, spawn, yield_now};
 use std::time::{Duration, FOREVER, stand_still};
 
@@ -135,37 +134,27 @@ pub fn counted_once() {
     assert_eq!((totals.opened, totals.live, totals.up.bytes), (3, 0, 1 + 2 + 3));
 }
 
-/// A stop while one has the place, two wait for it, and another waits for all to leave.
+/// A stop while one has the place and two wait for it. Who waits is told, and so is who waits until
+/// the last has left, and the watch.
 pub fn a_stop_ends_every_wait() {
     stand_still(true);
     let sessions = sessions(1, FOREVER);
-    let stopped = Arc::new(AtomicBool::new(false));
-    let clients = [1, 2, 3].map(|host| {
-        let (sessions, stopped) = (Arc::clone(&sessions), Arc::clone(&stopped));
-        spawn(move || {
-            if let Some(Open { session, .. }) = open(&sessions, host) {
-                while !stopped.load(SeqCst) {
-                    yield_now();
-                }
-                while session.ending().is_none() {
-                    yield_now();
-                }
-            }
-        })
-    });
-    let watch = spawn({
+    let first = open(&sessions, 1).unwrap();
+    let waiting = [2, 3].map(|host| {
         let sessions = Arc::clone(&sessions);
-        move || sessions.watch(|_| None)
+        spawn(move || open(&sessions, host).is_some())
     });
+    let [watched, emptied] = [(); 2].map(|()| Arc::clone(&sessions));
+    let watch = spawn(move || watched.watch(|_| None));
+    let is_empty = spawn(move || emptied.wait_until_empty(FOREVER));
     sessions.close();
-    stopped.store(true, SeqCst);
+    assert_eq!(waiting.map(|client| client.join().unwrap()), [false; 2]);
     sessions.end_all(Ending::Stopped);
-    assert_eq!(sessions.wait_until_empty(FOREVER), 0);
+    assert_eq!(first.session.ending(), Some(Ending::Stopped));
+    drop(first);
+    assert_eq!(is_empty.join().unwrap(), 0);
     sessions.stop_watch();
     watch.join().unwrap();
-    for client in clients {
-        client.join().unwrap();
-    }
 }
 
 /// The watch falls asleep while nobody is there. A client that says nothing is sent away all the
