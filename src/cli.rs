@@ -1,6 +1,7 @@
 //! The command line, parsed into what the server and the log are told. Every refusal names the
 //! option, what was given and what is expected.
 
+use std::env;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,12 @@ pub fn of_this_process() -> Result<Arguments, clap::Error> {
     command.build();
     let told_from = |error| environment::name_variable(error, &command);
     arguments(&command.clone().try_get_matches().map_err(told_from)?)
+}
+
+/// What to tell about variables of this process that are named like tabi's and that nothing reads.
+#[must_use]
+pub fn unknown_variables() -> Vec<String> {
+    environment::unknown(&command(), env::vars_os())
 }
 
 /// Parses a command line alone, the program's name first: the environment says nothing.

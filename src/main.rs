@@ -73,6 +73,9 @@ fn run(
     handed: io::Result<Vec<TcpListener>>,
     logger: &Arc<Logger>,
 ) -> Result<(), String> {
+    for told in cli::unknown_variables() {
+        warn!("{told}");
+    }
     if arguments.check {
         arguments.config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
         // Whoever cannot read this has the exit status.

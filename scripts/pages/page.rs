@@ -30,6 +30,8 @@ Each option can come from the variable that is named with it.
 The command line wins.
 Options that may be repeated are separated by commas, flags are true or false,
 and an empty variable says nothing.
+A variable that begins with TABI_ and is not one of them is told in the log at
+the start, and has no effect.
 .SH SIGNALS
 .TP
 SIGINT, SIGTERM

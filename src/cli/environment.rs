@@ -1,6 +1,7 @@
 //! The variables of the environment, which stand in for options that the command line does not give.
 
 use std::env;
+use std::ffi::OsString;
 
 use clap::builder::{OsStr, Resettable};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -8,6 +9,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory};
 
 use super::Options;
+
+/// What the names of all variables begin with.
+const PREFIX: &str = "TABI_";
 
 /// The command line without its variables.
 pub(super) fn without(command: Command) -> Command {
@@ -23,6 +27,53 @@ pub(super) fn without_empty(command: Command) -> Command {
         });
         if is_empty { option.env(Resettable::<OsStr>::Reset) } else { option }
     })
+}
+
+/// Unknown variables that are told of.
+const MOST_TOLD: usize = 10;
+
+/// Variables of `given` that are named like those of tabi, and that nothing reads: most likely they are
+/// misspelled. A sentence for each.
+pub(super) fn unknown(
+    command: &Command,
+    given: impl Iterator<Item = (OsString, OsString)>,
+) -> Vec<String> {
+    let known: Vec<_> =
+        command.get_arguments().filter_map(|option| option.get_env()?.to_str()).collect();
+    let named = given.map(|(name, value)| (name.to_string_lossy().into_owned(), value));
+    let mut unknown: Vec<_> = named
+        .filter(|(name, _)| name.starts_with(PREFIX) && !known.contains(&&**name))
+        .filter(|(name, value)| !is_link(name, &value.to_string_lossy()))
+        .map(|(name, _)| name)
+        .collect();
+    unknown.sort();
+    unknown
+        .iter()
+        .take(MOST_TOLD)
+        .map(|name| {
+            let next = match nearest(name, &known) {
+                Some(known) => format!("did you mean {known}?"),
+                None => "`tabi --help` lists those that are known".into(),
+            };
+            format!("the variable {} is unknown and has no effect: {next}", name.escape_debug())
+        })
+        .collect()
+}
+
+/// Kubernetes and links between containers tell of a service called tabi in variables of these names.
+fn is_link(name: &str, value: &str) -> bool {
+    let is_url = value.starts_with("tcp://") || value.starts_with("udp://");
+    (name == "TABI_PORT" && is_url)
+        || name == "TABI_NAME"
+        || ["TABI_PORT_", "TABI_SERVICE_", "TABI_ENV_"].iter().any(|part| name.starts_with(part))
+}
+
+/// The known variable that differs by a third of the letters at the most, and by the fewest.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let name = name.strip_prefix(PREFIX)?;
+    let far = |known: &str| strsim::osa_distance(name, known.trim_start_matches(PREFIX));
+    let nearest = known.iter().copied().min_by_key(|known| far(known))?;
+    (far(nearest) * 3 <= name.len()).then_some(nearest)
 }
 
 /// The option as it was given: by its name on the command line, or by its variable.

@@ -2,7 +2,7 @@
 
 use portable_atomic::AtomicU64;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,13 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Greeting to request, under one deadline.
+    /// From the connection to the request, under one deadline.
     Handshake,
     /// Lookup and connection.
     Dial,
     /// Bytes go both ways.
     Relay,
-    /// The failing reply is on its way.
+    /// The last reply is on its way.
     Farewell,
 }
 
@@ -55,7 +55,6 @@ pub struct Account {
     destinations: AtomicU64,
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
-    forced: AtomicBool,
     /// The bytes in both send queues when the watch last looked, or [`UNKNOWN`].
     queued: AtomicU64,
     held: Held,
@@ -82,7 +81,6 @@ impl Account {
             destinations: AtomicU64::new(0),
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
-            forced: AtomicBool::new(false),
             queued: AtomicU64::new(UNKNOWN),
             held,
         }
@@ -309,10 +307,11 @@ impl Account {
     }
 
     /// Ends what [`Account::end`] could not: a thread that is blocked in a write. The end of file
-    /// that this queues is behind bytes that nobody takes, and the reset overtakes it.
+    /// that this queues is behind bytes that nobody takes, and the reset overtakes it. The other side
+    /// may wait for bytes, and would take an end of file for a clean one.
     pub(super) fn end_by_force(&self) {
-        if !self.forced.swap(true, Ordering::Relaxed) {
-            for stream in self.streams() {
+        for side in self.sides().into_iter().filter(|side| side.is_blocked()) {
+            if let Some(stream) = side.stream() {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }

@@ -95,6 +95,40 @@ fn an_error_names_the_variable_that_the_value_comes_from() {
 }
 
 #[test]
+fn a_misspelled_variable_is_told_with_the_one_that_was_meant_and_stops_nothing() {
+    for (variable, meant) in [
+        ("TABI_USER", "did you mean TABI_USERS?"),
+        ("TABI_MAX_CONECTIONS", "did you mean TABI_MAX_CONNECTIONS?"),
+        ("TABI_QUITE", "did you mean TABI_QUIET?"),
+        ("TABI_PORT", "tabi --help"),
+        ("TABI_VERSION", "tabi --help"),
+        ("TABI_", "tabi --help"),
+    ] {
+        let (status, told) = check(&[(variable, "1081")], &[]);
+        assert_eq!(status, 0, "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        assert!(told.contains(&format!("variable {variable} is unknown")), "{told}");
+        assert!(told.contains(meant), "{told}");
+    }
+    let program = Program::start_with(&[("TABI_USER", "users"), ("TABI_GRACE", "1")], &[]);
+    let told = program.log_so_far();
+    assert!(told.contains("TABI_USER ") && !told.contains("TABI_GRACE"), "{told}");
+}
+
+#[test]
+fn what_kubernetes_tells_of_a_service_named_tabi_is_no_misspelling() {
+    for (variable, value) in [
+        ("TABI_PORT", "tcp://10.0.0.1:1080"),
+        ("TABI_PORT_1080_TCP_ADDR", "10.0.0.1"),
+        ("TABI_SERVICE_HOST", "10.0.0.1"),
+        ("TABI_NAME", "/web/tabi"),
+        ("TABI_ENV_PATH", "/bin"),
+    ] {
+        assert_eq!(check(&[(variable, value)], &[]), (0, String::new()), "{variable}");
+    }
+}
+
+#[test]
 fn a_password_in_the_environment_is_not_shown() {
     for (option, url) in [("--help", "socks5://alice:secret@proxy:1"), ("--check", "x:secret@y")] {
         let output = bare().arg(option).env("TABI_UPSTREAM", url).output().unwrap();

@@ -9,6 +9,7 @@ mod associate;
 mod bind;
 mod curl;
 mod environment;
+mod faults;
 mod log;
 mod names;
 mod namespace;

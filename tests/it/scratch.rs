@@ -43,6 +43,11 @@ impl Drop for Scratch {
     }
 }
 
+/// A file of what the system shows of a process.
+pub fn of_process(id: Pid, file: &str) -> String {
+    format!("/proc/{}/{file}", id.as_raw_nonzero())
+}
+
 /// The program, listening on a free port. It is killed when it is dropped.
 pub struct Program {
     pub address: SocketAddr,
@@ -88,13 +93,14 @@ impl Program {
         program
     }
 
+    /// Its process.
     pub fn id(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
     /// The memory that it takes now, in KiB.
     pub fn resident_kib(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(of_process(self.id(), "status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Gid, Pid, Resource, Rlimit, Uid, geteuid, getrlimit, prlimit};
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 
-use crate::scratch::Program;
+use crate::scratch::{Program, of_process};
 use crate::stage::{GREETING, LONG, connect, connect_from, request, take, tunnel_from};
 
 mod descriptors;
@@ -56,10 +56,6 @@ fn processor_time(id: Pid) -> Duration {
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let times = fields.split(' ').skip(11).take(2);
     Duration::from_millis(10 * times.map(|time| time.parse::<u64>().unwrap()).sum::<u64>())
-}
-
-fn of_process(id: Pid, file: &str) -> String {
-    format!("/proc/{}/{file}", id.as_raw_nonzero())
 }
 
 /// How many descriptors (`fd`) or threads (`task`) the process has.

@@ -65,7 +65,8 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     limited(TcpStream::connect_timeout(&address, LONG).unwrap())
 }
 
-fn limited(stream: TcpStream) -> TcpStream {
+/// Bounds every later wait on the connection.
+pub fn limited(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(LONG)).unwrap();
     stream.set_write_timeout(Some(LONG)).unwrap();
     stream
@@ -95,8 +96,13 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
 /// A target that neither accepts nor refuses, for as long as what is given back is kept: its backlog
 /// is full.
 pub fn black_hole() -> (Vec<TcpStream>, Socket, SocketAddr) {
+    black_hole_at(Ipv4Addr::LOCALHOST)
+}
+
+/// The same at an address of this machine.
+pub fn black_hole_at(ip: Ipv4Addr) -> (Vec<TcpStream>, Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let mut waiting = Vec::new();

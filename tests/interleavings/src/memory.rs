@@ -1,7 +1,9 @@
-//! Where two of tabi's threads meet, tried in every order, and with every value that a load may find
-//! on a machine whose memory is as weakly ordered as Rust allows it to be.
+//! Where two of tabi's threads meet, tried in every order, and with every value that a load may
+//! find on a machine whose memory is as weakly ordered as Rust allows it to be.
 //!
-//! The files under test are tabi's own, as they are; they are only given another `std`.
+//! The files under test are tabi's own, as they are; they are only given another `std`. What two
+//! threads do to a socket loom does not see, and tries only the orders that matter to what it sees:
+//! for the others there is `orders`.
 
 // What the files of tabi, and those here, find under these names.
 extern crate loomed as portable_atomic;
@@ -64,19 +66,14 @@ const CHECKS: [(&str, fn()); 3] = [
     ("session: an end that meets a new target stops the relay", an_end_meets_a_target),
 ];
 
-/// Switches from a thread that could go on, in one run.
-const MOST_PREEMPTIONS: usize = 3;
-
 fn main() -> ExitCode {
     let mut failed = 0;
     for (name, check) in CHECKS {
         let begin = Instant::now();
-        let mut model = Builder::new();
-        model.preemption_bound = Some(MOST_PREEMPTIONS);
         let runs = Arc::new(std::Count::new(0));
         let counted = Arc::clone(&runs);
         let holds = catch_unwind(AssertUnwindSafe(|| {
-            model.check(move || {
+            Builder::new().check(move || {
                 counted.fetch_add(1, std::Ordering::Relaxed);
                 check();
             });

@@ -1,7 +1,9 @@
 //! Where tabi's threads meet, tried in thousands of orders.
 //!
-//! The files under test are tabi's own, as they are; they are only given another `std`. Not tried here
-//! is what waits inside a system call: the bytes of a tunnel, and the `poll` behind a lookup.
+//! The files under test are tabi's own, as they are; they are only given another `std`. Not tried
+//! here is what waits inside a system call, which would stop everybody: the bytes of a tunnel, a
+//! resolver, and the `poll` of who waits for it, in whose place `waiting` looks again and again.
+//! Memory is strongly ordered here; for the rest there is `memory`.
 
 // What the files of tabi, and those here, find under these names.
 extern crate shuttled as portable_atomic;

@@ -168,7 +168,8 @@ pub fn a_stop_ends_every_wait() {
     }
 }
 
-/// The watch falls asleep while nobody is there. A client that says nothing is sent away all the same.
+/// The watch falls asleep while nobody is there. A client that says nothing is sent away all the
+/// same.
 pub fn the_watch_sees_who_comes() {
     stand_still(false);
     let sessions = sessions(1, Duration::from_secs(10));

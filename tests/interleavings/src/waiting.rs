@@ -1,4 +1,5 @@
-//! In the place of tabi's `waiting`, whose `poll` would stop everybody here: it looks again and again.
+//! In the place of tabi's `waiting`, whose `poll` would stop everybody here: it looks again and
+//! again.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::{assert_calm, assert_echoes, client_of, of_process, rep_of};
-use crate::scratch::{Program, limited};
+use super::{assert_calm, assert_echoes, client_of, rep_of};
+use crate::scratch::{Program, limited, of_process};
 use crate::stage::{LONG, echo};
 
 /// Enough for some clients and too little for [`CLIENTS`], in KiB. The C library takes 64 MiB for each

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{Killed, assert_calm, assert_echoes, client_of, of_process, rep_of};
-use crate::scratch::{Scratch, program};
+use super::{Killed, assert_calm, assert_echoes, client_of, rep_of};
+use crate::scratch::{Scratch, of_process, program};
 use crate::stage::{LONG, echo, listen, tunnel_from};
 
 #[test]

@@ -1,6 +1,6 @@
-//! What tabi's files find under `std`, `threadpool` and `portable_atomic` when they are checked. Where
-//! threads meet it is a model: loom tries every order, and every value that a load may find where
-//! memory is as weakly ordered as Rust allows it to be. The rest is std's own.
+//! What tabi's files find under `std`, `threadpool` and `portable_atomic` when they are checked.
+//! Where threads meet it is a model: loom tries every order, and every value that a load may find
+//! where memory is as weakly ordered as Rust allows it to be. The rest is std's own.
 
 pub use std::{
     any, array, ascii, borrow, boxed, cell, char, clone, cmp, collections, convert, default, env,

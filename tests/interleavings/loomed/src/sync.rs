@@ -9,8 +9,8 @@ pub mod atomic {
     pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
-/// A cell that is written once. As std says, who finds it written has seen what was before that, and
-/// no more.
+/// A cell that is written once. As std says, who finds it written has seen what was before that,
+/// and no more.
 #[derive(Debug)]
 pub struct OnceLock<T> {
     value: std::sync::OnceLock<T>,

@@ -1,6 +1,6 @@
-//! What tabi's files find under `std`, `threadpool` and `portable_atomic` when they are checked. Where
-//! threads meet it is a model: all of them are coroutines of one thread, and at each step shuttle
-//! decides who goes on. The rest is std's own.
+//! What tabi's files find under `std`, `threadpool` and `portable_atomic` when they are checked.
+//! Where threads meet it is a model: all of them are coroutines of one thread, and at each step
+//! shuttle decides who goes on. The rest is std's own.
 
 pub use std::{
     any, array, ascii, borrow, boxed, cell, char, clone, cmp, collections, convert, default, env,

@@ -1,7 +1,7 @@
-//! Time. It stands still until it jumps to the end of a wait that has a limit, and any such wait may
-//! come to its end at any moment: a thread may be late by any time. What never ends here is a wait
-//! whose limit is [`FOREVER`], and, while [`stand_still`] says so, every wait: then a thread that
-//! nobody wakes is a deadlock, which shuttle reports. [`SystemTime`] is the time outside.
+//! Time. It stands still until it jumps to the end of a wait that has a limit, and any such wait
+//! may come to its end at any moment: a thread may be late by any time. What never ends here is a
+//! wait whose limit is [`FOREVER`], and, while [`stand_still`] says so, every wait: then a thread
+//! that nobody wakes is a deadlock, which shuttle reports. [`SystemTime`] is the time outside.
 
 use std::ops::{Add, Sub};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
