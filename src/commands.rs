@@ -5,8 +5,7 @@
 //! - [`bind`] listens for the one peer that the client expects.
 //! - [`associate`] relays datagrams for as long as the client's TCP connection stays.
 //! - [`waiting`] is the client meanwhile: it may leave.
-//! - [`lookup`] turns a name into addresses within a deadline.
-//! - [`reverse`] turns an address into a name within a deadline.
+//! - [`lookup`] turns a name into addresses, and an address into a name, within a deadline.
 //! - [`upstream`] dials through another SOCKS5 server.
 //! - [`source`] says where the sockets of all of them leave this machine.
 //!
@@ -17,9 +16,7 @@ pub mod associate;
 pub mod bind;
 pub mod connect;
 pub mod families;
-mod hosts;
 pub mod lookup;
-pub mod reverse;
 pub mod source;
 pub mod upstream;
 pub mod waiting;

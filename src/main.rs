@@ -120,7 +120,11 @@ fn heed_signals(server: &Server, logger: &Arc<Logger>) -> Result<(), Box<dyn std
     let stopper = server.stopper();
     if is_heeded(&SIGINT) {
         let stopper = stopper.clone();
-        ctrlc::set_handler(move || stopper.stop())?;
+        ctrlc::set_handler(move || stopper.stop()).map_err(|error| match error {
+            // It does not tell what the system has said: most likely that there is no thread.
+            ctrlc::Error::System(error) => error.to_string(),
+            ctrlc::Error::NoSuchSignal(_) | ctrlc::Error::MultipleHandlers => error.to_string(),
+        })?;
     }
     // What was registered first is done first: a first signal does not find the mark of its own.
     let stopping = Arc::new(AtomicBool::new(false));

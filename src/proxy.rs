@@ -20,7 +20,7 @@ use crate::commands::source::Source;
 use crate::commands::upstream;
 use crate::relay::{self, relay};
 use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals};
-use crate::sessions::{Session, Sessions, Stage};
+use crate::sessions::{Ending, Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::pool::Partner;
 
@@ -29,10 +29,11 @@ mod client;
 mod failure;
 mod resolve;
 
+use admission::canonical;
 use client::Client;
 use failure::Failure;
 
-/// How long a client may take to read a failing reply before the connection is closed.
+/// How long a client may take to read the last reply before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What all sessions have in common.
@@ -70,15 +71,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Serves one client until its session has ended, and logs how it went.
+    /// Serves one client until its session has ended, and tells how it went.
     pub fn serve(&self, session: &Session, partner: &Partner) {
-        let end = self.ends.begin(session);
+        let end = self.ends.begin(session, &self.metrics);
         let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
                 farewell(session, &failure.last_words());
             }
             _ => {}
+        }
+        if session.ending() == Some(Ending::Fault) {
+            // `end` tells so when it is dropped.
+            return;
         }
         let (outcome, why) = match (session.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
@@ -91,7 +96,6 @@ impl Proxy {
                 session.peer()
             ));
         }
-        self.metrics.ended(session.request().map(|(command, _)| *command), outcome);
         end.tell(outcome, why.as_deref());
     }
 
@@ -100,10 +104,10 @@ impl Proxy {
             relay::prepare(session.stream())?;
         }
         let mut client = Client::new(session.stream());
-        match self.carry_out(session, &mut client)? {
-            Some(reply) => tunnel(session, partner, client, &reply),
-            None => Ok(()),
+        if let Some(reply) = self.carry_out(session, &mut client)? {
+            tunnel(session, partner, client, &reply);
         }
+        Ok(())
     }
 
     /// Learns what the client asks for and does it. Gives back the reply that a tunnel begins with, if
@@ -172,7 +176,7 @@ impl Proxy {
                 (target.stream, target.address, target.reply)
             }
         };
-        relay::prepare(&stream)?;
+        relay::prepare(&stream).map_err(connect::Error::Unreachable)?;
         asked.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
         Ok(reply)
@@ -231,7 +235,7 @@ impl Proxy {
         let (peer, address) =
             door.wait(client.waiting(), deadline, |peer| self.admits(asked, peer))?;
         drop(door);
-        relay::prepare(&peer)?;
+        relay::prepare(&peer).map_err(connect::Error::Unreachable)?;
         session.connected(peer, address);
         Ok(Reply::succeeded(address))
     }
@@ -287,7 +291,8 @@ impl Proxy {
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
         let ports = self.udp_ports.as_ref();
-        let association = Association::open(&permit, self.source(session)?, control, ports);
+        let (source, descriptors) = (self.source(session)?, session.descriptors());
+        let association = Association::open(&permit, source, control, ports, descriptors);
         let association = association.map_err(|error| {
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
                 self.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
@@ -315,26 +320,17 @@ struct Asked<'a> {
 
 /// The address at which the client has reached this server.
 fn control_address(session: &Session) -> io::Result<SocketAddr> {
-    let address = session.stream().local_addr()?;
-    Ok(match address.ip().to_canonical() {
-        IpAddr::V4(ip) => (ip, address.port()).into(),
-        // A link-local address is nothing without its scope.
-        IpAddr::V6(_) => address,
-    })
+    session.stream().local_addr().map(canonical)
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(
-    session: &Session,
-    partner: &Partner,
-    client: Client<'_>,
-    reply: &Reply,
-) -> Result<(), Failure> {
+fn tunnel(session: &Session, partner: &Partner, client: Client<'_>, reply: &Reply) {
     session.enter(Stage::Relay);
-    client.pass_on_early_bytes(session)?;
+    if client.pass_on_early_bytes(session).is_err() {
+        session.end(session.target().failure());
+    }
     drop(client);
     relay(session.account(), partner, || reply.write_to(&mut session.stream()));
-    Ok(())
 }
 
 /// Says `words` and gives the client a moment to read them. Closing at once would reset a
@@ -359,5 +355,96 @@ fn farewell(session: &Session, words: &[u8]) {
         if let Ok(0) | Err(_) = stream.read(&mut unread) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::Limits;
+    use crate::system::descriptors::Descriptors;
+    use crate::system::pool::Pool;
+    use socket2::SockRef;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::mpsc::channel;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_read_timeout(Some(LONG)).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    fn proxy() -> Proxy {
+        let descriptors = Descriptors::new(100);
+        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        Proxy {
+            users: Users::default(),
+            rules: Rules::new(&[], Vec::new()),
+            names: Arc::new(Names::new(LONG, &descriptors)),
+            sessions: Sessions::new(limits, descriptors),
+            source: Source::default(),
+            udp_advertise: None,
+            udp_ports: None,
+            udp_ports_used_up: Rarely::default(),
+            connect_timeout: LONG,
+            refusals: Refusals::default(),
+            ends: Ends::default(),
+            fullness: Rarely::default(),
+            made_room: Rarely::default(),
+            balancers: Vec::new(),
+            metrics: Arc::default(),
+        }
+    }
+
+    /// Does `job` with a client's session, and its partner.
+    fn attend<J>(stream: TcpStream, job: J) -> (Proxy, Option<Ending>)
+    where
+        J: FnOnce(&Proxy, &Session, &Partner) + Send + 'static,
+    {
+        let (proxy, peer) = (proxy(), stream.peer_addr().unwrap());
+        let (over_to, over) = channel();
+        let started = Pool::new(1).start(move |partner| {
+            let session = proxy.admit(stream, peer).unwrap();
+            job(&proxy, &session, partner);
+            let ending = session.ending();
+            drop(session);
+            over_to.send((proxy, ending)).unwrap();
+        });
+        started.unwrap();
+        over.recv_timeout(LONG).expect("the session ends")
+    }
+
+    #[test]
+    fn a_target_that_resets_before_the_early_bytes_is_not_a_client_that_leaves() {
+        let (mut client, stream) = connection();
+        let (target, outgoing) = connection();
+        client.write_all(b"request, and early bytes").unwrap();
+        SockRef::from(&target).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(target);
+        outgoing.peek(&mut [0]).expect_err("the target has reset the connection");
+        let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
+        let (_, ending) = attend(stream, move |_, session, partner| {
+            session.connected(outgoing, bound);
+            let mut client = Client::new(session.stream());
+            client.read_exact(&mut [0; 7]).unwrap();
+            tunnel(session, partner, client, &Reply::succeeded(bound));
+        });
+        assert_eq!(ending, Some(Ending::TargetReset));
+        let error = client.read(&mut [0]).expect_err("the client sees no clean end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_session_whose_partner_panics_has_failed_and_is_counted_once() {
+        let (_client, stream) = connection();
+        let (proxy, _) = attend(stream, |proxy, session, partner| {
+            session.end(Ending::Fault);
+            proxy.serve(session, partner);
+        });
+        let counted: Vec<_> = proxy.metrics.outcomes().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("failed", 1)]);
     }
 }

@@ -6,11 +6,12 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::thread;
 
 use socket2::SockRef;
 
 use crate::sessions::{Account, Ending};
-use crate::system::pool::Partner;
+use crate::system::pool::{Partner, Pending};
 
 mod direction;
 mod lane;
@@ -50,21 +51,47 @@ pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> 
         // It was ended before it had a target: nobody else will wake who reads from that.
         return;
     }
+    let fault = Fault(account);
     match reply().map_err(|_| Ending::ClientReset).and_then(|()| up.begin()) {
         Ok(pace) => {
-            let up = partner.start_job({
-                let account = Arc::clone(account);
-                move || Direction::up(&account).map(|up| up.carry(pace))
+            let up = beside(partner, account, move |account| {
+                if let Some(up) = Direction::up(account) {
+                    up.carry(pace);
+                }
             });
+            // From here on it has to be dropped before `up`, which waits for the partner.
+            let _fault = fault;
             down.carry(Pace::Quiet);
-            if up.wait().is_none() {
-                account.end(Ending::ClientReset);
-            }
+            up.wait();
         }
         Err(ending) => account.end(ending),
     }
     if account.ending().is_some() {
         discard_unread(account);
+    }
+}
+
+/// Runs `carry` on the partner thread.
+fn beside<'p>(
+    partner: &'p Partner,
+    account: &Arc<Account>,
+    carry: impl FnOnce(&Account) + Send + 'static,
+) -> Pending<'p> {
+    let account = Arc::clone(account);
+    partner.start_job(move || {
+        let _fault = Fault(&account);
+        carry(&account);
+    })
+}
+
+/// Ends the session when the thread panics that has this: the other one would go on alone.
+struct Fault<'a>(&'a Account);
+
+impl Drop for Fault<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(Ending::Fault);
+        }
     }
 }
 
@@ -87,8 +114,7 @@ mod tests {
     use crate::system::pool::Pool;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener, TcpStream};
-    use std::sync::mpsc::{Receiver, channel};
-    use std::thread;
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(20);
@@ -113,6 +139,17 @@ mod tests {
 
         /// The same, after something has become of the session while its target was dialed.
         fn open_after(descriptors: usize, meanwhile: impl FnOnce(&Account)) -> Self {
+            Tunnel::with(descriptors, meanwhile, |account, partner| {
+                relay(account, partner, || Ok(()));
+            })
+        }
+
+        /// The same with another relay.
+        fn with(
+            descriptors: usize,
+            meanwhile: impl FnOnce(&Account),
+            relay: impl FnOnce(&Arc<Account>, &Partner) + Send + 'static,
+        ) -> Self {
             let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
             let sessions = Sessions::new(limits, Descriptors::new(descriptors));
             let (client, stream) = connection();
@@ -125,7 +162,7 @@ mod tests {
             let (sender, over) = channel();
             let pool = Pool::new(1);
             pool.start(move |partner| {
-                relay(session.account(), partner, || Ok(()));
+                relay(session.account(), partner);
                 sender.send(()).unwrap();
             })
             .unwrap();
@@ -143,6 +180,26 @@ mod tests {
     fn a_session_that_was_ended_while_it_connected_does_not_go_on() {
         let tunnel = Tunnel::open_after(usize::MAX, |session| session.end(Ending::MadeRoom));
         assert_eq!(tunnel.close(), Some(Ending::MadeRoom));
+    }
+
+    #[test]
+    fn a_direction_that_panics_ends_the_other_and_nothing_looks_complete() {
+        let of_worker = |account: &Arc<Account>, partner: &Partner| {
+            relay(account, partner, || panic!("as this test wants it"));
+        };
+        let of_partner = |account: &Arc<Account>, partner: &Partner| {
+            let _up = beside(partner, account, |_| panic!("as this test wants it"));
+            Direction::down(account).unwrap().carry(Pace::Quiet);
+        };
+        for relay in [of_worker as fn(&Arc<Account>, &Partner), of_partner] {
+            let Tunnel { client, target, account, over, .. } =
+                Tunnel::with(usize::MAX, |_| (), relay);
+            assert_ne!(over.recv_timeout(LONG), Err(RecvTimeoutError::Timeout));
+            assert_eq!(account.ending(), Some(Ending::Fault));
+            drop(account);
+            expect_reset(&client);
+            expect_reset(&target);
+        }
     }
 
     fn connection() -> (TcpStream, TcpStream) {

@@ -1,12 +1,12 @@
 //! What is seen of the server from outside: how each session ended, and who was turned away.
 //!
 //! - [`Outcome`] is how a session ended: one value, and one word for it wherever it is told.
-//! - [`Ends`] logs one line for each session that has ended. A session whose thread panics is told of,
-//!   too: it has `failed`. Of a client that has very many, only some are logged and the others counted.
+//! - [`Ends`] counts each session that has ended, and logs a line for it. A session whose thread panics
+//!   is told of, too: it has `failed`. Of a client that has very many, only some are logged.
 //! - [`Metrics`] counts, for Prometheus and for the status page.
 //! - [`status`] serves the status page, the metrics and the state of health.
 //! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
-//! - [`Rarely`] logs that the server is full, once a minute.
+//! - [`Rarely`] logs of what lasts, such as that the server is full, once a minute.
 //! - [`Logger`] is simplelog with a queue behind it. Whoever logs never waits for whoever reads the
 //!   log; what does not fit into the queue is counted, and the log says so.
 //!

@@ -2,13 +2,19 @@
 //!
 //! - [`pool::Pool`] runs jobs on threads in pairs, a worker and its [`pool::Partner`].
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
+//! - [`addresses::room_for`] says whether there are addresses for one more thread.
+//! - [`poll`] waits for several of them at once, for a limited time, and [`bell`] ends such a wait.
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
+//! - [`usage`] is what of it is in use at present.
 //!
 //! Nothing here knows a session, a policy or a log.
 
+pub mod addresses;
+pub mod bell;
 pub mod capacity;
 pub mod descriptors;
+pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;

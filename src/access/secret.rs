@@ -44,7 +44,8 @@ impl SecretFile {
     /// # Errors
     ///
     /// When others than its owner have access to it, or when its owner is neither root nor the user
-    /// who runs tabi; not in `$CREDENTIALS_DIRECTORY` and `/run/secrets`. The error does not name the file, but for the command that mends it.
+    /// who runs tabi; not in `$CREDENTIALS_DIRECTORY` and `/run/secrets`. The error names the file only
+    /// in the command that mends it.
     pub(super) fn check_private(&self) -> Result<(), String> {
         self.exposure.clone().map_or(Ok(()), Err)
     }

@@ -68,8 +68,8 @@ impl Users {
     /// # Errors
     ///
     /// [`Error::NoAcceptableMethod`] when the client offers none that is acceptable,
-    /// [`Error::BadCredentials`], [`Error::IgnoredCredentials`], those of [`Greeting::read_from`] and [`Credentials::read_from`],
-    /// and [`Error::Io`].
+    /// [`Error::BadCredentials`], [`Error::IgnoredCredentials`], those of [`Greeting::read_from`] and
+    /// [`Credentials::read_from`], and [`Error::Io`].
     pub fn authenticate(
         &self,
         client: &mut (impl Read + Write),

@@ -1,13 +1,13 @@
 //! UDP ASSOCIATE: a relay of datagrams that lives and dies with its TCP connection (RFC 1928
 //! section 7).
 //!
-//! One thread serves an association: it waits for the client's connection and for both sockets, and
-//! sends on what has come, without queues. Only names are looked up elsewhere, on the partner
-//! thread.
+//! One thread serves an association: it waits for the client's connection and for its sockets, and
+//! sends on what has come, without queues. Only names are looked up elsewhere, on threads of their own.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use self::relay::Relay;
 use self::sockets::Outside;
@@ -17,6 +17,7 @@ use crate::commands::lookup::Names;
 use crate::commands::source::Source;
 use crate::sessions::Account;
 use crate::socks5::{Address, Command, Host};
+use crate::system::descriptors::{Descriptors, Held};
 
 mod batch;
 mod budget;
@@ -59,6 +60,7 @@ pub struct Association {
     /// Towards everyone else.
     outside: Outside,
     bound: SocketAddr,
+    _held: Vec<Held>,
 }
 
 impl Association {
@@ -77,11 +79,16 @@ impl Association {
         source: Source,
         control: SocketAddr,
         ports: Option<&RangeInclusive<u16>>,
+        descriptors: &Arc<Descriptors>,
     ) -> io::Result<Self> {
         assert_eq!(permit.command(), Command::UdpAssociate);
+        // A session is counted as two descriptors, as which the client's connection and the inner
+        // socket are. The others are an outer socket, or one for each family, and the bell of lookups.
+        let more = 1 + usize::from(source.ipv4.or(source.ipv6).is_some());
+        let held = (0..more).map(|_| descriptors.hold()).collect();
         let inside = sockets::inside(control, ports)?;
         let bound = inside.local_addr()?;
-        Ok(Association { inside, outside: Outside::open(source)?, bound })
+        Ok(Association { inside, outside: Outside::open(source)?, bound, _held: held })
     }
 
     /// The address to which the client is to send.
@@ -93,10 +100,6 @@ impl Association {
     /// Relays datagrams until the client's connection ends, or [`Account::end`] ends it, or nothing
     /// has moved for five minutes.
     pub fn serve(self, client: &Client<'_>, rules: &Rules, names: &Names) {
-        // A session is counted as two descriptors, as which the client's connection and the inner
-        // socket are. The others are one or two sockets, and the bell of lookups.
-        let more = self.outside.count().div_ceil(2);
-        let _more: Vec<_> = (0..more).map(|_| client.account.descriptors().hold()).collect();
         let mut relay = Relay::new(self, client, rules, names, &budget::ALL);
         while relay.turn() {}
     }
@@ -107,7 +110,6 @@ mod tests {
     use super::*;
     use crate::access::users::Users;
     use crate::sessions::{Limits, Session, Sessions};
-    use crate::system::descriptors::Descriptors;
     use std::io::Cursor;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Mutex;
@@ -128,6 +130,29 @@ mod tests {
         (sessions.open(address.parse().unwrap(), stream, || ()).unwrap(), client)
     }
 
+    fn identity() -> Identity {
+        let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
+        Users::default().authenticate(&mut greeting, [127, 0, 0, 1].into()).unwrap()
+    }
+
+    fn open(identity: &Identity, rules: &Rules, descriptors: &Arc<Descriptors>) -> Association {
+        let local = LOCAL.parse().unwrap();
+        let permit = rules.permit_open(identity, local, Command::UdpAssociate).unwrap();
+        Association::open(&permit, Source::default(), local, None, descriptors).unwrap()
+    }
+
+    #[test]
+    fn the_sockets_of_an_association_are_counted_before_they_are_used() {
+        // There are enough for a session, and nothing beside it.
+        let descriptors = Descriptors::new(4);
+        let _session = descriptors.hold();
+        assert!(!descriptors.are_short());
+        let association = open(&identity(), &Rules::new(&[], vec![]), &descriptors);
+        assert!(descriptors.are_short());
+        drop(association);
+        assert!(!descriptors.are_short());
+    }
+
     /// Runs `job` with an association on a thread of its own. What it gives back waits for the result.
     pub(super) fn with_association<T: Send + 'static>(
         session: Session,
@@ -136,15 +161,8 @@ mod tests {
     ) -> impl FnOnce() -> T {
         let (sender, result) = channel();
         thread::spawn(move || {
-            let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
-            let ip = session.peer().ip();
-            let identity = Users::default().authenticate(&mut greeting, ip).unwrap();
-            let rules = Rules::new(&[], vec![]);
-            let command = Command::UdpAssociate;
-            let permit = rules.permit_open(&identity, session.peer(), command).unwrap();
-            let association =
-                Association::open(&permit, Source::default(), LOCAL.parse().unwrap(), None)
-                    .unwrap();
+            let (identity, rules) = (identity(), Rules::new(&[], vec![]));
+            let association = open(&identity, &rules, session.descriptors());
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
             let client = Client { account: &session, identity: &identity, announced: &announced };
             sender.send(job(association, &client, &rules, &names)).unwrap();

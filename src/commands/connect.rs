@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::families::{Attempted, Families};
@@ -14,6 +14,7 @@ use super::source::Source;
 use super::waiting::Waiting;
 use crate::access::rules::Permit;
 use crate::system::descriptors::{Descriptors, Held};
+use crate::system::poll::poll;
 
 /// How long one address has the field to itself before the next one joins (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -208,12 +209,7 @@ impl<'a> Race<'a> {
             // Tunnels may want what this race can do without.
             until = until.min(now + CHANCE);
         }
-        let pause = until.saturating_duration_since(now);
-        let pause = Timespec::try_from(pause).map_err(io::Error::other)?;
-        match poll(&mut polled, Some(&pause)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        poll(&mut polled, until.saturating_duration_since(now))?;
         for (attempt, polled) in self.attempts.iter().zip(&polled) {
             attempt.seen.set(polled.revents());
         }

@@ -1,6 +1,7 @@
 //! Which address family is tried first. A family that has been silent in its last races starts
 //! second for a minute, so that a dead IPv6 does not cost a quarter of a second at every connection.
 
+use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +38,13 @@ pub struct Attempted {
     pub begun: Instant,
     /// Whether the host has answered: it has accepted or refused.
     pub answered: bool,
+}
+
+/// Whether a socket could not be made or bound because this machine lacks its family.
+#[must_use]
+pub fn is_lacking(error: &Error) -> bool {
+    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    error.raw_os_error() == Some(NO_FAMILY) || error.kind() == ErrorKind::AddrNotAvailable
 }
 
 impl Families {

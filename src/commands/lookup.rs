@@ -1,34 +1,52 @@
-//! Names to addresses, within a deadline.
+//! Names to addresses, and addresses to names, within a deadline.
 //!
 //! The system's resolver cannot be interrupted, so lookups run on a few threads of their own, one for
 //! each name that is asked for, however many ask. Whoever asks waits for the answer or gives up; the
-//! lookup goes on, and its answer is remembered for a moment. Only addresses are remembered: the
+//! lookup goes on, and its answer is remembered for a moment. Only what was found is remembered: the
 //! rules are asked at each request.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-pub use self::bell::Bell;
 use self::queue::Waiter;
 use self::threads::{Resolver, Threads};
 use super::families::Families;
 use super::waiting::{News, Waiting, wait_for};
 use crate::group::Group;
 use crate::socks5::Name;
+use crate::system::bell::Bell;
 use crate::system::descriptors::Descriptors;
 
-mod bell;
 mod memory;
 mod queue;
 mod spelling;
 mod threads;
 
-/// What a lookup has found: addresses with port 0, or why there are none.
-pub type Answer = Result<Arc<[SocketAddr]>, Arc<io::Error>>;
+/// What a lookup has found, or why it has found nothing.
+pub type Answer = Result<Found, Arc<io::Error>>;
 
-/// Why a name has no addresses.
+/// What a lookup has found.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// The addresses of a name, with port 0.
+    Addresses(Arc<[SocketAddr]>),
+    /// The name of an address.
+    Name(Name),
+}
+
+impl Found {
+    /// The addresses of a name.
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        match self {
+            Found::Addresses(addresses) => addresses,
+            Found::Name(_) => &[],
+        }
+    }
+}
+
+/// Why a name has no addresses, or an address no name.
 #[derive(Debug)]
 pub enum Error {
     /// The resolver says so, or cannot be asked.
@@ -37,6 +55,12 @@ pub enum Error {
     TimedOut,
     /// The client has left meanwhile.
     ClientLeft,
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::Unresolved(Arc::new(error))
+    }
 }
 
 /// Names that are looked up, and those that were a moment ago.
@@ -101,18 +125,47 @@ impl Names {
         deadline: Instant,
         client: Option<&Waiting<'_>>,
     ) -> Result<Vec<SocketAddr>, Error> {
-        let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
-        let answer = if let Some(answer) = self.recall(name) {
+        let found = self.find(&spelling::key(name.as_str()), asker, deadline, client)?;
+        Ok(with_port(found.addresses(), port))
+    }
+
+    /// The name of the host at `ip`, as the system's resolver has it, for the client at `asker`. It
+    /// waits as [`Names::resolve`] does.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub fn name_of(
+        &self,
+        ip: IpAddr,
+        asker: IpAddr,
+        deadline: Instant,
+        client: Option<&Waiting<'_>>,
+    ) -> Result<Name, Error> {
+        match self.find(&spelling::key_of_address(ip), asker, deadline, client)? {
+            Found::Name(name) => Ok(name),
+            Found::Addresses(_) => Err(io::Error::from(ErrorKind::NotFound).into()),
+        }
+    }
+
+    fn find(
+        &self,
+        key: &str,
+        asker: IpAddr,
+        deadline: Instant,
+        client: Option<&Waiting<'_>>,
+    ) -> Result<Found, Error> {
+        let answer = if let Some(answer) = self.threads.recall(key) {
             answer
         } else {
             // The session is counted as two descriptors, and has no target yet.
-            let bell = Arc::new(Bell::new().map_err(failed)?);
-            match self.ask(name, asker, &bell) {
+            let bell = Arc::new(Bell::new()?);
+            match self.join(key, asker, &bell) {
                 Asked::Known(answer) => answer,
                 Asked::UnderWay(lookup) => lookup.wait(deadline, client)?,
             }
         };
-        answer.map(|addresses| with_port(&addresses, port)).map_err(Error::Unresolved)
+        answer.map_err(Error::Unresolved)
     }
 
     /// The answer for `name`, if it is known without asking anyone.
@@ -124,12 +177,13 @@ impl Names {
     /// Looks `name` up for the client at `asker`, and rings `bell` when the answer is there.
     #[must_use]
     pub fn ask(&self, name: &Name, asker: IpAddr, bell: &Arc<Bell>) -> Asked {
-        if let Some(answer) = self.recall(name) {
-            return Asked::Known(answer);
-        }
+        self.join(&spelling::key(name.as_str()), asker, bell)
+    }
+
+    fn join(&self, key: &str, asker: IpAddr, bell: &Arc<Bell>) -> Asked {
         let (group, bell) = (Group::from(asker), Arc::clone(bell));
         let waiter = |number, name| Waiter { number, name, group, bell, answer: OnceLock::new() };
-        match self.threads.join(&spelling::key(name.as_str()), waiter) {
+        match self.threads.join(key, waiter) {
             Ok(answer) => Asked::Known(answer),
             Err(waiter) => Asked::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) }),
         }
@@ -180,7 +234,6 @@ impl Lookup {
     }
 
     fn wait(&self, deadline: Instant, client: Option<&Waiting<'_>>) -> Result<Answer, Error> {
-        let failed = |error: io::Error| Error::Unresolved(Arc::new(error));
         loop {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
@@ -189,8 +242,7 @@ impl Lookup {
             if left.is_zero() {
                 return Err(Error::TimedOut);
             }
-            let news = wait_for(&*self.waiter.bell, client, left).map_err(failed)?;
-            if news == News::ClientLeft {
+            if wait_for(&*self.waiter.bell, client, left)? == News::ClientLeft {
                 return Err(Error::ClientLeft);
             }
         }

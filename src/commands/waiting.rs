@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
+
+use crate::system::poll::poll;
 
 /// What an end of file shows as, where the system tells of it without a read.
 #[cfg(target_os = "linux")]
@@ -79,14 +81,9 @@ pub(super) fn wait_for(
     client: Option<&Waiting<'_>>,
     limit: Duration,
 ) -> io::Result<News> {
-    let pause = Timespec::try_from(limit).map_err(io::Error::other)?;
     let answer = PollFd::from_borrowed_fd(answer.as_fd(), PollFlags::IN);
     let mut polled = [answer.clone(), client.map_or(answer, Waiting::poll_fd)];
-    match poll(&mut polled, Some(&pause)) {
-        Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(News::Nothing),
-        Err(error) => return Err(error.into()),
-    }
+    poll(&mut polled, limit)?;
     let [answer, of_client] = polled.map(|polled| polled.revents());
     Ok(if client.is_some_and(|client| client.has_left(of_client)) {
         News::ClientLeft
@@ -104,8 +101,8 @@ mod tests {
     use std::io::Write;
     use std::net::{Shutdown, TcpListener};
 
-    const LONG: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
-    const SHORT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    const LONG: Duration = Duration::from_secs(20);
+    const SHORT: Duration = Duration::from_millis(100);
 
     fn connection() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -114,10 +111,11 @@ mod tests {
     }
 
     /// Whether something is seen of the client, and whether it has left then.
-    fn look(waiting: &Waiting<'_>, limit: Timespec) -> Option<bool> {
+    fn look(waiting: &Waiting<'_>, limit: Duration) -> Option<bool> {
         let mut polled = [waiting.poll_fd()];
-        let seen = poll(&mut polled, Some(&limit)).unwrap() > 0;
-        seen.then(|| waiting.has_left(polled[0].revents()))
+        poll(&mut polled, limit).unwrap();
+        let seen = polled[0].revents();
+        (!seen.is_empty()).then(|| waiting.has_left(seen))
     }
 
     #[test]

@@ -14,11 +14,7 @@ impl Proxy {
     /// Opens a session for a client that is served and has not had its share. It waits for room if
     /// there is none. The log tells of a client that is turned away.
     pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
-        let peer = match peer.ip().to_canonical() {
-            IpAddr::V4(ip) => (ip, peer.port()).into(),
-            // A link-local address means nothing without its scope.
-            IpAddr::V6(_) => peer,
-        };
+        let peer = canonical(peer);
         self.metrics.accepted();
         match self.open(stream, peer) {
             Ok(session) => Some(session),
@@ -39,6 +35,7 @@ impl Proxy {
         if !is_balancer {
             self.check(peer)?;
         }
+        // Its scope was for the check alone.
         let peer = SocketAddr::new(peer.ip(), peer.port());
         let opened = if is_balancer {
             self.sessions.open_for_balancer(peer, stream, is_full)
@@ -82,6 +79,15 @@ impl Proxy {
     fn refused(&self, (kind, why): TurnedAway) -> Failure {
         self.metrics.refused(kind);
         Failure::TurnedAway(why)
+    }
+}
+
+/// An IPv4-mapped address as the IPv4 address that it is.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, address.port()).into(),
+        // A link-local address is nothing without its scope.
+        IpAddr::V6(_) => address,
     }
 }
 

@@ -137,6 +137,7 @@ impl From<socks5::Error> for Failure {
     }
 }
 
+/// That of the client's connection: what is dialed has errors of its own.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Socks(error.into())

@@ -1,12 +1,11 @@
 //! RESOLVE and `RESOLVE_PTR`: answers without a connection, which Tor has added to SOCKS5.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Asked, Client, Failure, Proxy, farewell};
-use crate::commands::{lookup, reverse};
+use crate::commands::lookup;
 use crate::socks5::{Address, Command, Host, Reply};
 
 impl Proxy {
@@ -19,7 +18,8 @@ impl Proxy {
         let reply = match (permit.passage(), permit.addresses()) {
             (Some(passage), _) => self.go_up(asked, client, passage, deadline)?.reply,
             (None, [first, ..]) if asked.request.command == Command::ResolvePtr => {
-                let name = reverse::name_of(first.ip(), deadline, Some(client.waiting()))?;
+                let (ip, peer) = (first.ip(), asked.session.peer().ip());
+                let name = self.names.name_of(ip, peer, deadline, Some(client.waiting()))?;
                 Reply::succeeded(Address { host: Host::Name(name), port: 0 })
             }
             (None, addresses) => {
@@ -37,5 +37,5 @@ impl Proxy {
 }
 
 fn unresolved() -> lookup::Error {
-    lookup::Error::Unresolved(Arc::new(ErrorKind::NotFound.into()))
+    io::Error::from(ErrorKind::NotFound).into()
 }

@@ -1,12 +1,13 @@
-//! The log of ended sessions: one line each, so many of one client, and a count of the others.
+//! The end of each session: it is counted, and has a line in the log. Of one client there are so many
+//! lines, and a count of the others.
 
 use std::time::{Duration, Instant};
 
 use log::{Level, info, log, log_enabled, warn};
 
-use super::Outcome;
 use super::line::Line;
 use super::quota::{Allowance, Quota};
+use super::{Metrics, Outcome};
 use crate::group::Group;
 use crate::sessions::Account;
 
@@ -38,10 +39,10 @@ impl Default for Ends {
 }
 
 impl Ends {
-    /// Waits for the end of a session that has just begun.
+    /// Waits for the end of a session that has just begun, to log it and to count it in `metrics`.
     #[must_use]
-    pub fn begin<'a>(&'a self, account: &'a Account) -> End<'a> {
-        End { ends: self, account, is_told: false }
+    pub fn begin<'a>(&'a self, account: &'a Account, metrics: &'a Metrics) -> End<'a> {
+        End { ends: self, metrics, account, is_told: false }
     }
 
     /// Logs how many lines were not logged of those clients that have many, when it is time to. Says
@@ -86,15 +87,21 @@ impl Ends {
 /// A session on its way to its end. One whose thread panics is told of when this is dropped.
 pub struct End<'a> {
     ends: &'a Ends,
+    metrics: &'a Metrics,
     account: &'a Account,
     is_told: bool,
 }
 
 impl End<'_> {
-    /// Logs how the session has ended, and `why` where the outcome alone does not say it.
+    /// Counts and logs how the session has ended, and `why` where the outcome alone does not say it.
     #[inline(never)]
     pub fn tell(mut self, outcome: Outcome, why: Option<&str>) {
         self.is_told = true;
+        self.note(outcome, why);
+    }
+
+    fn note(&self, outcome: Outcome, why: Option<&str>) {
+        self.metrics.ended(self.account.request().map(|(command, _)| *command), outcome);
         self.ends.log(self.account, outcome, why);
     }
 }
@@ -102,7 +109,7 @@ impl End<'_> {
 impl Drop for End<'_> {
     fn drop(&mut self) {
         if !self.is_told {
-            self.ends.log(self.account, Outcome::Failed, Some("a fault in tabi"));
+            self.note(Outcome::Failed, Some("a fault in tabi"));
         }
     }
 }
@@ -144,13 +151,15 @@ mod tests {
             Limits { sessions: 1, per_client: 1, handshake: Duration::MAX, idle: Duration::MAX };
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
-        let ends = Ends::default();
+        let (ends, metrics) = (Ends::default(), Metrics::new());
         catch_unwind(AssertUnwindSafe(|| {
-            let _end = ends.begin(&session);
+            let _end = ends.begin(&session, &metrics);
             panic!("as this test wants it");
         }))
         .unwrap_err();
-        ends.begin(&session).tell(Outcome::Closed, None);
+        ends.begin(&session, &metrics).tell(Outcome::Closed, None);
+        let counted: Vec<_> = metrics.outcomes().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("closed", 1), ("failed", 1)]);
         let logged = LOGGED.lock().unwrap();
         let of_client = logged.iter().filter(|line| line.starts_with("client=192.0.2.77:5000 "));
         let ends: Vec<_> = of_client.map(|line| line.split(" outcome=").nth(1).unwrap()).collect();

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use simplelog::{Config, WriteLogger};
 
 use super::form::Form;
-use super::queue::Queue;
+use super::queue::{LINES_LOST, Queue};
 
 /// The longest message in bytes. A session's line has at most about 800: a name of 255 bytes, a user of
 /// 128, a reason of 80, addresses and counts. A panic's message may be longer than anyone wants.
@@ -46,7 +46,7 @@ impl Logger {
         };
         let config = form.config();
         let lost = LostLines::new(form, config.clone());
-        let queue = Queue::start(output, move |count| lost.tell(count))
+        let queue = Queue::start(output, &LINES_LOST, move |count| lost.tell(count))
             .map_err(|error| format!("cannot create a thread for the log: {error}"))?;
         let taken = Arc::clone(&queue);
         let take = move |line: &[u8]| taken.push(line);
@@ -74,12 +74,6 @@ impl Logger {
             Some(path) => open(path).map(|file| self.queue.redirect(file)),
             None => Ok(()),
         }
-    }
-
-    /// How many lines were lost since the start, because nobody read them or they could not be written.
-    #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.queue.lost()
     }
 
     /// Waits until all lines are written, for at most `limit`.

@@ -139,6 +139,7 @@ impl From<Ending> for Outcome {
             Ending::IdleTimeout => Outcome::IdleTimeout,
             Ending::MadeRoom => Outcome::MadeRoom,
             Ending::Stopped => Outcome::Stopped,
+            Ending::Fault => Outcome::Failed,
         }
     }
 }

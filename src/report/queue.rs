@@ -31,7 +31,7 @@ const KEPT: usize = 64 * 1024;
 const STACK: usize = 128 * 1024;
 
 /// Lines that the log of this process has lost: there is one, and the metrics tell of it.
-static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+pub(super) static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How many lines the log of this process has lost since the start.
 #[must_use]
@@ -46,6 +46,8 @@ pub(super) struct Queue {
     filled: Condvar,
     /// Signalled when all is written.
     drained: Condvar,
+    /// Lines that were lost since the start.
+    lost: &'static AtomicU64,
 }
 
 #[derive(Default)]
@@ -53,8 +55,6 @@ struct State {
     waiting: Batch,
     /// Lines for which there was no room since the writer took the last batch.
     without_room: u64,
-    /// Lines that were lost since the start.
-    lost: u64,
     /// Where to write from the next batch on.
     redirected: Option<File>,
     /// The writer waits on `filled` for a first line.
@@ -73,20 +73,22 @@ struct Batch {
 }
 
 impl Queue {
-    /// Starts the thread that writes to `output`. `tell_lost` makes the line, with its line feed, that
-    /// says how many lines were lost.
+    /// Starts the thread that writes to `output`. `lost` counts the lines that are lost, and `tell_lost`
+    /// makes the line, with its line feed, that says how many were.
     ///
     /// # Errors
     ///
     /// When the thread cannot be created.
     pub(super) fn start(
         output: File,
+        lost: &'static AtomicU64,
         tell_lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             filled: Condvar::new(),
             drained: Condvar::new(),
+            lost,
         });
         let written = Arc::clone(&queue);
         thread::Builder::new()
@@ -102,8 +104,7 @@ impl Queue {
         if state.waiting.lines >= MOST_LINES || state.waiting.bytes.len() + line.len() > MOST_BYTES
         {
             state.without_room += 1;
-            state.lost += 1;
-            LINES_LOST.fetch_add(1, Ordering::Relaxed);
+            self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
         state.waiting.bytes.extend(line);
@@ -136,11 +137,6 @@ impl Queue {
     pub(super) fn redirect(&self, output: File) {
         let earlier = self.lock().redirected.replace(output);
         drop(earlier);
-    }
-
-    /// How many lines were lost since the start.
-    pub(super) fn lost(&self) -> u64 {
-        self.lock().lost
     }
 
     fn write_out(&self, mut output: Output, tell_lost: &dyn Fn(u64) -> Vec<u8>) {
@@ -184,11 +180,8 @@ impl Queue {
 
     /// Notes that a batch is over, and how many of its lines could not be written.
     fn written(&self, failed: u64) {
-        let mut state = self.lock();
-        state.lost += failed;
-        LINES_LOST.fetch_add(failed, Ordering::Relaxed);
-        state.busy = false;
-        drop(state);
+        self.lost.fetch_add(failed, Ordering::Relaxed);
+        self.lock().busy = false;
         self.drained.notify_all();
     }
 
@@ -271,11 +264,21 @@ mod tests {
     /// Far longer than a test takes.
     const LONG: Duration = Duration::from_secs(20);
 
+    /// A count of a test's own.
+    fn none_lost() -> &'static AtomicU64 {
+        Box::leak(Box::<AtomicU64>::default())
+    }
+
+    fn lost(queue: &Queue) -> u64 {
+        queue.lost.load(Ordering::Relaxed)
+    }
+
     fn queue() -> (Arc<Queue>, BufReader<UnixStream>) {
         let (reader, output) = UnixStream::pair().unwrap();
         reader.set_read_timeout(Some(LONG)).unwrap();
         let output = File::from(OwnedFd::from(output));
-        let queue = Queue::start(output, |lost| format!("{lost} lost\n").into_bytes()).unwrap();
+        let tell_lost = |lost| format!("{lost} lost\n").into_bytes();
+        let queue = Queue::start(output, none_lost(), tell_lost).unwrap();
         (queue, BufReader::new(reader))
     }
 
@@ -297,7 +300,7 @@ mod tests {
         }
         queue.push(b"after a silence\n");
         assert_eq!(line(&mut reader), "after a silence\n");
-        assert_eq!(queue.lost(), 0);
+        assert_eq!(lost(&queue), 0);
     }
 
     #[test]
@@ -308,7 +311,7 @@ mod tests {
             queue.push(format!("{number:0199}\n").as_bytes());
         }
         assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
-        let lost = queue.lost();
+        let lost = lost(&queue);
         assert!(lost > LINES / 2, "{lost}");
         assert!(queue.lock().waiting.bytes.len() <= MOST_BYTES);
         let (mut read, mut told) = (0, 0);
@@ -337,20 +340,21 @@ mod tests {
     #[test]
     fn lines_that_cannot_be_written_are_told_with_the_next_that_can() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let queue = Queue::start(full, |lost| format!("{lost} lost\n").into_bytes()).unwrap();
+        let tell_lost = |lost| format!("{lost} lost\n").into_bytes();
+        let queue = Queue::start(full, none_lost(), tell_lost).unwrap();
         queue.push(b"one\n");
         assert!(queue.flush(LONG));
         queue.push(b"two\n");
         queue.push(b"three\n");
         assert!(queue.flush(LONG));
-        assert_eq!(queue.lost(), 3);
+        assert_eq!(lost(&queue), 3);
         let (reader, output) = UnixStream::pair().unwrap();
         reader.set_read_timeout(Some(LONG)).unwrap();
         queue.redirect(File::from(OwnedFd::from(output)));
         queue.push(b"four\n");
         let mut reader = BufReader::new(reader);
         assert_eq!([line(&mut reader), line(&mut reader)], ["3 lost\n", "four\n"]);
-        assert_eq!(queue.lost(), 3);
+        assert_eq!(lost(&queue), 3);
     }
 
     #[test]
@@ -369,7 +373,7 @@ mod tests {
         let (reader, output) = UnixStream::pair().unwrap();
         output.set_nonblocking(true).unwrap();
         let output = File::from(OwnedFd::from(output));
-        let queue = Queue::start(output, |_| Vec::new()).unwrap();
+        let queue = Queue::start(output, none_lost(), |_| Vec::new()).unwrap();
         for _ in 0..5000 {
             queue.push(&[[b'a'; 199].as_slice(), b"\n"].concat());
         }
@@ -378,6 +382,6 @@ mod tests {
         for line in BufReader::new(reader).lines().take(5000) {
             assert_eq!(line.unwrap().len(), 199);
         }
-        assert_eq!(queue.lost(), 0);
+        assert_eq!(lost(&queue), 0);
     }
 }

@@ -13,7 +13,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -22,6 +21,7 @@ use log::error;
 
 use super::{Lookups, Metrics};
 use crate::sessions::Sessions;
+use crate::system::bell::Bell;
 
 mod answer;
 mod desk;
@@ -81,9 +81,10 @@ impl Status {
     ///
     /// # Errors
     ///
-    /// When the system refuses a thread or a pair of sockets.
+    /// When the system refuses a thread or a descriptor.
     pub fn start(self, shown: Shown) -> io::Result<Serving> {
-        let (end, ended) = UnixStream::pair()?;
+        let end = Arc::new(Bell::new()?);
+        let ended = Arc::clone(&end);
         let draining = Arc::new(AtomicBool::new(false));
         let desk = Desk::new(shown, Arc::clone(&draining));
         let thread = thread::Builder::new().name("tabi status".into()).spawn(move || {
@@ -91,14 +92,14 @@ impl Status {
                 error!("the status page has ended: {error}");
             }
         })?;
-        Ok(Serving { draining, end: Some(end), thread: Some(thread) })
+        Ok(Serving { draining, end, thread: Some(thread) })
     }
 }
 
 /// The status page while it is served. Dropping it ends it.
 pub struct Serving {
     draining: Arc<AtomicBool>,
-    end: Option<UnixStream>,
+    end: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -111,8 +112,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // The thread sees the end of file.
-        self.end = None;
+        self.end.ring();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -44,7 +44,7 @@ pub struct Config {
     pub max_connections: usize,
     /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
     pub max_per_client: usize,
-    /// From the greeting to the request.
+    /// From the connection to the last byte of the request.
     pub handshake_timeout: Duration,
     /// From the request to the connection with the target.
     pub connect_timeout: Duration,

@@ -92,15 +92,15 @@ impl Entrance {
 
     /// Serves one client after the other while few others wait for one.
     fn attend(self: &Arc<Self>, partner: &Partner) {
-        while let Some(session) = self.next_session() {
-            self.leave();
+        let mut place = Some(Place(self));
+        while let Some(waiting) = place {
+            let session = self.next_session();
+            drop(waiting);
+            let Some(session) = session else { return };
             self.proxy.serve(&session, partner);
             drop(session);
-            if !self.come_back() {
-                return;
-            }
+            place = self.come_back();
         }
-        self.leave_for_good();
     }
 
     /// Waits for a client that is admitted. `None` once the server is stopped and nobody is left.
@@ -134,7 +134,7 @@ impl Entrance {
         }
     }
 
-    /// Leaves with a client. The last one calls the next worker.
+    /// Leaves, with a client or after the end. The last one calls the next worker.
     fn leave(self: &Arc<Self>) {
         let is_last = {
             let mut state = self.lock();
@@ -156,12 +156,6 @@ impl Entrance {
                 self.stop.ask_for_help();
             }
         }
-    }
-
-    /// Leaves without a client, after the end.
-    fn leave_for_good(&self) {
-        self.lock().waiting -= 1;
-        self.left.notify_all();
     }
 
     /// After a stop: accepts those who wait in the kernel's backlog, closes the port behind the last
@@ -205,12 +199,12 @@ impl Entrance {
         }
     }
 
-    /// Whether one more worker is to wait for a client.
-    fn come_back(&self) -> bool {
+    /// Waits again, if one more worker is to wait for a client.
+    fn come_back(self: &Arc<Self>) -> Option<Place<'_>> {
         let mut state = self.lock();
         let is_wanted = state.waiting < MOST_WAITING;
         state.waiting += usize::from(is_wanted);
-        is_wanted
+        is_wanted.then(|| Place(self))
     }
 
     fn accepted(&self) {
@@ -234,5 +228,45 @@ impl Entrance {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a worker that waits for a client. It is given up when this is dropped, also by a panic.
+struct Place<'a>(&'a Arc<Entrance>);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+    use crate::server::Server;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn a_worker_that_panics_while_it_waits_leaves_the_entrance_open() {
+        let arguments = cli::parse(["tabi", "127.0.0.1:0"]).unwrap();
+        let server = Server::bind(&arguments.config).unwrap();
+        let entrance = server.entrances().remove(0);
+        entrance.lock().waiting = 1;
+        catch_unwind(AssertUnwindSafe(|| {
+            let _place = Place(&entrance);
+            panic!("as this test wants it");
+        }))
+        .unwrap_err();
+        let mut client = TcpStream::connect(server.addresses()[0]).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        client.write_all(b"\x05\x01\x00").unwrap();
+        let mut selection = [0; 2];
+        client.read_exact(&mut selection).unwrap();
+        assert_eq!(selection, [0x05, 0x00]);
+        server.stopper().stop();
+        entrance.turn_away_the_last();
     }
 }

@@ -1,8 +1,7 @@
 //! Sockets that listen, and what is told when one cannot.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use log::info;
@@ -10,7 +9,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::close;
+use crate::commands::families;
 use crate::relay;
+use crate::system::bell::Bell;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
 pub(super) const BACKLOG: usize = 4096;
@@ -19,11 +20,8 @@ pub(super) const BACKLOG: usize = 4096;
 pub(super) struct Listener {
     socket: TcpListener,
     /// How those who wait at a socket that outlives this server learn of its end.
-    end: Option<End>,
+    end: Option<Bell>,
 }
-
-/// A pair of sockets: what is written to the first, or its end, is seen at the second.
-struct End(UnixStream, UnixStream);
 
 impl Listener {
     /// Takes a socket that was handed over. Whoever has handed it over goes on with it, and clients
@@ -31,13 +29,12 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// When its options cannot be set or the system has no sockets.
+    /// When its options cannot be set or the system has no further descriptors.
     fn handed_over(socket: TcpListener) -> io::Result<Self> {
         relay::prepare(&socket)?;
         // Another worker, or another server, may be faster.
         socket.set_nonblocking(true)?;
-        let (near, far) = UnixStream::pair()?;
-        Ok(Listener { socket, end: Some(End(near, far)) })
+        Ok(Listener { socket, end: Some(Bell::new()?) })
     }
 
     /// Whether the socket outlives this server.
@@ -51,7 +48,7 @@ impl Listener {
     ///
     /// The error of `accept(2)`, or any other after [`Listener::close`].
     pub(super) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let Some(End(_, end)) = &self.end else { return self.socket.accept() };
+        let Some(end) = &self.end else { return self.socket.accept() };
         loop {
             let mut polled =
                 [PollFd::new(end, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
@@ -77,9 +74,7 @@ impl Listener {
     /// [`Listener::own`].
     pub(super) fn stop(&self) {
         match &self.end {
-            Some(End(end, _)) => {
-                let _ = end.shutdown(Shutdown::Both);
-            }
+            Some(end) => end.ring(),
             None => close::let_nobody_begin(&self.socket),
         }
     }
@@ -131,7 +126,7 @@ pub(super) fn open(
 fn listen(address: SocketAddr) -> io::Result<Listener> {
     let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let listener = match listen_exactly(address, every) {
-        Err(error) if every && is_without_ipv6(&error) => {
+        Err(error) if every && families::is_lacking(&error) => {
             listen_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
         }
         result => result,
@@ -153,11 +148,6 @@ fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListen
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
     Ok(socket.into())
-}
-
-fn is_without_ipv6(error: &io::Error) -> bool {
-    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-    error.raw_os_error() == Some(NO_FAMILY) || error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 fn told(address: SocketAddr, error: &io::Error) -> io::Error {

@@ -2,7 +2,7 @@
 
 use portable_atomic::AtomicU64;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,13 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Greeting to request, under one deadline.
+    /// From the connection to the request, under one deadline.
     Handshake,
     /// Lookup and connection.
     Dial,
     /// Bytes go both ways.
     Relay,
-    /// The failing reply is on its way.
+    /// The last reply is on its way.
     Farewell,
 }
 
@@ -55,7 +55,6 @@ pub struct Account {
     destinations: AtomicU64,
     stage: Mutex<Stage>,
     ending: OnceLock<Ending>,
-    forced: AtomicBool,
     /// The bytes in both send queues when the watch last looked, or [`UNKNOWN`].
     queued: AtomicU64,
     held: Held,
@@ -82,7 +81,6 @@ impl Account {
             destinations: AtomicU64::new(0),
             stage: Mutex::new(Stage::Handshake),
             ending: OnceLock::new(),
-            forced: AtomicBool::new(false),
             queued: AtomicU64::new(UNKNOWN),
             held,
         }
@@ -182,6 +180,8 @@ impl Account {
     /// Takes the target's connection.
     pub fn connected(&self, target: TcpStream, address: SocketAddr) {
         self.target.connected(target, address);
+        // Either the caller sees an ending now, or whoever ends the session sees the target.
+        fence(Ordering::SeqCst);
     }
 
     /// Notes that the next part of the session's life begins.
@@ -265,14 +265,21 @@ impl Account {
     /// Where no side has failed, what a side has concluded with its end of file is delivered; at an
     /// idle timeout even the part that has not been passed on yet.
     pub fn end(&self, ending: Ending) {
-        if ending == Ending::IdleTimeout {
-            for (source, sink) in self.directions() {
-                source.let_finish(sink);
+        let mut is_first = false;
+        self.ending.get_or_init(|| {
+            is_first = true;
+            if ending == Ending::IdleTimeout {
+                // Before anybody sees the ending, and before what it does looks like an end of file.
+                for (source, sink) in self.directions() {
+                    source.let_finish(sink);
+                }
             }
-        }
-        if self.ending.set(ending).is_err() {
+            ending
+        });
+        if !is_first {
             return;
         }
+        fence(Ordering::SeqCst);
         if self.target.stream().is_some() {
             self.sides().iter().for_each(|side| side.reset_at_close());
             self.spare_concluded();
@@ -288,6 +295,8 @@ impl Account {
     /// Takes back the reset of what is only on its way to the end of file. Called by whoever ends a
     /// session and by whoever passes on an end of file, since either may come first.
     pub fn spare_concluded(&self) {
+        // Of two who come here at once, one at least sees what the other has done.
+        fence(Ordering::SeqCst);
         if self.ending().is_some_and(|ending| !ending.is_failure()) {
             for (source, sink) in self.directions() {
                 if source.has_ended() {
@@ -298,10 +307,11 @@ impl Account {
     }
 
     /// Ends what [`Account::end`] could not: a thread that is blocked in a write. The end of file
-    /// that this queues is behind bytes that nobody takes, and the reset overtakes it.
+    /// that this queues is behind bytes that nobody takes, and the reset overtakes it. The other side
+    /// may wait for bytes, and would take an end of file for a clean one.
     pub(super) fn end_by_force(&self) {
-        if !self.forced.swap(true, Ordering::Relaxed) {
-            for stream in self.streams() {
+        for side in self.sides().into_iter().filter(|side| side.is_blocked()) {
+            if let Some(stream) = side.stream() {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }

@@ -15,13 +15,16 @@ pub enum Ending {
     MadeRoom,
     /// The server stops.
     Stopped,
+    /// A thread of the session has panicked.
+    Fault,
 }
 
 impl Ending {
-    /// Whether a side has failed: then the other hears of that at once, whatever is on its way.
+    /// Whether a side, or this server, has failed: then whoever is left hears of that at once,
+    /// whatever is on its way.
     pub(super) fn is_failure(self) -> bool {
         match self {
-            Ending::ClientReset | Ending::TargetReset => true,
+            Ending::ClientReset | Ending::TargetReset | Ending::Fault => true,
             Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::MadeRoom | Ending::Stopped => {
                 false
             }

@@ -23,7 +23,7 @@ pub struct Limits {
     pub sessions: usize,
     /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
     pub per_client: usize,
-    /// From the first byte of the greeting to the last of the request.
+    /// From the connection to the last byte of the request.
     pub handshake: Duration,
     /// Without a byte in either direction.
     pub idle: Duration,

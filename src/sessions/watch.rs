@@ -43,6 +43,9 @@ impl Sessions {
             drop(live);
             let again = each_round(now);
             live = self.lock();
+            if live.watch_ends {
+                break;
+            }
             // A session that has opened meanwhile has its deadline after `next` or finds the watch
             // asleep and wakes it.
             live = match next {
@@ -51,7 +54,7 @@ impl Sessions {
                     let pause = again.map_or(pause, |again| again.min(pause));
                     self.opened.wait_timeout(live, pause).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None if live.entries.is_empty() && !live.watch_ends => {
+                None if live.entries.is_empty() => {
                     live.watch_sleeps = true;
                     let mut live = match again {
                         None => self.opened.wait(live).unwrap_or_else(PoisonError::into_inner),
@@ -231,6 +234,15 @@ mod tests {
             entry.look(half_closed + limit, limits);
             assert_eq!(entry.account.ending(), Some(Ending::IdleTimeout));
         }
+    }
+
+    #[test]
+    fn what_was_cut_off_does_not_look_complete_for_an_idle_timeout_that_comes_late() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let (entry, _client, _target) = relaying(limits);
+        entry.account.end(Ending::MadeRoom);
+        entry.account.end(Ending::IdleTimeout);
+        assert!(entry.account.directions().iter().all(|(source, _)| !source.finishes()));
     }
 
     /// Far longer than the test takes.

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log,
-/// and lookups. A small limit is not all spent on them: it is a
-/// quarter of the limit at most.
+/// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log, and
+/// lookups. A small limit is not all spent on them: they are a quarter of it at most.
 const SPARE: usize = 100;
 const SPARE_PART: usize = 4;
 

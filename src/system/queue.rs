@@ -3,6 +3,7 @@
 
 use std::io::Cursor;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
@@ -24,21 +25,33 @@ const QUESTION: usize = 16 + 8 + 48;
 /// addresses, a timer, and the length of the receive queue.
 const SEND_QUEUE_AT: u64 = 16 + 4 + 48 + 4 + 4;
 
+/// Where the ports of the connection are: in the question behind the header and the kind, in the answer
+/// behind the header and the states.
+const PORTS_ASKED: Range<usize> = 24..28;
+const PORTS_TOLD: Range<usize> = 20..24;
+
 /// The bytes of `stream` that its peer's system has not acknowledged. `None` where the system does not
 /// say so. This never waits: the answer is there when the question has been sent.
 #[must_use]
 pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
-    static SOCKET: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    let socket = SOCKET.get_or_init(|| {
-        let flags = SocketFlags::CLOEXEC;
-        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(SOCK_DIAG)).ok()
-    });
-    let socket = socket.as_ref()?;
+    let socket = socket()?;
     let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?)?;
     sendto(socket, &question, SendFlags::DONTWAIT, &SocketAddrNetlink::new(0, 0)).ok()?;
     let mut answer = [0; 256];
     let (length, _) = recv(socket, &mut answer[..], RecvFlags::DONTWAIT).ok()?;
-    send_queue(&answer[..length])
+    send_queue(&answer[..length], &question)
+}
+
+/// The socket to ask by, which is kept. One that cannot be had is asked for again the next time:
+/// descriptors may be short for a moment.
+fn socket() -> Option<&'static OwnedFd> {
+    static SOCKET: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(socket) = SOCKET.get() {
+        return Some(socket);
+    }
+    let flags = SocketFlags::CLOEXEC;
+    let made = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(SOCK_DIAG));
+    made.ok().map(|made| SOCKET.get_or_init(|| made))
 }
 
 fn question(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
@@ -66,7 +79,11 @@ fn question(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn send_queue(mut answer: &[u8]) -> Option<u32> {
+/// What an answer tells, if it is that to `question`: all who ask share a socket.
+fn send_queue(mut answer: &[u8], question: &[u8]) -> Option<u32> {
+    if answer.get(PORTS_TOLD) != question.get(PORTS_ASKED) {
+        return None;
+    }
     let mut rest = Cursor::new(answer);
     rest.set_position(SEND_QUEUE_AT);
     answer.read_u32::<NativeEndian>().ok()?;
@@ -82,6 +99,18 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::TcpListener;
+
+    #[test]
+    fn an_answer_to_somebody_else_tells_nothing() {
+        let [local, peer] = ["127.0.0.1:1080", "127.0.0.1:50000"].map(|it| it.parse().unwrap());
+        let question = question(local, peer).unwrap();
+        let mut answer = [0; 256];
+        answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        answer[PORTS_TOLD].copy_from_slice(&question[PORTS_ASKED]);
+        assert_eq!(send_queue(&answer, &question), Some(0));
+        answer[PORTS_TOLD.end - 1] ^= 1;
+        assert_eq!(send_queue(&answer, &question), None);
+    }
 
     #[test]
     fn what_the_peer_has_no_room_for_is_in_the_queue() {

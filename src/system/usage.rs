@@ -5,9 +5,20 @@ use std::fs;
 /// The threads of this process. `None` where the system does not tell.
 #[must_use]
 pub fn threads() -> Option<usize> {
+    status("Threads:")?.parse().ok()
+}
+
+/// The addresses that this process has taken, in bytes. `None` where the system does not tell.
+#[must_use]
+pub fn addresses() -> Option<u64> {
+    let kib: u64 = status("VmSize:")?.strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn status(key: &str) -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let count = status.lines().find_map(|line| line.strip_prefix("Threads:"))?;
-    count.trim().parse().ok()
+    let value = status.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(value.trim().into())
 }
 
 /// The open descriptors of this process. `None` where the system does not tell.
@@ -36,6 +47,7 @@ mod tests {
         assert!(descriptors().unwrap() >= files.len());
         let waiting = thread::spawn(move || ended.recv());
         assert!(threads().unwrap() >= 2);
+        assert!(addresses().unwrap() > 1024 * 1024);
         drop(end);
         let _ = waiting.join();
     }

@@ -13,14 +13,14 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::namespace::alone;
 use crate::scratch::{Program, Scratch};
-use crate::stage::{GREETING, LONG, connect, reply, request_by_name, take};
+use crate::stage::{GREETING, LONG, connect, reply, request_by_name, take, told};
 
 /// No source, no type, no options.
 const NOTHING: Option<&str> = None;
 
 /// Runs `test` where `/etc/resolv.conf` and `/etc/hosts` hold this. Where this process may not do
 /// that, nothing is tested.
-fn resolving_with<T: Send>(resolv: &str, hosts: &str, test: impl FnOnce() -> T + Send) {
+pub fn resolving_with<T: Send>(resolv: &str, hosts: &str, test: impl FnOnce() -> T + Send) {
     alone(|| {
         let files = [("/etc/resolv.conf", resolv), ("/etc/hosts", hosts)];
         if unshare(CloneFlags::CLONE_NEWNS).is_err() || files.iter().any(|(path, _)| !exists(path))
@@ -66,10 +66,11 @@ fn name_server(known: &'static [&'static str]) -> Receiver<String> {
     asked
 }
 
-const A: u16 = 1;
+/// QTYPE of an IPv4 address.
+pub const A: u16 = 1;
 
 /// QNAME and QTYPE (RFC 1035 section 4.1.2).
-fn read_question(mut octets: &[u8]) -> (String, u16) {
+pub fn read_question(mut octets: &[u8]) -> (String, u16) {
     let mut labels = Vec::new();
     while octets[0] > 0 {
         let (label, rest) = octets[1..].split_at(usize::from(octets[0]));
@@ -80,19 +81,38 @@ fn read_question(mut octets: &[u8]) -> (String, u16) {
 }
 
 /// The answer to a question: no such name, no such address, or 127.0.0.1.
-fn answer(question: &[u8], is_known: bool, has_address: bool) -> Vec<u8> {
+pub fn answer(question: &[u8], is_known: bool, has_address: bool) -> Vec<u8> {
     let count = u8::from(is_known && has_address);
-    let no_such_name = if is_known { 0x80 } else { 0x83 };
-    let mut message = question.to_vec();
-    message[2..12].copy_from_slice(&[0x81, no_such_name, 0, 1, 0, count, 0, 0, 0, 0]);
-    // The additional record of the question (EDNS), if it has one, is not answered.
-    let end = 12 + question[12..].iter().position(|&octet| octet == 0).unwrap() + 5;
-    message.truncate(end);
+    let mut message = head(question, if is_known { 0 } else { NO_SUCH_NAME }, count);
     if count > 0 {
         message.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04");
         message.extend(Ipv4Addr::LOCALHOST.octets());
     }
     message
+}
+
+const SERVER_FAILURE: u8 = 2;
+const NO_SUCH_NAME: u8 = 3;
+
+/// The begin of an answer: RCODE, how many records follow, and the question.
+fn head(question: &[u8], rcode: u8, count: u8) -> Vec<u8> {
+    let mut message = question.to_vec();
+    message[2..12].copy_from_slice(&[0x81, 0x80 | rcode, 0, 1, 0, count, 0, 0, 0, 0]);
+    // The additional record of the question (EDNS), if it has one, is not answered.
+    let end = 12 + question[12..].iter().position(|&octet| octet == 0).unwrap() + 5;
+    message.truncate(end);
+    message
+}
+
+/// A name server at `address` that answers each question so.
+fn answering(address: &str, answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) {
+    let socket = UdpSocket::bind((address, 53)).unwrap();
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut question) {
+            socket.send_to(&answer(&question[..length]), from).unwrap();
+        }
+    });
 }
 
 fn rep(server: SocketAddr, name: &str, port: u16) -> u8 {
@@ -123,6 +143,43 @@ fn silent_name_servers_hold_neither_the_reply_nor_the_session() {
         drop(client);
         assert!(program.log_line("silent.second").contains("outcome=client-left"));
         assert!(begin.elapsed() < 2 * LONG);
+    });
+}
+
+/// The request for the name of 192.0.2.x.
+fn name_of(host: u8) -> [u8; 10] {
+    [0x05, 0xf1, 0x00, 0x01, 192, 0, 2, host, 0, 0]
+}
+
+#[test]
+fn the_name_of_an_address_comes_from_the_next_name_server_where_one_fails() {
+    let resolv = "nameserver 127.0.0.1\nnameserver 127.0.0.2\n";
+    resolving_with(resolv, "192.0.2.8 nas.example\n", || {
+        answering("127.0.0.1", |question| head(question, SERVER_FAILURE, 0));
+        answering("127.0.0.2", |question| {
+            if !read_question(&question[12..]).0.starts_with("7.2.0.192.") {
+                return head(question, NO_SUCH_NAME, 0);
+            }
+            let record = b"\xc0\x0c\0\x0c\0\x01\0\0\0\x3c\0\x0e\x04host\x07example\0";
+            [head(question, 0, 1), record.to_vec()].concat()
+        });
+        let program = Program::start(&[]);
+        let found = |name: &[u8]| [b"\x05\x00\x00\x03", name, b"\0\0"].concat();
+        assert_eq!(told(program.address, &name_of(7)), found(b"\x0chost.example"));
+        assert_eq!(told(program.address, &name_of(8)), found(b"\x0bnas.example"));
+        assert_eq!(told(program.address, &name_of(9))[1], 0x04);
+    });
+}
+
+#[test]
+fn a_silent_name_server_does_not_hold_who_asks_for_the_name_of_an_address() {
+    resolving_with(PATIENT, "", || {
+        let _silent = UdpSocket::bind("127.0.0.1:53").unwrap();
+        let mut program = Program::start(&["--connect-timeout", "0.5"]);
+        let begin = Instant::now();
+        assert_eq!(told(program.address, &name_of(7))[1], 0x06);
+        assert!(program.log_line("RESOLVE_PTR").contains("outcome=timed-out"));
+        assert!(begin.elapsed() < LONG);
     });
 }
 

@@ -199,7 +199,7 @@ fn after_a_rotation_the_log_goes_on_in_a_new_file() {
 }
 
 /// Waits until the file has a line with `part` in it.
-fn await_line(path: &str, part: &str) -> String {
+pub fn await_line(path: &str, part: &str) -> String {
     let begin = Instant::now();
     loop {
         let text = fs::read_to_string(path).unwrap_or_default();

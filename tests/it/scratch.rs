@@ -43,6 +43,11 @@ impl Drop for Scratch {
     }
 }
 
+/// A file of what the system shows of a process.
+pub fn of_process(id: Pid, file: &str) -> String {
+    format!("/proc/{}/{file}", id.as_raw_nonzero())
+}
+
 /// The program, listening on a free port. It is killed when it is dropped.
 pub struct Program {
     pub address: SocketAddr,
@@ -58,11 +63,7 @@ impl Program {
 
     /// Starts it with a limit on its descriptors.
     pub fn start_with_descriptors(limit: usize, options: &[&str]) -> Self {
-        let plain = program(options);
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""));
-        command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
-        Self::spawn(command)
+        Self::spawn(limited(&format!("-n {limit}"), options))
     }
 
     /// Starts it with these variables in its environment.
@@ -92,9 +93,14 @@ impl Program {
         program
     }
 
+    /// Its process.
+    pub fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// The memory that it takes now, in KiB.
     pub fn resident_kib(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(of_process(self.id(), "status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
@@ -129,8 +135,7 @@ impl Program {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).unwrap();
-        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+        kill_process(self.id(), signal).unwrap();
     }
 
     /// Waits for the end, while nobody reads the log.
@@ -171,7 +176,16 @@ pub fn program(options: &[&str]) -> Command {
     command
 }
 
-/// The same, with the signals as they usually are: whoever runs the tests may ignore some.
+/// The same, with a limit as the shell's `ulimit` takes it.
+pub fn limited(ulimit: &str, options: &[&str]) -> Command {
+    let plain = program(options);
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("ulimit {ulimit}; exec \"$0\" \"$@\""));
+    command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
+    command
+}
+
+/// The program, with the signals as they usually are: whoever runs the tests may ignore some.
 pub fn heeding(options: &[&str]) -> Command {
     let plain = program(options);
     let mut command = Command::new("env");

@@ -65,7 +65,8 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     limited(TcpStream::connect_timeout(&address, LONG).unwrap())
 }
 
-fn limited(stream: TcpStream) -> TcpStream {
+/// Bounds every later wait on the connection.
+pub fn limited(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(LONG)).unwrap();
     stream.set_write_timeout(Some(LONG)).unwrap();
     stream
@@ -95,8 +96,13 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
 /// A target that neither accepts nor refuses, for as long as what is given back is kept: its backlog
 /// is full.
 pub fn black_hole() -> (Vec<TcpStream>, Socket, SocketAddr) {
+    black_hole_at(Ipv4Addr::LOCALHOST)
+}
+
+/// The same at an address of this machine.
+pub fn black_hole_at(ip: Ipv4Addr) -> (Vec<TcpStream>, Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
     socket.listen(0).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let mut waiting = Vec::new();
@@ -189,12 +195,17 @@ pub fn tunnel(server: &Running, target: SocketAddr) -> TcpStream {
 
 /// The same for a client at `ip`, through a server that may be a program of its own.
 pub fn tunnel_from(ip: Ipv4Addr, server: SocketAddr, target: SocketAddr) -> TcpStream {
+    let (rep, client) = ask_over(connect_from(ip, server), &request(target));
+    assert_eq!(rep, 0x00);
+    client
+}
+
+/// A connection of a client at `ip`.
+pub fn connect_from(ip: Ipv4Addr, server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((ip, 0)).into()).unwrap();
     socket.connect_timeout(&server.into(), LONG).unwrap();
-    let (rep, client) = ask_over(limited(socket.into()), &request(target));
-    assert_eq!(rep, 0x00);
-    client
+    limited(socket.into())
 }
 
 /// A tunnel whose far end is in our hands, too: the client's end first.

@@ -152,3 +152,15 @@ fn a_slow_upload_whose_client_is_done_arrives_whole_and_the_answer_is_cut() {
     expect(&mut target, pattern(11, DOWNLOAD));
     assert!(at_end(&mut target));
 }
+
+/// An end of file would look as if the other side had concluded what it sends.
+#[test]
+fn who_writes_to_a_stalled_reader_sees_no_clean_end_of_file() {
+    let server = start(&["--idle-timeout", "1"]);
+    let (mut client, target) = pair(&server);
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let endless = vec![0x55; 64 * 1024];
+    while client.write_all(&endless).is_ok() {}
+    expect_reset(&mut client);
+    drop(target);
+}

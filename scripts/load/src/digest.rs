@@ -36,7 +36,11 @@ pub(crate) fn answer(mut stream: TcpStream) -> io::Result<()> {
 
 /// The client's side.
 pub(crate) fn check(proxy: Option<socks::Proxy>, target: SocketAddrV4) -> io::Result<()> {
-    let mut stream = socks::tunnel(proxy, target)?;
+    exchange(&mut socks::tunnel(proxy, target)?)
+}
+
+/// The same over a tunnel that is there.
+pub(crate) fn exchange(stream: &mut TcpStream) -> io::Result<()> {
     let up = octets(UP);
     stream.write_all(&up)?;
     let mut digest = [0; 32];

@@ -18,6 +18,7 @@ mod results;
 mod room;
 mod soak;
 mod socks;
+mod starts;
 mod steady;
 mod table;
 mod tournament;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Some(Part::Steady(options)) => steady::run(&options),
         Some(Part::Attack(told)) => flood::attack(&told),
         Some(Part::Soak(options)) => soak::run(&options),
+        Some(Part::Starts(options)) => starts::run(&options),
         None => measure(&arguments.options),
     };
     match outcome {

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::contender::Contender;
 use crate::flood;
 use crate::soak;
+use crate::starts;
 use crate::steady;
 use crate::window::Timing;
 use crate::work::{WORKS, Work};
@@ -42,6 +43,8 @@ pub(crate) enum Part {
     Attack(flood::Attack),
     /// Does everything at once for a long time, and accounts for every byte
     Soak(soak::Options),
+    /// Starts tabi many times, and ends it while it is busy
+    Starts(starts::Options),
 }
 
 #[derive(Args)]

@@ -8,8 +8,7 @@ use super::Passage;
 use crate::socks5::Command;
 
 /// A request that may be carried out, and the addresses that it may go to, or the server that it has
-/// to go through. Only
-/// [`Rules::permit`](super::Rules::permit) and, without an address,
+/// to go through. Only [`Rules::permit`](super::Rules::permit) and, without an address,
 /// [`Rules::permit_open`](super::Rules::permit_open) make one. What was checked is what is reached:
 /// nothing is looked up again.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ const LONGEST_DATAGRAM: usize = 65_535;
 
 /// A batch is full at so many datagrams, or at so many bytes.
 const MOST_DATAGRAMS: usize = 32;
-const MOST_OCTETS: usize = 32 * 1024;
+const MOST_BYTES: usize = 32 * 1024;
 
 /// Datagrams of one socket, in the order in which they have come.
 #[derive(Default)]
@@ -38,7 +38,7 @@ struct Received {
 impl Batch {
     /// Takes what waits in `socket`, in place of what was taken before.
     pub(super) fn receive(&mut self, socket: &UdpSocket) {
-        const CAPACITY: usize = MOST_OCTETS + HEADROOM + LONGEST_DATAGRAM;
+        const CAPACITY: usize = MOST_BYTES + HEADROOM + LONGEST_DATAGRAM;
         self.bytes.clear();
         self.bytes.reserve_exact(CAPACITY);
         self.received.clear();
@@ -56,7 +56,7 @@ impl Batch {
                 Some(from) => self.received.push(Received { from, end: self.bytes.len() }),
                 None => self.bytes.truncate(start),
             }
-            if self.bytes.len() > MOST_OCTETS {
+            if self.bytes.len() > MOST_BYTES {
                 return;
             }
         }

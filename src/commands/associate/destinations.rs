@@ -12,8 +12,9 @@ use super::lookups::{Fate, Found, Lookups};
 use super::recent::{Recent, Sizes};
 use super::targets::Targets;
 use crate::access::rules::{Permit, Refusal, Rules};
-use crate::commands::lookup::{Bell, Names};
+use crate::commands::lookup::Names;
 use crate::socks5::{Address, Command, Host, Name, Request};
+use crate::system::bell::Bell;
 
 /// Addresses with ports of which the rules have said whether they are open. An entry is 20 bytes, and
 /// twice that where the table is half full.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
-use crate::commands::lookup::{Answer, Asked, Bell, Lookup, Names, with_port};
+use crate::commands::lookup::{Answer, Asked, Lookup, Names, with_port};
 use crate::socks5::{Address, Name};
+use crate::system::bell::Bell;
 
 /// Datagrams of one association that wait, and names that are waited for.
 const MOST_WAITING: usize = 64;
@@ -154,7 +155,7 @@ impl<'a> Lookups<'a> {
 }
 
 fn addresses(answer: &Answer, port: u16) -> Vec<SocketAddr> {
-    answer.as_ref().map_or(Vec::new(), |addresses| with_port(addresses, port))
+    answer.as_ref().map_or(Vec::new(), |found| with_port(found.addresses(), port))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! An association at work: one thread that waits for datagrams and sends them on.
 
 use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
@@ -17,9 +18,11 @@ use super::route::Route;
 use super::sockets::is_unreachable;
 use super::{Association, Client};
 use crate::access::rules::Rules;
-use crate::commands::lookup::{Bell, Names};
+use crate::commands::lookup::Names;
 use crate::sessions::Ending;
 use crate::socks5::{Address, Datagram, append_header};
+use crate::system::bell::Bell;
+use crate::system::poll::poll;
 
 /// An association ends when nothing has gone either way for this long (RFC 4787 REQ-5).
 const IDLE: Duration = Duration::from_secs(300);
@@ -118,11 +121,10 @@ impl<'a> Relay<'a> {
     }
 
     /// Waits until there is something to read, a lookup is over, or time is up.
-    fn wait(&self) -> Result<Ready, Errno> {
+    fn wait(&self) -> io::Result<Ready> {
         let idle = self.now.saturating_duration_since(self.active);
         let left = if self.batch.is_released() { IDLE.saturating_sub(idle) } else { KEEP_MEMORY };
         let pause = self.destinations.pause(self.now).map_or(left, |pause| pause.min(left));
-        let pause = Timespec::try_from(pause).map_err(|_| Errno::INVAL)?;
         let outside = &self.association.outside;
         let control = self.client.account.stream();
         let mut polled = [
@@ -137,10 +139,7 @@ impl<'a> Relay<'a> {
             polled[count] = PollFd::new(bell, PollFlags::IN);
             count += 1;
         }
-        match poll(&mut polled[..count], Some(&pause)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
+        poll(&mut polled[..count], pause)?;
         let news = |index: usize| !polled[index].revents().is_empty();
         let bell = self.destinations.bell().is_some() && news(count - 1);
         let outside = [news(2), outside.count() == 2 && news(3)];
@@ -152,7 +151,11 @@ impl<'a> Relay<'a> {
         let mut ignored = [0; 512];
         match recv(self.client.account.stream(), &mut ignored, RecvFlags::DONTWAIT) {
             Ok((_, length)) => length == 0,
-            Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
+            Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => {
+                self.client.account.end(Ending::ClientReset);
+                true
+            }
         }
     }
 

@@ -7,11 +7,11 @@ use std::ops::RangeInclusive;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::commands::families;
 use crate::commands::source::Source;
 
 /// Bytes of datagrams that the kernel may keep until they are received: room for a burst of 16 of
-/// the largest, 64 KiB each. The kernel may allow less (sysctl
-/// `net.core.rmem_max`).
+/// the largest, 64 KiB each. The kernel may allow less (sysctl `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
 /// A socket on a free port of `local`, one of `ports` if they are given, non-blocking.
@@ -57,7 +57,7 @@ impl Outside {
         let (ipv4, ipv6) = (source.of(IPV4), source.of(IPV6));
         if ipv4.is_none() && ipv6.is_none() {
             let (socket, has_ipv6) = match bind(IPV6, true, source) {
-                Err(error) if lacks_family(&error) => (bind(IPV4, false, source)?, false),
+                Err(error) if families::is_lacking(&error) => (bind(IPV4, false, source)?, false),
                 both => (both?, true),
             };
             return Ok(Outside { sockets: vec![Outgoing { socket, ipv4: true, ipv6: has_ipv6 }] });
@@ -65,7 +65,7 @@ impl Outside {
         let mut sockets = Vec::new();
         for (wanted, any) in [(ipv4, IPV4), (ipv6, IPV6)] {
             match bind(wanted.unwrap_or(any), false, source) {
-                Err(error) if wanted.is_none() && lacks_family(&error) => {}
+                Err(error) if wanted.is_none() && families::is_lacking(&error) => {}
                 socket => sockets.push(Outgoing {
                     socket: socket?,
                     ipv4: any.is_ipv4(),
@@ -133,9 +133,4 @@ pub(super) fn is_unreachable(error: &io::Error) -> bool {
             | ErrorKind::PermissionDenied
             | ErrorKind::InvalidInput
     )
-}
-
-fn lacks_family(error: &io::Error) -> bool {
-    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-    error.raw_os_error() == Some(NO_FAMILY) || error.kind() == ErrorKind::AddrNotAvailable
 }

@@ -1,11 +1,11 @@
-//! Names that were looked up a moment ago.
+//! What was looked up a moment ago.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Answer;
+use super::{Answer, Found};
 
 /// Names that are remembered at once. The one that was not asked for longest goes.
 const MOST_NAMES: usize = 4096;
@@ -13,9 +13,10 @@ const MOST_NAMES: usize = 4096;
 /// How long a failed lookup is remembered, at the most.
 const FAILURE_LASTS: Duration = Duration::from_secs(5);
 
-/// What one entry costs besides its name and its addresses, in bytes: a place in the table (50, as it
-/// is half full at worst), the entry (80), and what the allocator adds to name and addresses (64).
-const ENTRY: usize = 200;
+/// What one entry costs besides its name and its addresses, in bytes: its places in the two tables (80
+/// and 24, and as much again, as either is half full at worst), and what the allocator adds to name and
+/// addresses (64).
+const ENTRY: usize = 2 * (80 + 24) + 64;
 const ADDRESS: usize = size_of::<SocketAddr>();
 
 /// Bytes of all entries. 4,096 names of 40 bytes with two addresses each fit; where names are
@@ -25,46 +26,36 @@ const MOST_BYTES: usize = MOST_NAMES * (ENTRY + 40 + 2 * ADDRESS);
 /// A bounded memory of names.
 pub(super) struct Memory {
     lasts: Duration,
-    /// The entries, in a chain from the one that was asked for last to the one that was not asked
-    /// for longest. The first has no name: it closes the chain.
-    entries: Vec<Entry>,
-    places: HashMap<Arc<str>, u32>,
-    /// Places of entries that are gone.
-    free: Vec<u32>,
+    entries: HashMap<Arc<str>, Entry>,
+    /// The names in the order in which they were last asked for.
+    order: BTreeMap<u64, Arc<str>>,
+    /// The next place in that order.
+    next: u64,
     bytes: usize,
 }
 
 struct Entry {
-    name: Arc<str>,
     /// The winner of the latest race stands first.
     answer: Answer,
     until: Instant,
     has_winner: bool,
-    newer: u32,
-    older: u32,
+    place: u64,
 }
-
-/// The place of the entry that closes the chain.
-const ENDS: u32 = 0;
 
 impl Memory {
     /// A memory that keeps an answer for so long; not at all if that is zero.
     pub(super) fn new(lasts: Duration) -> Self {
-        let (name, answer, until) = ("".into(), Ok([].into()), Instant::now());
-        let ends = Entry { name, answer, until, has_winner: false, newer: ENDS, older: ENDS };
-        let (entries, places) = (vec![ends], HashMap::new());
-        Memory { lasts, entries, places, free: Vec::new(), bytes: 0 }
+        Memory { lasts, entries: HashMap::new(), order: BTreeMap::new(), next: 0, bytes: 0 }
     }
 
     /// The answer for the name, if it is still good.
     pub(super) fn recall(&mut self, name: &str, now: Instant) -> Option<Answer> {
-        let place = *self.places.get(name)?;
-        if now >= self.entry(place).until {
-            return None;
-        }
-        self.unlink(place);
-        self.link_as_newest(place);
-        Some(self.entry(place).answer.clone())
+        let entry = self.entries.get_mut(name).filter(|entry| now < entry.until)?;
+        let name = self.order.remove(&entry.place)?;
+        entry.place = self.next;
+        self.order.insert(entry.place, name);
+        self.next += 1;
+        Some(entry.answer.clone())
     }
 
     /// Remembers the answer, and gives it back with the winner of an earlier race first.
@@ -72,99 +63,59 @@ impl Memory {
         if self.lasts.is_zero() {
             return answer;
         }
-        let earlier = self.places.get(name).copied();
-        let winner = earlier.and_then(|place| self.entry(place).winner());
-        if let Some(place) = earlier {
-            self.forget(place);
-        }
+        let winner = self.forget(name).and_then(|earlier| earlier.winner());
         let answer = match (answer, winner) {
-            (Ok(addresses), Some(winner)) => Ok(with_first(addresses, winner)),
+            (Ok(Found::Addresses(addresses)), Some(winner)) => {
+                Ok(Found::Addresses(with_first(addresses, winner)))
+            }
             (answer, _) => answer,
         };
         let lasts = if answer.is_ok() { self.lasts } else { self.lasts.min(FAILURE_LASTS) };
-        self.enter(Entry {
-            name: name.into(),
-            answer: answer.clone(),
-            until: now + lasts,
-            has_winner: winner.is_some(),
-            newer: ENDS,
-            older: ENDS,
-        });
-        while self.places.len() > MOST_NAMES || self.bytes > MOST_BYTES {
-            self.forget(self.entry(ENDS).newer);
+        let (until, has_winner, place) = (now + lasts, winner.is_some(), self.next);
+        let name = Arc::<str>::from(name);
+        self.bytes += cost(&name, &answer);
+        self.order.insert(place, Arc::clone(&name));
+        self.entries.insert(name, Entry { answer: answer.clone(), until, has_winner, place });
+        self.next += 1;
+        while self.entries.len() > MOST_NAMES || self.bytes > MOST_BYTES {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            self.forget(&oldest);
         }
         answer
     }
 
     /// Puts the address that has won a race first.
     pub(super) fn won(&mut self, name: &str, winner: IpAddr) {
-        let Some(&place) = self.places.get(name) else { return };
-        let entry = self.entry_mut(place);
-        if let Ok(addresses) = &mut entry.answer {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        if let Ok(Found::Addresses(addresses)) = &mut entry.answer {
             *addresses = with_first(Arc::clone(addresses), winner);
             entry.has_winner = true;
         }
     }
 
-    fn enter(&mut self, entry: Entry) {
-        self.bytes += entry.cost();
-        let name = Arc::clone(&entry.name);
-        let place = if let Some(place) = self.free.pop() {
-            *self.entry_mut(place) = entry;
-            place
-        } else {
-            self.entries.push(entry);
-            u32::try_from(self.entries.len() - 1).expect("there are a few thousand")
-        };
-        self.places.insert(name, place);
-        self.link_as_newest(place);
-    }
-
-    fn forget(&mut self, place: u32) {
-        self.unlink(place);
-        let entry = self.entry_mut(place);
-        let cost = entry.cost();
-        let name = std::mem::replace(&mut entry.name, "".into());
-        entry.answer = Ok([].into());
-        self.bytes -= cost;
-        self.places.remove(&name);
-        self.free.push(place);
-    }
-
-    fn link_as_newest(&mut self, place: u32) {
-        let second = self.entry(ENDS).older;
-        self.entry_mut(ENDS).older = place;
-        self.entry_mut(second).newer = place;
-        let entry = self.entry_mut(place);
-        (entry.newer, entry.older) = (ENDS, second);
-    }
-
-    fn unlink(&mut self, place: u32) {
-        let Entry { newer, older, .. } = *self.entry(place);
-        self.entry_mut(newer).older = older;
-        self.entry_mut(older).newer = newer;
-    }
-
-    fn entry(&self, place: u32) -> &Entry {
-        &self.entries[place as usize]
-    }
-
-    fn entry_mut(&mut self, place: u32) -> &mut Entry {
-        &mut self.entries[place as usize]
+    fn forget(&mut self, name: &str) -> Option<Entry> {
+        let entry = self.entries.remove(name)?;
+        self.order.remove(&entry.place);
+        self.bytes -= cost(name, &entry.answer);
+        Some(entry)
     }
 }
 
 impl Entry {
     fn winner(&self) -> Option<IpAddr> {
-        let addresses = self.answer.as_ref().ok().filter(|_| self.has_winner)?;
-        addresses.first().map(SocketAddr::ip)
+        let found = self.answer.as_ref().ok().filter(|_| self.has_winner)?;
+        found.addresses().first().map(SocketAddr::ip)
     }
+}
 
-    fn cost(&self) -> usize {
-        // A failure has a text of up to 128 bytes, as four addresses.
-        let addresses = self.answer.as_ref().map_or(4, |addresses| addresses.len());
-        ENTRY + self.name.len() + ADDRESS * addresses
-    }
+fn cost(name: &str, answer: &Answer) -> usize {
+    let found = match answer {
+        Ok(Found::Addresses(addresses)) => ADDRESS * addresses.len(),
+        Ok(Found::Name(name)) => name.as_str().len(),
+        // A text of up to 128 bytes.
+        Err(_) => 128,
+    };
+    ENTRY + name.len() + found
 }
 
 fn with_first(addresses: Arc<[SocketAddr]>, first: IpAddr) -> Arc<[SocketAddr]> {
@@ -185,12 +136,13 @@ mod tests {
 
     const LASTS: Duration = Duration::from_secs(30);
 
-    fn addresses(list: &[&str]) -> Arc<[SocketAddr]> {
-        list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect()
+    fn addresses(list: &[&str]) -> Found {
+        Found::Addresses(list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect())
     }
 
     fn shown(answer: Option<Answer>) -> Vec<String> {
-        answer.unwrap().unwrap().iter().map(|address| address.ip().to_string()).collect()
+        let found = answer.unwrap().unwrap();
+        found.addresses().iter().map(|address| address.ip().to_string()).collect()
     }
 
     #[test]
@@ -244,12 +196,12 @@ mod tests {
         for number in 0..100_000 {
             let name = format!("{number:0>255}");
             memory.keep(&name, Ok(addresses(&["192.0.2.1", "2001:db8::1"])), now).unwrap();
-            assert!(memory.bytes <= MOST_BYTES && memory.places.len() <= MOST_NAMES);
+            assert!(memory.bytes <= MOST_BYTES && memory.entries.len() <= MOST_NAMES);
         }
-        assert!(memory.places.len() > MOST_NAMES / 2);
-        let bytes: usize = memory.places.values().map(|&it| memory.entry(it).cost()).sum();
-        assert_eq!(memory.bytes, bytes);
-        assert!(memory.entries.len() <= MOST_NAMES + 2, "places are used again");
+        assert!(memory.entries.len() > MOST_NAMES / 2);
+        let costs = memory.entries.iter().map(|(name, entry)| cost(name, &entry.answer));
+        assert_eq!(memory.bytes, costs.sum::<usize>());
+        assert_eq!(memory.order.len(), memory.entries.len());
         const { assert!(MOST_BYTES < 2 * 1024 * 1024) };
     }
 }

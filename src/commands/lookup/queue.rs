@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use super::{Answer, Bell};
+use super::Answer;
 use crate::group::Group;
+use crate::system::bell::Bell;
 
 /// Lookups of one group of clients that run at once.
 const MOST_OF_ONE_GROUP: usize = 16;
@@ -159,6 +160,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::lookup::Found;
     use portable_atomic::{AtomicU64, Ordering};
     use std::net::IpAddr;
 
@@ -208,7 +210,7 @@ mod tests {
         assert_eq!(queue.join(&first), None);
         let job = queue.join(&second).unwrap();
         assert_eq!(queue.finish(&job).0.len(), 2);
-        first.answer.set(Ok([].into())).unwrap();
+        first.answer.set(Ok(Found::Addresses([].into()))).unwrap();
         let (_, next) = queue.finish(&jobs[0]);
         assert_eq!(&*next[0].name, "1.16", "what is over is not started again");
     }

@@ -6,9 +6,14 @@
 //! dot (`nas`) are completed, as their users expect.
 
 use std::borrow::Cow;
-use std::io::{self, BufRead};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::IpAddr;
 
-use crate::commands::hosts;
+const HOSTS: &str = "/etc/hosts";
+
+/// What the key of an address begins with. No name has a space.
+const NAME_OF: &str = "name of ";
 
 /// The spelling under which a name is remembered: two names with the same key have the same
 /// addresses.
@@ -20,9 +25,19 @@ pub(super) fn key(name: &str) -> String {
     }
 }
 
+/// The spelling under which the name of an address is remembered.
+pub(super) fn key_of_address(ip: IpAddr) -> String {
+    format!("{NAME_OF}{ip}")
+}
+
+/// The address whose name this key stands for, if it is one's.
+pub(super) fn address(key: &str) -> Option<IpAddr> {
+    key.strip_prefix(NAME_OF)?.parse().ok()
+}
+
 /// What the resolver is asked for the name with this key.
 pub(super) fn question(key: &str) -> Cow<'_, str> {
-    question_beside(key, hosts::open)
+    question_beside(key, || File::open(HOSTS).map(BufReader::new))
 }
 
 fn question_beside<R: BufRead>(key: &str, hosts: impl FnOnce() -> io::Result<R>) -> Cow<'_, str> {
@@ -35,11 +50,18 @@ fn question_beside<R: BufRead>(key: &str, hosts: impl FnOnce() -> io::Result<R>)
     Cow::Owned(format!("{key}."))
 }
 
-/// Whether a line of `hosts` has this name.
-fn names(hosts: impl BufRead, name: &str) -> io::Result<bool> {
-    let is_it = |word: &[u8]| word.eq_ignore_ascii_case(name.as_bytes());
-    let found = hosts::find(hosts, |_, mut names| Iterator::any(&mut names, is_it).then_some(()));
-    Ok(found?.is_some())
+/// Whether a line of `hosts` (hosts(5): an address, its names, perhaps a comment) has this name.
+fn names(mut hosts: impl BufRead, name: &str) -> io::Result<bool> {
+    let mut line = Vec::new();
+    while hosts.read_until(b'\n', &mut line)? > 0 {
+        let entry = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+        let words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        if words.skip(1).any(|word| word.eq_ignore_ascii_case(name.as_bytes())) {
+            return Ok(true);
+        }
+        line.clear();
+    }
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -63,6 +85,15 @@ mod tests {
             ("fe80::1%eth0.5", "fe80::1%eth0.5"),
         ] {
             assert_eq!(asked(name), question);
+        }
+    }
+
+    #[test]
+    fn the_key_of_an_address_is_that_of_no_name() {
+        for ip in ["192.0.2.1", "2001:db8::1"] {
+            let ip: IpAddr = ip.parse().unwrap();
+            assert_eq!(address(&key_of_address(ip)), Some(ip));
+            assert_eq!(address(&key(&ip.to_string())), None);
         }
     }
 

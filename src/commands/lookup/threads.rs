@@ -12,7 +12,9 @@ use portable_atomic::{AtomicU64, Ordering};
 
 use super::memory::Memory;
 use super::queue::{Job, Queue, Waiter};
-use super::{Answer, Counts, spelling};
+use super::{Answer, Counts, Found, spelling};
+use crate::socks5::Name;
+use crate::system::addresses;
 use crate::system::descriptors::Descriptors;
 
 /// Lookups at once. A lookup that hangs waits for as long as `resolv.conf` says, usually 5 s twice
@@ -157,6 +159,7 @@ impl Threads {
     }
 
     fn spawn(self: &Arc<Self>, job: Job) -> io::Result<()> {
+        addresses::room_for(self.stack)?;
         let threads = Arc::clone(self);
         let thread = thread::Builder::new().name("tabi lookup".into()).stack_size(self.stack);
         thread.spawn(move || threads.run(job)).map(drop)
@@ -179,18 +182,12 @@ impl Threads {
     fn look_up(&self, key: &str) -> Answer {
         // Its socket, and a file that it reads.
         let _held = self.descriptors.hold();
-        let question = spelling::question(key);
-        let found = catch_unwind(AssertUnwindSafe(|| (self.resolver)(&question)));
-        let found = found.unwrap_or_else(|_| Err(io::Error::other("the resolver failed")));
-        match found {
-            Ok(addresses) if addresses.is_empty() => Err(io::ErrorKind::NotFound.into()),
-            Ok(mut addresses) => {
-                addresses.truncate(MOST_ADDRESSES);
-                Ok(addresses.into())
-            }
-            Err(error) => Err(error),
-        }
-        .map_err(Arc::new)
+        let ask = || match spelling::address(key) {
+            Some(ip) => name_of(ip),
+            None => (self.resolver)(&spelling::question(key)).and_then(some),
+        };
+        let found = catch_unwind(AssertUnwindSafe(ask));
+        found.unwrap_or_else(|_| Err(io::Error::other("the resolver failed"))).map_err(Arc::new)
     }
 
     /// Gives the answer to all who wait for it. Gives back the lookups that are to be started now.
@@ -227,10 +224,26 @@ impl Threads {
     }
 }
 
+/// At least one address, and no more than are used.
+fn some(mut addresses: Vec<SocketAddr>) -> io::Result<Found> {
+    addresses.truncate(MOST_ADDRESSES);
+    if addresses.is_empty() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(Found::Addresses(addresses.into()))
+}
+
+/// The name of an address, as getnameinfo(3) finds it: from the hosts file, a name server, or whatever
+/// else this machine has been told to ask.
+fn name_of(ip: IpAddr) -> io::Result<Found> {
+    let name = dns_lookup::lookup_addr(&ip)?;
+    Name::new(name.into()).map(Found::Name).map_err(io::Error::other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::lookup::Bell;
+    use crate::system::bell::Bell;
     use std::sync::OnceLock;
 
     #[test]

@@ -2,17 +2,17 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use log::debug;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
 
 use super::answer::Answer;
 use super::desk::Desk;
 use super::may_visit;
 use super::request::LONGEST_HEAD;
+use crate::system::bell::Bell;
+use crate::system::poll::poll;
 
 /// Visitors at once. One more takes the place of the one who has been there for longest.
 const MOST: usize = 16;
@@ -29,12 +29,12 @@ const LEAVING: Duration = Duration::from_secs(1);
 const AT_ONCE: u32 = 10;
 const A_WHILE: Duration = Duration::from_millis(100);
 
-/// Serves whoever comes, until `end` is closed.
+/// Serves whoever comes, until `end` is rung.
 ///
 /// # Errors
 ///
 /// The error of `poll(2)`.
-pub(super) fn serve(listener: &TcpListener, end: &UnixStream, mut desk: Desk) -> io::Result<()> {
+pub(super) fn serve(listener: &TcpListener, end: &Bell, mut desk: Desk) -> io::Result<()> {
     let mut visitors: Vec<Visitor> = Vec::with_capacity(MOST);
     let mut door = Door { since: Instant::now(), let_in: 0 };
     loop {
@@ -96,7 +96,7 @@ struct Ready {
 fn wait(
     listener: &TcpListener,
     is_open: bool,
-    end: &UnixStream,
+    end: &Bell,
     visitors: &[Visitor],
     pause: Duration,
 ) -> io::Result<Ready> {
@@ -105,11 +105,7 @@ fn wait(
     polled.push(PollFd::new(end, PollFlags::IN));
     polled.push(PollFd::new(listener, waits_at_door));
     polled.extend(visitors.iter().map(|visitor| PollFd::new(&visitor.stream, visitor.awaits())));
-    let pause = Timespec::try_from(pause).map_err(io::Error::other)?;
-    match poll(&mut polled, Some(&pause)) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(error) => return Err(error.into()),
-    }
+    poll(&mut polled, pause)?;
     let mut ready = polled.iter().map(|polled| !polled.revents().is_empty());
     let (end, listener) = (ready.next() == Some(true), ready.next() == Some(true));
     Ok(Ready { end, listener, visitors: ready.collect() })

@@ -1,7 +1,8 @@
 //! The second thread of a session, and what it is asked to do.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::{mem, thread};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use super::thread::Thread;
 
@@ -10,99 +11,49 @@ pub struct Partner(pub(super) Thread);
 
 impl Partner {
     /// Starts `job` on the partner thread.
-    pub fn start_job<T: Send + 'static>(
-        &self,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Pending<'_, T> {
-        let outcome = Arc::new(Outcome {
-            progress: Mutex::new(Progress::UnderWay),
-            awaited_by: thread::current(),
-        });
-        let told = Told(Arc::clone(&outcome));
+    pub fn start_job(&self, job: impl FnOnce() + Send + 'static) -> Pending<'_> {
+        let end = Arc::new(End { has_come: AtomicBool::new(false), awaited_by: thread::current() });
+        let told = Told(Arc::clone(&end));
         self.0.inbox().run(move || {
-            let result = job();
-            told.0.tell(Progress::Done(result));
+            job();
+            drop(told);
         });
-        Pending { outcome, over: false, _partner: self }
+        Pending { end, _partner: self }
     }
 }
 
-struct Outcome<T> {
-    progress: Mutex<Progress<T>>,
+/// The end of a job.
+struct End {
+    has_come: AtomicBool,
     awaited_by: thread::Thread,
 }
 
-enum Progress<T> {
-    UnderWay,
-    Done(T),
-    Failed,
-}
+/// Tells of the end of a job when it is dropped, also by a panic.
+struct Told(Arc<End>);
 
-impl<T> Outcome<T> {
-    /// Only the first word counts.
-    fn tell(&self, news: Progress<T>) {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*progress, Progress::UnderWay) {
-            *progress = news;
-            drop(progress);
-            self.awaited_by.unpark();
-        }
-    }
-
-    /// The news, once there is some; it is taken only once.
-    fn news(&self) -> Option<Progress<T>> {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        match *progress {
-            Progress::UnderWay => None,
-            _ => Some(mem::replace(&mut *progress, Progress::Failed)),
-        }
-    }
-}
-
-/// Tells of a failure when it is dropped before anything else was told.
-struct Told<T>(Arc<Outcome<T>>);
-
-impl<T> Drop for Told<T> {
+impl Drop for Told {
     fn drop(&mut self) {
-        self.0.tell(Progress::Failed);
+        self.0.has_come.store(true, Ordering::Release);
+        self.0.awaited_by.unpark();
     }
 }
 
 /// A job on its way on a partner thread. Dropping it waits for the job's end: a partner is never
 /// handed on while it is busy.
-pub struct Pending<'a, T> {
-    outcome: Arc<Outcome<T>>,
-    over: bool,
+pub struct Pending<'a> {
+    end: Arc<End>,
     _partner: &'a Partner,
 }
 
-impl<T> Pending<'_, T> {
-    /// Waits for the result. `None` if the job panicked.
-    #[must_use]
-    pub fn wait(mut self) -> Option<T> {
-        self.take()
-    }
-
-    fn take(&mut self) -> Option<T> {
-        loop {
-            match self.outcome.news() {
-                None => thread::park(),
-                Some(news) => {
-                    self.over = true;
-                    return match news {
-                        Progress::Done(result) => Some(result),
-                        Progress::UnderWay | Progress::Failed => None,
-                    };
-                }
-            }
-        }
-    }
+impl Pending<'_> {
+    /// Waits for the job's end. A panic is one, too.
+    pub fn wait(self) {}
 }
 
-impl<T> Drop for Pending<'_, T> {
+impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            let _ = self.take();
+        while !self.end.has_come.load(Ordering::Acquire) {
+            thread::park();
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{io, thread};
 use threadpool::ThreadPool;
 
 use super::thread::Thread;
+use crate::system::addresses;
 
 /// Stack of every thread that serves, in bytes. tabi itself touches 8 KiB of it; the rest is for
 /// what the system's own functions may need, and costs addresses, not memory.
@@ -28,16 +29,18 @@ pub fn panic_is_expected() -> bool {
 
 /// A number of threads, each of which runs one [`Thread`].
 pub(super) struct Threads {
-    pool: ThreadPool,
+    /// `None` before the first thread: there is no pool without one.
+    pool: Option<ThreadPool>,
     count: usize,
+    /// The first of two, where the system has refused the second. It is used next time.
+    spare: Option<Thread>,
     /// The system has refused the last one.
     refused: bool,
 }
 
 impl Threads {
     pub(super) fn new() -> Self {
-        let pool = threadpool::Builder::new().num_threads(1).thread_stack_size(STACK).build();
-        Threads { pool, count: 0, refused: false }
+        Threads { pool: None, count: 0, spare: None, refused: false }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -50,41 +53,75 @@ impl Threads {
     ///
     /// When the system refuses one of them.
     pub(super) fn add_two(&mut self) -> io::Result<[Thread; 2]> {
-        if self.refused {
-            probe_two()?;
+        let first = self.spare.take().map_or_else(|| self.add(), Ok)?;
+        match self.add() {
+            Ok(second) => Ok([first, second]),
+            Err(refused) => {
+                self.spare = Some(first);
+                Err(refused)
+            }
         }
-        let wanted = self.count + 2;
+    }
+
+    fn add(&mut self) -> io::Result<Thread> {
+        addresses::room_for(STACK)?;
+        if self.refused {
+            probe()?;
+        }
+        let wanted = self.count + 1;
         GROWING.set(true);
-        let grown = catch_unwind(AssertUnwindSafe(|| self.pool.set_num_threads(wanted)));
+        let grown = catch_unwind(AssertUnwindSafe(|| match &mut self.pool {
+            Some(pool) => pool.set_num_threads(wanted),
+            none => *none = Some(pool_of_one()),
+        }));
         GROWING.set(false);
         self.refused = grown.is_err();
-        if self.refused {
-            // It has counted the thread that it did not get.
-            self.pool.set_num_threads(self.count.max(1));
-            return Err(io::Error::other("the system refuses another thread"));
+        match &mut self.pool {
+            Some(pool) if !self.refused => {
+                self.count = wanted;
+                Ok(Thread::start(pool))
+            }
+            pool => {
+                if let Some(pool) = pool {
+                    // It has counted the thread that it did not get.
+                    pool.set_num_threads(self.count.max(1));
+                }
+                Err(io::Error::other("the system refuses another thread"))
+            }
         }
-        self.count = wanted;
-        Ok([Thread::start(&self.pool), Thread::start(&self.pool)])
     }
 
     /// Notes that `gone` of them are about to be dropped. A thread whose [`Thread`] is dropped ends
     /// if there are more than this.
     pub(super) fn forget(&mut self, gone: usize) {
-        self.count -= gone;
-        self.pool.set_num_threads(self.count.max(1));
+        let spare = self.spare.take();
+        self.count -= gone + usize::from(spare.is_some());
+        if let Some(pool) = &mut self.pool {
+            pool.set_num_threads(self.count.max(1));
+        }
+    }
+
+    /// Ends a thread that nobody needs: one that came while others were about to end. Such a thread waits
+    /// for a job, and ends behind it.
+    pub(super) fn end_spare(&self) {
+        if let Some(pool) = self.pool.as_ref().filter(|pool| pool.queued_count() == 0) {
+            pool.execute(|| ());
+        }
     }
 
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
-        self.pool.active_count()
+        self.pool.as_ref().map_or(0, ThreadPool::active_count)
     }
 }
 
-/// Fails where the system does not give two threads at once. It costs as much as the threads.
-fn probe_two() -> io::Result<()> {
-    let probe = || thread::Builder::new().stack_size(STACK).spawn(|| ());
-    for probe in [probe()?, probe()?] {
-        let _ = probe.join();
-    }
+fn pool_of_one() -> ThreadPool {
+    threadpool::Builder::new().num_threads(1).thread_stack_size(STACK).build()
+}
+
+/// Fails where the system gives no thread. It costs as much as a thread.
+fn probe() -> io::Result<()> {
+    let thread = thread::Builder::new().stack_size(STACK).spawn(|| ())?;
+    let _ = thread.join();
     Ok(())
 }

@@ -1,0 +1,156 @@
+//! The lookups: many who ask, few who look up.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::panic_any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::{JoinHandle, refuse_some, spawn, yield_now};
+use std::time::{Duration, FOREVER, Instant, stand_still};
+
+use crate::Wanted;
+use crate::commands::lookup::{Error, Names};
+use crate::commands::waiting::Waiting;
+use crate::socks5::Name;
+use crate::system::descriptors::Descriptors;
+
+/// Enough descriptors for so many lookups at once.
+fn names(
+    lasts: Duration,
+    most: usize,
+    resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+) -> Arc<Names> {
+    Arc::new(Names::with_resolver(lasts, &Descriptors::new(16 * most), resolver))
+}
+
+fn found() -> io::Result<Vec<SocketAddr>> {
+    Ok(vec![([192, 0, 2, 1], 0).into()])
+}
+
+fn asker(number: u8) -> IpAddr {
+    [192, 0, 2, number].into()
+}
+
+/// A client of its own that asks.
+fn ask(names: &Arc<Names>, host: &str, number: u8) -> JoinHandle<Result<Vec<SocketAddr>, Error>> {
+    let (names, host) = (Arc::clone(names), Name::new(host.into()).unwrap());
+    spawn(move || names.resolve(&host, 80, asker(number), Instant::now() + FOREVER, None))
+}
+
+/// Three ask for one name. Time stands still: whoever waits has to be told, also of the end.
+pub fn one_question_for_all() {
+    stand_still(true);
+    let questions = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&questions);
+    let names = names(FOREVER, 4, move |_| {
+        counted.fetch_add(1, SeqCst);
+        yield_now();
+        found()
+    });
+    let askers = [1, 1, 2].map(|number| ask(&names, "a.example", number));
+    for asker in askers {
+        assert_eq!(asker.join().unwrap().unwrap(), [([192, 0, 2, 1], 80).into()]);
+    }
+    assert_eq!(questions.load(SeqCst), 1);
+    assert_eq!(names.counts().found, 1);
+}
+
+/// Three clients ask for more names than may be looked up at once; one name's lookup panics.
+pub fn all_are_answered() {
+    stand_still(false);
+    let running = Arc::new(AtomicUsize::new(0));
+    let too_many = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&too_many);
+    let names = names(Duration::ZERO, 2, move |name| {
+        if running.fetch_add(1, SeqCst) >= 2 {
+            seen.store(true, SeqCst);
+        }
+        yield_now();
+        running.fetch_sub(1, SeqCst);
+        if name == "bad.example." {
+            panic_any(Wanted);
+        }
+        found()
+    });
+    let asked = [("a", 1), ("b", 1), ("bad", 1), ("b", 2), ("c", 3)];
+    let askers = asked.map(|(name, number)| ask(&names, &format!("{name}.example"), number));
+    for ((name, _), asker) in asked.into_iter().zip(askers) {
+        assert_eq!(asker.join().unwrap().is_ok(), name != "bad");
+    }
+    assert!(!too_many.load(SeqCst), "more lookups than may be");
+}
+
+/// One after the other asks, while the threads of earlier lookups give up waiting for more.
+pub fn idle_threads_leave_no_job() {
+    stand_still(false);
+    ask_one_after_the_other();
+}
+
+/// The same while time stands still: a thread that waits for more has to be woken.
+pub fn idle_threads_are_woken() {
+    stand_still(true);
+    ask_one_after_the_other();
+}
+
+fn ask_one_after_the_other() {
+    let names = names(Duration::ZERO, 2, |_| found());
+    let askers = [1, 2].map(|number| {
+        let names = Arc::clone(&names);
+        spawn(move || {
+            for host in ["a.example", "b.example"] {
+                let host = Name::new(host.into()).unwrap();
+                let deadline = Instant::now() + FOREVER;
+                names.resolve(&host, 80, asker(number), deadline, None).unwrap();
+            }
+        })
+    });
+    for asker in askers {
+        asker.join().unwrap();
+    }
+}
+
+/// A client leaves, another's time is up, and a third waits for one of the same names.
+pub fn who_gives_up_leaves_nothing() {
+    stand_still(false);
+    let names = names(Duration::ZERO, 1, |_| {
+        yield_now();
+        found()
+    });
+    let left = Arc::new(AtomicBool::new(false));
+    let leaves = spawn({
+        let (names, left) = (Arc::clone(&names), Arc::clone(&left));
+        move || {
+            let (host, client) = (Name::new("a.example".into()).unwrap(), Waiting::new(&left));
+            let found = names.resolve(&host, 80, asker(1), Instant::now() + FOREVER, Some(&client));
+            assert!(matches!(found, Ok(_) | Err(Error::ClientLeft)));
+        }
+    });
+    let is_late = spawn({
+        let names = Arc::clone(&names);
+        move || {
+            let (host, second) = (Name::new("b.example".into()).unwrap(), Duration::from_secs(1));
+            let found = names.resolve(&host, 80, asker(2), Instant::now() + second, None);
+            assert!(matches!(found, Ok(_) | Err(Error::TimedOut)));
+        }
+    });
+    let stays = ask(&names, "b.example", 3);
+    left.store(true, SeqCst);
+    leaves.join().unwrap();
+    is_late.join().unwrap();
+    assert!(stays.join().unwrap().is_ok());
+    assert!(ask(&names, "a.example", 1).join().unwrap().is_ok());
+}
+
+/// The system refuses some of the threads.
+pub fn a_refused_thread_is_an_answer() {
+    stand_still(false);
+    let names = names(Duration::ZERO, 1, |_| found());
+    refuse_some(true);
+    let askers = [("a.example", 1), ("b.example", 1), ("b.example", 2)]
+        .map(|(name, number)| ask(&names, name, number));
+    for asker in askers {
+        assert!(matches!(asker.join().unwrap(), Ok(_) | Err(Error::Unresolved(_))));
+    }
+    refuse_some(false);
+    assert!(ask(&names, "a.example", 1).join().unwrap().is_ok());
+}

@@ -1,0 +1,189 @@
+//! Sessions: several threads end one at once, and several open and close them.
+
+use std::io::Read;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{JoinHandle, spawn, yield_now};
+use std::time::{Duration, FOREVER, stand_still};
+
+use socket2::SockRef;
+
+use crate::system::descriptors::Descriptors;
+use crate::tabi::sessions::{Account, Ending, Limits, Session, Sessions, Side, Stage};
+
+fn sessions(most: usize, handshake: Duration) -> Arc<Sessions> {
+    let limits = Limits { sessions: most, per_client: most, handshake, idle: FOREVER };
+    Sessions::new(limits, Descriptors::new(usize::MAX))
+}
+
+/// A connection, and its far end. Options and states of sockets are the system's own here.
+fn connection() -> (TcpStream, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    (OwnedFd::from(near).into(), far)
+}
+
+/// A session, and the far ends that keep its sockets connected.
+struct Open {
+    session: Session,
+    far: UnixStream,
+}
+
+fn open(sessions: &Arc<Sessions>, host: u8) -> Option<Open> {
+    let (stream, far) = connection();
+    let session = sessions.open(([192, 0, 2, host], 5000).into(), stream, || ()).ok()?;
+    Some(Open { session, far })
+}
+
+/// A session that relays, and the target.
+fn tunnel() -> (Open, UnixStream) {
+    let open = open(&sessions(1, FOREVER), 1).unwrap();
+    let (stream, target) = connection();
+    open.session.connected(stream, ([192, 0, 2, 9], 80).into());
+    open.session.enter(Stage::Relay);
+    (open, target)
+}
+
+fn end(account: &Arc<Account>, ending: Ending) -> JoinHandle<()> {
+    let account = Arc::clone(account);
+    spawn(move || account.end(ending))
+}
+
+/// Passes the client's end of file on, as a direction does.
+fn conclude(account: &Arc<Account>) -> JoinHandle<()> {
+    let account = Arc::clone(account);
+    spawn(move || {
+        account.client().set_ended();
+        let _ = account.target().stream().unwrap().shutdown(Shutdown::Write);
+        account.spare_concluded();
+    })
+}
+
+/// Whether closing the connection will send a reset.
+fn is_reset(side: &Side) -> bool {
+    SockRef::from(side.stream().unwrap()).linger().unwrap() == Some(Duration::ZERO)
+}
+
+/// The watch and the acceptor end a session while its client concludes.
+pub fn first_counts() {
+    let (Open { session, far: _client }, _target) = tunnel();
+    let account = session.account();
+    let threads =
+        [conclude(account), end(account, Ending::IdleTimeout), end(account, Ending::MadeRoom)];
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let ending = account.ending();
+    assert!(matches!(ending, Some(Ending::IdleTimeout | Ending::MadeRoom)));
+    account.end(Ending::Stopped);
+    assert_eq!(account.ending(), ending);
+    assert!(!is_reset(account.target()), "what the client has concluded is cut off");
+    assert!(is_reset(account.client()), "a cut-off download looks complete");
+    assert!(!account.directions().iter().any(|(source, _)| source.finishes()));
+}
+
+/// A side fails while the client concludes and the server stops.
+pub fn a_failure_resets_both_sides() {
+    let (Open { session, far: _client }, _target) = tunnel();
+    let account = session.account();
+    let threads =
+        [conclude(account), end(account, Ending::TargetReset), end(account, Ending::Stopped)];
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let failed = account.ending() == Some(Ending::TargetReset);
+    assert_eq!([account.client(), account.target()].map(is_reset), [true, failed]);
+}
+
+/// A session is ended while its worker has just connected to the target.
+pub fn an_end_meets_a_target() {
+    let Open { session, far: _client } = open(&sessions(1, FOREVER), 1).unwrap();
+    let account = session.account();
+    let ends = end(account, Ending::Stopped);
+    let (stream, _target) = connection();
+    account.connected(stream, ([192, 0, 2, 9], 80).into());
+    account.enter(Stage::Relay);
+    // `relay` gives up here.
+    let relays = account.ending().is_none();
+    ends.join().unwrap();
+    let mut stream = account.target().stream().unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let is_woken = stream.read(&mut [0]).is_ok_and(|length| length == 0);
+    assert!(!relays || (is_woken && is_reset(account.target())));
+}
+
+/// Three clients for one place, and one who waits until all have left. Time stands still: whoever
+/// waits for a place has to be told that there is one.
+pub fn counted_once() {
+    stand_still(true);
+    let sessions = sessions(1, FOREVER);
+    let clients = [1, 2, 3].map(|host| {
+        let sessions = Arc::clone(&sessions);
+        spawn(move || {
+            let open = open(&sessions, host).expect("there is a place, in the end");
+            open.session.client().count(usize::from(host));
+            assert_eq!(sessions.count(), 1);
+        })
+    });
+    assert_eq!(sessions.wait_until_empty(FOREVER), 0);
+    for client in clients {
+        client.join().unwrap();
+    }
+    let totals = sessions.totals();
+    assert_eq!((totals.opened, totals.live, totals.up.bytes), (3, 0, 1 + 2 + 3));
+}
+
+/// A stop while one has the place, two wait for it, and another waits for all to leave.
+pub fn a_stop_ends_every_wait() {
+    stand_still(true);
+    let sessions = sessions(1, FOREVER);
+    let stopped = Arc::new(AtomicBool::new(false));
+    let clients = [1, 2, 3].map(|host| {
+        let (sessions, stopped) = (Arc::clone(&sessions), Arc::clone(&stopped));
+        spawn(move || {
+            if let Some(Open { session, .. }) = open(&sessions, host) {
+                while !stopped.load(SeqCst) {
+                    yield_now();
+                }
+                while session.ending().is_none() {
+                    yield_now();
+                }
+            }
+        })
+    });
+    let watch = spawn({
+        let sessions = Arc::clone(&sessions);
+        move || sessions.watch(|_| None)
+    });
+    sessions.close();
+    stopped.store(true, SeqCst);
+    sessions.end_all(Ending::Stopped);
+    assert_eq!(sessions.wait_until_empty(FOREVER), 0);
+    sessions.stop_watch();
+    watch.join().unwrap();
+    for client in clients {
+        client.join().unwrap();
+    }
+}
+
+/// The watch falls asleep while nobody is there. A client that says nothing is sent away all the
+/// same.
+pub fn the_watch_sees_who_comes() {
+    stand_still(false);
+    let sessions = sessions(1, Duration::from_secs(10));
+    let watch = spawn({
+        let sessions = Arc::clone(&sessions);
+        move || sessions.watch(|_| None)
+    });
+    for host in [1, 2] {
+        let Open { session, .. } = open(&sessions, host).unwrap();
+        while session.ending().is_none() {
+            yield_now();
+        }
+        assert_eq!(session.ending(), Some(Ending::HandshakeTimeout));
+    }
+    sessions.stop_watch();
+    watch.join().unwrap();
+}

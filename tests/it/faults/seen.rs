@@ -1,0 +1,184 @@
+//! What those see whose fault it is not, each within the limit on its waits.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use super::scene::Scene;
+use super::{Fault, Seen, Step};
+use crate::stage::{LONG, accept, at_end, at_end_or_reset, connect, expect_reset, reply, take};
+
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// A flood of datagrams from this machine has no pauses as long as this.
+const QUIET: Duration = Duration::from_millis(300);
+
+impl Scene<'_> {
+    pub(super) fn see(&mut self, seen: Seen) {
+        match seen {
+            Seen::ByNobody => assert!(self.target.is_none() && self.client.is_none()),
+            Seen::Rep(rep) => {
+                let client = self.client.as_mut().unwrap();
+                assert_eq!(reply(client).0, rep);
+                assert!(at_end(client));
+            }
+            Seen::EndOfFile => assert!(at_end(self.client.as_mut().unwrap())),
+            Seen::Reset | Seen::Cut | Seen::CutLate => self.see_ends(seen),
+            Seen::Nothing => self.go_on(),
+        }
+    }
+
+    /// A server that ends at once closes what it has.
+    pub(super) fn see_kill(&mut self) {
+        assert!(at_end_or_reset(self.client.as_mut().unwrap()));
+        assert!(at_end_or_reset(self.target.as_mut().unwrap()));
+    }
+
+    fn see_ends(&mut self, seen: Seen) {
+        let has_reply = self.step == Step::Reply
+            || (self.step, self.fault) == (Step::BindWaiting, Fault::TargetResets);
+        if has_reply && self.client.is_some() {
+            self.read_reply();
+        }
+        let of_client = (self.client.as_mut(), self.step == Step::HalfClosedByTarget);
+        let of_target = (self.target.as_mut(), self.step == Step::HalfClosedByClient);
+        for (stream, has_end) in [of_client, of_target] {
+            match (stream, has_end, seen) {
+                (None, _, _) => {}
+                (Some(stream), false, _) => expect_reset(stream),
+                (Some(stream), true, Seen::Cut | Seen::CutLate) => await_refusal(stream),
+                (Some(stream), true, _) => await_reset(stream),
+            }
+        }
+    }
+
+    /// Goes on from the step to the end, as if nothing had happened.
+    fn go_on(&mut self) {
+        match self.step {
+            Step::Greeting | Step::Authentication | Step::Request => {
+                let client = self.client.as_mut().unwrap();
+                for (message, answer) in self.extra.unsaid.drain(..) {
+                    client.write_all(&message).unwrap();
+                    client.read_exact(&mut vec![0; answer]).unwrap();
+                }
+                self.target = self.extra.listener.as_ref().map(accept);
+            }
+            Step::Lookup => {
+                self.world.gate.as_ref().unwrap().let_through(&self.name());
+                self.read_reply();
+                self.target = self.extra.listener.as_ref().map(accept);
+            }
+            Step::Reply => self.read_reply(),
+            Step::RelayUp | Step::RelayDown | Step::Draining => {}
+            Step::HalfClosedByClient => {
+                return conclude(&mut self.target, &mut self.client);
+            }
+            Step::HalfClosedByTarget => {
+                return conclude(&mut self.client, &mut self.target);
+            }
+            Step::BindWaiting => {
+                self.target = Some(connect(self.extra.bound.unwrap()));
+                self.read_reply();
+            }
+            Step::UdpAssociation => return self.exchange_and_leave(),
+            Step::Dial | Step::FailingReply => panic!("there is nothing to go on with"),
+        }
+        finish(self.client.as_mut().unwrap(), self.target.as_mut().unwrap());
+    }
+
+    fn exchange_and_leave(&mut self) {
+        if self.fault == Fault::ReaderStalls {
+            drain(self.extra.datagrams.as_ref().unwrap());
+        }
+        let last = self.extra.udp_targets.len() - 1;
+        self.exchange(last);
+        let control = self.client.as_mut().unwrap();
+        control.shutdown(Shutdown::Write).unwrap();
+        assert!(at_end(control));
+    }
+
+    /// Waits until the port is closed that the session had for itself. A client that has vanished
+    /// sees nothing of it.
+    pub(super) fn expect_closed(&self, bound: SocketAddr) {
+        let is_open = || match &self.extra.datagrams {
+            None => TcpStream::connect_timeout(&bound, LONG).is_ok(),
+            // Others than the client find the port closed in any case.
+            Some(datagrams) => {
+                let told = datagrams.send(b"is it still there?").map_err(|error| error.kind());
+                told != Err(ErrorKind::ConnectionRefused)
+            }
+        };
+        let is_unseen = self.extra.datagrams.is_some() && self.fault == Fault::ClientVanishes;
+        let begin = Instant::now();
+        while !is_unseen && is_open() {
+            assert!(begin.elapsed() < LONG, "{bound} stays open");
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+/// A word each way, and the end of both.
+pub(super) fn finish(client: &mut TcpStream, target: &mut TcpStream) {
+    client.write_all(b"ping").unwrap();
+    assert_eq!(take(target), *b"ping");
+    target.write_all(b"pong").unwrap();
+    assert_eq!(take(client), *b"pong");
+    client.shutdown(Shutdown::Write).unwrap();
+    assert!(at_end(target));
+    target.shutdown(Shutdown::Write).unwrap();
+    assert!(at_end(client));
+}
+
+/// Has one side say a word and its end of file, and the other read both.
+pub(super) fn conclude(from: &mut Option<TcpStream>, to: &mut Option<TcpStream>) {
+    let (from, to) = (from.as_mut().unwrap(), to.as_mut().unwrap());
+    from.write_all(b"the end").unwrap();
+    from.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(take(to), *b"the end");
+    assert!(at_end(to));
+}
+
+/// Takes what has come, until nothing comes for a moment.
+fn drain(socket: &UdpSocket) {
+    let begin = Instant::now();
+    socket.set_read_timeout(Some(QUIET)).unwrap();
+    while socket.recv(&mut [0; 2048]).is_ok() {
+        assert!(begin.elapsed() < LONG, "it has no end");
+    }
+    socket.set_read_timeout(Some(LONG)).unwrap();
+}
+
+/// Waits for the news that `stream` is reset, without a word. Behind an end of file, reading does
+/// not tell of it.
+fn await_reset(stream: &TcpStream) {
+    let begin = Instant::now();
+    while SockRef::from(stream).take_error().unwrap().is_none() {
+        assert!(begin.elapsed() < LONG, "no reset has come");
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Writes until that is refused.
+fn await_refusal(stream: &mut TcpStream) {
+    let begin = Instant::now();
+    stream.set_write_timeout(Some(LOOK_EVERY)).unwrap();
+    loop {
+        match stream.write(b"x") {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => {
+                let kind = error.kind();
+                assert!(
+                    matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset),
+                    "{error}"
+                );
+                return;
+            }
+        }
+        assert!(begin.elapsed() < LONG, "what it writes is taken");
+        thread::sleep(LOOK_EVERY);
+    }
+}

@@ -1,0 +1,107 @@
+//! Descriptors: 64 of them, and none left for a while.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource};
+
+use super::{
+    Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, of_process, rep_of,
+    status_of, wait_until,
+};
+use crate::scratch::Program;
+use crate::stage::{
+    GREETING, accept, connect, echo, expect_reset, listen, pattern, reply, request, send, take,
+    tunnel_from,
+};
+
+/// What each process has from its start on: standard streams, the log, the listener, signals.
+const FIRST: u64 = 8;
+
+/// Lets a process have no further descriptor.
+fn none_left(id: Pid) -> Lowered {
+    for descriptor in 0..FIRST {
+        let link = of_process(id, &format!("fd/{descriptor}"));
+        assert!(std::fs::read_link(&link).is_ok(), "{link} is free");
+    }
+    Lowered::to(FIRST, Resource::Nofile, id)
+}
+
+/// How many descriptors the program has without a client, once it has started.
+fn at_rest(server: &Program, target: SocketAddr) -> usize {
+    let _served = tunnel_from(Ipv4Addr::LOCALHOST, server.address, target);
+    count(server.id(), "fd") - 2
+}
+
+#[test]
+fn with_64_descriptors_all_places_are_used_and_the_others_wait() {
+    let (server, target) = (Program::start_with_descriptors(64, &[]), echo());
+    let before = at_rest(&server, target);
+    assert_serves_with(24, &server, target, "64 descriptors");
+    wait_until("descriptors are left behind", || count(server.id(), "fd") <= before);
+}
+
+#[test]
+fn without_a_descriptor_clients_wait_and_are_served_once_there_are_some() {
+    let mut server = Program::start(&["--status", "0"]);
+    let status = status_of(&mut server);
+    let (target, localhost) = (echo(), Ipv4Addr::LOCALHOST);
+    let before = at_rest(&server, target);
+    let mut tunnel = tunnel_from(localhost, server.address, target);
+    let mut greeted = connect(server.address);
+    greeted.write_all(GREETING).unwrap();
+    assert_eq!(take(&mut greeted), *b"\x05\x00");
+    let shortage = none_left(server.id());
+    greeted.write_all(&request(target)).unwrap();
+    assert_eq!(reply(&mut greeted).0, 0x01, "there is no socket for its target");
+    let waiting: Vec<_> = (0..12).map(|_| client_of(localhost, server.address, target)).collect();
+    let mut visitor = connect(status);
+    write!(visitor, "GET /healthz HTTP/1.1\r\nHost: {status}\r\n\r\n").unwrap();
+    server.log_line("cannot accept clients, trying again");
+    assert_calm(server.id(), "no descriptor left");
+    assert_echoes(&mut tunnel);
+    drop(shortage);
+    server.log_line("clients are accepted again");
+    // Workers that wait for a client have a descriptor for it already, and no second one.
+    let (good, bad): (Vec<u8>, Vec<u8>) =
+        waiting.into_iter().map(|mut client| rep_of(&mut client)).partition(|rep| *rep == 0x00);
+    assert!(good.len() >= 8 && bad.iter().all(|rep| *rep == 0x01), "{bad:?}");
+    let mut answer = String::new();
+    visitor.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_echoes(&mut tunnel);
+    drop((tunnel, greeted, visitor));
+    wait_until("descriptors are left behind", || count(server.id(), "fd") <= before);
+}
+
+/// What a slow reader has to get, and how fast it takes it: for longer than the idle limit.
+const DOWNLOAD: usize = 1_000_000;
+const PIECE: usize = 20_000;
+const PIECE_EVERY: Duration = Duration::from_millis(100);
+
+#[test]
+fn after_a_shortage_a_slow_reader_is_seen_to_read_and_not_cut_off_as_idle() {
+    let server = Program::start(&["--idle-timeout", "2"]);
+    let mut idle = tunnel_from(Ipv4Addr::LOCALHOST, server.address, echo());
+    let shortage = none_left(server.id());
+    expect_reset(&mut idle);
+    drop(shortage);
+    let (listener, target) = listen();
+    let mut client = tunnel_from(Ipv4Addr::LOCALHOST, server.address, target);
+    let mut far = accept(&listener);
+    send(&mut far, pattern(11, DOWNLOAD)).unwrap();
+    read_slowly(&mut client);
+}
+
+fn read_slowly(client: &mut TcpStream) {
+    let (mut due, mut found) = (pattern(11, DOWNLOAD), vec![0; PIECE]);
+    for _ in 0..DOWNLOAD / PIECE {
+        let mut expected = vec![0; PIECE];
+        due.read_exact(&mut expected).unwrap();
+        client.read_exact(&mut found).expect("the download is cut off");
+        assert!(found == expected, "wrong bytes");
+        thread::sleep(PIECE_EVERY);
+    }
+}

@@ -1,0 +1,209 @@
+//! Threads: few, none for a while, and too few to begin with.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, geteuid};
+
+use super::{
+    Killed, Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, rep_of,
+    wait_until,
+};
+use crate::scratch::{Program, bare, ended, program};
+use crate::stage::{GREETING, LONG, connect, echo, reply, request_by_name, take, tunnel_from};
+
+/// The program as that of an ordinary user whom nobody else is: the limit is on all that a user has,
+/// and root has none. `limit` is that of `ulimit`. `None` where this process may not become another
+/// user.
+fn of_ordinary_user(limit: Option<u32>) -> Option<Command> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    if !geteuid().is_root() {
+        eprintln!("only root can be another user: nothing is tested");
+        return None;
+    }
+    let user = 10_000 + std::process::id() % 1_000 * 50 + NEXT.fetch_add(1, Ordering::Relaxed);
+    // That user may not get at where the program lies, so it has the file as a descriptor.
+    let file = File::open(bare().get_program()).unwrap();
+    let limit =
+        limit.map_or(String::new(), |it| format!("ulimit -u {it} 2>/dev/null || ulimit -p {it}; "));
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("{limit}exec /proc/self/fd/0 \"$@\"")).arg("tabi");
+    command.args(program(&[]).get_args());
+    command.current_dir("/").uid(user).gid(user).stdin(Stdio::from(file)).stdout(Stdio::null());
+    Some(command)
+}
+
+#[test]
+fn with_40_threads_of_a_user_all_places_are_used_and_the_others_wait() {
+    let Some(command) = of_ordinary_user(Some(40)) else { return };
+    let mut server = Program::spawn(command);
+    server.log_line("--max-connections is 10, not 4096: the user may have 40 threads (ulimit -u)");
+    assert_serves_with(10, &server, echo(), "40 threads of a user");
+}
+
+#[test]
+fn without_a_thread_clients_wait_and_are_served_once_there_are_some() {
+    let Some(command) = of_ordinary_user(None) else { return };
+    let mut server = Program::spawn(command);
+    let id = server.id();
+    assert_waits_for_threads(&mut server, || Lowered::to(1, Resource::Nproc, id));
+}
+
+/// Uses the program while it can create no thread, which is for as long as what `take_threads` gives
+/// back is kept.
+fn assert_waits_for_threads<T>(server: &mut Program, take_threads: impl FnOnce() -> T) {
+    let (target, localhost) = (echo(), Ipv4Addr::LOCALHOST);
+    let by_name = request_by_name(b"localhost", target.port());
+    let mut tunnel = tunnel_from(localhost, server.address, target);
+    let mut greeted = connect(server.address);
+    greeted.write_all(GREETING).unwrap();
+    assert_eq!(take(&mut greeted), *b"\x05\x00");
+    let shortage = take_threads();
+    greeted.write_all(&by_name).unwrap();
+    assert_eq!(reply(&mut greeted).0, 0x04, "nobody can look the name up");
+    drop(greeted);
+    let waiting: Vec<_> = (0..12).map(|_| client_of(localhost, server.address, target)).collect();
+    server.log_line("cannot create a thread for the next client; it waits");
+    assert_calm(server.id(), "no thread left");
+    assert_echoes(&mut tunnel);
+    drop(shortage);
+    for mut client in waiting {
+        assert_eq!(rep_of(&mut client), 0x00);
+    }
+    let mut client = connect(server.address);
+    client.write_all(&[GREETING, &by_name].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    assert_eq!(reply(&mut client).0, 0x00, "the failure is not remembered");
+    assert_echoes(&mut client);
+    assert_echoes(&mut tunnel);
+}
+
+#[test]
+fn a_shortage_of_threads_that_comes_and_goes_leaves_none_behind() {
+    let Some(command) = of_ordinary_user(None) else { return };
+    let mut server = Program::spawn(command);
+    let (id, target) = (server.id(), echo());
+    let mut tunnels = vec![tunnel_from(Ipv4Addr::LOCALHOST, server.address, target)];
+    let first = count(id, "task");
+    for round in 1..=6 {
+        // One of the two threads that the next client needs is to be had, and the other is not.
+        let one_more = u64::try_from(count(id, "task") + 1).unwrap();
+        let shortage = Lowered::to(one_more, Resource::Nproc, id);
+        tunnels.push(tunnel_from(Ipv4Addr::LOCALHOST, server.address, target));
+        server.log_line("cannot create a thread for the next client; it waits");
+        drop(shortage);
+        let all = first + 2 * round;
+        wait_until("there are threads that nobody needs", || count(id, "task") == all);
+    }
+    tunnels.iter_mut().for_each(assert_echoes);
+}
+
+#[test]
+fn too_few_threads_to_begin_with_are_told_in_one_line() {
+    let mut served = 0;
+    for limit in 1..=12 {
+        let Some(mut command) = of_ordinary_user(Some(limit)) else { return };
+        let mut program = Killed::spawn(command.stderr(Stdio::piped()));
+        let mut log = BufReader::new(program.0.stderr.take().unwrap());
+        let mut told = String::new();
+        while !told.contains("listening on ") && log.read_line(&mut told).unwrap() > 0 {}
+        let address = told.split_whitespace().find_map(|word| word.parse().ok());
+        if address.is_some_and(greets) {
+            served += 1;
+            continue;
+        }
+        assert_eq!(ended(&mut program.0).code(), Some(1), "{limit} threads: {told}");
+        log.read_to_string(&mut told).unwrap();
+        let last = told.lines().last().unwrap();
+        let why = ["Resource temporarily unavailable", "the system refuses another thread"];
+        assert!(why.iter().any(|why| last.contains(why)), "{limit} threads: {told}");
+        assert!(!told.contains("panicked"), "{limit} threads: {told}");
+    }
+    assert!(served > 0, "twelve threads are enough for one client");
+}
+
+/// Whether the server greets a client back.
+fn greets(server: SocketAddr) -> bool {
+    let Ok(mut client) = TcpStream::connect(server) else { return false };
+    client.set_read_timeout(Some(LONG)).unwrap();
+    client.write_all(GREETING).is_ok() && matches!(client.read(&mut [0]), Ok(1))
+}
+
+/// A control group whose members may have so many threads, and that is gone with its test.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where no such group can be made.
+    fn of_threads(limit: usize) -> Option<Self> {
+        let name = format!("tabi-it-{}-{limit}", std::process::id());
+        // Version 1 has a tree for what counts processes, version 2 has one for all.
+        let trees = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(PathBuf::from);
+        let made = trees.into_iter().find_map(|tree| {
+            let group = Group(tree.join(&name));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join("pids.max"), limit.to_string()).ok()?;
+            Some(group)
+        });
+        if made.is_none() {
+            eprintln!("no control group with pids.max can be made here: nothing is tested");
+        }
+        made
+    }
+
+    fn limit(&self, threads: &str) {
+        fs::write(self.0.join("pids.max"), threads).unwrap();
+    }
+
+    /// The program as a member.
+    fn program(&self) -> Command {
+        let plain = program(&[]);
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg("echo $$ >\"$0/cgroup.procs\" && exec \"$@\"").arg(&self.0);
+        command.arg(plain.get_program()).args(plain.get_args()).stdout(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Its members have just ended.
+        let begin = Instant::now();
+        while fs::remove_dir(&self.0).is_err() && begin.elapsed() < LONG {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn in_a_control_group_of_40_threads_all_places_are_used_and_the_others_wait() {
+    let Some(group) = Group::of_threads(40) else { return };
+    let mut server = Program::spawn(group.program());
+    server.log_line("--max-connections is 10, not 4096: the control group may have 40 threads");
+    assert_serves_with(10, &server, echo(), "40 threads of a control group");
+}
+
+#[test]
+fn in_a_control_group_without_a_thread_left_clients_wait() {
+    let Some(group) = Group::of_threads(1000) else { return };
+    let mut server = Program::spawn(group.program());
+    assert_waits_for_threads(&mut server, || {
+        group.limit("1");
+        Raised(&group)
+    });
+}
+
+/// Gives a group threads again when it is dropped.
+struct Raised<'a>(&'a Group);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.limit("1000");
+    }
+}
