@@ -97,6 +97,8 @@ pub(super) fn wait_for(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sessions::{Ending, Limits, Sessions};
+    use crate::system::descriptors::Descriptors;
     use socket2::SockRef;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener};
@@ -141,5 +143,24 @@ mod tests {
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         assert_eq!(look(&waiting, LONG), Some(true));
+    }
+
+    /// A stop would wait for its target, and end without a line about it.
+    #[test]
+    fn a_client_whose_session_is_ended_has_left_though_it_has_sent_bytes_early() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
+        for sends in [false, true] {
+            let (mut client, stream) = connection();
+            let peer = client.local_addr().unwrap();
+            let session = sessions.open(peer, stream, || ()).unwrap();
+            let waiting = Waiting::new(session.stream(), true);
+            if sends {
+                client.write_all(b"payload").unwrap();
+            }
+            assert_eq!(look(&waiting, SHORT), None);
+            session.end(Ending::Stopped);
+            assert_eq!(look(&waiting, LONG), Some(true));
+        }
     }
 }

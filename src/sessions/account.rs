@@ -260,7 +260,8 @@ impl Account {
     }
 
     /// Ends the session early. Whoever reads from it finds an end of file that is no clean one, and
-    /// both ends of a tunnel will see a reset. Only the first ending counts.
+    /// both ends of a tunnel will see a reset. Without a target the client has its end of file at once.
+    /// Only the first ending counts.
     ///
     /// Where no side has failed, what a side has concluded with its end of file is delivered; at an
     /// idle timeout even the part that has not been passed on yet.
@@ -280,14 +281,18 @@ impl Account {
             return;
         }
         fence(Ordering::SeqCst);
-        if self.target.stream().is_some() {
+        let how = if self.target.stream().is_some() {
             self.sides().iter().for_each(|side| side.reset_at_close());
             self.spare_concluded();
-        }
+            // This wakes a reader and puts nothing on the wire.
+            Shutdown::Read
+        } else {
+            // Whoever waits for an answer sees this, too, also where the client has sent bytes early.
+            Shutdown::Both
+        };
         for side in self.sides() {
             if let (Some(stream), false) = (side.stream(), side.finishes()) {
-                // This wakes a reader and puts nothing on the wire.
-                let _ = stream.shutdown(Shutdown::Read);
+                let _ = stream.shutdown(how);
             }
         }
     }
