@@ -30,8 +30,12 @@ impl<'a> Client<'a> {
         self.waiting.get_or_init(|| Waiting::new(self.reader.get_ref(), sent_more))
     }
 
-    /// Sends the target what the client has sent behind its request.
+    /// Sends the target what the client has sent behind its request. Nothing of a session that was
+    /// ended before it had a target: no reset would follow, and a part would look complete.
     pub(super) fn pass_on_early_bytes(&self, session: &Account) -> io::Result<()> {
+        if session.ending().is_some() {
+            return Ok(());
+        }
         let early = self.reader.buffer();
         if let (false, Some(mut target)) = (early.is_empty(), session.target().stream()) {
             target.write_all(early)?;
@@ -59,5 +63,41 @@ impl Write for Client<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::{Ending, Limits, Sessions};
+    use crate::system::descriptors::Descriptors;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        near.set_read_timeout(Some(LONG)).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_session_that_was_ended_while_it_connected_sends_its_target_no_part_of_anything() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
+        let (mut sender, stream) = connection();
+        let (mut target, outgoing) = connection();
+        let session = sessions.open(sender.local_addr().unwrap(), stream, || ()).unwrap();
+        sender.write_all(b"request, and early bytes").unwrap();
+        let mut client = Client::new(session.stream());
+        client.read_exact(&mut [0; 7]).unwrap();
+        session.end(Ending::Stopped);
+        session.connected(outgoing, target.local_addr().unwrap());
+        client.pass_on_early_bytes(&session).unwrap();
+        drop(client);
+        drop(session);
+        assert_eq!(target.read(&mut [0]).unwrap(), 0);
     }
 }
