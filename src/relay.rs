@@ -11,7 +11,7 @@ use std::thread;
 use socket2::SockRef;
 
 use crate::sessions::{Account, Ending};
-use crate::system::pool::{Partner, Pending};
+use crate::system::pool::Partner;
 
 mod direction;
 mod lane;
@@ -51,18 +51,15 @@ pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> 
         // It was ended before it had a target: nobody else will wake who reads from that.
         return;
     }
-    let fault = Fault(account);
+    let _fault = Fault(account);
     match reply().map_err(|_| Ending::ClientReset).and_then(|()| up.begin()) {
         Ok(pace) => {
-            let up = beside(partner, account, move |account| {
+            let up = move |account: &Account| {
                 if let Some(up) = Direction::up(account) {
                     up.carry(pace);
                 }
-            });
-            // From here on it has to be dropped before `up`, which waits for the partner.
-            let _fault = fault;
-            down.carry(Pace::Quiet);
-            up.wait();
+            };
+            side_by_side(account, partner, up, || down.carry(Pace::Quiet));
         }
         Err(ending) => account.end(ending),
     }
@@ -71,17 +68,22 @@ pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> 
     }
 }
 
-/// Runs `carry` on the partner thread.
-fn beside<'p>(
-    partner: &'p Partner,
+/// Runs `up` on the partner thread and `down` on this one.
+fn side_by_side(
     account: &Arc<Account>,
-    carry: impl FnOnce(&Account) + Send + 'static,
-) -> Pending<'p> {
-    let account = Arc::clone(account);
-    partner.start_job(move || {
-        let _fault = Fault(&account);
-        carry(&account);
-    })
+    partner: &Partner,
+    up: impl FnOnce(&Account) + Send + 'static,
+    down: impl FnOnce(),
+) {
+    let shared = Arc::clone(account);
+    let up = partner.start_job(move || {
+        let _fault = Fault(&shared);
+        up(&shared);
+    });
+    // It is dropped before `up`, which waits for the partner.
+    let _fault = Fault(account);
+    down();
+    up.wait();
 }
 
 /// Ends the session when the thread panics that has this: the other one would go on alone.
@@ -184,14 +186,20 @@ mod tests {
 
     #[test]
     fn a_direction_that_panics_ends_the_other_and_nothing_looks_complete() {
-        let of_worker = |account: &Arc<Account>, partner: &Partner| {
+        type Relay = fn(&Arc<Account>, &Partner);
+        let at_the_reply: Relay = |account, partner| {
             relay(account, partner, || panic!("as this test wants it"));
         };
-        let of_partner = |account: &Arc<Account>, partner: &Partner| {
-            let _up = beside(partner, account, |_| panic!("as this test wants it"));
-            Direction::down(account).unwrap().carry(Pace::Quiet);
+        let up: Relay = |account, partner| {
+            let down = Direction::down(account).unwrap();
+            let up = |_: &Account| panic!("as this test wants it");
+            side_by_side(account, partner, up, || down.carry(Pace::Quiet));
         };
-        for relay in [of_worker as fn(&Arc<Account>, &Partner), of_partner] {
+        let down: Relay = |account, partner| {
+            let up = |account: &Account| Direction::up(account).unwrap().carry(Pace::Quiet);
+            side_by_side(account, partner, up, || panic!("as this test wants it"));
+        };
+        for relay in [at_the_reply, up, down] {
             let Tunnel { client, target, account, over, .. } =
                 Tunnel::with(usize::MAX, |_| (), relay);
             assert_ne!(over.recv_timeout(LONG), Err(RecvTimeoutError::Timeout));
