@@ -60,12 +60,16 @@ pub(super) fn unknown(
         .collect()
 }
 
-/// Kubernetes and links between containers tell of a service called tabi in variables of these names.
+/// Kubernetes and links between containers tell of services in variables of these names: of one called
+/// tabi, and of each whose name begins with that.
 fn is_link(name: &str, value: &str) -> bool {
     let is_url = value.starts_with("tcp://") || value.starts_with("udp://");
-    (name == "TABI_PORT" && is_url)
+    let port = name.split("_PORT_").nth(1).unwrap_or_default();
+    is_url
         || name == "TABI_NAME"
-        || ["TABI_PORT_", "TABI_SERVICE_", "TABI_ENV_"].iter().any(|part| name.starts_with(part))
+        || port.starts_with(|first: char| first.is_ascii_digit())
+        || ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|part| name.contains(part))
+        || name.starts_with("TABI_ENV_")
 }
 
 /// The known variable that differs by a third of the letters at the most, and by the fewest.

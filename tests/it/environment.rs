@@ -121,6 +121,9 @@ fn what_kubernetes_tells_of_a_service_named_tabi_is_no_misspelling() {
         ("TABI_PORT", "tcp://10.0.0.1:1080"),
         ("TABI_PORT_1080_TCP_ADDR", "10.0.0.1"),
         ("TABI_SERVICE_HOST", "10.0.0.1"),
+        ("TABI_SOCKS_PORT", "tcp://10.0.0.1:1080"),
+        ("TABI_SOCKS_PORT_1080_TCP_PROTO", "tcp"),
+        ("TABI_SOCKS_SERVICE_PORT_SOCKS", "1080"),
         ("TABI_NAME", "/web/tabi"),
         ("TABI_ENV_PATH", "/bin"),
     ] {
