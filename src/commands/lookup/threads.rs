@@ -237,7 +237,9 @@ fn some(mut addresses: Vec<SocketAddr>) -> io::Result<Found> {
 /// else this machine has been told to ask.
 fn name_of(ip: IpAddr) -> io::Result<Found> {
     let name = dns_lookup::lookup_addr(&ip)?;
-    Name::new(name.into()).map(Found::Name).map_err(io::Error::other)
+    // What it is instead may be long, and an error is remembered.
+    let is_none = |_| io::Error::other("it has a name that is no host's");
+    Name::new(name.into()).map(Found::Name).map_err(is_none)
 }
 
 #[cfg(test)]
