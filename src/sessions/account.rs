@@ -214,14 +214,17 @@ impl Account {
     }
 
     /// Whether the send queues have become shorter since the watch last looked: somebody still reads,
-    /// though nothing is passed on. Empty ones are not looked at again.
+    /// though nothing is passed on. Empty ones are not looked at again; those of which the system has
+    /// not told are.
     pub(super) fn queues_shrink(&self) -> bool {
         let before = self.queued.load(Ordering::Relaxed);
         if before == 0 {
             return false;
         }
         #[cfg(target_os = "linux")]
-        let now = self.streams().filter_map(unacknowledged).map(u64::from).sum();
+        let told = self.streams().filter_map(unacknowledged).map(u64::from);
+        #[cfg(target_os = "linux")]
+        let now = told.reduce(|one, other| one + other).unwrap_or(UNKNOWN);
         #[cfg(not(target_os = "linux"))]
         let now = 0;
         self.queued.store(now, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -76,8 +77,7 @@ fn without_a_descriptor_clients_wait_and_are_served_once_there_are_some() {
     wait_until("descriptors are left behind", || count(server.id(), "fd") <= before);
 }
 
-/// What a slow reader has to get, and how fast it takes it: for longer than the idle limit.
-const DOWNLOAD: usize = 1_000_000;
+/// How fast a slow reader takes what it gets, which takes longer than the idle limit.
 const PIECE: usize = 20_000;
 const PIECE_EVERY: Duration = Duration::from_millis(100);
 
@@ -88,17 +88,35 @@ fn after_a_shortage_a_slow_reader_is_seen_to_read_and_not_cut_off_as_idle() {
     let shortage = none_left(server.id());
     expect_reset(&mut idle);
     drop(shortage);
-    let (listener, target) = listen();
-    let mut client = tunnel_from(Ipv4Addr::LOCALHOST, server.address, target);
-    let mut far = accept(&listener);
-    send(&mut far, pattern(11, DOWNLOAD)).unwrap();
-    read_slowly(&mut client);
+    let (mut client, _target) = download(&server, 50);
+    read_slowly(&mut client, 0..50);
 }
 
-fn read_slowly(client: &mut TcpStream) {
-    let (mut due, mut found) = (pattern(11, DOWNLOAD), vec![0; PIECE]);
-    for _ in 0..DOWNLOAD / PIECE {
-        let mut expected = vec![0; PIECE];
+/// The send queue is looked at when half of the limit is over.
+#[test]
+fn a_slow_reader_whose_queue_could_not_be_looked_at_is_looked_at_again() {
+    let server = Program::start(&["--idle-timeout", "6"]);
+    let (mut client, _target) = download(&server, 90);
+    let shortage = none_left(server.id());
+    read_slowly(&mut client, 0..42);
+    drop(shortage);
+    read_slowly(&mut client, 42..90);
+}
+
+/// A tunnel whose target has sent so many pieces, which are on their way to the client.
+fn download(server: &Program, pieces: usize) -> (TcpStream, TcpStream) {
+    let (listener, target) = listen();
+    let client = tunnel_from(Ipv4Addr::LOCALHOST, server.address, target);
+    let mut far = accept(&listener);
+    send(&mut far, pattern(11, pieces * PIECE)).unwrap();
+    (client, far)
+}
+
+fn read_slowly(client: &mut TcpStream, pieces: Range<usize>) {
+    let mut due = pattern(11, pieces.end * PIECE);
+    due.read_exact(&mut vec![0; pieces.start * PIECE]).unwrap();
+    let (mut expected, mut found) = (vec![0; PIECE], vec![0; PIECE]);
+    for _ in pieces {
         due.read_exact(&mut expected).unwrap();
         client.read_exact(&mut found).expect("the download is cut off");
         assert!(found == expected, "wrong bytes");
