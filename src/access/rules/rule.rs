@@ -260,7 +260,7 @@ mod tests {
         assert!(!format!("{via:?}").contains("sesame"));
         for line in ["via", "via to *.onion", "via socks5://alice:sesame@proxy.example"] {
             let told = Rule::parse(line.as_bytes()).unwrap_err();
-            assert!(told.starts_with("'via': expected socks5://"), "{told}");
+            assert!(told.starts_with("'via': expected a URL behind it: socks5://"), "{told}");
             assert!(!told.contains("sesame"), "{told}");
         }
     }
