@@ -30,11 +30,15 @@ pub(super) fn drain(sessions: &Sessions, entrances: &[Arc<Entrance>], grace: Dur
         let left = counted(left, "session");
         info!("stopping; {left} {have} {} s to finish", grace.as_secs_f32());
     }
+    let mut told = left;
     while left > 0 && Instant::now() < end {
         let round = end.min(Instant::now() + ROUND);
         let waiting = let_in(entrances, round);
         left = waiting + sessions.wait_until_empty(round.saturating_duration_since(Instant::now()));
-        info!("{} left", counted(left, "session"));
+        if left != told {
+            info!("{} left", counted(left, "session"));
+            told = left;
+        }
     }
     let without: usize = entrances.iter().map(|entrance| entrance.turn_away_the_last()).sum();
     sessions.close();
