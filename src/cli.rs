@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use ipnet::IpNet;
 use log::LevelFilter;
@@ -47,7 +47,7 @@ pub struct Arguments {
 pub fn of_this_process() -> Result<Arguments, clap::Error> {
     let mut command = environment::without_empty(command());
     command.build();
-    let told_from = |error| environment::name_variable(error, &command);
+    let told_from = |error| environment::name_variable(tell_of_listen(error), &command);
     arguments(&command.clone().try_get_matches().map_err(told_from)?)
 }
 
@@ -121,6 +121,22 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
             name_cache: options.name_cache,
         },
     })
+}
+
+/// Where to listen has an option in other programs. No LISTEN begins with a dash, so that clap's advice
+/// how to pass such a one leads nowhere.
+fn tell_of_listen(mut error: clap::Error) -> clap::Error {
+    const LISTEN: [&str; 8] = ["-p", "--port", "-i", "-b", "--bind", "-l", "--listen", "--address"];
+    let is_unknown = error.kind() == ErrorKind::UnknownArgument;
+    if is_unknown && error.get(ContextKind::SuggestedArg).is_none() {
+        error.remove(ContextKind::Suggested);
+        let given = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+        if LISTEN.contains(&&*given) {
+            let tip = "where to listen is said without an option, as in `tabi 1080`";
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+    }
+    error
 }
 
 /// The command line as it is: its options with their values and defaults.
@@ -256,7 +272,7 @@ struct Options {
 }
 
 fn rules(path: &Path, given_as: &str) -> Result<Arc<RuleFile>, clap::Error> {
-    const HINT: &str = "`man tabi-rules` tells how rules are written; `tabi --check` tries them";
+    const HINT: &str = "how rules are written is in the README and in `man tabi-rules`";
     RuleFile::load(path).map(Arc::new).map_err(|told| bad_file(path, given_as, &told, HINT))
 }
 

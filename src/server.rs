@@ -265,7 +265,7 @@ fn tell_policy(config: &Config, rules: &Rules, addresses: &[SocketAddr]) {
         info!("taking PROXY headers from {} (--proxy-protocol)", balancers.join(", "));
     }
     if config.rules.count() > 0 {
-        info!("following {} rules (--rules)", config.rules.count());
+        info!("following {} (--rules)", counted(config.rules.count(), "rule"));
     }
     if let Some(upstream) = &config.upstream {
         info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
@@ -273,8 +273,13 @@ fn tell_policy(config: &Config, rules: &Rules, addresses: &[SocketAddr]) {
     rules.exposure(addresses).iter().for_each(|told| warn!("{told}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
-        info!("serving only who is among {} users (--users)", passwords.count());
+        info!("serving nobody but {} (--users)", counted(passwords.count(), "user"));
     }
+}
+
+/// So many of `one`, in words.
+fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// As many connections as the machine has room for, `wanted` at the most.

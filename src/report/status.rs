@@ -63,7 +63,12 @@ impl Status {
             Ok(listener)
         });
         let told = |error: io::Error| {
-            io::Error::new(error.kind(), format!("--status cannot listen on {address}: {error}"))
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => "; choose another port",
+                _ => "",
+            };
+            let told = format!("--status cannot listen on {address}: {error}{hint}");
+            io::Error::new(error.kind(), told)
         };
         Ok(Status { listener: listener.map_err(told)? })
     }

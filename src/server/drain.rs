@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::backlog::LAST_HANDSHAKES;
+use super::counted;
 use super::entrance::Entrance;
 use crate::sessions::{Ending, Sessions};
 
@@ -25,22 +26,29 @@ pub(super) fn drain(sessions: &Sessions, entrances: &[Arc<Entrance>], grace: Dur
     // Where there are places, they have them at once.
     let mut left = let_in(entrances, end.min(Instant::now() + LAST_HANDSHAKES)) + sessions.count();
     if left > 0 {
-        info!("stopping; {left} sessions have {} s to finish", grace.as_secs_f32());
+        let have = if left == 1 { "has" } else { "have" };
+        let left = counted(left, "session");
+        info!("stopping; {left} {have} {} s to finish", grace.as_secs_f32());
     }
+    let mut told = left;
     while left > 0 && Instant::now() < end {
         let round = end.min(Instant::now() + ROUND);
         let waiting = let_in(entrances, round);
         left = waiting + sessions.wait_until_empty(round.saturating_duration_since(Instant::now()));
-        info!("{left} sessions left");
+        if left != told {
+            info!("{} left", counted(left, "session"));
+            told = left;
+        }
     }
     let without: usize = entrances.iter().map(|entrance| entrance.turn_away_the_last()).sum();
     sessions.close();
     if without > 0 {
-        warn!("closed {without} clients that had no place within the grace (--max-connections)");
+        let clients = counted(without, "client");
+        warn!("closed {clients} that had no place within the grace (--max-connections)");
     }
     let left = sessions.count();
     if left > 0 {
-        warn!("ending {left} sessions that have not finished");
+        warn!("the grace is over (--grace): ending {}", counted(left, "session"));
         sessions.end_all(Ending::Stopped);
         sessions.wait_until_empty(LAST_MOMENT);
     }

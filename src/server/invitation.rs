@@ -18,7 +18,12 @@ pub(super) fn invite(config: &Config, reached_at: &[SocketAddr], addresses: &[So
 
 fn lines(with_users: bool, reached_at: &[SocketAddr], addresses: &[SocketAddr]) -> Vec<String> {
     let user = if with_users { "NAME:PASSWORD@" } else { "" };
-    let curl = |address| format!("curl -x socks5h://{user}{address} https://example.com/");
+    // Some shells take brackets for a pattern.
+    let quote = |address: &str| if address.starts_with('[') { "'" } else { "" };
+    let curl = |address: &str| {
+        let quote = quote(address);
+        format!("curl -x {quote}socks5h://{user}{address}{quote} https://example.com/")
+    };
     match (reached_at, addresses) {
         ([], []) => Vec::new(),
         ([], [first, ..]) if first.ip().is_unspecified() || first.ip().is_loopback() => {
@@ -70,6 +75,12 @@ mod tests {
             assert_eq!(told.len(), 1);
             assert!(told[0].contains("this machine") && told[0].contains("//localhost:1080 "));
         }
+    }
+
+    #[test]
+    fn the_command_can_be_pasted_into_a_shell_that_takes_brackets_for_a_pattern() {
+        let told = told(true, &["[fd00::5]:1080"], "[::]:1080");
+        assert!(told[1].contains(" 'socks5h://NAME:PASSWORD@[fd00::5]:1080' "), "{told:?}");
     }
 
     #[test]

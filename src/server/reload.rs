@@ -8,6 +8,7 @@ use std::sync::Arc;
 use log::{error, info, warn};
 
 use super::config::doubts;
+use super::counted;
 use super::notify::Notify;
 use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
@@ -75,11 +76,11 @@ impl Reloader {
         let mut read = Vec::new();
         // A user who is new may be in a rule that is new: rules first.
         if let Some(rules) = rules {
-            read.push(format!("{} rules (--rules)", rules.count()));
+            read.push(format!("{} (--rules)", counted(rules.count(), "rule")));
             self.proxy.rules.replace_file(rules);
         }
         if let Some(users) = users {
-            read.push(format!("{} users (--users)", users.count()));
+            read.push(format!("{} (--users)", counted(users.count(), "user")));
             self.proxy.users.replace(users);
         }
         if read.is_empty() {

@@ -118,7 +118,7 @@ fn a_bad_file_changes_nothing_and_is_told_with_its_line() {
     replace(&users, b"alice:new\nbob:b\n");
     replace(&rules, b"allow\n");
     let line = reload(&mut program);
-    assert!(line.contains("reloaded: 1 rules (--rules), 2 users (--users)"), "{line}");
+    assert!(line.contains("reloaded: 1 rule (--rules), 2 users (--users)"), "{line}");
     await_success(status, '1');
     assert_eq!(log_in(program.address, b"alice", b"new"), 0x00);
     assert_eq!(log_in(program.address, b"alice", b"old"), 0x01);

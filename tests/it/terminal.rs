@@ -42,6 +42,25 @@ fn a_mistyped_option_is_told_the_one_that_was_meant() {
 }
 
 #[test]
+fn a_port_given_as_an_option_is_told_to_stand_alone() {
+    for option in ["-p", "--port", "--listen"] {
+        let told = refusal(&[option, "1080"]);
+        assert!(told.contains("without an option, as in `tabi 1080`"), "{told}");
+    }
+    // Nothing that begins with a dash is a place to listen at.
+    let told = refusal(&["--frobnicate"]);
+    assert!(told.contains("--help") && !told.contains("as a value"), "{told}");
+}
+
+#[test]
+fn a_port_of_the_status_page_that_is_in_use_is_to_be_another_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let told = refusal(&["--status", &address, "127.0.0.1:0"]);
+    assert!(told.contains(&address) && told.contains("choose another port"), "{told}");
+}
+
+#[test]
 fn help_is_grouped_and_ends_with_examples() {
     let output = bare().arg("--help").output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();

@@ -136,7 +136,7 @@ fn set<T>(
     if place.is_some() {
         return Err(told(field, "every field once"));
     }
-    let value = value.ok_or_else(|| told(field, &format!("{expected} behind it")))?;
+    let value = value.ok_or_else(|| told(field, &format!("a value behind it: {expected}")))?;
     *place = Some(parse(value).ok_or_else(|| told(value, expected))?);
     Ok(())
 }
@@ -148,7 +148,8 @@ fn told(token: &[u8], expected: &str) -> String {
 /// What is wrong with a URL is told without showing it.
 fn upstream(url: Option<&[u8]>) -> Result<Upstream, String> {
     let url = url.and_then(|url| std::str::from_utf8(url).ok());
-    url.and_then(Upstream::parse).ok_or_else(|| format!("'via': expected {EXPECTED} behind it"))
+    let told = || format!("'via': expected a URL behind it: {EXPECTED}");
+    url.and_then(Upstream::parse).ok_or_else(told)
 }
 
 fn command(word: &[u8]) -> Option<Command> {
@@ -259,7 +260,7 @@ mod tests {
         assert!(!format!("{via:?}").contains("sesame"));
         for line in ["via", "via to *.onion", "via socks5://alice:sesame@proxy.example"] {
             let told = Rule::parse(line.as_bytes()).unwrap_err();
-            assert!(told.starts_with("'via': expected socks5://"), "{told}");
+            assert!(told.starts_with("'via': expected a URL behind it: socks5://"), "{told}");
             assert!(!told.contains("sesame"), "{told}");
         }
     }
@@ -301,7 +302,7 @@ mod tests {
             ("allow dest 10.0.0.1", "dest", "command, user, from, to or port"),
             ("allow 10.0.0.1", "10.0.0.1", "command, user, from, to or port"),
             ("deny command associate", "associate", "connect, bind or udp"),
-            ("deny command", "command", "connect, bind or udp behind it"),
+            ("deny command", "command", "a value behind it: connect, bind or udp"),
             (r"deny user HOME\alice", r"HOME\\alice", "a name,"),
             ("deny user #alice", "user", "a name,"),
             ("deny from example.org", "example.org", "a network as in"),

@@ -62,7 +62,7 @@ fn files_that_are_gone_at_a_reload_stay_in_force() {
         fs::rename(format!("{}.gone", file.path()), file.path()).unwrap();
     }
     program.signal(Signal::HUP);
-    program.log_line("reloaded: 1 rules (--rules), 1 users (--users)");
+    program.log_line("reloaded: 1 rule (--rules), 1 user (--users)");
     assert_echoes(&mut tunnel);
     assert_eq!(ask(program.address, target).0, 0x00);
 }
