@@ -63,10 +63,11 @@ impl<'a> Direction<'a> {
         Some(Direction { account, lane, asks: Cell::new(0), without: Cell::new(0) })
     }
 
-    /// Waits until one of the sides says something. If it is the source, its first bytes are passed on.
+    /// Waits until one of the sides says something. If it is the source alone, its first bytes are passed
+    /// on.
     #[inline(never)]
     pub(super) fn begin(&self) -> Result<Pace, Ending> {
-        if self.lane.source_is_first() {
+        if self.lane.only_source_speaks() {
             self.step(&mut [0; SMALL_BUFFER])
         } else {
             Ok(Pace::Quiet)

@@ -38,11 +38,11 @@ impl<'a> Lane<'a> {
         Some(Lane { source, sink, from: source.stream()?, to: sink.stream()? })
     }
 
-    /// Waits until one of the sides has said something, or is gone. Whether it is the source.
-    pub(super) fn source_is_first(&self) -> bool {
+    /// Waits until one of the sides has said something, or is gone. Whether it is the source alone.
+    pub(super) fn only_source_speaks(&self) -> bool {
         let mut ready = [self.from, self.to].map(|stream| PollFd::new(stream, PollFlags::IN));
         while poll(&mut ready, None) == Err(Errno::INTR) {}
-        !ready[0].revents().is_empty()
+        !ready[0].revents().is_empty() && ready[1].revents().is_empty()
     }
 
     /// How long a read may take.
