@@ -267,6 +267,22 @@ mod tests {
         }
     }
 
+    /// Some programs take what one read gives them for the whole.
+    #[test]
+    fn a_message_that_comes_at_once_is_passed_on_at_once() {
+        const MESSAGE: usize = 10_000;
+        // A reader that is woken by a first part does not always see it alone.
+        for _ in 0..50 {
+            let tunnel = Tunnel::open(usize::MAX);
+            let (from, mut to) = (&tunnel.target, &tunnel.client);
+            thread::scope(|scope| {
+                let read = scope.spawn(move || to.read(&mut vec![0; 2 * MESSAGE]).unwrap());
+                send(from, MESSAGE);
+                assert_eq!(read.join().unwrap(), MESSAGE);
+            });
+        }
+    }
+
     #[test]
     fn a_reset_amid_bulk_is_passed_on() {
         for path in BOTH_PATHS {

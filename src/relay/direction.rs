@@ -114,12 +114,28 @@ impl<'a> Direction<'a> {
         }
     }
 
+    /// Copies once. A message that does not fit is passed on with what has come of its rest: some
+    /// programs take what one read gives them for the whole.
     fn step(&self, buffer: &mut [u8; SMALL_BUFFER]) -> Result<Pace, Ending> {
-        Ok(match self.copy_once(buffer)? {
-            Some(0) => Pace::Ended,
-            Some(SMALL_BUFFER) => Pace::Busy,
-            Some(_) | None => Pace::Quiet,
-        })
+        match self.take(buffer)? {
+            None => Ok(Pace::Quiet),
+            Some(0) => Ok(Pace::Ended),
+            Some(SMALL_BUFFER) => self.pass_on_with_rest(buffer).map(|()| Pace::Busy),
+            Some(length) => self.pass_on(&buffer[..length]).map(|()| Pace::Quiet),
+        }
+    }
+
+    #[inline(never)]
+    fn pass_on_with_rest(&self, begun: &[u8]) -> Result<(), Ending> {
+        let mut whole = vec![0; BUFFER];
+        let (begin, rest) = whole.split_at_mut(begun.len());
+        begin.copy_from_slice(begun);
+        let more = match recv(self.lane.from, rest, RecvFlags::DONTWAIT) {
+            Ok((length, _)) => length,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(_) => return Err(self.lane.source.failure()),
+        };
+        self.pass_on(&whole[..begun.len() + more])
     }
 
     /// Copies through a buffer of `size` bytes until `most` are over, or the source is quiet.
@@ -154,19 +170,28 @@ impl<'a> Direction<'a> {
     /// Copies once through `buffer`. 0 is the end of file, and `None` a source that has said nothing
     /// for as long as a read may take.
     fn copy_once(&self, buffer: &mut [u8]) -> Result<Option<usize>, Ending> {
-        let length = loop {
+        let taken = self.take(buffer)?;
+        self.pass_on(&buffer[..taken.unwrap_or(0)])?;
+        Ok(taken)
+    }
+
+    /// Reads once, with the same meaning.
+    fn take(&self, buffer: &mut [u8]) -> Result<Option<usize>, Ending> {
+        loop {
             match self.read(buffer) {
-                Ok(length) => break length,
+                Ok(length) => return Ok(Some(length)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(_) => return Err(self.lane.source.failure()),
             }
-        };
-        let written =
-            self.lane.sink.while_writing(|| { self.lane.to }.write_all(&buffer[..length]));
+        }
+    }
+
+    fn pass_on(&self, bytes: &[u8]) -> Result<(), Ending> {
+        let written = self.lane.sink.while_writing(|| { self.lane.to }.write_all(bytes));
         written.map_err(|_| self.lane.sink.failure())?;
-        self.lane.source.count(length);
-        Ok(Some(length))
+        self.lane.source.count(bytes.len());
+        Ok(())
     }
 
     /// Reads from the source, and does not fall asleep before it has asked a few times.
