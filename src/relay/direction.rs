@@ -126,16 +126,16 @@ impl<'a> Direction<'a> {
     }
 
     #[inline(never)]
-    fn pass_on_with_rest(&self, begun: &[u8]) -> Result<(), Ending> {
+    fn pass_on_with_rest(&self, start: &[u8]) -> Result<(), Ending> {
         let mut whole = vec![0; BUFFER];
-        let (begin, rest) = whole.split_at_mut(begun.len());
-        begin.copy_from_slice(begun);
+        let (first, rest) = whole.split_at_mut(start.len());
+        first.copy_from_slice(start);
         let more = match recv(self.lane.from, rest, RecvFlags::DONTWAIT) {
             Ok((length, _)) => length,
             Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(_) => return Err(self.lane.source.failure()),
         };
-        self.pass_on(&whole[..begun.len() + more])
+        self.pass_on(&whole[..start.len() + more])
     }
 
     /// Copies through a buffer of `size` bytes until `most` are over, or the source is quiet.
