@@ -54,7 +54,7 @@
 //!    No lock is held across a system call that can block.
 //! 5. The pool never waits on itself: a client is admitted before its session begins, and a worker
 //!    has its partner before it begins. A live tunnel is two descriptors and two threads; an
-//!    association with its UDP sockets has a descriptor more.
+//!    association counts as four descriptors, or six with a source, for its sockets and its lookups.
 //! 6. No password is logged, printed or put into an error.
 //! 7. A failing reply is made in one place ([`proxy`]), from one table ([`socks5::Rep`]).
 

@@ -368,9 +368,9 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::sync::mpsc::channel;
 
-    const LONG: Duration = Duration::from_secs(20);
+    pub(super) const LONG: Duration = Duration::from_secs(20);
 
-    fn connection() -> (TcpStream, TcpStream) {
+    pub(super) fn connection() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         near.set_read_timeout(Some(LONG)).unwrap();

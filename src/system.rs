@@ -2,7 +2,7 @@
 //!
 //! - [`pool::Pool`] runs jobs on threads in pairs, a worker and its [`pool::Partner`].
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
-//! - [`addresses::room_for`] says whether there are addresses for one more thread.
+//! - [`address_space::room_for`] says whether there is room for one more stack.
 //! - [`poll`] waits for several of them at once, for a limited time, and [`bell`] ends such a wait.
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
@@ -10,7 +10,7 @@
 //!
 //! Nothing here knows a session, a policy or a log.
 
-pub mod addresses;
+pub mod address_space;
 pub mod bell;
 pub mod capacity;
 pub mod descriptors;

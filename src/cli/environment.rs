@@ -84,7 +84,7 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
 pub(super) fn given_as(matches: &ArgMatches, option: &str) -> String {
     let name = option.replace('_', "-");
     match matches.value_source(option) {
-        Some(ValueSource::EnvVariable) => format!("TABI_{}", option.to_uppercase()),
+        Some(ValueSource::EnvVariable) => format!("{PREFIX}{}", option.to_uppercase()),
         Some(_) | None => format!("--{name}"),
     }
 }

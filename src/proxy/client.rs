@@ -68,20 +68,10 @@ impl Write for Client<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{LONG, connection};
     use super::*;
     use crate::sessions::{Ending, Limits, Sessions};
     use crate::system::descriptors::Descriptors;
-    use std::net::TcpListener;
-    use std::time::Duration;
-
-    const LONG: Duration = Duration::from_secs(20);
-
-    fn connection() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        near.set_read_timeout(Some(LONG)).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
 
     #[test]
     fn a_session_that_was_ended_while_it_connected_sends_its_target_no_part_of_anything() {

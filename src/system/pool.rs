@@ -96,7 +96,7 @@ impl Pool {
         let mut state = self.lock();
         let mut surplus = Vec::new();
         if now.duration_since(state.trimmed) >= TRIM_EVERY {
-            state.threads.end_spare();
+            state.threads.end_surplus();
             surplus = state.surplus();
             state.trimmed = now;
             state.peak = state.busy();

@@ -8,9 +8,9 @@ pub fn threads() -> Option<usize> {
     status("Threads:")?.parse().ok()
 }
 
-/// The addresses that this process has taken, in bytes. `None` where the system does not tell.
+/// The address space that this process has taken, in bytes. `None` where the system does not tell.
 #[must_use]
-pub fn addresses() -> Option<u64> {
+pub fn address_space() -> Option<u64> {
     let kib: u64 = status("VmSize:")?.strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -47,7 +47,7 @@ mod tests {
         assert!(descriptors().unwrap() >= files.len());
         let waiting = thread::spawn(move || ended.recv());
         assert!(threads().unwrap() >= 2);
-        assert!(addresses().unwrap() > 1024 * 1024);
+        assert!(address_space().unwrap() > 1024 * 1024);
         drop(end);
         let _ = waiting.join();
     }

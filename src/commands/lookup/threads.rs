@@ -14,7 +14,7 @@ use super::memory::Memory;
 use super::queue::{Job, Queue, Waiter};
 use super::{Answer, Counts, Found, spelling};
 use crate::socks5::Name;
-use crate::system::addresses;
+use crate::system::address_space;
 use crate::system::descriptors::Descriptors;
 
 /// Lookups at once. A lookup that hangs waits for as long as `resolv.conf` says, usually 5 s twice
@@ -159,7 +159,7 @@ impl Threads {
     }
 
     fn spawn(self: &Arc<Self>, job: Job) -> io::Result<()> {
-        addresses::room_for(self.stack)?;
+        address_space::room_for(self.stack)?;
         let threads = Arc::clone(self);
         let thread = thread::Builder::new().name("tabi lookup".into()).stack_size(self.stack);
         thread.spawn(move || threads.run(job)).map(drop)

@@ -10,7 +10,7 @@ use std::{io, thread};
 use threadpool::ThreadPool;
 
 use super::thread::Thread;
-use crate::system::addresses;
+use crate::system::address_space;
 
 /// Stack of every thread that serves, in bytes. tabi itself touches 8 KiB of it; the rest is for
 /// what the system's own functions may need, and costs addresses, not memory.
@@ -64,7 +64,7 @@ impl Threads {
     }
 
     fn add(&mut self) -> io::Result<Thread> {
-        addresses::room_for(STACK)?;
+        address_space::room_for(STACK)?;
         if self.refused {
             probe()?;
         }
@@ -103,7 +103,7 @@ impl Threads {
 
     /// Ends a thread that nobody needs: one that came while others were about to end. Such a thread waits
     /// for a job, and ends behind it.
-    pub(super) fn end_spare(&self) {
+    pub(super) fn end_surplus(&self) {
         if let Some(pool) = self.pool.as_ref().filter(|pool| pool.queued_count() == 0) {
             pool.execute(|| ());
         }

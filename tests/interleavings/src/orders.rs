@@ -37,7 +37,7 @@ use tabi::{group, socks5};
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]
 mod system {
-    pub mod addresses;
+    pub mod address_space;
     pub mod bell;
     pub mod descriptors;
     pub mod poll;

@@ -1,4 +1,4 @@
-//! The addresses of this process, where there is a limit on them (`ulimit -v`).
+//! The address space of this process, where there is a limit on them (`ulimit -v`).
 
 use std::io;
 
@@ -20,7 +20,7 @@ const SPARE: u64 = 8 * 1024 * 1024;
 /// When there are too few.
 pub fn room_for(stack: usize) -> io::Result<()> {
     let Some(limit) = getrlimit(Resource::As).current else { return Ok(()) };
-    let taken = usage::addresses().unwrap_or(0);
+    let taken = usage::address_space().unwrap_or(0);
     if taken.saturating_add(stack as u64).saturating_add(SPARE) > limit {
         let told =
             format!("its stack has no room in {} KiB of addresses (ulimit -v)", limit / 1024);
