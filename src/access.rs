@@ -22,16 +22,15 @@
 //! | [`Identity`] | who a client is |
 //! | [`Rules`], [`RuleFile`] | who is served and what each may do, and the rules file |
 //! | [`Permit`] | what may be done, and at which addresses |
-//! | [`Refusal`], [`Denied`] | why there is no permit |
+//! | [`PermitError`], [`Denied`] | why there is no permit |
 //! | [`Upstream`](upstream::Upstream) | another server, through which requests go |
 //! | [`spelling`](users::spelling), [`networks`](rules::networks) | how names of users and networks are written |
 
 #[cfg(doc)]
-use rules::{Denied, Permit, Refusal, RuleFile, Rules};
+use rules::{Denied, Permit, PermitError, RuleFile, Rules};
 #[cfg(doc)]
 use users::{Identity, Passwords, Users};
 
-mod interfaces;
 mod lines;
 pub mod rules;
 mod secret;

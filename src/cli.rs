@@ -19,10 +19,10 @@ use crate::access::users::Passwords;
 use crate::server::Config;
 
 mod environment;
+mod outbound;
 mod value;
-mod ways;
 
-use ways::Ways;
+use outbound::Outbound;
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -52,7 +52,6 @@ pub fn of_this_process() -> Result<Arguments, clap::Error> {
 }
 
 /// What to tell about variables of this process that are named like tabi's and that nothing reads.
-#[must_use]
 pub fn unknown_variables() -> Vec<String> {
     environment::unknown(&command(), env::vars_os())
 }
@@ -140,7 +139,6 @@ fn tell_of_listen(mut error: clap::Error) -> clap::Error {
 }
 
 /// The command line as it is: its options with their values and defaults.
-#[must_use]
 pub fn command() -> clap::Command {
     Options::command()
 }
@@ -195,7 +193,7 @@ struct Options {
     proxy_protocol: Vec<IpNet>,
 
     #[command(flatten)]
-    ways: Ways,
+    ways: Outbound,
 
     /// Connections that are served at once; further clients wait
     #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]

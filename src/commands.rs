@@ -12,11 +12,11 @@
 //! Nothing here is done without a permit, and each wait ends when the client leaves. What went wrong
 //! comes back as a value; only [`proxy`](crate::proxy) tells the client.
 
-pub mod associate;
-pub mod bind;
-pub mod connect;
-pub mod families;
-pub mod lookup;
-pub mod source;
-pub mod upstream;
-pub mod waiting;
+pub(crate) mod associate;
+pub(crate) mod bind;
+pub(crate) mod client_watch;
+pub(crate) mod connect;
+pub(crate) mod egress;
+pub(crate) mod families;
+pub(crate) mod resolver;
+pub(crate) mod upstream;

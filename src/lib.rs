@@ -16,7 +16,6 @@
 //! server/         listen, accept, reload, drain; Config; what a service manager gives and is told
 //! proxy/          one client's whole life, top to bottom; failing replies
 //! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
-//! group           whose use is counted together: an IPv4 address, or an IPv6 /64
 //! probe           greets a server, for health checks
 //! relay/          two directions of a tunnel, half-closes and resets
 //!
@@ -26,7 +25,8 @@
 //! access/         WHO MAY         users and their passwords, client networks, rules
 //! sessions/       WHO IS HERE     the registry, who gets a place in it, time limits
 //! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
-//! system/         WHAT WE HAVE    threads, descriptors, how many connections they are enough for
+//! system/         WHAT WE HAVE    threads, descriptors, addresses, how many connections they are enough for;
+//!                                 and what all stand on: locks, deadlines, a bounded map, kinds of addresses
 //! ```
 //!
 //! Arrows point down only, between wings as between files, and there is no circle:
@@ -35,8 +35,8 @@
 //! main -> cli, probe -> server -> proxy -> proxy_protocol, commands, relay, report
 //! commands -> access, sessions, system      relay -> sessions, system
 //! report -> sessions, system
-//! access, sessions -> socks5                sessions -> system
-//! socks5, system, proxy_protocol, group -> std and small crates
+//! access, sessions -> socks5, system
+//! socks5, system, proxy_protocol -> std and small crates
 //! ```
 //!
 //! # Invariants
@@ -60,14 +60,13 @@
 
 pub mod access;
 pub mod cli;
-pub mod commands;
-pub mod group;
+mod commands;
 pub mod probe;
-pub mod proxy;
+mod proxy;
 pub mod proxy_protocol;
-pub mod relay;
+mod relay;
 pub mod report;
 pub mod server;
-pub mod sessions;
+mod sessions;
 pub mod socks5;
 pub mod system;

@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use log::debug;
 
-use crate::access::rules::{Passage, Permit, Refusal, Rules};
+use crate::access::rules::{Permit, PermitError, Rules, UpstreamRoute};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
-use crate::commands::bind::Door;
+use crate::commands::bind::BindListener;
 use crate::commands::connect::{self, Dial};
-use crate::commands::lookup::{self, Names};
-use crate::commands::source::Source;
+use crate::commands::egress::Egress;
+use crate::commands::resolver::{self, Resolver};
 use crate::commands::upstream;
 use crate::relay::{self, relay};
-use crate::report::{Ends, Metrics, Outcome, Rarely, Refusals};
+use crate::report::{Metrics, Outcome, RateLimitedWarning, RejectionLog, SessionLog};
 use crate::sessions::{Ending, Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
+use crate::system::ip::canonical;
 use crate::system::pool::Partner;
 
 mod admission;
@@ -29,41 +30,40 @@ mod client;
 mod failure;
 mod resolve;
 
-use admission::canonical;
-use client::Client;
+use client::ClientStream;
 use failure::Failure;
 
 /// How long a client may take to read the last reply before the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What all sessions have in common.
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// Those who may use the server.
     pub users: Users,
     /// What they may do.
     pub rules: Rules,
     /// The names that they ask for.
-    pub names: Arc<Names>,
+    pub names: Arc<Resolver>,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
     /// Where outgoing sockets leave this machine.
-    pub source: Source,
+    pub source: Egress,
     /// The address that clients send datagrams to, if it is not that of their connection.
     pub udp_advertise: Option<IpAddr>,
     /// The ports on which clients send datagrams, if not any.
     pub udp_ports: Option<RangeInclusive<u16>>,
     /// Associations that found none of those free.
-    pub udp_ports_used_up: Rarely,
+    pub udp_ports_used_up: RateLimitedWarning,
     /// From the request to the connection with the target.
     pub connect_timeout: Duration,
     /// Clients that were turned away.
-    pub refusals: Refusals,
+    pub refusals: RejectionLog,
     /// Sessions that have ended.
-    pub ends: Ends,
+    pub ends: SessionLog,
     /// Clients that wait because the server is full.
-    pub fullness: Rarely,
+    pub fullness: RateLimitedWarning,
     /// Sessions that were ended because the server was full.
-    pub made_room: Rarely,
+    pub evictions: RateLimitedWarning,
     /// Load balancers, which say for whom they come.
     pub balancers: Vec<IpNet>,
     /// What is counted.
@@ -72,7 +72,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Serves one client until its session has ended, and tells how it went.
-    pub fn serve(&self, session: &Session, partner: &Partner) {
+    pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
         let end = self.ends.begin(session, &self.metrics);
         let result = self.attend(session, partner);
         match &result {
@@ -90,8 +90,8 @@ impl Proxy {
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
         };
-        if outcome == Outcome::MadeRoom {
-            self.made_room.log(&format!(
+        if outcome == Outcome::Evicted {
+            self.evictions.log(&format!(
                 "ended the session of client={} to make room for others (--max-connections)",
                 session.peer()
             ));
@@ -103,7 +103,7 @@ impl Proxy {
         if !relay::ACCEPTED_INHERITS {
             relay::prepare(session.stream())?;
         }
-        let mut client = Client::new(session.stream());
+        let mut client = ClientStream::new(session.stream());
         if let Some(reply) = self.carry_out(session, &mut client)? {
             tunnel(session, partner, client, &reply);
         }
@@ -119,18 +119,18 @@ impl Proxy {
     fn carry_out(
         &self,
         session: &Session,
-        client: &mut Client<'_>,
+        client: &mut ClientStream<'_>,
     ) -> Result<Option<Reply>, Failure> {
         if self.is_balancer(session.peer()) {
             self.meet(session, client)?;
         }
         let (identity, request) = self.negotiate(session, client)?;
-        let asked = Asked { session, identity: &identity, request: &request };
+        let context = RequestContext { session, identity: &identity, request: &request };
         match request.command {
-            Command::Connect => self.connect(&asked, client).map(Some),
-            Command::Bind => self.bind(&asked, client).map(Some),
-            Command::UdpAssociate => self.associate(&asked, client).map(|()| None),
-            Command::Resolve | Command::ResolvePtr => self.resolve(&asked, client).map(|()| None),
+            Command::Connect => self.connect(&context, client).map(Some),
+            Command::Bind => self.bind(&context, client).map(Some),
+            Command::UdpAssociate => self.associate(&context, client).map(|()| None),
+            Command::Resolve | Command::ResolvePtr => self.resolve(&context, client).map(|()| None),
         }
     }
 
@@ -139,7 +139,7 @@ impl Proxy {
     fn negotiate(
         &self,
         session: &Session,
-        client: &mut Client<'_>,
+        client: &mut ClientStream<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
         let identity = self.users.authenticate(client, session.peer().ip());
         let identity = identity.inspect_err(|error| {
@@ -159,42 +159,46 @@ impl Proxy {
 
     /// Dials.
     #[inline(never)]
-    fn connect(&self, asked: &Asked<'_>, client: &Client<'_>) -> Result<Reply, Failure> {
+    fn connect(
+        &self,
+        context: &RequestContext<'_>,
+        client: &ClientStream<'_>,
+    ) -> Result<Reply, Failure> {
         let begin = Instant::now();
         let deadline = begin + self.connect_timeout;
-        let permit = self.permit(asked, client, deadline)?;
-        let (stream, address, reply) = match permit.passage() {
+        let permit = self.permit(context, client, deadline)?;
+        let (stream, address, reply) = match permit.route() {
             None => {
-                let target = connect::connect(&permit, self.dial(asked, client, deadline)?)?;
-                if let Host::Name(name) = &asked.request.destination.host {
+                let target = connect::connect(&permit, self.dial(context, client, deadline)?)?;
+                if let Host::Name(name) = &context.request.destination.host {
                     self.names.won(name, target.address.ip());
                 }
                 (target.stream, target.address, Reply::succeeded(target.bound))
             }
-            Some(passage) => {
-                let target = self.go_up(asked, client, passage, deadline)?;
+            Some(route) => {
+                let target = self.go_up(context, client, route, deadline)?;
                 (target.stream, target.address, target.reply)
             }
         };
         relay::prepare(&stream).map_err(connect::Error::Unreachable)?;
-        asked.session.connected(stream, address);
+        context.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
         Ok(reply)
     }
 
-    /// Goes through the upstream of `passage`.
+    /// Goes through the upstream of `route`.
     fn go_up(
         &self,
-        asked: &Asked<'_>,
-        client: &Client<'_>,
-        passage: &Passage,
+        context: &RequestContext<'_>,
+        client: &ClientStream<'_>,
+        route: &UpstreamRoute,
         deadline: Instant,
     ) -> Result<upstream::Connection, Failure> {
-        let dial = self.dial(asked, client, deadline)?;
-        asked.session.goes_via(Arc::clone(passage.upstream().shown()));
-        let lookup = |name: &_, port| self.lookup(asked, client, deadline, name, port);
-        let reached = upstream::connect(passage, dial, lookup)?;
-        if let Host::Name(name) = &passage.upstream().address().host {
+        let dial = self.dial(context, client, deadline)?;
+        context.session.goes_via(Arc::clone(route.upstream().shown()));
+        let lookup = |name: &_, port| self.lookup(context, client, deadline, name, port);
+        let reached = upstream::connect(route, dial, lookup)?;
+        if let Host::Name(name) = &route.upstream().address().host {
             self.names.won(name, reached.address.ip());
         }
         Ok(reached)
@@ -202,18 +206,18 @@ impl Proxy {
 
     fn dial<'a>(
         &'a self,
-        asked: &Asked<'a>,
-        client: &'a Client<'_>,
+        context: &RequestContext<'a>,
+        client: &'a ClientStream<'_>,
         deadline: Instant,
     ) -> io::Result<Dial<'a>> {
-        let source = self.source(asked.session)?;
-        let descriptors = asked.session.descriptors();
+        let source = self.source(context.session)?;
+        let descriptors = context.session.descriptors();
         let families = self.names.families();
         Ok(Dial { source, deadline, client: Some(client.waiting()), descriptors, families })
     }
 
     /// Where what is done for the client leaves this machine.
-    fn source(&self, session: &Session) -> io::Result<Source> {
+    fn source(&self, session: &Session) -> io::Result<Egress> {
         if !self.source.same {
             return Ok(self.source);
         }
@@ -222,18 +226,22 @@ impl Proxy {
 
     /// Listens, replies, and waits for the peer.
     #[inline(never)]
-    fn bind(&self, asked: &Asked<'_>, client: &mut Client<'_>) -> Result<Reply, Failure> {
-        let Asked { session, identity, request, .. } = *asked;
+    fn bind(
+        &self,
+        context: &RequestContext<'_>,
+        client: &mut ClientStream<'_>,
+    ) -> Result<Reply, Failure> {
+        let RequestContext { session, identity, request, .. } = *context;
         let permit = if request.destination.host.is_unspecified() {
             self.rules.permit_open(identity, session.peer(), Command::Bind)?
         } else {
-            self.permit(asked, client, Instant::now() + self.connect_timeout)?
+            self.permit(context, client, Instant::now() + self.connect_timeout)?
         };
-        let door = Door::open(&permit, self.source(session)?, control_address(session)?)?;
+        let door = BindListener::open(&permit, self.source(session)?, control_address(session)?)?;
         Reply::succeeded(door.bound()).write_to(client)?;
         let deadline = Instant::now() + 2 * self.connect_timeout;
         let (peer, address) =
-            door.wait(client.waiting(), deadline, |peer| self.admits(asked, peer))?;
+            door.wait(client.waiting(), deadline, |peer| self.admits(context, peer))?;
         drop(door);
         relay::prepare(&peer).map_err(connect::Error::Unreachable)?;
         session.connected(peer, address);
@@ -244,31 +252,37 @@ impl Proxy {
     #[inline(never)]
     fn permit(
         &self,
-        asked: &Asked<'_>,
-        client: &Client<'_>,
+        context: &RequestContext<'_>,
+        client: &ClientStream<'_>,
         deadline: Instant,
-    ) -> Result<Permit, Refusal<lookup::Error>> {
-        let Asked { session, identity, request, .. } = *asked;
+    ) -> Result<Permit, PermitError<resolver::Error>> {
+        let RequestContext { session, identity, request, .. } = *context;
         self.rules.permit(identity, session.peer(), request, |name, port| {
-            self.lookup(asked, client, deadline, name, port)
+            self.lookup(context, client, deadline, name, port)
         })
     }
 
     fn lookup(
         &self,
-        asked: &Asked<'_>,
-        client: &Client<'_>,
+        context: &RequestContext<'_>,
+        client: &ClientStream<'_>,
         deadline: Instant,
         name: &Name,
         port: u16,
-    ) -> Result<Vec<SocketAddr>, lookup::Error> {
-        self.names.resolve(name, port, asked.session.peer().ip(), deadline, Some(client.waiting()))
+    ) -> Result<Vec<SocketAddr>, resolver::Error> {
+        self.names.resolve(
+            name,
+            port,
+            context.session.peer().ip(),
+            deadline,
+            Some(client.waiting()),
+        )
     }
 
-    /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
+    /// Whether the rules let `peer` in for a client that has context for a host, which may be nobody
     /// in particular. A name stays one, for the rules about names; it is not looked up again.
-    fn admits(&self, asked: &Asked<'_>, peer: SocketAddr) -> bool {
-        let Asked { session, identity, request, .. } = *asked;
+    fn admits(&self, context: &RequestContext<'_>, peer: SocketAddr) -> bool {
+        let RequestContext { session, identity, request, .. } = *context;
         let host = match &request.destination.host {
             host if host.is_unspecified() => Host::Ip(peer.ip()),
             host => host.clone(),
@@ -277,7 +291,7 @@ impl Proxy {
         let request = Request { command: Command::Bind, destination };
         let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
         let refusal = self.rules.permit(identity, session.peer(), &request, lookup).err();
-        if let Some(Refusal::Denied(denied)) = &refusal {
+        if let Some(PermitError::Denied(denied)) = &refusal {
             debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer());
         }
         refusal.is_none()
@@ -285,8 +299,12 @@ impl Proxy {
 
     /// Binds, replies and relays datagrams.
     #[inline(never)]
-    fn associate(&self, asked: &Asked<'_>, client: &mut Client<'_>) -> Result<(), Failure> {
-        let Asked { session, identity, request, .. } = *asked;
+    fn associate(
+        &self,
+        context: &RequestContext<'_>,
+        client: &mut ClientStream<'_>,
+    ) -> Result<(), Failure> {
+        let RequestContext { session, identity, request, .. } = *context;
         // The destination is where the client will send from: it is no target for the rules.
         let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
         let control = control_address(session)?;
@@ -303,16 +321,19 @@ impl Proxy {
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
         Reply::succeeded(bound).write_to(client)?;
         session.enter(Stage::Relay);
-        let client =
-            associate::Client { account: session, identity, announced: &request.destination };
+        let client = associate::AssociateClient {
+            account: session,
+            identity,
+            announced: &request.destination,
+        };
         association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
 }
 
-/// What a client has asked for.
+/// What a client has context for.
 #[derive(Clone, Copy)]
-struct Asked<'a> {
+struct RequestContext<'a> {
     session: &'a Session,
     identity: &'a Identity,
     request: &'a Request,
@@ -324,7 +345,7 @@ fn control_address(session: &Session) -> io::Result<SocketAddr> {
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(session: &Session, partner: &Partner, client: Client<'_>, reply: &Reply) {
+fn tunnel(session: &Session, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
     session.enter(Stage::Relay);
     if client.pass_on_early_bytes(session).is_err() {
         session.end(session.target().failure());
@@ -383,17 +404,17 @@ mod tests {
         Proxy {
             users: Users::default(),
             rules: Rules::new(&[], Vec::new()),
-            names: Arc::new(Names::new(LONG, &descriptors)),
+            names: Arc::new(Resolver::new(LONG, &descriptors)),
             sessions: Sessions::new(limits, descriptors),
-            source: Source::default(),
+            source: Egress::default(),
             udp_advertise: None,
             udp_ports: None,
-            udp_ports_used_up: Rarely::default(),
+            udp_ports_used_up: RateLimitedWarning::default(),
             connect_timeout: LONG,
-            refusals: Refusals::default(),
-            ends: Ends::default(),
-            fullness: Rarely::default(),
-            made_room: Rarely::default(),
+            refusals: RejectionLog::default(),
+            ends: SessionLog::default(),
+            fullness: RateLimitedWarning::default(),
+            evictions: RateLimitedWarning::default(),
             balancers: Vec::new(),
             metrics: Arc::default(),
         }
@@ -428,7 +449,7 @@ mod tests {
         let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         let (_, ending) = attend(stream, move |_, session, partner| {
             session.connected(outgoing, bound);
-            let mut client = Client::new(session.stream());
+            let mut client = ClientStream::new(session.stream());
             client.read_exact(&mut [0; 7]).unwrap();
             tunnel(session, partner, client, &Reply::succeeded(bound));
         });

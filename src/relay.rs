@@ -10,7 +10,7 @@ use std::thread;
 
 use socket2::SockRef;
 
-use crate::sessions::{Account, Ending};
+use crate::sessions::{Ending, SessionState};
 use crate::system::pool::Partner;
 
 mod direction;
@@ -26,26 +26,30 @@ const MOST_UNREAD: u64 = 64 * 1024 * 1024;
 
 /// Whether an accepted connection has the options of its listener, so that [`prepare`] once on the
 /// listener is enough.
-pub const ACCEPTED_INHERITS: bool = cfg!(target_os = "linux");
+pub(crate) const ACCEPTED_INHERITS: bool = cfg!(target_os = "linux");
 
 /// Sets what every relayed connection has: no delay, and urgent data in line.
 ///
 /// # Errors
 ///
 /// Whatever the system refuses.
-pub fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+pub(crate) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)
 }
 
 /// Carries bytes both ways until both sides have sent their end of file, or until the session is
-/// ended early ([`Account::ending`]), as it is when one side fails.
+/// ended early ([`SessionState::ending`]), as it is when one side fails.
 ///
 /// `reply` tells the client that it may begin. The worker passes on the first bytes of a client that
 /// speaks before its target, and then takes the direction that usually ends last: so neither thread
 /// waits for the other to wake up.
-pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> io::Result<()>) {
+pub(crate) fn relay(
+    account: &Arc<SessionState>,
+    partner: &Partner,
+    reply: impl FnOnce() -> io::Result<()>,
+) {
     let (Some(up), Some(down)) = (Direction::up(account), Direction::down(account)) else { return };
     if account.ending().is_some() {
         // It was ended before it had a target: nobody else will wake who reads from that.
@@ -54,7 +58,7 @@ pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> 
     let _fault = Fault(account);
     match reply().map_err(|_| Ending::ClientReset).and_then(|()| up.begin()) {
         Ok(pace) => {
-            let up = move |account: &Account| {
+            let up = move |account: &SessionState| {
                 if let Some(up) = Direction::up(account) {
                     up.carry(pace);
                 }
@@ -70,9 +74,9 @@ pub fn relay(account: &Arc<Account>, partner: &Partner, reply: impl FnOnce() -> 
 
 /// Runs `up` on the partner thread and `down` on this one.
 fn side_by_side(
-    account: &Arc<Account>,
+    account: &Arc<SessionState>,
     partner: &Partner,
-    up: impl FnOnce(&Account) + Send + 'static,
+    up: impl FnOnce(&SessionState) + Send + 'static,
     down: impl FnOnce(),
 ) {
     let shared = Arc::clone(account);
@@ -87,7 +91,7 @@ fn side_by_side(
 }
 
 /// Ends the session when the thread panics that has this: the other one would go on alone.
-struct Fault<'a>(&'a Account);
+struct Fault<'a>(&'a SessionState);
 
 impl Drop for Fault<'_> {
     fn drop(&mut self) {
@@ -100,7 +104,7 @@ impl Drop for Fault<'_> {
 /// Closing a connection with unread bytes would reset it. Where what was sent to a side is still on
 /// its way, the side's own bytes are taken first. None of this waits: the session was ended.
 #[inline(never)]
-fn discard_unread(account: &Account) {
+fn discard_unread(account: &SessionState) {
     for (source, sink) in account.directions() {
         if let (true, false, Some(stream)) = (source.has_ended(), sink.has_ended(), sink.stream()) {
             let _ = io::copy(&mut stream.take(MOST_UNREAD), &mut io::sink());
@@ -129,7 +133,7 @@ mod tests {
     struct Tunnel {
         client: TcpStream,
         target: TcpStream,
-        account: Arc<Account>,
+        account: Arc<SessionState>,
         over: Receiver<()>,
         sessions: Arc<Sessions>,
     }
@@ -140,7 +144,7 @@ mod tests {
         }
 
         /// The same, after something has become of the session while its target was dialed.
-        fn open_after(descriptors: usize, meanwhile: impl FnOnce(&Account)) -> Self {
+        fn open_after(descriptors: usize, meanwhile: impl FnOnce(&SessionState)) -> Self {
             Tunnel::with(descriptors, meanwhile, |account, partner| {
                 relay(account, partner, || Ok(()));
             })
@@ -149,8 +153,8 @@ mod tests {
         /// The same with another relay.
         fn with(
             descriptors: usize,
-            meanwhile: impl FnOnce(&Account),
-            relay: impl FnOnce(&Arc<Account>, &Partner) + Send + 'static,
+            meanwhile: impl FnOnce(&SessionState),
+            relay: impl FnOnce(&Arc<SessionState>, &Partner) + Send + 'static,
         ) -> Self {
             let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
             let sessions = Sessions::new(limits, Descriptors::new(descriptors));
@@ -180,23 +184,23 @@ mod tests {
 
     #[test]
     fn a_session_that_was_ended_while_it_connected_does_not_go_on() {
-        let tunnel = Tunnel::open_after(usize::MAX, |session| session.end(Ending::MadeRoom));
-        assert_eq!(tunnel.close(), Some(Ending::MadeRoom));
+        let tunnel = Tunnel::open_after(usize::MAX, |session| session.end(Ending::Evicted));
+        assert_eq!(tunnel.close(), Some(Ending::Evicted));
     }
 
     #[test]
     fn a_direction_that_panics_ends_the_other_and_nothing_looks_complete() {
-        type Relay = fn(&Arc<Account>, &Partner);
+        type Relay = fn(&Arc<SessionState>, &Partner);
         let at_the_reply: Relay = |account, partner| {
             relay(account, partner, || panic!("as this test wants it"));
         };
         let up: Relay = |account, partner| {
             let down = Direction::down(account).unwrap();
-            let up = |_: &Account| panic!("as this test wants it");
+            let up = |_: &SessionState| panic!("as this test wants it");
             side_by_side(account, partner, up, || down.carry(Pace::Quiet));
         };
         let down: Relay = |account, partner| {
-            let up = |account: &Account| Direction::up(account).unwrap().carry(Pace::Quiet);
+            let up = |account: &SessionState| Direction::up(account).unwrap().carry(Pace::Quiet);
             side_by_side(account, partner, up, || panic!("as this test wants it"));
         };
         for relay in [at_the_reply, up, down] {
@@ -391,7 +395,7 @@ mod tests {
 
     /// Sends pieces until the relay has not even read the last ones, though they have arrived. Says
     /// how many.
-    fn send_until_stuck(client: &TcpStream, account: &Account) -> usize {
+    fn send_until_stuck(client: &TcpStream, account: &SessionState) -> usize {
         let mut pieces = 0;
         while account.client().sent() + 2 * PIECE as u64 >= (pieces * PIECE) as u64 {
             send(client, PIECE);

@@ -1,12 +1,12 @@
 //! What is seen of the server from outside: how each session ended, and who was turned away.
 //!
 //! - [`Outcome`] is how a session ended: one value, and one word for it wherever it is told.
-//! - [`Ends`] counts each session that has ended, and logs a line for it. A session whose thread panics
+//! - [`SessionLog`] counts each session that has ended, and logs a line for it. A session whose thread panics
 //!   is told of, too: it has `failed`. Of a client that has very many, only some are logged.
 //! - [`Metrics`] counts, for Prometheus and for the status page.
 //! - [`status`] serves the status page, the metrics and the state of health.
-//! - [`Refusals`] logs those who were turned away before they had a session, a few each second.
-//! - [`Rarely`] logs of what lasts, such as that the server is full, once a minute.
+//! - [`RejectionLog`] logs those who were turned away before they had a session, a few each second.
+//! - [`RateLimitedWarning`] logs of what lasts, such as that the server is full, once a minute.
 //! - [`Logger`] is simplelog with a queue behind it. Whoever logs never waits for whoever reads the
 //!   log; what does not fit into the queue is counted, and the log says so.
 //!
@@ -14,22 +14,22 @@
 //! on a terminal, in a file and in systemd's journal, and `queue` has the thread that writes. Everything
 //! that a client chose is escaped once, and every line has a bounded length.
 
-mod ends;
 mod form;
 mod line;
 mod logger;
 mod metrics;
 mod outcome;
 mod queue;
-mod quota;
-mod rarely;
-mod refusals;
+mod rate_limit;
+mod rate_limited_warning;
+mod rejection_log;
+mod session_log;
 pub mod status;
 
-pub use ends::{End, Ends};
 pub use logger::Logger;
-pub use metrics::{Gauges, Lookups, Metrics, Refused};
+pub use metrics::{Gauges, Lookups, Metrics, Rejection};
 pub use outcome::Outcome;
 pub use queue::lines_lost;
-pub use rarely::Rarely;
-pub use refusals::Refusals;
+pub use rate_limited_warning::RateLimitedWarning;
+pub use rejection_log::RejectionLog;
+pub use session_log::{End, SessionLog};

@@ -15,20 +15,20 @@ use log::{info, warn};
 
 use crate::access::rules::Rules;
 use crate::access::users::Users;
-use crate::commands::lookup::{Counts, Names};
+use crate::commands::resolver::{Counts, Resolver};
 use crate::proxy::Proxy;
-use crate::report::status::{Serving, Shown, Status};
-use crate::report::{Ends, Lookups, Rarely, Refusals};
+use crate::report::status::{Serving, Status, StatusSource};
+use crate::report::{Lookups, RateLimitedWarning, RejectionLog, SessionLog};
 use crate::sessions::{Limits, Sessions};
 use crate::system::capacity::{Capacity, SPARE_THREADS};
 use crate::system::descriptors::Descriptors;
 use crate::system::pool::Pool;
 
+mod acceptor;
 mod backlog;
 mod close;
 mod config;
 mod drain;
-mod entrance;
 mod handed;
 mod invitation;
 mod listen;
@@ -42,8 +42,8 @@ pub use notify::Notify;
 pub use reload::Reloader;
 pub use stop::Stopper;
 
+use acceptor::Acceptor;
 use close::MOST_WAITING;
-use entrance::Entrance;
 use listen::Listener;
 use stop::Stop;
 
@@ -98,11 +98,11 @@ impl Server {
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
         };
-        let names = Arc::new(Names::new(config.name_cache, &descriptors));
+        let names = Arc::new(Resolver::new(config.name_cache, &descriptors));
         let rules = Rules::new(&config.allow_from, ports)
             .with_file(Arc::clone(&config.rules))
             .with_upstream(config.upstream.clone());
-        if let Some(told) = rules.circle(&config.rules, &addresses) {
+        if let Some(told) = rules.upstream_is_self(&config.rules, &addresses) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, told));
         }
         tell_policy(config, &rules, &addresses);
@@ -118,12 +118,12 @@ impl Server {
             source: config.source,
             udp_advertise: config.udp_advertise,
             udp_ports: config.udp_ports.clone(),
-            udp_ports_used_up: Rarely::default(),
+            udp_ports_used_up: RateLimitedWarning::default(),
             connect_timeout: config.connect_timeout,
-            refusals: Refusals::default(),
-            ends: Ends::default(),
-            fullness: Rarely::default(),
-            made_room: Rarely::default(),
+            refusals: RejectionLog::default(),
+            ends: SessionLog::default(),
+            fullness: RateLimitedWarning::default(),
+            evictions: RateLimitedWarning::default(),
             balancers: config.proxy_protocol.clone(),
             metrics: Arc::default(),
         };
@@ -151,13 +151,11 @@ impl Server {
     }
 
     /// Where the server listens, with the port that the system chose where 0 was asked for.
-    #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// The means to have users and rules read again.
-    #[must_use]
     pub fn reloader(&self) -> Reloader {
         Reloader {
             proxy: Arc::clone(&self.proxy),
@@ -169,7 +167,6 @@ impl Server {
     }
 
     /// The means to stop the server from another thread.
-    #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper(Arc::clone(&self.stop))
     }
@@ -204,9 +201,9 @@ impl Server {
         })
     }
 
-    fn shown(&self) -> Shown {
+    fn shown(&self) -> StatusSource {
         let names = Arc::clone(&self.proxy.names);
-        Shown {
+        StatusSource {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
             max_threads: 2 * self.pool.max() + SPARE_THREADS,
@@ -218,16 +215,16 @@ impl Server {
         }
     }
 
-    fn entrances(&self) -> Vec<Arc<Entrance>> {
+    fn entrances(&self) -> Vec<Arc<Acceptor>> {
         let entrance = |listener: &Arc<Listener>| {
             let (proxy, pool) = (Arc::clone(&self.proxy), Arc::clone(&self.pool));
-            Entrance::new(Arc::clone(listener), proxy, pool, Arc::clone(&self.stop))
+            Acceptor::new(Arc::clone(listener), proxy, pool, Arc::clone(&self.stop))
         };
         self.listeners.iter().map(entrance).collect()
     }
 
     /// Opens the entrances, and again those that lose their last worker for want of a thread.
-    fn serve(&self, entrances: &[Arc<Entrance>]) -> io::Result<()> {
+    fn serve(&self, entrances: &[Arc<Acceptor>]) -> io::Result<()> {
         for entrance in entrances {
             entrance.open().inspect_err(|_| self.stop.stop())?;
         }
@@ -244,7 +241,7 @@ impl Server {
     }
 
     /// Lets live sessions finish within the grace, then ends them.
-    fn finish(&self, entrances: &[Arc<Entrance>], status: Option<&Serving>) {
+    fn finish(&self, entrances: &[Arc<Acceptor>], status: Option<&Serving>) {
         self.notify.stopping();
         if let Some(status) = status {
             status.drain();

@@ -3,7 +3,7 @@
 //! - [`pool::Pool`] runs jobs on threads in pairs, a worker and its [`pool::Partner`].
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
 //! - [`address_space::room_for`] says whether there is room for one more stack.
-//! - [`poll`] waits for several of them at once, for a limited time, and [`bell`] ends such a wait.
+//! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
@@ -11,11 +11,16 @@
 //! Nothing here knows a session, a policy or a log.
 
 pub mod address_space;
-pub mod bell;
 pub mod capacity;
+pub mod deadline;
 pub mod descriptors;
+pub mod interfaces;
+pub mod ip;
+pub mod lru;
 pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;
+pub mod sync;
 pub mod usage;
+pub mod waker;

@@ -9,29 +9,28 @@ use ipnet::IpNet;
 mod clients;
 mod closed;
 mod current;
-mod embedded;
 mod file;
 mod index;
 pub mod networks;
-mod passage;
 mod permit;
 mod rule;
+mod upstream_route;
 
 use clients::Clients;
 pub use clients::DEFAULT_CLIENTS;
 use closed::closed;
 use current::Current;
-use embedded::embedded;
 pub use file::RuleFile;
 use index::Verdict;
-pub use passage::Passage;
-pub use permit::{Denied, Permit, Refusal};
-use rule::Asked;
+pub use permit::{Denied, Permit, PermitError};
+use rule::RuleQuery;
+pub use upstream_route::UpstreamRoute;
 
-use crate::access::interfaces::Interfaces;
 use crate::access::upstream::Upstream;
 use crate::access::users::Identity;
 use crate::socks5::{Command, Host, Name, Request};
+use crate::system::interfaces::Interfaces;
+use crate::system::ip;
 
 /// Who is served, and what each may do.
 #[derive(Debug)]
@@ -47,7 +46,6 @@ pub struct Rules {
 impl Rules {
     /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own_ports` are the ports that the
     /// server itself listens on.
-    #[must_use]
     pub fn new(clients: &[IpNet], own_ports: Vec<u16>) -> Self {
         Rules {
             clients: Clients::new(clients),
@@ -59,34 +57,29 @@ impl Rules {
     }
 
     /// The same, with the rules of a file before the default access.
-    #[must_use]
     pub fn with_file(self, file: Arc<RuleFile>) -> Self {
         Rules { current: Current::new(file), ..self }
     }
 
     /// The networks whose clients are served.
-    #[must_use]
     pub fn clients(&self) -> &[IpNet] {
         self.clients.networks()
     }
 
     /// Why the client at `client` is not served at all, if it is not. The scope of a link-local address
     /// matters.
-    #[must_use]
     pub fn turned_away(&self, client: SocketAddr) -> Option<&'static str> {
         self.clients.turned_away(client, &self.interfaces)
     }
 
     /// What should be known about a server that listens on `listen`: for each interface on which it can
     /// be reached at a public address, which clients are served there and which are not.
-    #[must_use]
     pub fn exposure(&self, listen: &[SocketAddr]) -> Vec<String> {
         self.clients.exposure(listen, &self.interfaces)
     }
 
     /// Where clients on the home or office network reach a server that listens on `listen`: this machine's
     /// private addresses, and what it listens on by name.
-    #[must_use]
     pub fn reached_at(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
         let private = self.interfaces.private();
         let every = |listen: &SocketAddr| {
@@ -108,14 +101,14 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Denied`] when no address is permitted, [`Refusal::Lookup`] when `lookup` fails.
+    /// [`PermitError::Denied`] when no address is permitted, [`PermitError::Lookup`] when `lookup` fails.
     pub fn permit<E>(
         &self,
         identity: &Identity,
         client: SocketAddr,
         request: &Request,
         lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, E>,
-    ) -> Result<Permit, Refusal<E>> {
+    ) -> Result<Permit, PermitError<E>> {
         let Request { command, destination } = request;
         let port = destination.port;
         let asked = asked(identity, client, *command, port);
@@ -125,19 +118,21 @@ impl Rules {
             Host::Ip(ip) => (index.match_name(&asked, None), vec![SocketAddr::new(*ip, port)]),
             Host::Name(name) => {
                 let named = index.match_name(&asked, Some(name.as_str()));
-                if let Some(upstream) = self.way(&file, named.map(|number| index.verdict(number))) {
-                    self.judge_name(client.ip(), name, port).map_err(Refusal::Denied)?;
-                    return passage::through(upstream, request.clone()).map_err(Refusal::Denied);
+                if let Some(upstream) = self.route(&file, named.map(|number| index.verdict(number)))
+                {
+                    self.judge_name(client.ip(), name, port).map_err(PermitError::Denied)?;
+                    return upstream_route::through(upstream, request.clone())
+                        .map_err(PermitError::Denied);
                 }
                 if let Some(verdict) = index.denial_of_every_address(&asked, named) {
-                    return Err(Refusal::Denied(denied_by(&file, verdict, None)));
+                    return Err(PermitError::Denied(denied_by(&file, verdict, None)));
                 }
-                (named, lookup(name, port).map_err(Refusal::Lookup)?)
+                (named, lookup(name, port).map_err(PermitError::Lookup)?)
             }
         };
         let (mut denied, mut way) = (None, None);
         addresses.retain(|&address| {
-            let inside = embedded(address.ip()).map(|ip| (ip, address.port()).into());
+            let inside = ip::embedded_ipv4(address.ip()).map(|ip| (ip, address.port()).into());
             let mut up = None;
             for address in once(address).chain(inside) {
                 let is_ours = || self.interfaces.is_ours(address.ip());
@@ -146,7 +141,7 @@ impl Rules {
                     denied.get_or_insert(reason);
                     return false;
                 }
-                up = up.or(self.way(&file, verdict));
+                up = up.or(self.route(&file, verdict));
             }
             if let Some(upstream) = up {
                 way.get_or_insert((address, upstream));
@@ -156,10 +151,10 @@ impl Rules {
         match (denied, way) {
             (_, Some((address, upstream))) if addresses.is_empty() => {
                 let request = Request { command: *command, destination: address.into() };
-                passage::through(upstream, request).map_err(Refusal::Denied)
+                upstream_route::through(upstream, request).map_err(PermitError::Denied)
             }
-            (Some(denied), _) if addresses.is_empty() => Err(Refusal::Denied(denied)),
-            _ => Ok(Permit { command: *command, addresses, passage: None }),
+            (Some(denied), _) if addresses.is_empty() => Err(PermitError::Denied(denied)),
+            _ => Ok(Permit { command: *command, addresses, route: None }),
         }
     }
 
@@ -179,12 +174,12 @@ impl Rules {
     ) -> Result<Permit, Denied> {
         let file = self.current.get();
         let verdict = file.index.opening(&asked(identity, client, command, 0));
-        match (verdict, self.way(&file, verdict)) {
+        match (verdict, self.route(&file, verdict)) {
             (Some(verdict), _) if !verdict.allow => Err(denied_by(&file, verdict, None)),
             (_, Some(upstream)) => {
                 Err(Denied::Through { upstream: Arc::clone(upstream.shown()), command })
             }
-            (_, None) => Ok(Permit { command, addresses: Vec::new(), passage: None }),
+            (_, None) => Ok(Permit { command, addresses: Vec::new(), route: None }),
         }
     }
 
@@ -218,21 +213,21 @@ fn denied_by(file: &RuleFile, verdict: Verdict, address: Option<SocketAddr>) -> 
     Denied::ByRule { file: Arc::clone(&file.name), line: verdict.line, address }
 }
 
-fn asked(identity: &Identity, client: SocketAddr, command: Command, port: u16) -> Asked<'_> {
+fn asked(identity: &Identity, client: SocketAddr, command: Command, port: u16) -> RuleQuery<'_> {
     let command = match command {
         // Who asks for an address means to connect to it.
         Command::Resolve | Command::ResolvePtr => Command::Connect,
         Command::Connect | Command::Bind | Command::UdpAssociate => command,
     };
-    Asked { command, user: identity.user(), client: client.ip().to_canonical(), port }
+    RuleQuery { command, user: identity.user(), client: client.ip().to_canonical(), port }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::interfaces::InterfaceAddress;
     use crate::access::users::{Passwords, Users};
     use crate::socks5::Address;
+    use crate::system::interfaces::InterfaceAddress;
     use std::convert::Infallible;
     use std::io::Cursor;
     use std::net::Ipv4Addr;
@@ -275,7 +270,7 @@ mod tests {
         assert_eq!(permit.addresses(), all(&["192.0.2.1:80"]));
         let refusal = judge(&["127.0.0.1:80", "[::1]:80"]).unwrap_err();
         assert!(
-            matches!(refusal, Refusal::Denied(Denied::Closed { address, .. }) if address == all(&["127.0.0.1:80"])[0])
+            matches!(refusal, PermitError::Denied(Denied::Closed { address, .. }) if address == all(&["127.0.0.1:80"])[0])
         );
     }
 
@@ -312,8 +307,8 @@ mod tests {
         };
         match following(file).permit(&identity, LAN.parse().unwrap(), &request, lookup) {
             Ok(permit) => Ok(permit.addresses().iter().map(|it| it.ip().to_string()).collect()),
-            Err(Refusal::Denied(denied)) => Err(denied.to_string()),
-            Err(Refusal::Lookup(never)) => match never {},
+            Err(PermitError::Denied(denied)) => Err(denied.to_string()),
+            Err(PermitError::Lookup(never)) => match never {},
         }
     }
 
@@ -394,7 +389,7 @@ mod tests {
         let request = Request { command: Command::Bind, destination };
         let judged =
             rules.permit(&anyone(), LOCAL.parse().unwrap(), &request, |_, _| Err::<_, ()>(()));
-        assert!(matches!(judged, Err(Refusal::Denied(Denied::ByRule { line: 1, .. }))));
+        assert!(matches!(judged, Err(PermitError::Denied(Denied::ByRule { line: 1, .. }))));
     }
 
     #[test]
@@ -422,5 +417,39 @@ mod tests {
         assert_eq!(judge(only_alice, Some("bob"), udp).unwrap_err(), 2);
         assert_eq!(judge(only_alice, None, udp).unwrap_err(), 2);
         assert_eq!(judge("deny from 192.168.0.0/16", None, udp).unwrap_err(), 1);
+    }
+
+    #[test]
+    fn an_ipv4_address_in_the_clothes_of_ipv6_is_judged_as_well() {
+        let dressed = |ip: &str| {
+            let [a, b, c, d] = ip.parse::<Ipv4Addr>().unwrap().octets();
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            [
+                format!("64:ff9b::{ip}"),
+                format!("2002:{high:x}:{low:x}::1"),
+                format!("::{ip}"),
+                format!("2001:db8::5efe:{ip}"),
+                format!("2001:db8::200:5efe:{ip}"),
+            ]
+        };
+        for ip in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "255.255.255.255"] {
+            for ip in dressed(ip) {
+                let closed = ask("", None, (&ip, 80), None);
+                assert!(closed.is_err_and(|it| it.contains("closed to clients")), "{ip}");
+            }
+        }
+        for ip in dressed("10.1.2.3") {
+            let found: &[&str] = &[&ip];
+            assert!(ask("", None, (&ip, 80), None).is_ok(), "{ip}");
+            let denied = Err("rules:1: this rule denies 10.1.2.3:80".into());
+            assert_eq!(ask("deny to 10.0.0.0/8", None, (&ip, 80), None), denied, "{ip}");
+            let by_name = ask("deny to 10.0.0.0/8", None, ("a.example", 80), Some(found));
+            assert_eq!(by_name, denied, "{ip}");
+            // Both have to be permitted, so that a list of what is allowed has no hole either.
+            assert!(ask("allow to 10.0.0.0/8\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            assert!(ask("allow to ::/0\ndeny", None, (&ip, 80), None).is_err(), "{ip}");
+            let both = "allow to ::/0\nallow to 10.0.0.0/8\ndeny";
+            assert!(ask(both, None, (&ip, 80), None).is_ok(), "{ip}");
+        }
     }
 }

@@ -24,7 +24,6 @@ pub struct Upstream {
 impl Upstream {
     /// Takes a URL, if it is one. Whoever tells of one that is not does not show it: there may be a
     /// password in it.
-    #[must_use]
     pub fn parse(url: &str) -> Option<Self> {
         let scheme = SCHEMES.into_iter().find(|scheme| {
             url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
@@ -41,19 +40,16 @@ impl Upstream {
     }
 
     /// Where it is; a name is yet to be looked up.
-    #[must_use]
     pub fn address(&self) -> &Address {
         &self.address
     }
 
     /// What it is told where it wants to know (RFC 1929).
-    #[must_use]
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
 
     /// `HOST:PORT`.
-    #[must_use]
     pub fn shown(&self) -> &Arc<str> {
         &self.shown
     }

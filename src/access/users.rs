@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
 
-mod brake;
 mod passwords;
+mod penalties;
 pub mod spelling;
 mod table;
 
-use brake::{Attempt, Brake};
 pub use passwords::Passwords;
+use penalties::{Attempt, LoginPenalties};
 
 /// Who a client is. Only [`Users::authenticate`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,6 @@ pub struct Identity {
 impl Identity {
     /// The name with which the client has authenticated, as [`spelling::spell`] writes it; `None` if
     /// none was required.
-    #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
@@ -36,14 +35,13 @@ impl Identity {
 pub struct Users {
     /// Exchanged as a whole. Whether there are any never changes.
     passwords: Option<RwLock<Arc<Passwords>>>,
-    brake: Brake,
+    brake: LoginPenalties,
 }
 
 impl Users {
     /// The users of `passwords`; everybody if that is `None`.
-    #[must_use]
     pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
-        Users { passwords: passwords.map(RwLock::new), brake: Brake::default() }
+        Users { passwords: passwords.map(RwLock::new), brake: LoginPenalties::default() }
     }
 
     /// Asks for `passwords` from now on, and still knows who has failed. Where everybody is served,
@@ -56,7 +54,6 @@ impl Users {
     }
 
     /// How long the client at `from` is turned away, if it is: it has failed with too many names.
-    #[must_use]
     pub fn turned_away(&self, from: IpAddr) -> Option<Duration> {
         self.passwords.as_ref()?;
         self.brake.left(from, Instant::now())

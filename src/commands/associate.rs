@@ -13,11 +13,11 @@ use self::relay::Relay;
 use self::sockets::Outside;
 use crate::access::rules::{Permit, Rules};
 use crate::access::users::Identity;
-use crate::commands::lookup::Names;
-use crate::commands::source::Source;
-use crate::sessions::Account;
+use crate::commands::egress::Egress;
+use crate::commands::resolver::Resolver;
+use crate::sessions::SessionState;
 use crate::socks5::{Address, Command, Host};
-use crate::system::descriptors::{Descriptors, Held};
+use crate::system::descriptors::{Descriptors, Reservation};
 
 mod batch;
 mod budget;
@@ -32,16 +32,16 @@ mod sockets;
 mod targets;
 
 /// Whom an association is for.
-pub struct Client<'a> {
+pub(crate) struct AssociateClient<'a> {
     /// The session: the client's address and connection, and what it has moved.
-    pub account: &'a Account,
+    pub account: &'a SessionState,
     /// Who the client is.
     pub identity: &'a Identity,
     /// DST.ADDR and DST.PORT: where the client will send from, as far as it knows.
     pub announced: &'a Address,
 }
 
-impl Client<'_> {
+impl AssociateClient<'_> {
     /// The port that the client has to send from, if it has said so. A client that announces an
     /// address other than its own is behind a NAT, which changes the port as well.
     fn announced_port(&self) -> Option<u16> {
@@ -54,13 +54,13 @@ impl Client<'_> {
 }
 
 /// The sockets of an association. They close when it is dropped.
-pub struct Association {
+pub(crate) struct Association {
     /// Towards the client, connected to it once it is known.
     inside: UdpSocket,
     /// Towards everyone else.
     outside: Outside,
     bound: SocketAddr,
-    _held: Vec<Held>,
+    _held: Vec<Reservation>,
 }
 
 impl Association {
@@ -74,32 +74,31 @@ impl Association {
     /// # Panics
     ///
     /// If `permit` is for another command.
-    pub fn open(
+    pub(crate) fn open(
         permit: &Permit,
-        source: Source,
+        source: Egress,
         control: SocketAddr,
         ports: Option<&RangeInclusive<u16>>,
         descriptors: &Arc<Descriptors>,
     ) -> io::Result<Self> {
         assert_eq!(permit.command(), Command::UdpAssociate);
         // A session is counted as two descriptors, as which the client's connection and the inner
-        // socket are. The others are an outer socket, or one for each family, and the bell of lookups.
+        // socket are. The others are an outer socket, or one for each family, and the waker of lookups.
         let more = 1 + usize::from(source.ipv4.or(source.ipv6).is_some());
-        let held = (0..more).map(|_| descriptors.hold()).collect();
+        let held = (0..more).map(|_| descriptors.reserve()).collect();
         let inside = sockets::inside(control, ports)?;
         let bound = inside.local_addr()?;
         Ok(Association { inside, outside: Outside::open(source)?, bound, _held: held })
     }
 
     /// The address to which the client is to send.
-    #[must_use]
-    pub fn bound(&self) -> SocketAddr {
+    pub(crate) fn bound(&self) -> SocketAddr {
         self.bound
     }
 
-    /// Relays datagrams until the client's connection ends, or [`Account::end`] ends it, or nothing
+    /// Relays datagrams until the client's connection ends, or [`SessionState::end`] ends it, or nothing
     /// has moved for five minutes.
-    pub fn serve(self, client: &Client<'_>, rules: &Rules, names: &Names) {
+    pub(crate) fn serve(self, client: &AssociateClient<'_>, rules: &Rules, names: &Resolver) {
         let mut relay = Relay::new(self, client, rules, names, &budget::ALL);
         while relay.turn() {}
     }
@@ -138,14 +137,14 @@ mod tests {
     fn open(identity: &Identity, rules: &Rules, descriptors: &Arc<Descriptors>) -> Association {
         let local = LOCAL.parse().unwrap();
         let permit = rules.permit_open(identity, local, Command::UdpAssociate).unwrap();
-        Association::open(&permit, Source::default(), local, None, descriptors).unwrap()
+        Association::open(&permit, Egress::default(), local, None, descriptors).unwrap()
     }
 
     #[test]
     fn the_sockets_of_an_association_are_counted_before_they_are_used() {
         // There are enough for a session, and nothing beside it.
         let descriptors = Descriptors::new(4);
-        let _session = descriptors.hold();
+        let _session = descriptors.reserve();
         assert!(!descriptors.are_short());
         let association = open(&identity(), &Rules::new(&[], vec![]), &descriptors);
         assert!(descriptors.are_short());
@@ -156,22 +155,23 @@ mod tests {
     /// Runs `job` with an association on a thread of its own. What it gives back waits for the result.
     pub(super) fn with_association<T: Send + 'static>(
         session: Session,
-        names: Names,
-        job: impl FnOnce(Association, &Client<'_>, &Rules, &Names) -> T + Send + 'static,
+        names: Resolver,
+        job: impl FnOnce(Association, &AssociateClient<'_>, &Rules, &Resolver) -> T + Send + 'static,
     ) -> impl FnOnce() -> T {
         let (sender, result) = channel();
         thread::spawn(move || {
             let (identity, rules) = (identity(), Rules::new(&[], vec![]));
             let association = open(&identity, &rules, session.descriptors());
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
-            let client = Client { account: &session, identity: &identity, announced: &announced };
+            let client =
+                AssociateClient { account: &session, identity: &identity, announced: &announced };
             sender.send(job(association, &client, &rules, &names)).unwrap();
         });
         move || result.recv_timeout(LONG).unwrap()
     }
 
-    /// Names that all have these addresses.
-    pub(super) fn names(addresses: &[&str]) -> Names {
+    /// Resolver that all have these addresses.
+    pub(super) fn names(addresses: &[&str]) -> Resolver {
         let addresses: Vec<SocketAddr> =
             addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
         resolving(move || Ok(addresses.clone()))
@@ -179,14 +179,14 @@ mod tests {
 
     fn resolving(
         resolver: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-    ) -> Names {
+    ) -> Resolver {
         let descriptors = Descriptors::new(1024);
-        Names::with_resolver(Duration::from_secs(30), &descriptors, move |_| resolver())
+        Resolver::with_resolver(Duration::from_secs(30), &descriptors, move |_| resolver())
     }
 
     /// An association at work: the client's end of its connection, a socket that is connected to the
     /// association, and what waits for the end.
-    fn working(names: Names) -> (TcpStream, UdpSocket, impl FnOnce()) {
+    fn working(names: Resolver) -> (TcpStream, UdpSocket, impl FnOnce()) {
         let (session, control) = session("127.0.0.1:1");
         let (bound_to, bound) = channel();
         let ended = with_association(session, names, move |association, client, rules, names| {
@@ -206,7 +206,7 @@ mod tests {
         (target, port)
     }
 
-    fn held(released: Receiver<()>) -> Names {
+    fn held(released: Receiver<()>) -> Resolver {
         let released = Mutex::new(released);
         resolving(move || {
             let _ = released.lock().unwrap().recv();

@@ -7,9 +7,9 @@ use std::time::Instant;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::access::rules::Permit;
+use crate::commands::client_watch::{ClientWatch, WaitOutcome, wait_for};
 use crate::commands::connect::Error;
-use crate::commands::source::Source;
-use crate::commands::waiting::{News, Waiting, wait_for};
+use crate::commands::egress::Egress;
 
 /// Peers that the kernel keeps while the earlier ones are looked at. One is expected.
 const BACKLOG: i32 = 16;
@@ -18,14 +18,14 @@ const BACKLOG: i32 = 16;
 const ANY_PORT: u16 = 9;
 
 /// A listener for one peer. It closes when it is dropped.
-pub struct Door {
+pub(crate) struct BindListener {
     listener: TcpListener,
     bound: SocketAddr,
     /// Who may come. With none, anyone may whom the rules admit.
     expected: Vec<IpAddr>,
 }
 
-impl Door {
+impl BindListener {
     /// Listens on the address from which this machine reaches the permitted peer. A permit without
     /// addresses is for any peer, and the address is then that of the client's connection here,
     /// `control`. The `source` of the address's family goes before both, and its interface and mark
@@ -35,7 +35,11 @@ impl Door {
     ///
     /// [`Error::Unreachable`] when no permitted peer has a route, or the system has no listener to
     /// give.
-    pub fn open(permit: &Permit, source: Source, control: SocketAddr) -> Result<Self, Error> {
+    pub(crate) fn open(
+        permit: &Permit,
+        source: Egress,
+        control: SocketAddr,
+    ) -> Result<Self, Error> {
         let expected: Vec<IpAddr> =
             permit.addresses().iter().map(|address| address.ip().to_canonical()).collect();
         let local = match permit.addresses() {
@@ -44,12 +48,11 @@ impl Door {
         };
         let (listener, bound) =
             local.and_then(|local| listen(local, source)).map_err(Error::Unreachable)?;
-        Ok(Door { listener, bound, expected })
+        Ok(BindListener { listener, bound, expected })
     }
 
     /// The address to which the peer is to connect.
-    #[must_use]
-    pub fn bound(&self) -> SocketAddr {
+    pub(crate) fn bound(&self) -> SocketAddr {
         self.bound
     }
 
@@ -59,9 +62,9 @@ impl Door {
     ///
     /// [`Error::Unreachable`] with `TimedOut` when nobody has come by `deadline`,
     /// [`Error::ClientLeft`] when `client` has gone.
-    pub fn wait(
+    pub(crate) fn wait(
         &self,
-        client: &Waiting<'_>,
+        client: &ClientWatch<'_>,
         deadline: Instant,
         mut admits: impl FnMut(SocketAddr) -> bool,
     ) -> Result<(TcpStream, SocketAddr), Error> {
@@ -71,7 +74,7 @@ impl Door {
                 return Err(Error::Unreachable(ErrorKind::TimedOut.into()));
             }
             let news = wait_for(&self.listener, Some(client), left).map_err(Error::Unreachable)?;
-            if news == News::ClientLeft {
+            if news == WaitOutcome::ClientLeft {
                 return Err(Error::ClientLeft);
             }
             let Some((stream, peer)) = self.accept().map_err(Error::Unreachable)? else { continue };
@@ -100,7 +103,7 @@ impl Door {
 }
 
 /// The local address of the route to the first of `peers` that has one.
-fn local_address(peers: &[SocketAddr], source: Source) -> io::Result<SocketAddr> {
+fn local_address(peers: &[SocketAddr], source: Egress) -> io::Result<SocketAddr> {
     let mut failure = None;
     for peer in peers {
         match route(*peer, source) {
@@ -112,7 +115,7 @@ fn local_address(peers: &[SocketAddr], source: Source) -> io::Result<SocketAddr>
 }
 
 /// The local address of the route to `peer`. Connecting a UDP socket finds it and sends nothing.
-fn route(peer: SocketAddr, source: Source) -> io::Result<SocketAddr> {
+fn route(peer: SocketAddr, source: Egress) -> io::Result<SocketAddr> {
     let socket = Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
     source.prepare(&socket)?;
     socket.bind(&source.of(peer).unwrap_or_else(|| unspecified(peer)).into())?;
@@ -130,7 +133,7 @@ fn unspecified(peer: SocketAddr) -> SocketAddr {
 }
 
 /// Listens on a free port of `local`.
-fn listen(mut local: SocketAddr, source: Source) -> io::Result<(TcpListener, SocketAddr)> {
+fn listen(mut local: SocketAddr, source: Egress) -> io::Result<(TcpListener, SocketAddr)> {
     local.set_port(0);
     let socket = Socket::new(Domain::for_address(local), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::client_watch::ClientWatch;
+use super::egress::Egress;
 use super::families::{Attempted, Families};
-use super::source::Source;
-use super::waiting::Waiting;
 use crate::access::rules::Permit;
-use crate::system::descriptors::{Descriptors, Held};
+use crate::system::descriptors::{Descriptors, Reservation};
 use crate::system::poll::poll;
 
 /// How long one address has the field to itself before the next one joins (RFC 8305 section 5).
@@ -31,7 +31,7 @@ const CHANCE: Duration = Duration::from_secs(1);
 
 /// Why there is no connection to the target.
 #[derive(Debug)]
-pub enum Error {
+pub(crate) enum Error {
     /// No address could be reached; this is the failure of the one that came furthest.
     Unreachable(io::Error),
     /// The client has left meanwhile.
@@ -40,7 +40,7 @@ pub enum Error {
 
 /// A connection with a target.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The connection itself.
     pub stream: TcpStream,
     /// The address that was reached.
@@ -51,13 +51,13 @@ pub struct Connection {
 
 /// For whom is dialed, from where, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Dial<'a> {
+pub(crate) struct Dial<'a> {
     /// Where the sockets leave this machine.
-    pub source: Source,
+    pub source: Egress,
     /// When the connection has to be there.
     pub deadline: Instant,
     /// Who waits for it; nobody in tests.
-    pub client: Option<&'a Waiting<'a>>,
+    pub client: Option<&'a ClientWatch<'a>>,
     /// Those of the process. A session's account holds what one attempt takes.
     pub descriptors: &'a Arc<Descriptors>,
     /// Which family goes first.
@@ -70,7 +70,7 @@ pub struct Dial<'a> {
 ///
 /// [`Error::Unreachable`] when none has by the deadline, [`Error::ClientLeft`] when the client has
 /// gone.
-pub fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
+pub(crate) fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
     race(permit.addresses(), dial)
 }
 
@@ -109,7 +109,7 @@ struct Race<'a> {
     next_start: Instant,
     attempts: Vec<Attempt>,
     /// For every attempt but one.
-    held: Vec<Held>,
+    held: Vec<Reservation>,
     over: Vec<Attempted>,
     failure: Option<io::Error>,
 }
@@ -146,7 +146,7 @@ impl<'a> Race<'a> {
         if let Some(oldest) = self.attempts.first() {
             let more = self.attempts.len() < MOST_IN_FLIGHT;
             let chance = oldest.since + CHANCE;
-            match more.then(|| self.dial.descriptors.spare()).flatten() {
+            match more.then(|| self.dial.descriptors.try_reserve()).flatten() {
                 Some(held) => self.held.push(held),
                 None if now < chance => {
                     self.next_start = chance;
@@ -200,7 +200,7 @@ impl<'a> Race<'a> {
             .attempts
             .iter()
             .map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT))
-            .chain(client.map(Waiting::poll_fd))
+            .chain(client.map(ClientWatch::poll_fd))
             .collect();
         let mut until = self.dial.deadline;
         if !self.addresses.is_empty() {
@@ -271,7 +271,7 @@ impl<'a> Race<'a> {
 }
 
 /// Starts to connect without waiting.
-fn begin(address: SocketAddr, source: Source) -> io::Result<Socket> {
+fn begin(address: SocketAddr, source: Egress) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     #[cfg(target_os = "linux")]
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -350,7 +350,7 @@ mod tests {
     fn dial(descriptors: &Arc<Descriptors>) -> Dial<'_> {
         let deadline = Instant::now() + Duration::from_secs(3);
         let families = &FAMILIES;
-        Dial { source: Source::default(), deadline, client: None, descriptors, families }
+        Dial { source: Egress::default(), deadline, client: None, descriptors, families }
     }
 
     #[test]

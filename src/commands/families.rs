@@ -18,7 +18,7 @@ const FAIR_TIME: Duration = Duration::from_millis(200);
 
 /// How the two families have done in the latest races.
 #[derive(Debug, Default)]
-pub struct Families {
+pub(crate) struct Families {
     /// IPv4, IPv6.
     standings: Mutex<[Standing; 2]>,
 }
@@ -31,7 +31,7 @@ struct Standing {
 
 /// An attempt of a race that is over.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempted {
+pub(crate) struct Attempted {
     /// Where to.
     pub address: SocketAddr,
     /// When it began.
@@ -41,23 +41,21 @@ pub struct Attempted {
 }
 
 /// Whether a socket could not be made or bound because this machine lacks its family.
-#[must_use]
-pub fn is_lacking(error: &Error) -> bool {
+pub(crate) fn is_lacking(error: &Error) -> bool {
     const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     error.raw_os_error() == Some(NO_FAMILY) || error.kind() == ErrorKind::AddrNotAvailable
 }
 
 impl Families {
     /// Nothing is known of either family.
-    #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         const UNKNOWN: Standing = Standing { losses: 0, second_until: None };
         Families { standings: Mutex::new([UNKNOWN; 2]) }
     }
 
     /// Puts the addresses of a family that starts second behind those of the other, and keeps the
     /// order within each.
-    pub fn order(&self, addresses: &mut [SocketAddr], now: Instant) {
+    pub(crate) fn order(&self, addresses: &mut [SocketAddr], now: Instant) {
         let Some(first) = addresses.first().map(SocketAddr::is_ipv4) else { return };
         if addresses.iter().all(|address| address.is_ipv4() == first) {
             return;
@@ -72,7 +70,7 @@ impl Families {
     }
 
     /// Notes how a race went that one of `attempts` has won.
-    pub fn outcome(&self, attempts: &[Attempted], now: Instant) {
+    pub(crate) fn outcome(&self, attempts: &[Attempted], now: Instant) {
         let mut standings = self.lock();
         for (standing, ipv4) in standings.iter_mut().zip([true, false]) {
             let mut ours = attempts.iter().filter(|attempt| attempt.address.is_ipv4() == ipv4);

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use rustix::net::{RecvFlags, recv};
 
+use super::client_watch::{ClientWatch, WaitOutcome, wait_for};
 use super::connect::{self, Dial, race};
-use super::lookup;
-use super::waiting::{News, Waiting, wait_for};
-use crate::access::rules::Passage;
+use super::resolver;
+use crate::access::rules::UpstreamRoute;
 use crate::access::upstream::Upstream;
 use crate::socks5::{
     AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,
@@ -17,7 +17,7 @@ use crate::socks5::{
 
 /// Why there is no connection through the upstream.
 #[derive(Debug)]
-pub enum Error {
+pub(crate) enum Error {
     /// The upstream cannot be reached, does not accept us, or says what it should not; this is what,
     /// without a password.
     Failed(String),
@@ -31,7 +31,7 @@ pub enum Error {
 
 /// A connection with a target through an upstream.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The connection with the upstream. What comes next is the target's.
     pub stream: TcpStream,
     /// The upstream's address.
@@ -40,18 +40,18 @@ pub struct Connection {
     pub reply: Reply,
 }
 
-/// Connects through the upstream of `passage`, whose own name is looked up with `lookup`. All of it
+/// Connects through the upstream of `route`, whose own name is looked up with `lookup`. All of it
 /// has to be done by the deadline of `dial`.
 ///
 /// # Errors
 ///
 /// See [`Error`].
-pub fn connect(
-    passage: &Passage,
+pub(crate) fn connect(
+    route: &UpstreamRoute,
     dial: Dial<'_>,
-    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, lookup::Error>,
+    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, resolver::Error>,
 ) -> Result<Connection, Error> {
-    let upstream = passage.upstream();
+    let upstream = route.upstream();
     let addresses = addresses_of(upstream, lookup)?;
     let reached = race(&addresses, dial).map_err(|error| match error {
         connect::Error::Unreachable(error) => {
@@ -59,9 +59,9 @@ pub fn connect(
         }
         connect::Error::ClientLeft => Error::ClientLeft,
     })?;
-    let mut talk = Talk::new(&reached.stream, dial);
+    let mut talk = UpstreamStream::new(&reached.stream, dial);
     negotiate(upstream, &mut talk)?;
-    let sent = passage.request().write_to(&mut talk);
+    let sent = route.request().write_to(&mut talk);
     let reply = sent.map_err(AnswerError::from).and_then(|()| Reply::read_from(&mut talk));
     // What it says of itself is over; for the rest it waits for the target.
     let reply = reply.map_err(|error| talk.error(error, || Error::TimedOut))?;
@@ -75,25 +75,25 @@ pub fn connect(
 
 fn addresses_of(
     upstream: &Upstream,
-    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, lookup::Error>,
+    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, resolver::Error>,
 ) -> Result<Vec<SocketAddr>, Error> {
     let port = upstream.address().port;
     match &upstream.address().host {
         Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
         Host::Name(name) => lookup(name, port).map_err(|error| match error {
-            lookup::Error::Unresolved(error) => {
+            resolver::Error::Unresolved(error) => {
                 Error::Failed(format!("the upstream's name has no address: {error}"))
             }
-            lookup::Error::TimedOut => {
+            resolver::Error::TimedOut => {
                 Error::Failed("the upstream's name was not looked up in time".into())
             }
-            lookup::Error::ClientLeft => Error::ClientLeft,
+            resolver::Error::ClientLeft => Error::ClientLeft,
         }),
     }
 }
 
 /// Greeting, method selection, credentials, status.
-fn negotiate(upstream: &Upstream, talk: &mut Talk<'_>) -> Result<(), Error> {
+fn negotiate(upstream: &Upstream, talk: &mut UpstreamStream<'_>) -> Result<(), Error> {
     const EITHER: &[Method] = &[Method::NoAuthentication, Method::UsernamePassword];
     let failed = |told: &str| Err(Error::Failed(format!("the upstream {told}")));
     let credentials = upstream.credentials();
@@ -122,19 +122,19 @@ fn silent() -> Error {
 }
 
 /// A conversation with the upstream that ends at the deadline, or when the client leaves.
-struct Talk<'a> {
+struct UpstreamStream<'a> {
     stream: &'a TcpStream,
     deadline: Instant,
-    client: Option<&'a Waiting<'a>>,
+    client: Option<&'a ClientWatch<'a>>,
     client_left: bool,
     /// There may be more to read without waiting.
     has_more: bool,
 }
 
-impl<'a> Talk<'a> {
+impl<'a> UpstreamStream<'a> {
     fn new(stream: &'a TcpStream, dial: Dial<'a>) -> Self {
         let Dial { deadline, client, .. } = dial;
-        Talk { stream, deadline, client, client_left: false, has_more: false }
+        UpstreamStream { stream, deadline, client, client_left: false, has_more: false }
     }
 
     /// What has gone wrong, where `late` is what it is when time is up.
@@ -154,18 +154,18 @@ impl<'a> Talk<'a> {
                 return Err(ErrorKind::TimedOut.into());
             }
             match wait_for(self.stream, self.client, left)? {
-                News::Answer => return Ok(()),
-                News::ClientLeft => {
+                WaitOutcome::Answer => return Ok(()),
+                WaitOutcome::ClientLeft => {
                     self.client_left = true;
                     return Err(ErrorKind::ConnectionAborted.into());
                 }
-                News::Nothing => {}
+                WaitOutcome::Nothing => {}
             }
         }
     }
 }
 
-impl Read for Talk<'_> {
+impl Read for UpstreamStream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             if !self.has_more {
@@ -181,7 +181,7 @@ impl Read for Talk<'_> {
     }
 }
 
-impl Write for Talk<'_> {
+impl Write for UpstreamStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // The connection is new and its buffers are empty, so that this does not wait.
         self.has_more = false;

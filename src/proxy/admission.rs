@@ -1,19 +1,20 @@
 //! Who gets a session: a client that is served and has not had its share, also one for whom a load
 //! balancer comes.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use super::Proxy;
-use super::client::Client;
+use super::client::ClientStream;
 use super::failure::Failure;
 use crate::proxy_protocol::Header;
-use crate::report::Refused;
-use crate::sessions::{Session, TooMany};
+use crate::report::Rejection;
+use crate::sessions::{AdmissionError, Session};
+use crate::system::ip::canonical;
 
 impl Proxy {
     /// Opens a session for a client that is served and has not had its share. It waits for room if
     /// there is none. The log tells of a client that is turned away.
-    pub fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+    pub(crate) fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
         let peer = canonical(peer);
         self.metrics.accepted();
         match self.open(stream, peer) {
@@ -26,7 +27,7 @@ impl Proxy {
         }
     }
 
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, TurnedAway> {
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, Rejected> {
         let is_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.fullness.log(text);
@@ -50,20 +51,24 @@ impl Proxy {
     }
 
     /// Whether the client is served at all.
-    fn check(&self, client: SocketAddr) -> Result<(), TurnedAway> {
+    fn check(&self, client: SocketAddr) -> Result<(), Rejected> {
         if let Some(why) = self.rules.turned_away(client) {
-            return Err((Refused::Network, format!("{why} (--allow-from)")));
+            return Err((Rejection::Network, format!("{why} (--allow-from)")));
         }
         let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
         let left = left.as_secs_f32();
         let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
-        Err((Refused::Penalty, why))
+        Err((Rejection::Penalty, why))
     }
 
     /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
     /// asked as of one that has come itself.
     #[inline(never)]
-    pub(super) fn meet(&self, session: &Session, client: &mut Client<'_>) -> Result<(), Failure> {
+    pub(super) fn meet(
+        &self,
+        session: &Session,
+        client: &mut ClientStream<'_>,
+    ) -> Result<(), Failure> {
         let balancer = session.peer();
         let Header::Client(mut client) = Header::read_from(client)? else {
             return self.check(balancer).map_err(|refused| self.refused(refused));
@@ -76,24 +81,15 @@ impl Proxy {
         met.map_err(|refused| self.refused(refused))
     }
 
-    fn refused(&self, (kind, why): TurnedAway) -> Failure {
+    fn refused(&self, (kind, why): Rejected) -> Failure {
         self.metrics.refused(kind);
-        Failure::TurnedAway(why)
-    }
-}
-
-/// An IPv4-mapped address as the IPv4 address that it is.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        IpAddr::V4(ip) => (ip, address.port()).into(),
-        // A link-local address is nothing without its scope.
-        IpAddr::V6(_) => address,
+        Failure::Rejected(why)
     }
 }
 
 /// Why a client gets no session: the kind of reason, and what the log says.
-type TurnedAway = (Refused, String);
+type Rejected = (Rejection, String);
 
-fn turned_away(too_many: TooMany) -> TurnedAway {
+fn turned_away(too_many: AdmissionError) -> Rejected {
     (too_many.into(), too_many.to_string())
 }

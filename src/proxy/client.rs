@@ -5,34 +5,34 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
-use crate::commands::waiting::Waiting;
-use crate::sessions::Account;
+use crate::commands::client_watch::ClientWatch;
+use crate::sessions::SessionState;
 
 /// Bytes that are read at once from a client until its request is complete. Most messages fit; one
 /// that does not takes a second read.
 const HANDSHAKE_BUFFER: usize = 128;
 
 /// The client's connection until the relay begins: read through a buffer, written to at once.
-pub(super) struct Client<'a> {
+pub(super) struct ClientStream<'a> {
     reader: BufReader<&'a TcpStream>,
-    waiting: OnceCell<Waiting<'a>>,
+    waiting: OnceCell<ClientWatch<'a>>,
 }
 
-impl<'a> Client<'a> {
+impl<'a> ClientStream<'a> {
     pub(super) fn new(stream: &'a TcpStream) -> Self {
         let reader = BufReader::with_capacity(HANDSHAKE_BUFFER, stream);
-        Client { reader, waiting: OnceCell::new() }
+        ClientStream { reader, waiting: OnceCell::new() }
     }
 
     /// The client while it waits for an answer: nothing more is read from it until then.
-    pub(super) fn waiting(&self) -> &Waiting<'a> {
+    pub(super) fn waiting(&self) -> &ClientWatch<'a> {
         let sent_more = !self.reader.buffer().is_empty();
-        self.waiting.get_or_init(|| Waiting::new(self.reader.get_ref(), sent_more))
+        self.waiting.get_or_init(|| ClientWatch::new(self.reader.get_ref(), sent_more))
     }
 
     /// Sends the target what the client has sent behind its request. Nothing of a session that was
     /// ended before it had a target: no reset would follow, and a part would look complete.
-    pub(super) fn pass_on_early_bytes(&self, session: &Account) -> io::Result<()> {
+    pub(super) fn pass_on_early_bytes(&self, session: &SessionState) -> io::Result<()> {
         if session.ending().is_some() {
             return Ok(());
         }
@@ -45,7 +45,7 @@ impl<'a> Client<'a> {
     }
 }
 
-impl Read for Client<'_> {
+impl Read for ClientStream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         if self.reader.buffer().is_empty() {
             // Where cores are scarce the client gets to run, and its message is there when it is
@@ -56,7 +56,7 @@ impl Read for Client<'_> {
     }
 }
 
-impl Write for Client<'_> {
+impl Write for ClientStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.reader.get_mut().write(bytes)
     }
@@ -81,7 +81,7 @@ mod tests {
         let (mut target, outgoing) = connection();
         let session = sessions.open(sender.local_addr().unwrap(), stream, || ()).unwrap();
         sender.write_all(b"request, and early bytes").unwrap();
-        let mut client = Client::new(session.stream());
+        let mut client = ClientStream::new(session.stream());
         client.read_exact(&mut [0; 7]).unwrap();
         session.end(Ending::Stopped);
         session.connected(outgoing, target.local_addr().unwrap());

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use crate::access::rules::{Denied, Refusal};
-use crate::commands::{connect, lookup, upstream};
+use crate::access::rules::{Denied, PermitError};
+use crate::commands::{connect, resolver, upstream};
 use crate::proxy_protocol;
 use crate::report::Outcome;
 use crate::socks5::{self, Method, Rep, Reply};
@@ -11,7 +11,7 @@ use crate::socks5::{self, Method, Rep, Reply};
 /// Why a session came to no relay.
 pub(super) enum Failure {
     /// The client, for whom a load balancer comes, is not served; why.
-    TurnedAway(String),
+    Rejected(String),
     /// The load balancer's header.
     Balancer(proxy_protocol::Error),
     /// The client's messages.
@@ -19,7 +19,7 @@ pub(super) enum Failure {
     /// The rules, or the default access.
     Denied(Denied),
     /// The name.
-    Lookup(lookup::Error),
+    Lookup(resolver::Error),
     /// The target.
     Connect(connect::Error),
     /// The server on the way to the target.
@@ -57,8 +57,8 @@ impl Failure {
         Some(match self {
             Failure::Denied(_) => Rep::NotAllowed,
             Failure::Upstream(upstream::Error::Failed(_)) => Rep::GeneralFailure,
-            Failure::Lookup(lookup::Error::Unresolved(_)) => Rep::HostUnreachable,
-            Failure::Lookup(lookup::Error::TimedOut)
+            Failure::Lookup(resolver::Error::Unresolved(_)) => Rep::HostUnreachable,
+            Failure::Lookup(resolver::Error::TimedOut)
             | Failure::Upstream(upstream::Error::TimedOut) => Rep::TtlExpired,
             Failure::Upstream(upstream::Error::Refused(reply)) => reply.rep().ok()?,
             Failure::Connect(connect::Error::Unreachable(error)) => Rep::from(error),
@@ -75,9 +75,9 @@ impl Failure {
                 | socks5::Error::IgnoredCredentials(..)
                 | socks5::Error::Io(_) => return None,
             },
-            Failure::TurnedAway(_)
+            Failure::Rejected(_)
             | Failure::Balancer(_)
-            | Failure::Lookup(lookup::Error::ClientLeft)
+            | Failure::Lookup(resolver::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft)
             | Failure::Upstream(upstream::Error::ClientLeft) => return None,
         })
@@ -88,24 +88,24 @@ impl Failure {
         match self {
             Failure::Socks(socks5::Error::Io(_))
             | Failure::Balancer(proxy_protocol::Error::Io(_))
-            | Failure::Lookup(lookup::Error::ClientLeft)
+            | Failure::Lookup(resolver::Error::ClientLeft)
             | Failure::Connect(connect::Error::ClientLeft)
             | Failure::Upstream(upstream::Error::ClientLeft) => (Outcome::ClientLeft, None),
             Failure::Socks(socks5::Error::BadCredentials(_)) => (Outcome::BadCredentials, None),
             Failure::Socks(error @ socks5::Error::IgnoredCredentials(..)) => {
                 (Outcome::BadCredentials, Some(error.to_string()))
             }
-            Failure::TurnedAway(reason) => (Outcome::Denied, Some(reason.clone())),
+            Failure::Rejected(reason) => (Outcome::Denied, Some(reason.clone())),
             Failure::Balancer(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Socks(error @ socks5::Error::NoAcceptableMethod(Method::UsernamePassword)) => {
                 (Outcome::BadRequest, Some(format!("{error} (--users)")))
             }
             Failure::Socks(error) => (Outcome::BadRequest, Some(error.to_string())),
             Failure::Denied(denied) => (Outcome::Denied, Some(denied.to_string())),
-            Failure::Lookup(lookup::Error::Unresolved(error)) => {
+            Failure::Lookup(resolver::Error::Unresolved(error)) => {
                 (Outcome::Unresolved, Some(error.to_string()))
             }
-            Failure::Lookup(lookup::Error::TimedOut)
+            Failure::Lookup(resolver::Error::TimedOut)
             | Failure::Upstream(upstream::Error::TimedOut) => (Outcome::TimedOut, None),
             Failure::Upstream(upstream::Error::Failed(why)) => {
                 (Outcome::UpstreamFailed, Some(why.clone()))
@@ -144,11 +144,11 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<Refusal<lookup::Error>> for Failure {
-    fn from(refusal: Refusal<lookup::Error>) -> Self {
+impl From<PermitError<resolver::Error>> for Failure {
+    fn from(refusal: PermitError<resolver::Error>) -> Self {
         match refusal {
-            Refusal::Denied(denied) => Failure::Denied(denied),
-            Refusal::Lookup(error) => Failure::Lookup(error),
+            PermitError::Denied(denied) => Failure::Denied(denied),
+            PermitError::Lookup(error) => Failure::Lookup(error),
         }
     }
 }
@@ -159,8 +159,8 @@ impl From<Denied> for Failure {
     }
 }
 
-impl From<lookup::Error> for Failure {
-    fn from(error: lookup::Error) -> Self {
+impl From<resolver::Error> for Failure {
+    fn from(error: resolver::Error) -> Self {
         Failure::Lookup(error)
     }
 }

@@ -4,21 +4,25 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{Asked, Client, Failure, Proxy, farewell};
-use crate::commands::lookup;
+use super::{ClientStream, Failure, Proxy, RequestContext, farewell};
+use crate::commands::resolver;
 use crate::socks5::{Address, Command, Host, Reply};
 
 impl Proxy {
     /// Answers what the addresses of a name are, or the name of an address: Tor's extension, of which
     /// torsocks and others make use.
     #[inline(never)]
-    pub(super) fn resolve(&self, asked: &Asked<'_>, client: &Client<'_>) -> Result<(), Failure> {
+    pub(super) fn resolve(
+        &self,
+        context: &RequestContext<'_>,
+        client: &ClientStream<'_>,
+    ) -> Result<(), Failure> {
         let deadline = Instant::now() + self.connect_timeout;
-        let permit = self.permit(asked, client, deadline)?;
-        let reply = match (permit.passage(), permit.addresses()) {
-            (Some(passage), _) => self.go_up(asked, client, passage, deadline)?.reply,
-            (None, [first, ..]) if asked.request.command == Command::ResolvePtr => {
-                let (ip, peer) = (first.ip(), asked.session.peer().ip());
+        let permit = self.permit(context, client, deadline)?;
+        let reply = match (permit.route(), permit.addresses()) {
+            (Some(route), _) => self.go_up(context, client, route, deadline)?.reply,
+            (None, [first, ..]) if context.request.command == Command::ResolvePtr => {
+                let (ip, peer) = (first.ip(), context.session.peer().ip());
                 let name = self.names.name_of(ip, peer, deadline, Some(client.waiting()))?;
                 Reply::succeeded(Address { host: Host::Name(name), port: 0 })
             }
@@ -31,11 +35,11 @@ impl Proxy {
         };
         let mut words = Vec::new();
         reply.write_to(&mut words)?;
-        farewell(asked.session, &words);
+        farewell(context.session, &words);
         Ok(())
     }
 }
 
-fn unresolved() -> lookup::Error {
+fn unresolved() -> resolver::Error {
     io::Error::from(ErrorKind::NotFound).into()
 }

@@ -11,7 +11,7 @@ use rustix::net::{RecvFlags, recv};
 use super::lane::{Lane, Pace, QUIET};
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
-use crate::sessions::{Account, Ending, Side};
+use crate::sessions::{Ending, Endpoint, SessionState};
 
 /// The buffer of a direction in which little goes on, in bytes. It is on the stack: a tunnel that
 /// idles costs little more than its threads.
@@ -38,7 +38,7 @@ const TRY_ANEW_AFTER: u32 = 16;
 
 /// One direction of a tunnel: from one side to the other.
 pub(super) struct Direction<'a> {
-    account: &'a Account,
+    account: &'a SessionState,
     lane: Lane<'a>,
     /// How often to ask next time: the most once that has helped, half as often each time that it has
     /// not, and not at all to begin with.
@@ -49,16 +49,16 @@ pub(super) struct Direction<'a> {
 
 impl<'a> Direction<'a> {
     /// From the client to its target. `None` before there is a target.
-    pub(super) fn up(account: &'a Account) -> Option<Self> {
+    pub(super) fn up(account: &'a SessionState) -> Option<Self> {
         Direction::new(account, account.client(), account.target())
     }
 
     /// From the target to the client.
-    pub(super) fn down(account: &'a Account) -> Option<Self> {
+    pub(super) fn down(account: &'a SessionState) -> Option<Self> {
         Direction::new(account, account.target(), account.client())
     }
 
-    fn new(account: &'a Account, source: &'a Side, sink: &'a Side) -> Option<Self> {
+    fn new(account: &'a SessionState, source: &'a Endpoint, sink: &'a Endpoint) -> Option<Self> {
         let lane = Lane::new(source, sink)?;
         Some(Direction { account, lane, asks: Cell::new(0), without: Cell::new(0) })
     }

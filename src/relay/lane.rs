@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use crate::sessions::{Ending, Side};
+use crate::sessions::{Ending, Endpoint};
 
 /// A direction whose source says nothing for so long gives back its buffer or its pipe.
 pub(super) const QUIET: Duration = Duration::from_secs(1);
@@ -26,15 +26,15 @@ pub(super) enum Pace {
 
 /// The sides of a direction, and their connections.
 pub(super) struct Lane<'a> {
-    pub(super) source: &'a Side,
-    pub(super) sink: &'a Side,
+    pub(super) source: &'a Endpoint,
+    pub(super) sink: &'a Endpoint,
     pub(super) from: &'a TcpStream,
     pub(super) to: &'a TcpStream,
 }
 
 impl<'a> Lane<'a> {
     /// `None` where there is no connection with one of the sides yet.
-    pub(super) fn new(source: &'a Side, sink: &'a Side) -> Option<Self> {
+    pub(super) fn new(source: &'a Endpoint, sink: &'a Endpoint) -> Option<Self> {
         Some(Lane { source, sink, from: source.stream()?, to: sink.stream()? })
     }
 

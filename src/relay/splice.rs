@@ -12,7 +12,7 @@ use rustix::pipe::{
 
 use super::lane::{Lane, Pace, QUIET};
 use crate::sessions::Ending;
-use crate::system::descriptors::{Descriptors, Held};
+use crate::system::descriptors::{Descriptors, Reservation};
 
 /// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
 /// and a system may refuse it to ordinary users.
@@ -23,7 +23,7 @@ pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     size: usize,
-    held: Held,
+    held: Reservation,
 }
 
 impl Pipe {
@@ -33,7 +33,7 @@ impl Pipe {
         if descriptors.are_short() {
             return None;
         }
-        let held = descriptors.hold();
+        let held = descriptors.reserve();
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).ok()?;
         let resized = SIZES.iter().find_map(|&size| fcntl_setpipe_size(&write, size).ok());
         let size = resized.or_else(|| fcntl_getpipe_size(&write).ok())?;

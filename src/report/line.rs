@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::Outcome;
-use crate::sessions::Account;
+use crate::sessions::SessionState;
 use crate::socks5::Command;
 
 /// The longest reason in characters: it tells of an address of 47 and what is wrong with it.
@@ -15,7 +15,7 @@ const LONGEST_USER: usize = 128;
 /// A line of at most about 800 bytes. What the client chose in it was checked to be harmless (host
 /// names) or is escaped (user names, `why`), once.
 pub(super) struct Line<'a> {
-    pub(super) account: &'a Account,
+    pub(super) account: &'a SessionState,
     pub(super) outcome: Outcome,
     pub(super) why: Option<&'a str>,
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use portable_atomic::AtomicU64;
 
 use super::Outcome;
-use crate::sessions::{TooMany, Totals};
+use crate::sessions::{AdmissionError, Totals};
 use crate::socks5::Command;
 
 /// The upper ends of the histogram's buckets, in milliseconds: from a target next door to the
@@ -20,7 +20,7 @@ const BUCKETS: [u64; 12] = [1, 3, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000
 
 /// The kind of reason why a client was turned away before it had a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum Rejection {
     /// It is in no network that is served (`--allow-from`).
     Network,
     /// It has sent too many wrong passwords.
@@ -33,20 +33,24 @@ pub enum Refused {
     Stopped,
 }
 
-impl Refused {
+impl Rejection {
     /// Every reason.
-    pub const ALL: [Refused; 5] =
-        [Refused::Network, Refused::Penalty, Refused::PerClient, Refused::Share, Refused::Stopped];
+    pub const ALL: [Rejection; 5] = [
+        Rejection::Network,
+        Rejection::Penalty,
+        Rejection::PerClient,
+        Rejection::Share,
+        Rejection::Stopped,
+    ];
 
     /// The word for it.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
-            Refused::Network => "network",
-            Refused::Penalty => "penalty",
-            Refused::PerClient => "per-client",
-            Refused::Share => "share",
-            Refused::Stopped => "stopped",
+            Rejection::Network => "network",
+            Rejection::Penalty => "penalty",
+            Rejection::PerClient => "per-client",
+            Rejection::Share => "share",
+            Rejection::Stopped => "stopped",
         }
     }
 }
@@ -64,18 +68,17 @@ pub struct Lookups {
 
 impl Lookups {
     /// Each number with its word.
-    #[must_use]
     pub fn counts(self) -> [(&'static str, u64); 3] {
         [("found", self.found), ("failed", self.failed), ("remembered", self.remembered)]
     }
 }
 
-impl From<TooMany> for Refused {
-    fn from(too_many: TooMany) -> Self {
+impl From<AdmissionError> for Rejection {
+    fn from(too_many: AdmissionError) -> Self {
         match too_many {
-            TooMany::OfThisClient(_) => Refused::PerClient,
-            TooMany::OfWhatIsFree(_) => Refused::Share,
-            TooMany::Stopped => Refused::Stopped,
+            AdmissionError::OfThisClient(_) => Rejection::PerClient,
+            AdmissionError::OfWhatIsFree(_) => Rejection::Share,
+            AdmissionError::Stopped => Rejection::Stopped,
         }
     }
 }
@@ -113,7 +116,7 @@ pub struct Metrics {
     started: SystemTime,
     accepted: AtomicU64,
     sessions: [[AtomicU64; Outcome::ALL.len()]; COMMANDS.len()],
-    refused: [AtomicU64; Refused::ALL.len()],
+    refused: [AtomicU64; Rejection::ALL.len()],
     connect: Histogram,
     reload_success: AtomicBool,
     /// In seconds since 1970.
@@ -133,7 +136,7 @@ pub struct Gauges {
     pub open_fds: Option<usize>,
     /// Descriptors that this process may have.
     pub max_fds: usize,
-    /// Names that were asked for.
+    /// Resolver that were asked for.
     pub lookups: Lookups,
     /// Lines of the log that were lost.
     pub lines_lost: u64,
@@ -141,7 +144,6 @@ pub struct Gauges {
 
 impl Metrics {
     /// Nothing has been counted yet.
-    #[must_use]
     pub fn new() -> Self {
         let started = SystemTime::now();
         Metrics {
@@ -162,7 +164,7 @@ impl Metrics {
 
     /// A client was turned away before it had a session, or, behind a load balancer, one of its
     /// own.
-    pub fn refused(&self, reason: Refused) {
+    pub fn refused(&self, reason: Rejection) {
         add(&self.refused[reason as usize], 1);
     }
 
@@ -185,13 +187,11 @@ impl Metrics {
     }
 
     /// When the server was started, in seconds since 1970.
-    #[must_use]
     pub fn started(&self) -> u64 {
         since_1970(self.started)
     }
 
     /// The clients that were accepted.
-    #[must_use]
     pub fn count_accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
@@ -206,11 +206,12 @@ impl Metrics {
 
     /// How many clients were turned away, for each reason.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Refused::ALL.into_iter().map(|reason| (reason.word(), get(&self.refused[reason as usize])))
+        Rejection::ALL
+            .into_iter()
+            .map(|reason| (reason.word(), get(&self.refused[reason as usize])))
     }
 
     /// Everything, as Prometheus reads it (text format 0.0.4).
-    #[must_use]
     pub fn text(&self, gauges: &Gauges) -> String {
         let mut page = Page(String::with_capacity(10 * 1024));
         let Gauges { totals, .. } = gauges;
@@ -234,7 +235,7 @@ impl Metrics {
         page.counter("tabi_datagrams_total", "UDP datagrams from clients (up), to them (down).");
         page.both_ways("tabi_datagrams_total", totals.up.datagrams, totals.down.datagrams);
         self.connect.print(&mut page);
-        page.counter("tabi_lookups_total", "Names looked up.");
+        page.counter("tabi_lookups_total", "Resolver looked up.");
         gauges.lookups.counts().into_iter().for_each(|(word, count)| {
             page.line("tabi_lookups_total", &[("result", word)], count);
         });
@@ -366,7 +367,6 @@ fn since_1970(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::Traffic;
 
     fn value(text: &str, series: &str) -> String {
         let mut lines = text.lines().filter_map(|line| line.strip_prefix(&format!("{series} ")));
@@ -380,12 +380,12 @@ mod tests {
         let metrics = Metrics::new();
         metrics.accepted();
         metrics.accepted();
-        metrics.refused(Refused::Penalty);
+        metrics.refused(Rejection::Penalty);
         metrics.ended(Some(Command::Bind), Outcome::TimedOut);
         metrics.ended(None, Outcome::TimedOut);
         metrics.reloaded(false);
-        let up = Traffic { bytes: 5, datagrams: 3 };
-        let totals = Totals { opened: 9, live: 4, up, down: Traffic::default() };
+        let mut totals = Totals { opened: 9, live: 4, ..Totals::default() };
+        (totals.up.bytes, totals.up.datagrams) = (5, 3);
         let gauges = Gauges {
             totals,
             max_connections: 12,
@@ -439,7 +439,7 @@ mod tests {
 
     #[test]
     fn every_word_stands_at_its_own_number() {
-        assert!(Refused::ALL.iter().enumerate().all(|(index, reason)| *reason as usize == index));
+        assert!(Rejection::ALL.iter().enumerate().all(|(index, reason)| *reason as usize == index));
         assert!(Outcome::ALL.iter().enumerate().all(|(index, end)| *end as usize == index));
         assert!(COMMANDS.iter().enumerate().all(|(index, command)| place(*command) == index));
     }

@@ -43,7 +43,7 @@ pub enum Outcome {
     /// The client went away before it was served.
     ClientLeft,
     /// The server was full, and others needed the place more.
-    MadeRoom,
+    Evicted,
     /// The server stopped before the session had finished.
     Stopped,
 }
@@ -67,12 +67,11 @@ impl Outcome {
         Outcome::UpstreamFailed,
         Outcome::BadRequest,
         Outcome::ClientLeft,
-        Outcome::MadeRoom,
+        Outcome::Evicted,
         Outcome::Stopped,
     ];
 
     /// The word for it.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Outcome::Closed => "closed",
@@ -91,14 +90,13 @@ impl Outcome {
             Outcome::UpstreamFailed => "upstream-failed",
             Outcome::BadRequest => "bad-request",
             Outcome::ClientLeft => "client-left",
-            Outcome::MadeRoom => "made-room",
+            Outcome::Evicted => "evicted",
             Outcome::Stopped => "stopped",
         }
     }
 
     /// How much attention the session's line in the log deserves. Port scanners and health checks
     /// come and go without a request; a wrong password is logged with `-q`, too.
-    #[must_use]
     pub fn level(self, has_request: bool) -> Level {
         match self {
             Outcome::ClientLeft if !has_request => Level::Debug,
@@ -118,7 +116,7 @@ impl Outcome {
             | Outcome::UpstreamFailed
             | Outcome::BadRequest
             | Outcome::ClientLeft
-            | Outcome::MadeRoom
+            | Outcome::Evicted
             | Outcome::Stopped => Level::Info,
         }
     }
@@ -137,7 +135,7 @@ impl From<Ending> for Outcome {
             Ending::TargetReset => Outcome::TargetReset,
             Ending::HandshakeTimeout => Outcome::HandshakeTimeout,
             Ending::IdleTimeout => Outcome::IdleTimeout,
-            Ending::MadeRoom => Outcome::MadeRoom,
+            Ending::Evicted => Outcome::Evicted,
             Ending::Stopped => Outcome::Stopped,
             Ending::Fault => Outcome::Failed,
         }

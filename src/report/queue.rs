@@ -34,7 +34,6 @@ const STACK: usize = 128 * 1024;
 pub(super) static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How many lines the log of this process has lost since the start.
-#[must_use]
 pub fn lines_lost() -> u64 {
     LINES_LOST.load(Ordering::Relaxed)
 }

@@ -21,19 +21,19 @@ use log::error;
 
 use super::{Lookups, Metrics};
 use crate::sessions::Sessions;
-use crate::system::bell::Bell;
+use crate::system::waker::Waker;
 
 mod answer;
-mod desk;
+mod connections;
+mod handler;
 mod history;
 mod json;
 mod request;
-mod visitors;
 
-use desk::Desk;
+use handler::StatusHandler;
 
 /// What is shown.
-pub struct Shown {
+pub struct StatusSource {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The live sessions.
@@ -87,13 +87,13 @@ impl Status {
     /// # Errors
     ///
     /// When the system refuses a thread or a descriptor.
-    pub fn start(self, shown: Shown) -> io::Result<Serving> {
-        let end = Arc::new(Bell::new()?);
+    pub fn start(self, shown: StatusSource) -> io::Result<Serving> {
+        let end = Arc::new(Waker::new()?);
         let ended = Arc::clone(&end);
         let draining = Arc::new(AtomicBool::new(false));
-        let desk = Desk::new(shown, Arc::clone(&draining));
+        let desk = StatusHandler::new(shown, Arc::clone(&draining));
         let thread = thread::Builder::new().name("tabi status".into()).spawn(move || {
-            if let Err(error) = visitors::serve(&self.listener, &ended, desk) {
+            if let Err(error) = connections::serve(&self.listener, &ended, desk) {
                 error!("the status page has ended: {error}");
             }
         })?;
@@ -104,7 +104,7 @@ impl Status {
 /// The status page while it is served. Dropping it ends it.
 pub struct Serving {
     draining: Arc<AtomicBool>,
-    end: Arc<Bell>,
+    end: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -117,7 +117,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.end.ring();
+        self.end.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

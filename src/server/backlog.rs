@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::listen::BACKLOG;
-use crate::system::descriptors::{Descriptors, Held};
+use crate::system::descriptors::{Descriptors, Reservation};
 
 /// For the handshakes that are under way when the server stops: a client that has its answer counts
 /// itself as connected, and its last segment is still to come. Round trips are shorter than this.
 pub(super) const LAST_HANDSHAKES: Duration = Duration::from_millis(100);
 
 /// A client that has been accepted, and where it is.
-pub(super) type Client = (TcpStream, SocketAddr);
+pub(super) type Accepted = (TcpStream, SocketAddr);
 
 /// The clients that waited in the backlog when the server was stopped.
 #[derive(Default)]
-pub(super) struct Backlog(Mutex<VecDeque<(Client, Held)>>);
+pub(super) struct Backlog(Mutex<VecDeque<(Accepted, Reservation)>>);
 
 impl Backlog {
     /// Accepts those who wait at `listener`, as long as there are descriptors to spare. Whether that
@@ -30,7 +30,7 @@ impl Backlog {
             return true;
         }
         while self.len() < BACKLOG {
-            let Some(held) = descriptors.spare() else { return false };
+            let Some(held) = descriptors.try_reserve() else { return false };
             match listener.accept() {
                 Ok(client) => {
                     // Elsewhere what is accepted does not wait either where its listener does not.
@@ -49,7 +49,7 @@ impl Backlog {
     }
 
     /// The one that has waited for longest.
-    pub(super) fn next(&self) -> Option<Client> {
+    pub(super) fn next(&self) -> Option<Accepted> {
         self.lock().pop_front().map(|(client, _)| client)
     }
 
@@ -63,7 +63,7 @@ impl Backlog {
         clients.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Client, Held)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Accepted, Reservation)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

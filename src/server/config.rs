@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::access::rules::RuleFile;
 use crate::access::upstream::Upstream;
 use crate::access::users::Passwords;
-use crate::commands::source::Source;
+use crate::commands::egress::Egress;
 
 /// Doubts about a configuration that are told at once.
 const MOST_DOUBTS: usize = 10;
@@ -34,7 +34,7 @@ pub struct Config {
     /// The file that they are from, which is read again at a reload.
     pub users_file: Option<PathBuf>,
     /// Where outgoing sockets leave this machine.
-    pub source: Source,
+    pub source: Egress,
     /// The address that clients are told to send datagrams to, if it is not that of their
     /// connection.
     pub udp_advertise: Option<IpAddr>,
@@ -62,7 +62,6 @@ pub struct Config {
 
 impl Config {
     /// What is allowed but hardly meant: rules about users that do not exist.
-    #[must_use]
     pub fn doubts(&self) -> Vec<String> {
         doubts(&self.rules, self.users.as_deref())
     }

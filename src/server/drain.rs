@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::acceptor::Acceptor;
 use super::backlog::LAST_HANDSHAKES;
 use super::counted;
-use super::entrance::Entrance;
 use crate::sessions::{Ending, Sessions};
 
 /// How long sessions may take to notice that they were ended.
@@ -20,7 +20,7 @@ const ROUND: Duration = Duration::from_secs(1);
 
 /// Lets live sessions finish within `grace`, and those of clients that have connected before the end.
 /// Then ends them.
-pub(super) fn drain(sessions: &Sessions, entrances: &[Arc<Entrance>], grace: Duration) {
+pub(super) fn drain(sessions: &Sessions, entrances: &[Arc<Acceptor>], grace: Duration) {
     let end = Instant::now() + grace;
     thread::sleep(LAST_HANDSHAKES.min(grace));
     // Where there are places, they have them at once.
@@ -55,6 +55,6 @@ pub(super) fn drain(sessions: &Sessions, entrances: &[Arc<Entrance>], grace: Dur
 }
 
 /// Lets in those who wait. Says how many still wait at `deadline`.
-fn let_in(entrances: &[Arc<Entrance>], deadline: Instant) -> usize {
+fn let_in(entrances: &[Arc<Acceptor>], deadline: Instant) -> usize {
     entrances.iter().map(|entrance| entrance.let_in_the_last(deadline)).sum()
 }

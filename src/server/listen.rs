@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::close;
 use crate::commands::families;
 use crate::relay;
-use crate::system::bell::Bell;
+use crate::system::waker::Waker;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
 pub(super) const BACKLOG: usize = 4096;
@@ -20,7 +20,7 @@ pub(super) const BACKLOG: usize = 4096;
 pub(super) struct Listener {
     socket: TcpListener,
     /// How those who wait at a socket that outlives this server learn of its end.
-    end: Option<Bell>,
+    end: Option<Waker>,
 }
 
 impl Listener {
@@ -34,7 +34,7 @@ impl Listener {
         relay::prepare(&socket)?;
         // Another worker, or another server, may be faster.
         socket.set_nonblocking(true)?;
-        Ok(Listener { socket, end: Some(Bell::new()?) })
+        Ok(Listener { socket, end: Some(Waker::new()?) })
     }
 
     /// Whether the socket outlives this server.
@@ -74,7 +74,7 @@ impl Listener {
     /// [`Listener::own`].
     pub(super) fn stop(&self) {
         match &self.end {
-            Some(end) => end.ring(),
+            Some(end) => end.wake(),
             None => close::let_nobody_begin(&self.socket),
         }
     }

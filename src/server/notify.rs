@@ -25,7 +25,6 @@ pub struct Notify {
 impl Notify {
     /// The one that the environment names: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`. The
     /// log says so if it cannot be reached.
-    #[must_use]
     pub fn from_environment() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Notify::default() };
         let told = match open(&name) {

@@ -58,7 +58,7 @@ impl Reloader {
         };
         let rules = self.rules.as_deref().map(|path| {
             let rules = again(path, RuleFile::load)?;
-            self.proxy.rules.circle(&rules, &self.addresses).map_or(Ok(rules), Err)
+            self.proxy.rules.upstream_is_self(&rules, &self.addresses).map_or(Ok(rules), Err)
         });
         let rules = rules.transpose().inspect_err(|told| note("--rules", told));
         let users = self.users.as_deref().map(|path| again(path, Passwords::load)).transpose();

@@ -12,7 +12,7 @@ pub enum Ending {
     /// Nothing moved for too long.
     IdleTimeout,
     /// The server was full, and others needed the place more.
-    MadeRoom,
+    Evicted,
     /// The server stops.
     Stopped,
     /// A thread of the session has panicked.
@@ -25,7 +25,7 @@ impl Ending {
     pub(super) fn is_failure(self) -> bool {
         match self {
             Ending::ClientReset | Ending::TargetReset | Ending::Fault => true,
-            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::MadeRoom | Ending::Stopped => {
+            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::Evicted | Ending::Stopped => {
                 false
             }
         }

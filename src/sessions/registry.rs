@@ -6,12 +6,12 @@ use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::{Account, Stage};
 use super::ending::Ending;
+use super::state::{SessionState, Stage};
 use super::totals::Totals;
-use crate::group::Group;
 use crate::socks5::{Address, Command};
 use crate::system::descriptors::Descriptors;
+use crate::system::ip::ClientPrefix;
 
 /// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
 pub(super) const AT_ONCE: usize = 32;
@@ -46,9 +46,9 @@ pub(super) struct Live {
     /// The number of the next session.
     pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    groups: HashMap<Group, usize>,
+    groups: HashMap<ClientPrefix, usize>,
     /// Those whose client has not sent its request yet, the oldest first.
-    pub(super) unasked: BTreeSet<u64>,
+    pub(super) pending: BTreeSet<u64>,
     /// Until when it is known that no tunnel has been idle for long.
     pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
@@ -62,9 +62,9 @@ pub(super) struct Live {
 }
 
 pub(super) struct Entry {
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<SessionState>,
     /// Whose share it counts against: nobody's while it is a load balancer's.
-    pub(super) group: Option<Group>,
+    pub(super) group: Option<ClientPrefix>,
     /// The bytes that the watch saw moved, and when it first saw so many. `None` until it has seen
     /// the session relaying.
     pub(super) seen: Option<(u64, Instant)>,
@@ -74,7 +74,6 @@ pub(super) struct Entry {
 
 impl Sessions {
     /// An empty registry of sessions that hold some of `descriptors`.
-    #[must_use]
     pub fn new(limits: Limits, descriptors: Arc<Descriptors>) -> Arc<Self> {
         Arc::new(Sessions {
             limits,
@@ -86,25 +85,21 @@ impl Sessions {
     }
 
     /// How many sessions there may be at once.
-    #[must_use]
     pub fn max(&self) -> usize {
         self.limits.sessions
     }
 
     /// How many sessions there are.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.lock().entries.len()
     }
 
     /// Those of the whole process.
-    #[must_use]
     pub fn descriptors(&self) -> &Arc<Descriptors> {
         &self.descriptors
     }
 
     /// What all sessions have moved. It takes a microsecond for some hundred live sessions.
-    #[must_use]
     pub fn totals(&self) -> Totals {
         let live = self.lock();
         let mut totals = live.totals;
@@ -117,7 +112,7 @@ impl Sessions {
     /// Shows each live session, with its number and for how long nothing has moved in it, in the
     /// order in which they were opened. A session that opens or closes meanwhile may be among them
     /// or not.
-    pub fn each(&self, mut show: impl FnMut(u64, &Account, Duration)) {
+    pub fn each(&self, mut show: impl FnMut(u64, &SessionState, Duration)) {
         let mut numbers: Vec<u64> = self.lock().entries.keys().copied().collect();
         numbers.sort_unstable();
         for some in numbers.chunks(AT_ONCE) {
@@ -141,14 +136,14 @@ impl Sessions {
         live: &mut Live,
         peer: SocketAddr,
         stream: TcpStream,
-        group: Option<Group>,
+        group: Option<ClientPrefix>,
     ) -> Session {
         let id = live.next;
         live.next += 1;
-        let account = Arc::new(Account::new(id, peer, stream, self.descriptors.hold()));
+        let account = Arc::new(SessionState::new(id, peer, stream, self.descriptors.reserve()));
         let entry = Entry { account: Arc::clone(&account), group, seen: None, told: false };
         live.entries.insert(id, entry);
-        live.unasked.insert(id);
+        live.pending.insert(id);
         if let Some(group) = group {
             live.count(group);
         }
@@ -158,10 +153,10 @@ impl Sessions {
         Session { account, sessions: Arc::clone(self) }
     }
 
-    fn remove(&self, account: &Account) {
+    fn remove(&self, account: &SessionState) {
         let mut live = self.lock();
         let entry = live.entries.remove(&account.id);
-        live.unasked.remove(&account.id);
+        live.pending.remove(&account.id);
         if let Some(group) = entry.as_ref().and_then(|entry| entry.group) {
             live.discount(group);
         }
@@ -197,15 +192,15 @@ impl Entry {
 
 impl Live {
     /// How many sessions the clients of `group` have.
-    pub(super) fn of_group(&self, group: Group) -> usize {
+    pub(super) fn of_group(&self, group: ClientPrefix) -> usize {
         self.groups.get(&group).copied().unwrap_or(0)
     }
 
-    pub(super) fn count(&mut self, group: Group) {
+    pub(super) fn count(&mut self, group: ClientPrefix) {
         *self.groups.entry(group).or_default() += 1;
     }
 
-    fn discount(&mut self, group: Group) {
+    fn discount(&mut self, group: ClientPrefix) {
         if let Some(count) = self.groups.get_mut(&group) {
             *count -= 1;
             if *count == 0 {
@@ -217,14 +212,13 @@ impl Live {
 
 /// A live session. It leaves the registry when it is dropped.
 pub struct Session {
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<SessionState>,
     pub(super) sessions: Arc<Sessions>,
 }
 
 impl Session {
     /// The account, to be shared with a second thread.
-    #[must_use]
-    pub fn account(&self) -> &Arc<Account> {
+    pub fn account(&self) -> &Arc<SessionState> {
         &self.account
     }
 
@@ -233,15 +227,15 @@ impl Session {
         self.account.requested(command, destination);
         self.account.enter(Stage::Dial);
         let mut live = self.sessions.lock();
-        live.unasked.remove(&self.account.id);
+        live.pending.remove(&self.account.id);
         self.sessions.tell_those_who_wait(live);
     }
 }
 
 impl Deref for Session {
-    type Target = Account;
+    type Target = SessionState;
 
-    fn deref(&self) -> &Account {
+    fn deref(&self) -> &SessionState {
         &self.account
     }
 }

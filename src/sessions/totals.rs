@@ -2,8 +2,8 @@
 
 use std::ops::AddAssign;
 
-use super::account::Account;
-use super::side::Side;
+use super::endpoint::Endpoint;
+use super::state::SessionState;
 
 /// What has gone one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,14 +28,14 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub(super) fn add(&mut self, account: &Account) {
+    pub(super) fn add(&mut self, account: &SessionState) {
         self.up += account.client().into();
         self.down += account.target().into();
     }
 }
 
-impl From<&Side> for Traffic {
-    fn from(side: &Side) -> Self {
+impl From<&Endpoint> for Traffic {
+    fn from(side: &Endpoint) -> Self {
         Traffic { bytes: side.sent(), datagrams: side.datagrams() }
     }
 }

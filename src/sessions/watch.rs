@@ -16,10 +16,10 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::account::Stage;
 use super::ending::Ending;
+use super::endpoint::DELIVERY;
 use super::registry::{Entry, Limits, Live, Sessions};
-use super::side::DELIVERY;
+use super::state::Stage;
 
 /// The watch looks again after an eighth of the shortest limit, so that a session ends at most an
 /// eighth late; but neither more often than 100 times a second nor less often than once.
@@ -240,7 +240,7 @@ mod tests {
     fn what_was_cut_off_does_not_look_complete_for_an_idle_timeout_that_comes_late() {
         let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
         let (entry, _client, _target) = relaying(limits);
-        entry.account.end(Ending::MadeRoom);
+        entry.account.end(Ending::Evicted);
         entry.account.end(Ending::IdleTimeout);
         assert!(entry.account.directions().iter().all(|(source, _)| !source.finishes()));
     }

@@ -54,7 +54,6 @@ impl Name {
     }
 
     /// The name as the client spelled it.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -65,7 +64,6 @@ impl Name {
 
     /// Whether this names the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
     /// that, what the hosts files of common systems say.
-    #[must_use]
     pub fn is_localhost(&self) -> bool {
         const HOSTS: [&str; 5] =
             ["localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"];
@@ -178,7 +176,6 @@ impl From<SocketAddr> for Address {
 impl Host {
     /// Whether this is nobody in particular: BIND for any peer, or UDP ASSOCIATE before the client
     /// knows where it will send from (RFC 1928 section 7). Some clients say `0` by name.
-    #[must_use]
     pub fn is_unspecified(&self) -> bool {
         matches!(self, Host::Ip(ip) if ip.is_unspecified())
     }

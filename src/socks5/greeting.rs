@@ -48,7 +48,6 @@ pub struct Greeting {
 
 impl Greeting {
     /// Offers `methods`.
-    #[must_use]
     pub fn new(methods: &[Method]) -> Self {
         Greeting { methods: methods.iter().map(|method| *method as u8).collect() }
     }
@@ -81,7 +80,6 @@ impl Greeting {
     }
 
     /// Whether the client offers `method`.
-    #[must_use]
     pub fn offers(&self, method: Method) -> bool {
         self.methods.contains(&(method as u8))
     }

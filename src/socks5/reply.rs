@@ -72,13 +72,11 @@ pub struct Reply {
 
 impl Reply {
     /// The request succeeded, and `bound` is BND.ADDR and BND.PORT.
-    #[must_use]
     pub fn succeeded(bound: impl Into<Address>) -> Self {
         Reply { rep: Rep::Succeeded as u8, bound: bound.into() }
     }
 
     /// The request failed: BND.ADDR and BND.PORT are zero.
-    #[must_use]
     pub fn failed(rep: Rep) -> Self {
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
         Reply { rep: rep as u8, bound: nowhere.into() }

@@ -93,7 +93,6 @@ impl Password {
     pub const NONE: Password = Password { octets: [0; 255], length: 0 };
 
     /// Takes the octets of a password, if they are 1 to 255.
-    #[must_use]
     pub fn new(octets: &[u8]) -> Option<Self> {
         let length = u8::try_from(octets.len()).ok().filter(|length| *length > 0)?;
         let mut password = Password { length, ..Password::NONE };

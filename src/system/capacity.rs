@@ -41,7 +41,6 @@ pub struct Capacity {
 
 impl Capacity {
     /// What this machine has room for.
-    #[must_use]
     pub fn of_this_machine(descriptors: &Descriptors) -> Self {
         let limits = [
             Some((

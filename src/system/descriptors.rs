@@ -23,7 +23,6 @@ pub struct Descriptors {
 
 impl Descriptors {
     /// Raises the soft limit of the process to the hard one.
-    #[must_use]
     pub fn raise() -> Arc<Self> {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -33,45 +32,39 @@ impl Descriptors {
     }
 
     /// Those of a process that may have `limit` of them.
-    #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Descriptors { limit, held: AtomicUsize::new(0) })
     }
 
     /// How many there may be.
-    #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
     /// How many tunnels they are enough for, at least one.
-    #[must_use]
     pub fn tunnels(&self) -> usize {
         ((self.limit - self.set_aside()) / A_PAIR).max(1)
     }
 
     /// Notes that a tunnel has two until what is given back is dropped. Tunnels always get theirs:
     /// there are no more of them than fit.
-    #[must_use]
-    pub fn hold(self: &Arc<Self>) -> Held {
+    pub fn reserve(self: &Arc<Self>) -> Reservation {
         self.take(A_PAIR)
     }
 
     /// Notes that one more is taken until what is given back is dropped, for what a session can do
     /// without. `None` where there is none to spare.
-    #[must_use]
-    pub fn spare(self: &Arc<Self>) -> Option<Held> {
+    pub fn try_reserve(self: &Arc<Self>) -> Option<Reservation> {
         let held = self.take(1);
         (!self.are_short()).then_some(held)
     }
 
-    fn take(self: &Arc<Self>, count: usize) -> Held {
+    fn take(self: &Arc<Self>, count: usize) -> Reservation {
         self.held.fetch_add(count, Ordering::Relaxed);
-        Held { of: Arc::clone(self), count }
+        Reservation { of: Arc::clone(self), count }
     }
 
     /// Whether pipes and races have to make room for tunnels.
-    #[must_use]
     pub fn are_short(&self) -> bool {
         // They notice only between two moves or attempts, so room is made before it is needed.
         let margin = self.set_aside() + self.limit / 8;
@@ -85,20 +78,19 @@ impl Descriptors {
 
 /// Descriptors that are taken for as long as this is kept.
 #[derive(Debug)]
-pub struct Held {
+pub struct Reservation {
     of: Arc<Descriptors>,
     count: usize,
 }
 
-impl Held {
+impl Reservation {
     /// Those of the whole process.
-    #[must_use]
     pub fn of(&self) -> &Arc<Descriptors> {
         &self.of
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.of.held.fetch_sub(self.count, Ordering::Relaxed);
     }
@@ -118,9 +110,9 @@ mod tests {
     #[test]
     fn pipes_make_room_before_tunnels_need_it() {
         let descriptors = Descriptors::new(1_000);
-        let mut held: Vec<Held> = (0..387).map(|_| descriptors.hold()).collect();
+        let mut held: Vec<Reservation> = (0..387).map(|_| descriptors.reserve()).collect();
         assert!(!descriptors.are_short());
-        held.push(descriptors.hold());
+        held.push(descriptors.reserve());
         assert!(descriptors.are_short());
         held.pop();
         assert!(!descriptors.are_short());
@@ -129,12 +121,12 @@ mod tests {
     #[test]
     fn what_a_session_can_do_without_is_of_what_is_left() {
         let descriptors = Descriptors::new(1_000);
-        let tunnels: Vec<Held> = (0..387).map(|_| descriptors.hold()).collect();
-        let spare = descriptors.spare();
+        let tunnels: Vec<Reservation> = (0..387).map(|_| descriptors.reserve()).collect();
+        let spare = descriptors.try_reserve();
         assert!(spare.is_some());
-        assert!(descriptors.spare().is_none());
+        assert!(descriptors.try_reserve().is_none());
         drop(spare);
-        assert!(descriptors.spare().is_some());
+        assert!(descriptors.try_reserve().is_some());
         drop(tunnels);
         assert_eq!(descriptors.held.load(Ordering::Relaxed), 0);
     }
@@ -142,7 +134,7 @@ mod tests {
     #[test]
     fn no_limit_is_no_shortage() {
         let descriptors = Descriptors::new(usize::MAX);
-        let _held = descriptors.hold();
+        let _held = descriptors.reserve();
         assert!(!descriptors.are_short());
     }
 }

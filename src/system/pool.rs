@@ -17,7 +17,7 @@ mod partner;
 mod thread;
 mod threads;
 
-pub use partner::{Partner, Pending};
+pub use partner::{Partner, PartnerJob};
 pub(super) use threads::STACK;
 pub use threads::panic_is_expected;
 
@@ -53,7 +53,6 @@ struct Pair {
 
 impl Pool {
     /// A pool of at most `max` pairs.
-    #[must_use]
     pub fn new(max: usize) -> Arc<Self> {
         let state =
             State { threads: Threads::new(), idle: Vec::new(), peak: 0, trimmed: Instant::now() };
@@ -79,13 +78,11 @@ impl Pool {
     }
 
     /// How many pairs there may be.
-    #[must_use]
     pub fn max(&self) -> usize {
         self.max
     }
 
     /// How many threads there are, idle ones included.
-    #[must_use]
     pub fn threads(&self) -> usize {
         self.lock().threads.count()
     }

@@ -32,7 +32,6 @@ const PORTS_TOLD: Range<usize> = 20..24;
 
 /// The bytes of `stream` that its peer's system has not acknowledged. `None` where the system does not
 /// say so. This never waits: the answer is there when the question has been sent.
-#[must_use]
 pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
     let socket = socket()?;
     let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?)?;

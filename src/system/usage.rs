@@ -3,13 +3,11 @@
 use std::fs;
 
 /// The threads of this process. `None` where the system does not tell.
-#[must_use]
 pub fn threads() -> Option<usize> {
     status("Threads:")?.parse().ok()
 }
 
 /// The address space that this process has taken, in bytes. `None` where the system does not tell.
-#[must_use]
 pub fn address_space() -> Option<u64> {
     let kib: u64 = status("VmSize:")?.strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
@@ -22,7 +20,6 @@ fn status(key: &str) -> Option<String> {
 }
 
 /// The open descriptors of this process. `None` where the system does not tell.
-#[must_use]
 pub fn descriptors() -> Option<usize> {
     // From Linux 6.2 on, the size of the directory is their number. Counting takes a millisecond a
     // thousand, and needs one itself.

@@ -129,7 +129,7 @@ enum Seen {
     Rep(u8),
     /// The client has an end of file, and nothing before it.
     EndOfFile,
-    /// A reset, which comes unasked.
+    /// A reset, which comes pending.
     Reset,
     /// A reset, or an error when it writes, for a side that has had the other's end of file.
     Cut,

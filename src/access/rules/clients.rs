@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::access::interfaces::{Interfaces, Public};
+use crate::system::interfaces::{Interfaces, Public};
+use crate::system::ip::is_link_local;
 
 /// The clients that are served when no option says otherwise: this machine and its neighbours. The
 /// link-local ones among these are served only on interfaces that have a private or unique-local
@@ -98,17 +99,10 @@ impl Clients {
     }
 }
 
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::interfaces::InterfaceAddress;
+    use crate::system::interfaces::InterfaceAddress;
 
     /// A home network on interface 2, and the provider's link on interface 3.
     fn router() -> Interfaces {

@@ -1,8 +1,9 @@
 //! What is closed to clients on other machines, unless a rule opens it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use crate::access::interfaces::Interfaces;
+use crate::system::interfaces::Interfaces;
+use crate::system::ip;
 
 /// What closes `address` to `client`, if anything does. A client on another machine may not reach
 /// what listens for this machine alone nor, through the server, the server at its `own_ports`.
@@ -16,19 +17,16 @@ pub(super) fn closed(
         return None;
     }
     let ip = address.ip().to_canonical();
-    let (link_local, broadcast) = match ip {
-        IpAddr::V4(ip) => (ip.is_link_local(), ip.is_broadcast()),
-        IpAddr::V6(ip) => (ip.is_unicast_link_local(), false),
-    };
+    let is_broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
     if ip.is_loopback() {
         Some("a loopback address")
     } else if ip.is_unspecified() {
         Some("the unspecified address")
-    } else if link_local {
+    } else if ip::is_link_local(ip) {
         Some("a link-local address")
     } else if ip.is_multicast() {
         Some("a multicast address")
-    } else if broadcast {
+    } else if is_broadcast {
         Some("the broadcast address")
     } else if own_ports.contains(&address.port()) {
         match interfaces.is_ours_now(ip) {
@@ -45,7 +43,7 @@ pub(super) fn closed(
 mod tests {
     use super::super::tests as rules;
     use super::*;
-    use crate::access::interfaces::InterfaceAddress;
+    use crate::system::interfaces::InterfaceAddress;
     use std::cell::Cell;
 
     const LAN: &str = "192.168.1.7";

@@ -41,7 +41,6 @@ impl Rules {
 
     /// Another number than before once the rules have changed: a verdict that was kept is worth
     /// nothing then. Whoever keeps one asks for the number first.
-    #[must_use]
     pub fn generation(&self) -> usize {
         self.current.generation.load(Ordering::Acquire)
     }
@@ -51,7 +50,7 @@ impl Rules {
 mod tests {
     use super::super::tests::{LAN, anyone, following};
     use super::*;
-    use crate::access::rules::Refusal;
+    use crate::access::rules::PermitError;
     use crate::socks5::{Address, Command, Host, Name, Request};
     use std::net::SocketAddr;
 
@@ -92,6 +91,6 @@ mod tests {
         assert_eq!(judged.unwrap().addresses(), ["192.0.2.1:80".parse().unwrap()]);
         let found = |_: &Name, _| Ok::<_, ()>(vec!["192.0.2.1:80".parse().unwrap()]);
         let judged = rules.permit(&anyone(), LAN.parse().unwrap(), &request("a.example"), found);
-        assert!(matches!(judged, Err(Refusal::Denied(_))));
+        assert!(matches!(judged, Err(PermitError::Denied(_))));
     }
 }

@@ -50,7 +50,6 @@ impl RuleFile {
     }
 
     /// How many rules there are.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.index.count()
     }

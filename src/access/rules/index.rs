@@ -24,7 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::networks::Networks;
-use super::rule::{Asked, Rule, To};
+use super::rule::{Rule, RuleQuery, To};
 use crate::access::upstream::Upstream;
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
@@ -145,7 +145,7 @@ impl Index {
 
     /// The first rule that matches whatever address the destination has. Letter case and dots at the
     /// end of `name` make no difference.
-    pub(super) fn match_name(&self, asked: &Asked<'_>, name: Option<&str>) -> Option<Number> {
+    pub(super) fn match_name(&self, asked: &RuleQuery<'_>, name: Option<&str>) -> Option<Number> {
         let mut first = self.first_in(self.anywhere, asked, NONE);
         if let Some(name) = name {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
@@ -179,7 +179,7 @@ impl Index {
     /// that deny match and rules that allow do not. It is asked only if it makes a difference.
     pub(super) fn match_address(
         &self,
-        asked: &Asked<'_>,
+        asked: &RuleQuery<'_>,
         named: Option<Number>,
         ip: IpAddr,
         is_ours: impl FnOnce() -> Option<bool>,
@@ -202,7 +202,7 @@ impl Index {
     /// then every address that the name may have is denied.
     pub(super) fn denial_of_every_address(
         &self,
-        asked: &Asked<'_>,
+        asked: &RuleQuery<'_>,
         named: Option<Number>,
     ) -> Option<Verdict> {
         let named = named?;
@@ -215,13 +215,13 @@ impl Index {
 
     /// The verdict that tells whether this client can be permitted anything without a server to go
     /// through: the first that allows something, or that leaves no destination to later rules.
-    pub(super) fn opening(&self, asked: &Asked<'_>) -> Option<Verdict> {
+    pub(super) fn opening(&self, asked: &RuleQuery<'_>) -> Option<Verdict> {
         let mut openings = self.openings.iter().map(|number| self.entry(*number));
         openings.find(|entry| entry.rule.concerns(asked)).map(|entry| entry.verdict)
     }
 
     /// The first rule of a chain that matches, if it comes before `first`; else `first`.
-    fn first_in(&self, chain: Number, asked: &Asked<'_>, first: Number) -> Number {
+    fn first_in(&self, chain: Number, asked: &RuleQuery<'_>, first: Number) -> Number {
         self.first_where(chain, first, |rule| rule.matches(asked))
     }
 
@@ -330,14 +330,14 @@ mod tests {
     }
 
     struct Request {
-        asked: Asked<'static>,
+        asked: RuleQuery<'static>,
         name: Option<&'static str>,
         is_ours: Option<bool>,
     }
 
     fn request(dice: &mut Dice) -> Request {
         let client: IpAddr = dice.one(&FROM).parse().unwrap();
-        let asked = Asked {
+        let asked = RuleQuery {
             command: [Command::Connect, Command::Bind, Command::UdpAssociate][dice.below(3)],
             user: [None, Some("alice"), Some(r"car\x20ol"), Some("dave")][dice.below(4)],
             client: client.to_canonical(),
@@ -351,7 +351,7 @@ mod tests {
     }
 
     /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
-    fn concerns_client(rule: &Rule, asked: &Asked<'_>) -> bool {
+    fn concerns_client(rule: &Rule, asked: &RuleQuery<'_>) -> bool {
         (rule.command.is_none() || rule.command == Some(asked.command))
             && (rule.user.is_none() || rule.user.as_deref() == asked.user)
             && rule.from.is_none_or(|net| net.contains(&asked.client))

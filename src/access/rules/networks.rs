@@ -10,7 +10,6 @@ pub const EXPECTED: &str = "a network as in 192.168.1.0/24 or fd00::/8, or an ad
 
 /// Parses a network in CIDR form, or one address. Bits after the prefix are ignored. An IPv4-mapped
 /// network becomes IPv4, as its addresses do.
-#[must_use]
 pub fn parse(given: &str) -> Option<IpNet> {
     let net = given.parse().ok().or_else(|| given.parse().ok().map(|ip: IpAddr| ip.into()));
     let net: IpNet = net?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Passage;
+use super::UpstreamRoute;
 use crate::socks5::Command;
 
 /// A request that may be carried out, and the addresses that it may go to, or the server that it has
@@ -15,32 +15,29 @@ use crate::socks5::Command;
 pub struct Permit {
     pub(super) command: Command,
     pub(super) addresses: Vec<SocketAddr>,
-    pub(super) passage: Option<Passage>,
+    pub(super) route: Option<UpstreamRoute>,
 }
 
 impl Permit {
     /// What may be done.
-    #[must_use]
     pub fn command(&self) -> Command {
         self.command
     }
 
-    /// Where it may be done, in the resolver's order. Nowhere, if there is a passage.
-    #[must_use]
+    /// Where it may be done, in the resolver's order. Nowhere, if there is a route.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// How it may be done through another server, if it has to be.
-    #[must_use]
-    pub fn passage(&self) -> Option<&Passage> {
-        self.passage.as_ref()
+    pub fn route(&self) -> Option<&UpstreamRoute> {
+        self.route.as_ref()
     }
 }
 
 /// Why a request is not permitted.
 #[derive(Debug)]
-pub enum Refusal<E> {
+pub enum PermitError<E> {
     /// The destination is closed to this client.
     Denied(Denied),
     /// The destination's name could not be looked up.

@@ -45,7 +45,7 @@ pub(super) enum To {
 
 /// A request without its host: what a rule's other fields are compared with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked<'a> {
+pub(super) struct RuleQuery<'a> {
     pub(super) command: Command,
     /// As [`spelling::spell`] writes it.
     pub(super) user: Option<&'a str>,
@@ -84,14 +84,14 @@ impl Rule {
     }
 
     /// Whether the rule is about this command, user and client.
-    pub(super) fn concerns(&self, asked: &Asked<'_>) -> bool {
+    pub(super) fn concerns(&self, asked: &RuleQuery<'_>) -> bool {
         self.command.is_none_or(|command| command == asked.command)
             && self.user.as_deref().is_none_or(|user| asked.user == Some(user))
             && self.from.is_none_or(|net| net.contains(&asked.client))
     }
 
     /// Whether every field but `to` matches.
-    pub(super) fn matches(&self, asked: &Asked<'_>) -> bool {
+    pub(super) fn matches(&self, asked: &RuleQuery<'_>) -> bool {
         self.concerns(asked) && self.ports.as_ref().is_none_or(|ports| ports.contains(&asked.port))
     }
 

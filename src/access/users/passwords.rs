@@ -64,20 +64,17 @@ impl Passwords {
     }
 
     /// How many users there are, one at least.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.users.len()
     }
 
     /// Whether there is a user of this name, which is as [`spelling::spell`] writes it.
-    #[must_use]
     pub fn has(&self, name: &str) -> bool {
         spelling::read(name.as_bytes()).is_some_and(|name| self.users.contains_key(&*name))
     }
 
     /// The spelled name of the user whose credentials these are. A wrong password takes the same
     /// time as an unknown name, and as a right one.
-    #[must_use]
     pub fn check(&self, credentials: &Credentials) -> Option<Arc<str>> {
         let user = self.users.get(&*credentials.name);
         let known = Choice::from(u8::from(user.is_some()));

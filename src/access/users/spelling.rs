@@ -6,7 +6,6 @@ const HEX: [char; 16] =
 
 /// Spells a name. A byte that is not visible ASCII becomes `\xNN`, and so does a quotation mark; a
 /// backslash is doubled. The name `-` becomes `\x2d`, since the log writes `-` for no name.
-#[must_use]
 pub fn spell(name: &[u8]) -> String {
     let mut spelled = String::with_capacity(name.len());
     for &byte in name {
@@ -26,7 +25,6 @@ pub fn spell(name: &[u8]) -> String {
 
 /// Reads what [`spell`] has written; a byte that it escapes may also stand for itself. `None` if a
 /// backslash is not followed by `\` or `xNN`.
-#[must_use]
 pub(in crate::access) fn read(spelled: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(spelled.len());
     let mut rest = spelled;

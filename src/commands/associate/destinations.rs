@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 
-use super::Client;
+use super::AssociateClient;
 use super::budget::Budget;
 use super::dropped::Reason;
 use super::lookups::{Fate, Found, Lookups};
 use super::recent::{Recent, Sizes};
 use super::targets::Targets;
-use crate::access::rules::{Permit, Refusal, Rules};
-use crate::commands::lookup::Names;
+use crate::access::rules::{Permit, PermitError, Rules};
+use crate::commands::resolver::Resolver;
 use crate::socks5::{Address, Command, Host, Name, Request};
-use crate::system::bell::Bell;
+use crate::system::waker::Waker;
 
 /// Addresses with ports of which the rules have said whether they are open. An entry is 20 bytes, and
 /// twice that where the table is half full.
 const BY_ADDRESS: Sizes = Sizes { least: 16, most: 2048, entry: 40 };
 
-/// Names and their addresses: 80 bytes, the name (40) and four addresses (128), twice the first.
+/// Resolver and their addresses: 80 bytes, the name (40) and four addresses (128), twice the first.
 const BY_NAME: Sizes = Sizes { least: 8, most: 512, entry: 400 };
 
 /// Addresses that may reply.
@@ -57,11 +57,11 @@ struct Named {
 
 /// The destinations of one association.
 pub(super) struct Destinations<'a> {
-    client: &'a Client<'a>,
+    client: &'a AssociateClient<'a>,
     rules: &'a Rules,
     /// The generation of the rules that have judged what is kept here.
     generation: usize,
-    names: &'a Names,
+    names: &'a Resolver,
     /// Whether the rules permit it.
     by_address: Recent<(IpAddr, u16), bool>,
     by_name: Recent<Address, Named>,
@@ -74,9 +74,9 @@ pub(super) struct Destinations<'a> {
 
 impl<'a> Destinations<'a> {
     pub(super) fn new(
-        client: &'a Client<'a>,
+        client: &'a AssociateClient<'a>,
         rules: &'a Rules,
-        names: &'a Names,
+        names: &'a Resolver,
         budget: &'static Budget,
     ) -> Self {
         Destinations {
@@ -132,7 +132,7 @@ impl<'a> Destinations<'a> {
 
     fn judge_name(&mut self, to: &Address, name: &Name, payload: &[u8], now: Instant) -> Way {
         match self.by_name.get(to) {
-            Some(named) if now < named.targets.until => return named.way(now),
+            Some(named) if now < named.targets.until => return named.route(now),
             Some(named) if !named.renews && !named.targets.is_empty() => {
                 named.renews = true;
                 named.targets.until = now + RENEWAL;
@@ -153,12 +153,12 @@ impl<'a> Destinations<'a> {
                 }
             }
         }
-        self.by_name.get(to).map_or(Way::Waits, |named| named.way(now))
+        self.by_name.get(to).map_or(Way::Waits, |named| named.route(now))
     }
 
     /// Finds out about a name. `None` when it is known now.
     fn look_up(&mut self, to: &Address, name: &Name, payload: &[u8], now: Instant) -> Option<Way> {
-        if let Err(Refusal::Denied(_)) = self.permit(to, None) {
+        if let Err(PermitError::Denied(_)) = self.permit(to, None) {
             self.enter_denied(to, now);
             return None;
         }
@@ -176,11 +176,11 @@ impl<'a> Destinations<'a> {
         &mut self,
         to: &Address,
         found: Option<Vec<SocketAddr>>,
-    ) -> Result<Permit, Refusal<()>> {
-        let Client { account, identity, .. } = self.client;
+    ) -> Result<Permit, PermitError<()>> {
+        let AssociateClient { account, identity, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: to.clone() };
         let permit = self.rules.permit(identity, account.peer(), &request, |_, _| found.ok_or(()));
-        if let Err(Refusal::Denied(denied)) = &permit {
+        if let Err(PermitError::Denied(denied)) = &permit {
             // A client that scans is not to fill the log.
             let level = if self.has_denied { Level::Debug } else { Level::Info };
             log!(
@@ -198,8 +198,8 @@ impl<'a> Destinations<'a> {
     fn enter(&mut self, to: &Address, addresses: Vec<SocketAddr>, now: Instant) {
         let mut addresses = match self.permit(to, Some(addresses)) {
             Ok(permit) => permit.addresses().to_vec(),
-            Err(Refusal::Denied(_)) => return self.enter_denied(to, now),
-            Err(Refusal::Lookup(())) => Vec::new(),
+            Err(PermitError::Denied(_)) => return self.enter_denied(to, now),
+            Err(PermitError::Lookup(())) => Vec::new(),
         };
         self.names.families().order(&mut addresses, now);
         let lasts = if addresses.is_empty() { FAILURE_LASTS } else { self.lasts() };
@@ -229,8 +229,8 @@ impl<'a> Destinations<'a> {
     }
 
     /// What to poll for the end of a lookup, if one has ever begun.
-    pub(super) fn bell(&self) -> Option<&Bell> {
-        self.lookups.bell()
+    pub(super) fn waker(&self) -> Option<&Waker> {
+        self.lookups.waker()
     }
 
     /// How long lookups may still take.
@@ -296,7 +296,7 @@ impl<'a> Destinations<'a> {
 }
 
 impl Named {
-    fn way(&mut self, now: Instant) -> Way {
+    fn route(&mut self, now: Instant) -> Way {
         match self.targets.next(now) {
             Some((target, until)) => Way::To(target, Some(until)),
             None if self.is_denied => Way::Nowhere(Reason::Denied),
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_client_elsewhere_sends_nothing_to_this_machine() {
         let (session, _control) = session("192.168.1.7:1");
-        let names = Names::with_resolver(LASTS, &Descriptors::new(1024), |_| {
+        let names = Resolver::with_resolver(LASTS, &Descriptors::new(1024), |_| {
             Ok(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()])
         });
         with_association(session, names, |_, client, rules, names| {
@@ -361,7 +361,7 @@ mod tests {
         let (session, _control) = session("192.168.1.7:1");
         let (release, held) = std::sync::mpsc::channel::<()>();
         let held = Mutex::new(held);
-        let names = Names::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |_| {
+        let names = Resolver::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |_| {
             let _ = held.lock().unwrap().recv();
             Ok(vec!["192.0.2.1:0".parse().unwrap()])
         });
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn replies_may_come_until_the_end_though_memory_was_given_back() {
         let (session, _control) = session("192.168.1.7:1");
-        let names = Names::new(LASTS, &Descriptors::new(1024));
+        let names = Resolver::new(LASTS, &Descriptors::new(1024));
         with_association(session, names, |_, client, rules, names| {
             let mut destinations = Destinations::new(client, rules, names, &ALL);
             assert!(destinations.admit("192.0.2.1".parse().unwrap()));

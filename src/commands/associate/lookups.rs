@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
-use crate::commands::lookup::{Answer, Asked, Lookup, Names, with_port};
+use crate::commands::resolver::{Answer, Lookup, LookupState, Resolver, with_port};
 use crate::socks5::{Address, Name};
-use crate::system::bell::Bell;
+use crate::system::waker::Waker;
 
 /// Datagrams of one association that wait, and names that are waited for.
 const MOST_WAITING: usize = 64;
@@ -27,10 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lookups of one association.
 pub(super) struct Lookups<'a> {
-    names: &'a Names,
+    names: &'a Resolver,
     asker: IpAddr,
     /// Rung at the end of a lookup. It is made for the first.
-    bell: Option<Arc<Bell>>,
+    waker: Option<Arc<Waker>>,
     under_way: Vec<UnderWay>,
     waiting: usize,
     share: Share,
@@ -64,9 +64,9 @@ pub(super) enum Fate {
 }
 
 impl<'a> Lookups<'a> {
-    pub(super) fn new(names: &'a Names, asker: IpAddr, budget: &'static Budget) -> Self {
+    pub(super) fn new(names: &'a Resolver, asker: IpAddr, budget: &'static Budget) -> Self {
         let share = Share::new(budget, OWN_BYTES);
-        Lookups { names, asker, bell: None, under_way: Vec::new(), waiting: 0, share }
+        Lookups { names, asker, waker: None, under_way: Vec::new(), waiting: 0, share }
     }
 
     /// Looks up the name in `destination`, and keeps `payload` until then if there is room.
@@ -109,19 +109,19 @@ impl<'a> Lookups<'a> {
         if let Some(answer) = self.names.recall(name) {
             return Some(Ok(addresses(&answer, destination.port)));
         }
-        let bell = match &self.bell {
-            Some(bell) => Arc::clone(bell),
-            None => Arc::clone(self.bell.insert(Arc::new(Bell::new().ok()?))),
+        let waker = match &self.waker {
+            Some(waker) => Arc::clone(waker),
+            None => Arc::clone(self.waker.insert(Arc::new(Waker::new().ok()?))),
         };
         if !self.share.take(LOOKUP) {
             return None;
         }
-        Some(match self.names.ask(name, self.asker, &bell) {
-            Asked::Known(answer) => {
+        Some(match self.names.ask(name, self.asker, &waker) {
+            LookupState::Known(answer) => {
                 self.share.give_back(LOOKUP);
                 Ok(addresses(&answer, destination.port))
             }
-            Asked::UnderWay(lookup) => {
+            LookupState::UnderWay(lookup) => {
                 let (destination, until) = (destination.clone(), now + PATIENCE);
                 self.under_way.push(UnderWay { destination, lookup, until, payloads: Vec::new() });
                 Err(self.under_way.len() - 1)
@@ -130,8 +130,8 @@ impl<'a> Lookups<'a> {
     }
 
     /// What to poll for the end of a lookup, if one has ever begun.
-    pub(super) fn bell(&self) -> Option<&Bell> {
-        self.bell.as_deref()
+    pub(super) fn waker(&self) -> Option<&Waker> {
+        self.waker.as_deref()
     }
 
     /// How long the first of the lookups may still take.
@@ -182,24 +182,24 @@ mod tests {
         lookups.ask(&to(name), name, Some(payload), Instant::now())
     }
 
-    /// Waits for the bell, without polling.
+    /// Waits for the waker, without polling.
     fn next(lookups: &mut Lookups<'_>) -> Found {
         loop {
-            lookups.bell().unwrap().hush();
+            lookups.waker().unwrap().clear();
             if let Some(found) = lookups.take(Instant::now()) {
                 return found;
             }
-            let mut polled = [PollFd::new(lookups.bell().unwrap(), PollFlags::IN)];
+            let mut polled = [PollFd::new(lookups.waker().unwrap(), PollFlags::IN)];
             let limit = Timespec::try_from(LONG).unwrap();
             assert_eq!(poll(&mut polled, Some(&limit)), Ok(1), "the lookup does not end");
         }
     }
 
-    /// Names whose lookups wait until something is sent; those that end with `.invalid` fail.
-    fn names() -> (Names, std::sync::mpsc::Sender<()>) {
+    /// Resolver whose lookups wait until something is sent; those that end with `.invalid` fail.
+    fn names() -> (Resolver, std::sync::mpsc::Sender<()>) {
         let (release, held) = channel();
         let held = Mutex::new(held);
-        let names = Names::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |name| {
+        let names = Resolver::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |name| {
             let _ = held.lock().unwrap().recv();
             if name.ends_with(".invalid.") {
                 return Err(std::io::ErrorKind::NotFound.into());

@@ -16,13 +16,13 @@ use super::dropped::{Dropped, Reason};
 use super::port::Port;
 use super::route::Route;
 use super::sockets::is_unreachable;
-use super::{Association, Client};
+use super::{AssociateClient, Association};
 use crate::access::rules::Rules;
-use crate::commands::lookup::Names;
+use crate::commands::resolver::Resolver;
 use crate::sessions::Ending;
 use crate::socks5::{Address, Datagram, append_header};
-use crate::system::bell::Bell;
 use crate::system::poll::poll;
+use crate::system::waker::Waker;
 
 /// An association ends when nothing has gone either way for this long (RFC 4787 REQ-5).
 const IDLE: Duration = Duration::from_secs(300);
@@ -54,7 +54,7 @@ impl Moved {
 /// An association at work.
 pub(super) struct Relay<'a> {
     association: Association,
-    client: &'a Client<'a>,
+    client: &'a AssociateClient<'a>,
     /// Where the client sends from, as far as that is known.
     port: Port,
     batch: Batch,
@@ -73,9 +73,9 @@ pub(super) struct Relay<'a> {
 impl<'a> Relay<'a> {
     pub(super) fn new(
         association: Association,
-        client: &'a Client<'a>,
+        client: &'a AssociateClient<'a>,
         rules: &'a Rules,
-        names: &'a Names,
+        names: &'a Resolver,
         budget: &'static Budget,
     ) -> Self {
         let now = Instant::now();
@@ -102,8 +102,8 @@ impl<'a> Relay<'a> {
         if ready.control && self.has_ended() {
             return false;
         }
-        if ready.bell {
-            self.destinations.bell().map(Bell::hush);
+        if ready.waker {
+            self.destinations.waker().map(Waker::clear);
         }
         self.follow_new_rules();
         while let Some((to, payloads)) = self.destinations.take_found(self.now) {
@@ -135,15 +135,15 @@ impl<'a> Relay<'a> {
             PollFd::new(control, PollFlags::IN),
         ];
         let mut count = 2 + outside.count();
-        if let Some(bell) = self.destinations.bell() {
-            polled[count] = PollFd::new(bell, PollFlags::IN);
+        if let Some(waker) = self.destinations.waker() {
+            polled[count] = PollFd::new(waker, PollFlags::IN);
             count += 1;
         }
         poll(&mut polled[..count], pause)?;
         let news = |index: usize| !polled[index].revents().is_empty();
-        let bell = self.destinations.bell().is_some() && news(count - 1);
+        let waker = self.destinations.waker().is_some() && news(count - 1);
         let outside = [news(2), outside.count() == 2 && news(3)];
-        Ok(Ready { control: news(0), inside: news(1), outside, bell })
+        Ok(Ready { control: news(0), inside: news(1), outside, waker })
     }
 
     /// Whether the client's connection has ended. What the client sends on it means nothing.
@@ -330,7 +330,7 @@ struct Ready {
     control: bool,
     inside: bool,
     outside: [bool; 2],
-    bell: bool,
+    waker: bool,
 }
 
 #[cfg(test)]

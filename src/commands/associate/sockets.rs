@@ -7,8 +7,8 @@ use std::ops::RangeInclusive;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::commands::egress::Egress;
 use crate::commands::families;
-use crate::commands::source::Source;
 
 /// Bytes of datagrams that the kernel may keep until they are received: room for a burst of 16 of
 /// the largest, 64 KiB each. The kernel may allow less (sysctl `net.core.rmem_max`).
@@ -21,9 +21,9 @@ pub(super) fn inside(
 ) -> io::Result<UdpSocket> {
     let Some(ports) = ports else {
         local.set_port(0);
-        return bind(local, false, Source::default());
+        return bind(local, false, Egress::default());
     };
-    let socket = socket(local, false, Source::default())?;
+    let socket = socket(local, false, Egress::default())?;
     // A client's port is not to be guessed by others, and its key makes each hasher another one.
     let chosen = RandomState::new().build_hasher().finish();
     let first = usize::try_from(chosen % (ports.len().max(1) as u64)).unwrap_or(0);
@@ -51,7 +51,7 @@ struct Outgoing {
 impl Outside {
     /// One socket for both families. Where `source` binds one of them, each has its own; a family
     /// that this machine lacks has none.
-    pub(super) fn open(source: Source) -> io::Result<Self> {
+    pub(super) fn open(source: Egress) -> io::Result<Self> {
         const IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
         let (ipv4, ipv6) = (source.of(IPV4), source.of(IPV6));
@@ -104,13 +104,13 @@ impl Outside {
     }
 }
 
-fn bind(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<UdpSocket> {
+fn bind(local: SocketAddr, dual_stack: bool, source: Egress) -> io::Result<UdpSocket> {
     let socket = socket(local, dual_stack, source)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
 }
 
-fn socket(local: SocketAddr, dual_stack: bool, source: Source) -> io::Result<Socket> {
+fn socket(local: SocketAddr, dual_stack: bool, source: Egress) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if local.is_ipv6() {

@@ -3,17 +3,22 @@
 use std::fmt::{Arguments, Display, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Shown;
+use super::StatusSource;
 use super::history::{self, History};
 use crate::report::Gauges;
-use crate::sessions::Account;
+use crate::sessions::SessionState;
 use crate::socks5::Command;
 
 /// Bytes of one session, more than most take.
 const A_SESSION: usize = 256;
 
 /// Writes all that is shown.
-pub(super) fn write(shown: &Shown, gauges: &Gauges, history: &History, draining: bool) -> String {
+pub(super) fn write(
+    shown: &StatusSource,
+    gauges: &Gauges,
+    history: &History,
+    draining: bool,
+) -> String {
     let totals = gauges.totals;
     let metrics = &shown.metrics;
     let mut json = Json(String::with_capacity(8 * 1024 + totals.live * A_SESSION));
@@ -57,7 +62,7 @@ pub(super) fn write(shown: &Shown, gauges: &Gauges, history: &History, draining:
     json.0
 }
 
-fn session(json: &mut Json, number: u64, account: &Account, idle: Duration) {
+fn session(json: &mut Json, number: u64, account: &SessionState, idle: Duration) {
     let request = account.request();
     // The destination of a UDP request is where the client sends from. What matters is to whom it has
     // sent datagrams: to the first, and to how many in all.

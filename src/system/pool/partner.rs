@@ -11,14 +11,14 @@ pub struct Partner(pub(super) Thread);
 
 impl Partner {
     /// Starts `job` on the partner thread.
-    pub fn start_job(&self, job: impl FnOnce() + Send + 'static) -> Pending<'_> {
+    pub fn start_job(&self, job: impl FnOnce() + Send + 'static) -> PartnerJob<'_> {
         let end = Arc::new(End { has_come: AtomicBool::new(false), awaited_by: thread::current() });
         let told = Told(Arc::clone(&end));
         self.0.inbox().run(move || {
             job();
             drop(told);
         });
-        Pending { end, _partner: self }
+        PartnerJob { end, _partner: self }
     }
 }
 
@@ -40,17 +40,17 @@ impl Drop for Told {
 
 /// A job on its way on a partner thread. Dropping it waits for the job's end: a partner is never
 /// handed on while it is busy.
-pub struct Pending<'a> {
+pub struct PartnerJob<'a> {
     end: Arc<End>,
     _partner: &'a Partner,
 }
 
-impl Pending<'_> {
+impl PartnerJob<'_> {
     /// Waits for the job's end. A panic is one, too.
     pub fn wait(self) {}
 }
 
-impl Drop for Pending<'_> {
+impl Drop for PartnerJob<'_> {
     fn drop(&mut self) {
         while !self.end.has_come.load(Ordering::Acquire) {
             thread::park();

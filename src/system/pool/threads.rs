@@ -22,7 +22,6 @@ thread_local! {
 }
 
 /// Whether a panic of this thread is only `threadpool`'s word for a thread that the system refuses.
-#[must_use]
 pub fn panic_is_expected() -> bool {
     GROWING.get()
 }

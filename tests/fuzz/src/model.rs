@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
-use tabi::access::rules::{Denied, Refusal, RuleFile, Rules};
+use tabi::access::rules::{Denied, PermitError, RuleFile, Rules};
 use tabi::access::users::{Identity, Passwords, Users};
 use tabi::socks5::{Address, Command, Host, Name, Request};
 
@@ -200,14 +200,14 @@ impl Question {
         let lookup = |_: &Name, port| Ok::<_, ()>(vec![SocketAddr::new(self.ip, port)]);
         let client = SocketAddr::new(self.client, 50000);
         match rules.permit(&identity(self.user), client, &request, lookup) {
-            Ok(permit) if permit.passage().is_some() => Answer::Through,
+            Ok(permit) if permit.route().is_some() => Answer::Through,
             Ok(permit) => {
                 assert_eq!(permit.addresses(), [SocketAddr::new(self.ip, self.port)]);
                 Answer::Allowed
             }
-            Err(Refusal::Denied(Denied::ByRule { line, .. })) => Answer::Denied(line),
+            Err(PermitError::Denied(Denied::ByRule { line, .. })) => Answer::Denied(line),
             // Only CONNECT goes through an upstream.
-            Err(Refusal::Denied(Denied::Through { command, .. })) => {
+            Err(PermitError::Denied(Denied::Through { command, .. })) => {
                 assert_ne!(command, Command::Connect);
                 Answer::Through
             }

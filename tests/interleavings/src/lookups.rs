@@ -9,8 +9,8 @@ use std::thread::{JoinHandle, refuse_some, spawn, yield_now};
 use std::time::{Duration, FOREVER, Instant, stand_still};
 
 use crate::Wanted;
-use crate::commands::lookup::{Error, Names};
-use crate::commands::waiting::Waiting;
+use crate::commands::resolver::{Error, Resolver};
+use crate::commands::client_watch::ClientWatch;
 use crate::socks5::Name;
 use crate::system::descriptors::Descriptors;
 
@@ -19,8 +19,8 @@ fn names(
     lasts: Duration,
     most: usize,
     resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-) -> Arc<Names> {
-    Arc::new(Names::with_resolver(lasts, &Descriptors::new(16 * most), resolver))
+) -> Arc<Resolver> {
+    Arc::new(Resolver::with_resolver(lasts, &Descriptors::new(16 * most), resolver))
 }
 
 fn found() -> io::Result<Vec<SocketAddr>> {
@@ -32,7 +32,7 @@ fn asker(number: u8) -> IpAddr {
 }
 
 /// A client of its own that asks.
-fn ask(names: &Arc<Names>, host: &str, number: u8) -> JoinHandle<Result<Vec<SocketAddr>, Error>> {
+fn ask(names: &Arc<Resolver>, host: &str, number: u8) -> JoinHandle<Result<Vec<SocketAddr>, Error>> {
     let (names, host) = (Arc::clone(names), Name::new(host.into()).unwrap());
     spawn(move || names.resolve(&host, 80, asker(number), Instant::now() + FOREVER, None))
 }
@@ -120,7 +120,7 @@ pub fn who_gives_up_leaves_nothing() {
     let leaves = spawn({
         let (names, left) = (Arc::clone(&names), Arc::clone(&left));
         move || {
-            let (host, client) = (Name::new("a.example".into()).unwrap(), Waiting::new(&left));
+            let (host, client) = (Name::new("a.example".into()).unwrap(), ClientWatch::new(&left));
             let found = names.resolve(&host, 80, asker(1), Instant::now() + FOREVER, Some(&client));
             assert!(matches!(found, Ok(_) | Err(Error::ClientLeft)));
         }

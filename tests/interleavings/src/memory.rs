@@ -25,15 +25,14 @@ use loom::model::Builder;
 use socket2::SockRef;
 
 use system::descriptors::Descriptors;
-use tabi::sessions::{Account, Ending, Limits, Session, Sessions, Stage};
-use tabi::{group, socks5};
+use tabi::sessions::{SessionState, Ending, Limits, Session, Sessions, Stage};
+use tabi::socks5;
 
 // ---- tabi ---------------------------------------------------------------------------------------
 
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src"]
 mod tabi {
-    pub mod group;
     pub mod sessions;
     pub mod socks5;
 }
@@ -42,6 +41,7 @@ mod tabi {
 #[path = "../../../src/system"]
 mod system {
     pub mod descriptors;
+    pub mod ip;
     pub mod poll;
 
     pub mod pool {
@@ -114,7 +114,7 @@ fn connection() -> (TcpStream, UnixStream) {
     (OwnedFd::from(near).into(), far)
 }
 
-fn connect(account: &Account) -> UnixStream {
+fn connect(account: &SessionState) -> UnixStream {
     let (stream, target) = connection();
     account.connected(stream, ([192, 0, 2, 9], 80).into());
     account.enter(Stage::Relay);
@@ -122,7 +122,7 @@ fn connect(account: &Account) -> UnixStream {
 }
 
 /// Whether closing the target's connection will send a reset.
-fn target_is_reset(account: &Account) -> bool {
+fn target_is_reset(account: &SessionState) -> bool {
     let stream = account.target().stream().unwrap();
     SockRef::from(stream).linger().unwrap() == Some(Duration::ZERO)
 }
@@ -133,7 +133,7 @@ fn concluded_arrives() {
     let _target = connect(account);
     let ends = spawn({
         let account = Arc::clone(account);
-        move || account.end(Ending::MadeRoom)
+        move || account.end(Ending::Evicted)
     });
     account.client().set_ended();
     let _ = account.target().stream().unwrap().shutdown(Shutdown::Write);

@@ -28,17 +28,17 @@ mod sessions;
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src"]
 mod tabi {
-    pub mod group;
     pub mod sessions;
     pub mod socks5;
 }
-use tabi::{group, socks5};
+use tabi::socks5;
 
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]
 mod system {
     pub mod address_space;
-    pub mod bell;
+    pub mod ip;
+    pub mod waker;
     pub mod descriptors;
     pub mod poll;
     pub mod pool;
@@ -56,9 +56,9 @@ mod system {
 #[path = "../../../src/commands"]
 mod commands {
     mod families;
-    pub mod lookup;
+    pub mod resolver;
     #[path = "../../tests/interleavings/src/waiting.rs"]
-    pub mod waiting;
+    pub mod client_watch;
 }
 
 #[allow(dead_code, unused_imports)]
@@ -84,7 +84,7 @@ const CHECKS: [(&str, fn()); 20] = [
     ("lookup: who gives up leaves nothing behind", lookups::who_gives_up_leaves_nothing),
     ("lookup: a refused thread is an answer", lookups::a_refused_thread_is_an_answer),
     ("log: each line is written or counted", report::log::each_line_is_written_or_counted),
-    ("log: a line is written unasked", report::log::lines_are_written_unasked),
+    ("log: a line is written pending", report::log::lines_are_written_unasked),
     ("log: a flush does not wait for lines to gather", report::log::a_flush_does_not_wait),
     ("session: the first ending counts, and what is concluded arrives", sessions::first_counts),
     ("session: a failure resets both sides", sessions::a_failure_resets_both_sides),

@@ -11,7 +11,7 @@ use std::time::{Duration, FOREVER, stand_still};
 use socket2::SockRef;
 
 use crate::system::descriptors::Descriptors;
-use crate::tabi::sessions::{Account, Ending, Limits, Session, Sessions, Side, Stage};
+use crate::tabi::sessions::{SessionState, Ending, Limits, Session, Sessions, Endpoint, Stage};
 
 fn sessions(most: usize, handshake: Duration) -> Arc<Sessions> {
     let limits = Limits { sessions: most, per_client: most, handshake, idle: FOREVER };
@@ -45,13 +45,13 @@ fn tunnel() -> (Open, UnixStream) {
     (open, target)
 }
 
-fn end(account: &Arc<Account>, ending: Ending) -> JoinHandle<()> {
+fn end(account: &Arc<SessionState>, ending: Ending) -> JoinHandle<()> {
     let account = Arc::clone(account);
     spawn(move || account.end(ending))
 }
 
 /// Passes the client's end of file on, as a direction does.
-fn conclude(account: &Arc<Account>) -> JoinHandle<()> {
+fn conclude(account: &Arc<SessionState>) -> JoinHandle<()> {
     let account = Arc::clone(account);
     spawn(move || {
         account.client().set_ended();
@@ -61,7 +61,7 @@ fn conclude(account: &Arc<Account>) -> JoinHandle<()> {
 }
 
 /// Whether closing the connection will send a reset.
-fn is_reset(side: &Side) -> bool {
+fn is_reset(side: &Endpoint) -> bool {
     SockRef::from(side.stream().unwrap()).linger().unwrap() == Some(Duration::ZERO)
 }
 
@@ -70,12 +70,12 @@ pub fn first_counts() {
     let (Open { session, far: _client }, _target) = tunnel();
     let account = session.account();
     let threads =
-        [conclude(account), end(account, Ending::IdleTimeout), end(account, Ending::MadeRoom)];
+        [conclude(account), end(account, Ending::IdleTimeout), end(account, Ending::Evicted)];
     for thread in threads {
         thread.join().unwrap();
     }
     let ending = account.ending();
-    assert!(matches!(ending, Some(Ending::IdleTimeout | Ending::MadeRoom)));
+    assert!(matches!(ending, Some(Ending::IdleTimeout | Ending::Evicted)));
     account.end(Ending::Stopped);
     assert_eq!(account.ending(), ending);
     assert!(!is_reset(account.target()), "what the client has concluded is cut off");

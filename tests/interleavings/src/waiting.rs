@@ -11,17 +11,17 @@ use std::time::{self, Duration};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A client that leaves at some time.
-pub struct Waiting<'a>(&'a Arc<AtomicBool>);
+pub struct ClientWatch<'a>(&'a Arc<AtomicBool>);
 
-impl<'a> Waiting<'a> {
+impl<'a> ClientWatch<'a> {
     /// One that has left once `left` is true.
     pub fn new(left: &'a Arc<AtomicBool>) -> Self {
-        Waiting(left)
+        ClientWatch(left)
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum WaitOutcome {
     Answer,
     ClientLeft,
     Nothing,
@@ -29,20 +29,20 @@ pub(super) enum News {
 
 pub(super) fn wait_for(
     answer: impl AsFd,
-    client: Option<&Waiting<'_>>,
+    client: Option<&ClientWatch<'_>>,
     limit: Duration,
-) -> io::Result<News> {
+) -> io::Result<WaitOutcome> {
     const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     let deadline = time::deadline(limit);
     loop {
         if client.is_some_and(|client| client.0.load(Ordering::SeqCst)) {
-            return Ok(News::ClientLeft);
+            return Ok(WaitOutcome::ClientLeft);
         }
         if poll(&mut [PollFd::new(&answer, PollFlags::IN)], Some(&NOW))? > 0 {
-            return Ok(News::Answer);
+            return Ok(WaitOutcome::Answer);
         }
         if deadline.is_some_and(time::is_past) {
-            return Ok(News::Nothing);
+            return Ok(WaitOutcome::Nothing);
         }
         yield_now();
     }

@@ -19,7 +19,7 @@ fn a_dropped_datagram_leaves_a_debug_line_once_for_each_reason() {
     client.send(target.local_addr().unwrap(), b"question");
     let (_, outside) = receive_from(&target);
     let outside = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), outside.port());
-    udp("127.0.0.2").send_to(b"unasked", outside).unwrap();
+    udp("127.0.0.2").send_to(b"pending", outside).unwrap();
     for reason in ["a fragment", "no SOCKS5 header", "nothing was sent to that address"] {
         let line = program.log_line("dropped a datagram");
         assert!(line.contains(reason), "{line}");

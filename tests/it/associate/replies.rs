@@ -10,7 +10,7 @@ fn only_those_whom_the_client_has_sent_to_may_reply() {
     client.send(target.local_addr().unwrap(), b"question");
     let (_, outside) = receive_from(&target);
     let outside = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), outside.port());
-    udp("127.0.0.2").send_to(b"unasked", outside).unwrap();
+    udp("127.0.0.2").send_to(b"pending", outside).unwrap();
     target.send_to(b"answer", outside).unwrap();
     assert_eq!(client.receive(), (target.local_addr().unwrap(), b"answer".to_vec()));
 }

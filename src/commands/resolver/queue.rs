@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::Answer;
-use crate::group::Group;
-use crate::system::bell::Bell;
+use crate::system::ip::ClientPrefix;
+use crate::system::waker::Waker;
 
 /// Lookups of one group of clients that run at once.
 const MOST_OF_ONE_GROUP: usize = 16;
@@ -18,9 +18,9 @@ pub(super) struct Waiter {
     /// The name's key.
     pub(super) name: Arc<str>,
     /// Whose lookup it is.
-    pub(super) group: Group,
+    pub(super) group: ClientPrefix,
     /// Rung when the answer is there.
-    pub(super) bell: Arc<Bell>,
+    pub(super) waker: Arc<Waker>,
     pub(super) answer: OnceLock<Answer>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) name: Arc<str>,
-    group: Group,
+    group: ClientPrefix,
 }
 
 /// The lookups that are asked for now: one for each name, however many wait for it.
@@ -36,13 +36,13 @@ pub(super) struct Queue {
     most: usize,
     running: usize,
     next: u64,
-    names: HashMap<Arc<str>, Asked>,
+    names: HashMap<Arc<str>, NameLookup>,
     /// Those that have lookups running or waiting.
-    groups: HashMap<Group, Lookups>,
+    groups: HashMap<ClientPrefix, Lookups>,
 }
 
 #[derive(Default)]
-struct Asked {
+struct NameLookup {
     runs: bool,
     waiters: BTreeMap<u64, Arc<Waiter>>,
 }
@@ -117,21 +117,21 @@ impl Queue {
 
     /// Whether there is a place for one more lookup of this group. A group has at most as many more
     /// as stay free, so that one which has none finds a place.
-    fn may_start(&self, group: Group) -> bool {
+    fn may_start(&self, group: ClientPrefix) -> bool {
         let free = self.most - self.running;
         let its = self.groups.get(&group).map_or(0, |lookups| lookups.running);
         free > 0 && (its == 0 || (its < MOST_OF_ONE_GROUP && its < free / 2))
     }
 
     /// Of the groups that wait and may start a lookup, one that has the fewest.
-    fn next_group(&self) -> Option<Group> {
+    fn next_group(&self) -> Option<ClientPrefix> {
         let waiting = self.groups.iter().filter(|(_, lookups)| !lookups.waiting.is_empty());
         let (group, _) = waiting.min_by_key(|(_, lookups)| lookups.running)?;
         self.may_start(*group).then_some(*group)
     }
 
     /// Starts what has waited longest in this group, if it does not run already.
-    fn start_next_of(&mut self, group: Group) -> Option<Job> {
+    fn start_next_of(&mut self, group: ClientPrefix) -> Option<Job> {
         let lookups = self.groups.get_mut(&group)?;
         while let Some((_, waiter)) = lookups.waiting.pop_first() {
             match self.names.get_mut(&waiter.name) {
@@ -149,7 +149,7 @@ impl Queue {
         None
     }
 
-    fn drop_idle_group(&mut self, group: Group) {
+    fn drop_idle_group(&mut self, group: ClientPrefix) {
         let is_idle = |lookups: &Lookups| lookups.running == 0 && lookups.waiting.is_empty();
         if self.groups.get(&group).is_some_and(is_idle) {
             self.groups.remove(&group);
@@ -160,7 +160,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::lookup::Found;
+    use crate::commands::resolver::Found;
     use portable_atomic::{AtomicU64, Ordering};
     use std::net::IpAddr;
 
@@ -170,7 +170,7 @@ mod tests {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             name: name.into(),
             group: IpAddr::from([192, 0, 2, group]).into(),
-            bell: Arc::new(Bell::new().unwrap()),
+            waker: Arc::new(Waker::new().unwrap()),
             answer: OnceLock::new(),
         })
     }

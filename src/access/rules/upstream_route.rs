@@ -10,20 +10,18 @@ use crate::socks5::{Command, Host, Name, Request};
 
 /// A request that goes through another server.
 #[derive(Debug)]
-pub struct Passage {
+pub struct UpstreamRoute {
     upstream: Arc<Upstream>,
     request: Request,
 }
 
-impl Passage {
+impl UpstreamRoute {
     /// Through which server.
-    #[must_use]
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
     /// What it is asked for: a name as the client has spelled it, or an address that was checked.
-    #[must_use]
     pub fn request(&self) -> &Request {
         &self.request
     }
@@ -31,7 +29,6 @@ impl Passage {
 
 impl Rules {
     /// The same, where what no rule decides goes through `upstream`, if there is one.
-    #[must_use]
     pub fn with_upstream(self, upstream: Option<Arc<Upstream>>) -> Self {
         Rules { upstream, ..self }
     }
@@ -39,8 +36,7 @@ impl Rules {
     /// Says which upstream, of `file` or that for the rest, is this very server, which listens at
     /// `listeners`, if one is: requests would go round in a circle. A name is looked at without a
     /// lookup.
-    #[must_use]
-    pub fn circle(&self, file: &RuleFile, listeners: &[SocketAddr]) -> Option<String> {
+    pub fn upstream_is_self(&self, file: &RuleFile, listeners: &[SocketAddr]) -> Option<String> {
         let option = self.upstream.iter().map(|upstream| (&**upstream, "--upstream".into()));
         let mut upstreams = option.chain(file.upstreams());
         let is_ours = |ip| self.interfaces.is_ours(ip) == Some(true);
@@ -53,7 +49,7 @@ impl Rules {
 
     /// Through which server goes what `verdict` of `file`, or none, allows; `None` for a connection of
     /// our own.
-    pub(super) fn way<'a>(
+    pub(super) fn route<'a>(
         &'a self,
         file: &'a RuleFile,
         verdict: Option<Verdict>,
@@ -91,8 +87,8 @@ pub(super) fn through(upstream: &Arc<Upstream>, request: Request) -> Result<Perm
     let command = request.command;
     match command {
         Command::Connect | Command::Resolve | Command::ResolvePtr => {
-            let passage = Some(Passage { upstream: Arc::clone(upstream), request });
-            Ok(Permit { command, addresses: Vec::new(), passage })
+            let route = Some(UpstreamRoute { upstream: Arc::clone(upstream), request });
+            Ok(Permit { command, addresses: Vec::new(), route })
         }
         Command::Bind | Command::UdpAssociate => {
             Err(Denied::Through { upstream: Arc::clone(upstream.shown()), command })
@@ -104,7 +100,7 @@ pub(super) fn through(upstream: &Arc<Upstream>, request: Request) -> Result<Perm
 mod tests {
     use std::convert::Infallible;
 
-    use super::super::Refusal;
+    use super::super::PermitError;
     use super::super::tests::{LAN, LOCAL, anyone, following};
     use super::*;
     use crate::socks5::Address;
@@ -124,15 +120,15 @@ mod tests {
         let lookup = |name: &Name, _| Err::<Vec<SocketAddr>, _>(name.as_str().to_owned());
         let rules = following(rules).with_upstream(rest);
         match rules.permit(&anyone(), client.parse().unwrap(), &request, lookup) {
-            Ok(permit) => match permit.passage() {
-                Some(passage) => {
+            Ok(permit) => match permit.route() {
+                Some(route) => {
                     assert!(permit.addresses().is_empty());
-                    format!("{} via {}", passage.request().destination, passage.upstream())
+                    format!("{} via {}", route.request().destination, route.upstream())
                 }
                 None => "direct".into(),
             },
-            Err(Refusal::Lookup(name)) => format!("{name} is looked up"),
-            Err(Refusal::Denied(_)) => "denied".into(),
+            Err(PermitError::Lookup(name)) => format!("{name} is looked up"),
+            Err(PermitError::Denied(_)) => "denied".into(),
         }
     }
 
@@ -229,10 +225,10 @@ mod tests {
             rules.permit(&anyone(), LAN.parse().unwrap(), &request, lookup).unwrap()
         };
         let both = permit(&["198.51.100.1:80", "203.0.113.1:80"]);
-        assert!(both.passage().is_none());
+        assert!(both.route().is_none());
         assert_eq!(both.addresses(), ["203.0.113.1:80".parse().unwrap()]);
         let one = permit(&["198.51.100.1:80", "198.51.100.2:80"]);
-        let destination = &one.passage().unwrap().request().destination;
+        let destination = &one.route().unwrap().request().destination;
         assert_eq!(destination.to_string(), "198.51.100.1:80", "what was checked");
     }
 }

@@ -18,7 +18,7 @@ pub(super) const DELIVERY: Duration = Duration::from_secs(60);
 /// One side of a session: the client's, or the target's. A direction of a tunnel is a pair of them,
 /// the source and the sink.
 #[derive(Debug)]
-pub struct Side {
+pub struct Endpoint {
     /// How the session ends when this side's connection fails.
     failure: Ending,
     connection: OnceLock<(TcpStream, SocketAddr)>,
@@ -29,9 +29,9 @@ pub struct Side {
     blocked: AtomicBool,
 }
 
-impl Side {
+impl Endpoint {
     pub(super) fn new(failure: Ending) -> Self {
-        Side {
+        Endpoint {
             failure,
             connection: OnceLock::new(),
             sent: AtomicU64::new(0),
@@ -43,13 +43,11 @@ impl Side {
     }
 
     /// How the session ends when this side's connection fails.
-    #[must_use]
     pub fn failure(&self) -> Ending {
         self.failure
     }
 
     /// The TCP connection with this side, once there is one.
-    #[must_use]
     pub fn stream(&self) -> Option<&TcpStream> {
         self.connection.get().map(|(stream, _)| stream)
     }
@@ -65,7 +63,6 @@ impl Side {
     }
 
     /// The bytes that this side has sent and that were passed on to the other.
-    #[must_use]
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -76,7 +73,6 @@ impl Side {
     }
 
     /// The datagrams of UDP among them.
-    #[must_use]
     pub fn datagrams(&self) -> u64 {
         self.datagrams.load(Ordering::Relaxed)
     }
@@ -87,7 +83,6 @@ impl Side {
     }
 
     /// Whether this side's end of file has been passed on.
-    #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
@@ -111,20 +106,19 @@ impl Side {
     }
 
     /// Notes whether the end of file has come in, now that the session is ended for idleness.
-    pub(super) fn let_finish(&self, other: &Side) {
+    pub(super) fn let_finish(&self, other: &Endpoint) {
         self.finishes.store(self.has_concluded(other), Ordering::Release);
     }
 
     /// Whether this side had sent its end of file when the session was ended for idleness: then all
     /// that it has sent is still passed on.
-    #[must_use]
     pub fn finishes(&self) -> bool {
         self.finishes.load(Ordering::Acquire)
     }
 
     /// Whether the connection is gone. One that was closed in both directions looks gone, too;
     /// `other` has ended then.
-    pub(super) fn is_lost(&self, other: &Side) -> bool {
+    pub(super) fn is_lost(&self, other: &Endpoint) -> bool {
         let seen = self.poll(PollFlags::ERR | PollFlags::HUP);
         seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::HUP) && !other.has_ended())
     }
@@ -135,7 +129,7 @@ impl Side {
     }
 
     /// Whether the end of file has come in, be it passed on or not.
-    pub(crate) fn has_concluded(&self, other: &Side) -> bool {
+    pub(crate) fn has_concluded(&self, other: &Endpoint) -> bool {
         #[cfg(target_os = "linux")]
         let has_come = self.poll(PollFlags::RDHUP).contains(PollFlags::RDHUP);
         #[cfg(not(target_os = "linux"))]

@@ -1,4 +1,4 @@
-//! Names to addresses, and addresses to names, within a deadline.
+//! Resolver to addresses, and addresses to names, within a deadline.
 //!
 //! The system's resolver cannot be interrupted, so lookups run on a few threads of their own, one for
 //! each name that is asked for, however many ask. Whoever asks waits for the answer or gives up; the
@@ -11,13 +11,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use self::queue::Waiter;
-use self::threads::{Resolver, Threads};
+use self::threads::{ResolveFn, Threads};
+use super::client_watch::{ClientWatch, WaitOutcome, wait_for};
 use super::families::Families;
-use super::waiting::{News, Waiting, wait_for};
-use crate::group::Group;
 use crate::socks5::Name;
-use crate::system::bell::Bell;
 use crate::system::descriptors::Descriptors;
+use crate::system::ip::ClientPrefix;
+use crate::system::waker::Waker;
 
 mod memory;
 mod queue;
@@ -25,11 +25,11 @@ mod spelling;
 mod threads;
 
 /// What a lookup has found, or why it has found nothing.
-pub type Answer = Result<Found, Arc<io::Error>>;
+pub(crate) type Answer = Result<Found, Arc<io::Error>>;
 
 /// What a lookup has found.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// The addresses of a name, with port 0.
     Addresses(Arc<[SocketAddr]>),
     /// The name of an address.
@@ -48,7 +48,7 @@ impl Found {
 
 /// Why a name has no addresses, or an address no name.
 #[derive(Debug)]
-pub enum Error {
+pub(crate) enum Error {
     /// The resolver says so, or cannot be asked.
     Unresolved(Arc<io::Error>),
     /// The resolver has not answered within the deadline.
@@ -63,8 +63,8 @@ impl From<io::Error> for Error {
     }
 }
 
-/// Names that are looked up, and those that were a moment ago.
-pub struct Names {
+/// Resolver that are looked up, and those that were a moment ago.
+pub(crate) struct Resolver {
     lasts: Duration,
     families: Families,
     threads: Arc<Threads>,
@@ -72,7 +72,7 @@ pub struct Names {
 
 /// How many lookups there were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Lookups that have found an address.
     pub found: u64,
     /// Lookups that have not.
@@ -82,18 +82,17 @@ pub struct Counts {
 }
 
 /// The answer for a name, if it is known.
-pub enum Asked {
+pub(crate) enum LookupState {
     /// It is.
     Known(Answer),
     /// It will be.
     UnderWay(Lookup),
 }
 
-impl Names {
+impl Resolver {
     /// Asks the system's resolver, and remembers its answers for the time of `lasts`; failures for
     /// 5 s at the most.
-    #[must_use]
-    pub fn new(lasts: Duration, descriptors: &Arc<Descriptors>) -> Self {
+    pub(crate) fn new(lasts: Duration, descriptors: &Arc<Descriptors>) -> Self {
         Self::with_resolver(lasts, descriptors, |name| {
             (name, 0).to_socket_addrs().map(Iterator::collect)
         })
@@ -101,14 +100,14 @@ impl Names {
 
     /// The same with another resolver, which is asked for names as `getaddrinfo` takes them: a dot
     /// at the end means that the name is complete.
-    pub fn with_resolver(
+    pub(crate) fn with_resolver(
         lasts: Duration,
         descriptors: &Arc<Descriptors>,
         resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
-        let resolver: Box<Resolver> = Box::new(resolver);
+        let resolver: Box<ResolveFn> = Box::new(resolver);
         let threads = Threads::new(lasts, Arc::clone(descriptors), resolver);
-        Names { lasts, families: Families::new(), threads }
+        Resolver { lasts, families: Families::new(), threads }
     }
 
     /// The addresses of `name` with `port`, for the client at `asker`. Waits until `deadline` at the
@@ -117,30 +116,30 @@ impl Names {
     /// # Errors
     ///
     /// See [`Error`]. A name with no address at all is [`Error::Unresolved`].
-    pub fn resolve(
+    pub(crate) fn resolve(
         &self,
         name: &Name,
         port: u16,
         asker: IpAddr,
         deadline: Instant,
-        client: Option<&Waiting<'_>>,
+        client: Option<&ClientWatch<'_>>,
     ) -> Result<Vec<SocketAddr>, Error> {
         let found = self.find(&spelling::key(name.as_str()), asker, deadline, client)?;
         Ok(with_port(found.addresses(), port))
     }
 
     /// The name of the host at `ip`, as the system's resolver has it, for the client at `asker`. It
-    /// waits as [`Names::resolve`] does.
+    /// waits as [`Resolver::resolve`] does.
     ///
     /// # Errors
     ///
     /// See [`Error`].
-    pub fn name_of(
+    pub(crate) fn name_of(
         &self,
         ip: IpAddr,
         asker: IpAddr,
         deadline: Instant,
-        client: Option<&Waiting<'_>>,
+        client: Option<&ClientWatch<'_>>,
     ) -> Result<Name, Error> {
         match self.find(&spelling::key_of_address(ip), asker, deadline, client)? {
             Found::Name(name) => Ok(name),
@@ -153,87 +152,83 @@ impl Names {
         key: &str,
         asker: IpAddr,
         deadline: Instant,
-        client: Option<&Waiting<'_>>,
+        client: Option<&ClientWatch<'_>>,
     ) -> Result<Found, Error> {
         let answer = if let Some(answer) = self.threads.recall(key) {
             answer
         } else {
             // The session is counted as two descriptors, and has no target yet.
-            let bell = Arc::new(Bell::new()?);
-            match self.join(key, asker, &bell) {
-                Asked::Known(answer) => answer,
-                Asked::UnderWay(lookup) => lookup.wait(deadline, client)?,
+            let waker = Arc::new(Waker::new()?);
+            match self.join(key, asker, &waker) {
+                LookupState::Known(answer) => answer,
+                LookupState::UnderWay(lookup) => lookup.wait(deadline, client)?,
             }
         };
         answer.map_err(Error::Unresolved)
     }
 
     /// The answer for `name`, if it is known without asking anyone.
-    #[must_use]
-    pub fn recall(&self, name: &Name) -> Option<Answer> {
+    pub(crate) fn recall(&self, name: &Name) -> Option<Answer> {
         self.threads.recall(&spelling::key(name.as_str()))
     }
 
-    /// Looks `name` up for the client at `asker`, and rings `bell` when the answer is there.
-    #[must_use]
-    pub fn ask(&self, name: &Name, asker: IpAddr, bell: &Arc<Bell>) -> Asked {
-        self.join(&spelling::key(name.as_str()), asker, bell)
+    /// Looks `name` up for the client at `asker`, and rings `waker` when the answer is there.
+    pub(crate) fn ask(&self, name: &Name, asker: IpAddr, waker: &Arc<Waker>) -> LookupState {
+        self.join(&spelling::key(name.as_str()), asker, waker)
     }
 
-    fn join(&self, key: &str, asker: IpAddr, bell: &Arc<Bell>) -> Asked {
-        let (group, bell) = (Group::from(asker), Arc::clone(bell));
-        let waiter = |number, name| Waiter { number, name, group, bell, answer: OnceLock::new() };
+    fn join(&self, key: &str, asker: IpAddr, waker: &Arc<Waker>) -> LookupState {
+        let (group, waker) = (ClientPrefix::from(asker), Arc::clone(waker));
+        let waiter = |number, name| Waiter { number, name, group, waker, answer: OnceLock::new() };
         match self.threads.join(key, waiter) {
-            Ok(answer) => Asked::Known(answer),
-            Err(waiter) => Asked::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) }),
+            Ok(answer) => LookupState::Known(answer),
+            Err(waiter) => {
+                LookupState::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) })
+            }
         }
     }
 
     /// Notes that `address` has won the race among those of `name`. It goes first for as long as the
     /// name is remembered.
-    pub fn won(&self, name: &Name, address: IpAddr) {
+    pub(crate) fn won(&self, name: &Name, address: IpAddr) {
         self.threads.won(&spelling::key(name.as_str()), address);
     }
 
     /// Which family of a name's addresses goes first.
-    #[must_use]
-    pub fn families(&self) -> &Families {
+    pub(crate) fn families(&self) -> &Families {
         &self.families
     }
 
     /// How long addresses are remembered.
-    #[must_use]
-    pub fn lasts(&self) -> Duration {
+    pub(crate) fn lasts(&self) -> Duration {
         self.lasts
     }
 
     /// How many lookups there were so far.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.threads.counts()
     }
 }
 
-impl Drop for Names {
+impl Drop for Resolver {
     fn drop(&mut self) {
         self.threads.close();
     }
 }
 
 /// A lookup that somebody waits for. Dropping it gives up on the answer, at once.
-pub struct Lookup {
+pub(crate) struct Lookup {
     waiter: Arc<Waiter>,
     threads: Arc<Threads>,
 }
 
 impl Lookup {
-    /// The answer, once it is there. The bell has been rung then.
-    #[must_use]
-    pub fn answer(&self) -> Option<&Answer> {
+    /// The answer, once it is there. The waker has been rung then.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
         self.waiter.answer.get()
     }
 
-    fn wait(&self, deadline: Instant, client: Option<&Waiting<'_>>) -> Result<Answer, Error> {
+    fn wait(&self, deadline: Instant, client: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
         loop {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
@@ -242,7 +237,7 @@ impl Lookup {
             if left.is_zero() {
                 return Err(Error::TimedOut);
             }
-            if wait_for(&*self.waiter.bell, client, left)? == News::ClientLeft {
+            if wait_for(&*self.waiter.waker, client, left)? == WaitOutcome::ClientLeft {
                 return Err(Error::ClientLeft);
             }
         }
@@ -288,17 +283,17 @@ mod tests {
         [192, 0, 2, number].into()
     }
 
-    fn resolve(names: &Names, host: &str) -> Result<Vec<SocketAddr>, Error> {
+    fn resolve(names: &Resolver, host: &str) -> Result<Vec<SocketAddr>, Error> {
         names.resolve(&name(host), 80, asker(1), soon(), None)
     }
 
     /// A resolver that tells what it is asked, and hangs until it is released.
-    fn hanging(lasts: Duration) -> (Names, Receiver<String>, Sender<()>) {
+    fn hanging(lasts: Duration) -> (Resolver, Receiver<String>, Sender<()>) {
         let (asked_to, asked) = channel();
         let (release, released) = channel();
         let held = Mutex::new(released);
         let asked_to = Mutex::new(asked_to);
-        let names = Names::with_resolver(lasts, &Descriptors::new(1024), move |name| {
+        let names = Resolver::with_resolver(lasts, &Descriptors::new(1024), move |name| {
             let _ = asked_to.lock().unwrap().send(name.to_owned());
             let _ = held.lock().unwrap().recv();
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
@@ -308,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_systems_resolver_is_asked() {
-        let names = Names::new(LASTS, &Descriptors::new(1024));
+        let names = Resolver::new(LASTS, &Descriptors::new(1024));
         for host in ["localhost", "LOCALHOST"] {
             let found = resolve(&names, host).unwrap();
             assert!(found.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{found:?}");
@@ -349,7 +344,7 @@ mod tests {
                     80,
                     asker(1),
                     soon(),
-                    Some(&Waiting::new(&session, false)),
+                    Some(&ClientWatch::new(&session, false)),
                 );
                 over_to.send(matches!(found, Err(Error::ClientLeft))).unwrap();
             });
@@ -385,10 +380,10 @@ mod tests {
     #[test]
     fn lookups_that_hang_for_one_client_leave_room_for_others() {
         let (names, asked, release) = hanging(Duration::ZERO);
-        let bell = Arc::new(Bell::new().unwrap());
-        let ask = |host: &str, asker: IpAddr| match names.ask(&name(host), asker, &bell) {
-            Asked::UnderWay(lookup) => lookup,
-            Asked::Known(_) => panic!("{host} is known"),
+        let waker = Arc::new(Waker::new().unwrap());
+        let ask = |host: &str, asker: IpAddr| match names.ask(&name(host), asker, &waker) {
+            LookupState::UnderWay(lookup) => lookup,
+            LookupState::Known(_) => panic!("{host} is known"),
         };
         let attacker: Vec<Lookup> =
             (0..100).map(|number| ask(&format!("n{number}.example"), asker(1))).collect();
@@ -410,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_resolver_that_panics_is_a_failed_lookup() {
-        let names = Names::with_resolver(LASTS, &Descriptors::new(1024), |name| {
+        let names = Resolver::with_resolver(LASTS, &Descriptors::new(1024), |name| {
             assert_ne!(name, "bad.example.", "as this test wants it");
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
@@ -422,7 +417,7 @@ mod tests {
     fn the_winner_of_a_race_goes_first() {
         let both: [SocketAddr; 2] = ["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
         let names =
-            Names::with_resolver(LASTS, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
+            Resolver::with_resolver(LASTS, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
         names.won(&name("A.example"), both[1].ip());
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());

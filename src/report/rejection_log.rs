@@ -4,26 +4,29 @@ use std::time::{Duration, Instant};
 
 use log::warn;
 
-use super::quota::{Allowance, Quota};
+use super::rate_limit::{LogDecision, LogRateLimit};
 
 /// Ten lines a second. At 100 bytes a line, a flood of strangers fills at most 86 MB a day, and the log
 /// still says what goes on.
-const ALLOWANCE: Allowance =
-    Allowance { burst: 10, every: Duration::from_millis(100), told_after: Duration::from_secs(1) };
+const ALLOWANCE: LogDecision = LogDecision {
+    burst: 10,
+    every: Duration::from_millis(100),
+    told_after: Duration::from_secs(1),
+};
 
 /// Logs those who are turned away, up to ten a second, and counts the others.
 #[derive(Debug)]
-pub struct Refusals {
-    quota: Quota<()>,
+pub struct RejectionLog {
+    quota: LogRateLimit<()>,
 }
 
-impl Default for Refusals {
+impl Default for RejectionLog {
     fn default() -> Self {
-        Refusals { quota: Quota::new(ALLOWANCE) }
+        RejectionLog { quota: LogRateLimit::new(ALLOWANCE) }
     }
 }
 
-impl Refusals {
+impl RejectionLog {
     /// Logs `line` as a warning, unless there were too many.
     pub fn log(&self, line: &str) {
         let (hidden, logs) = self.take(Instant::now());
@@ -64,7 +67,7 @@ mod tests {
 
     #[test]
     fn ten_a_second_are_logged_and_the_others_counted() {
-        let (refusals, now) = (Refusals::default(), Instant::now());
+        let (refusals, now) = (RejectionLog::default(), Instant::now());
         for number in 0..25 {
             assert_eq!(refusals.take(now), (0, number < 10), "{number}");
         }

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::table::Table;
-use crate::group::Group;
+use crate::system::ip::ClientPrefix;
 
 /// Failures without consequence: anyone mistypes a password.
 const FREE_FAILURES: u32 = 4;
@@ -43,7 +43,7 @@ const MOST_TRUSTED: usize = 2048;
 
 /// The clients and names that have failed of late, and those that have succeeded.
 #[derive(Debug)]
-pub(super) struct Brake {
+pub(super) struct LoginPenalties {
     /// Keys are hashes that nobody can predict.
     hasher: RandomState,
     tables: Mutex<Tables>,
@@ -77,22 +77,22 @@ struct Keys {
     client: u64,
 }
 
-impl Default for Brake {
+impl Default for LoginPenalties {
     fn default() -> Self {
         let tables = Tables {
             pairs: Table::new(MOST_PAIRS),
             clients: Table::new(MOST_CLIENTS),
             trusted: Table::new(MOST_TRUSTED),
         };
-        Brake { hasher: RandomState::new(), tables: Mutex::new(tables) }
+        LoginPenalties { hasher: RandomState::new(), tables: Mutex::new(tables) }
     }
 }
 
-impl Brake {
+impl LoginPenalties {
     /// How long `client` is refused whatever its name, if it is: it has failed with too many names,
     /// and has succeeded with none.
     pub(super) fn left(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let client = self.hasher.hash_one(Group::from(client));
+        let client = self.hasher.hash_one(ClientPrefix::from(client));
         let tables = self.lock();
         tables.client_left(client, now).filter(|_| tables.trusted.get(client).is_none())
     }
@@ -106,7 +106,7 @@ impl Brake {
         now: Instant,
         check: impl FnOnce() -> Option<T>,
     ) -> Attempt<T> {
-        let group = Group::from(client);
+        let group = ClientPrefix::from(client);
         let keys =
             Keys { pair: self.hasher.hash_one((group, name)), client: self.hasher.hash_one(group) };
         let mut tables = self.lock();
@@ -186,13 +186,13 @@ mod tests {
 
     /// One brake, and a clock.
     struct Stage {
-        brake: Brake,
+        brake: LoginPenalties,
         now: Instant,
     }
 
     impl Stage {
         fn new() -> Self {
-            Stage { brake: Brake::default(), now: Instant::now() }
+            Stage { brake: LoginPenalties::default(), now: Instant::now() }
         }
 
         /// Whether the attempt is looked at.
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn memory_is_as_the_constants_say() {
-        let brake = Brake::default();
+        let brake = LoginPenalties::default();
         for client in 0..20_000_u32 {
             let client = IpAddr::V4((0x0a00_0000 + client).into());
             brake.attempt(client, b"alice", Instant::now(), || None::<()>);

@@ -3,9 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// A descriptor that is readable from [`Bell::ring`] to [`Bell::hush`].
+/// A descriptor that is readable from [`Waker::wake`] to [`Waker::clear`].
 #[derive(Debug)]
-pub struct Bell {
+pub struct Waker {
     #[cfg(target_os = "linux")]
     event: std::os::fd::OwnedFd,
     #[cfg(not(target_os = "linux"))]
@@ -13,32 +13,32 @@ pub struct Bell {
 }
 
 #[cfg(target_os = "linux")]
-impl Bell {
-    /// A bell that has not been rung. It holds one descriptor.
+impl Waker {
+    /// A waker that has not been rung. It holds one descriptor.
     ///
     /// # Errors
     ///
     /// The error of `eventfd(2)`.
     pub fn new() -> io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
-        Ok(Bell { event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+        Ok(Waker { event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
     /// Makes it readable.
-    pub fn ring(&self) {
-        // It fails only where the bell has been rung 2^64 times.
+    pub fn wake(&self) {
+        // It fails only where the waker has been rung 2^64 times.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
     /// Makes it not readable.
-    pub fn hush(&self) {
+    pub fn clear(&self) {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-impl Bell {
-    /// A bell that has not been rung. It holds two descriptors.
+impl Waker {
+    /// A waker that has not been rung. It holds two descriptors.
     ///
     /// # Errors
     ///
@@ -47,22 +47,22 @@ impl Bell {
         let (near, far) = std::os::unix::net::UnixStream::pair()?;
         near.set_nonblocking(true)?;
         far.set_nonblocking(true)?;
-        Ok(Bell { pair: [near, far] })
+        Ok(Waker { pair: [near, far] })
     }
 
     /// Makes it readable.
-    pub fn ring(&self) {
+    pub fn wake(&self) {
         // Where it fails, it is readable already.
         let _ = io::Write::write(&mut &self.pair[1], &[1]);
     }
 
     /// Makes it not readable.
-    pub fn hush(&self) {
+    pub fn clear(&self) {
         while matches!(io::Read::read(&mut &self.pair[0], &mut [0; 64]), Ok(1..)) {}
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         #[cfg(target_os = "linux")]
         return self.event.as_fd();
@@ -78,17 +78,17 @@ mod tests {
 
     #[test]
     fn rings_until_it_is_hushed() {
-        let bell = Bell::new().unwrap();
+        let waker = Waker::new().unwrap();
         let rings = || {
-            let mut polled = [PollFd::new(&bell, PollFlags::IN)];
+            let mut polled = [PollFd::new(&waker, PollFlags::IN)];
             poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
         };
         assert!(!rings());
         for _ in 0..3 {
-            bell.ring();
+            waker.wake();
         }
         assert!(rings() && rings());
-        bell.hush();
+        waker.clear();
         assert!(!rings());
     }
 }

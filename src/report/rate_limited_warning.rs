@@ -9,11 +9,11 @@ const BETWEEN: Duration = Duration::from_secs(60);
 
 /// Logs one warning a minute.
 #[derive(Debug, Default)]
-pub struct Rarely {
+pub struct RateLimitedWarning {
     last: Mutex<Option<Instant>>,
 }
 
-impl Rarely {
+impl RateLimitedWarning {
     /// Logs `line` as a warning, unless there was one in the last minute.
     pub fn log(&self, line: &str) {
         if self.is_due(Instant::now()) {
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_minute_has_one_line() {
-        let (rarely, now) = (Rarely::default(), Instant::now());
+        let (rarely, now) = (RateLimitedWarning::default(), Instant::now());
         assert!(rarely.is_due(now));
         assert!(!rarely.is_due(now + BETWEEN / 2));
         assert!(rarely.is_due(now + BETWEEN));

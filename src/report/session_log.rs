@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use log::{Level, info, log, log_enabled, warn};
 
 use super::line::Line;
-use super::quota::{Allowance, Quota};
+use super::rate_limit::{LogDecision, LogRateLimit};
 use super::{Metrics, Outcome};
-use crate::group::Group;
-use crate::sessions::Account;
+use crate::sessions::SessionState;
+use crate::system::ip::ClientPrefix;
 
 /// A browser that opens thirty tabs makes 1,000 connections. After that ten lines a second of 300 bytes
 /// are 260 MB a day, and a client that makes 10,000 connections a second fills no disk.
-const ALLOWANCE: Allowance = Allowance {
+const ALLOWANCE: LogDecision = LogDecision {
     burst: 1000,
     every: Duration::from_millis(100),
     told_after: Duration::from_secs(10),
@@ -21,27 +21,26 @@ const ALLOWANCE: Allowance = Allowance {
 
 /// Where every session says how it ended.
 #[derive(Debug)]
-pub struct Ends {
-    quota: Quota<Kind>,
+pub struct SessionLog {
+    quota: LogRateLimit<Kind>,
 }
 
 /// A client's lines. Wrong passwords are counted apart: nothing else that a client does can hide them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Kind {
-    client: Group,
+    client: ClientPrefix,
     level: Level,
 }
 
-impl Default for Ends {
+impl Default for SessionLog {
     fn default() -> Self {
-        Ends { quota: Quota::new(ALLOWANCE) }
+        SessionLog { quota: LogRateLimit::new(ALLOWANCE) }
     }
 }
 
-impl Ends {
+impl SessionLog {
     /// Waits for the end of a session that has just begun, to log it and to count it in `metrics`.
-    #[must_use]
-    pub fn begin<'a>(&'a self, account: &'a Account, metrics: &'a Metrics) -> End<'a> {
+    pub fn begin<'a>(&'a self, account: &'a SessionState, metrics: &'a Metrics) -> End<'a> {
         End { ends: self, metrics, account, is_told: false }
     }
 
@@ -70,7 +69,7 @@ impl Ends {
     }
 
     #[inline(never)]
-    fn log(&self, account: &Account, outcome: Outcome, why: Option<&str>) {
+    fn log(&self, account: &SessionState, outcome: Outcome, why: Option<&str>) {
         let level = outcome.level(account.request().is_some());
         if !log_enabled!(level) {
             return;
@@ -86,9 +85,9 @@ impl Ends {
 
 /// A session on its way to its end. One whose thread panics is told of when this is dropped.
 pub struct End<'a> {
-    ends: &'a Ends,
+    ends: &'a SessionLog,
     metrics: &'a Metrics,
-    account: &'a Account,
+    account: &'a SessionState,
     is_told: bool,
 }
 
@@ -151,7 +150,7 @@ mod tests {
             Limits { sessions: 1, per_client: 1, handshake: Duration::MAX, idle: Duration::MAX };
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
-        let (ends, metrics) = (Ends::default(), Metrics::new());
+        let (ends, metrics) = (SessionLog::default(), Metrics::new());
         catch_unwind(AssertUnwindSafe(|| {
             let _end = ends.begin(&session, &metrics);
             panic!("as this test wants it");

@@ -13,7 +13,7 @@ use std::{io, mem};
 
 use log::{debug, info, warn};
 
-use super::backlog::{Backlog, Client};
+use super::backlog::{Accepted, Backlog};
 use super::close::MOST_WAITING;
 use super::listen::Listener;
 use super::stop::Stop;
@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A listener, and the workers that wait at it.
-pub(super) struct Entrance {
+pub(super) struct Acceptor {
     listener: Arc<Listener>,
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
@@ -53,7 +53,7 @@ struct State {
     is_closed: bool,
 }
 
-impl Entrance {
+impl Acceptor {
     pub(super) fn new(
         listener: Arc<Listener>,
         proxy: Arc<Proxy>,
@@ -62,7 +62,7 @@ impl Entrance {
     ) -> Arc<Self> {
         let state = State { is_closed: listener.outlives(), ..State::default() };
         let (state, left, backlog) = (Mutex::new(state), Condvar::new(), Backlog::default());
-        Arc::new(Entrance { listener, proxy, pool, stop, state, left, backlog })
+        Arc::new(Acceptor { listener, proxy, pool, stop, state, left, backlog })
     }
 
     /// Makes sure that a worker waits for the next client.
@@ -113,7 +113,7 @@ impl Entrance {
         }
     }
 
-    fn next_client(&self) -> Option<Client> {
+    fn next_client(&self) -> Option<Accepted> {
         loop {
             match self.listener.accept() {
                 Ok(client) => {
@@ -232,7 +232,7 @@ impl Entrance {
 }
 
 /// The place of a worker that waits for a client. It is given up when this is dropped, also by a panic.
-struct Place<'a>(&'a Arc<Entrance>);
+struct Place<'a>(&'a Arc<Acceptor>);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::ending::Ending;
-use super::side::Side;
+use super::endpoint::Endpoint;
 use crate::socks5::{Address, Command};
-use crate::system::descriptors::{Descriptors, Held};
+use crate::system::descriptors::{Descriptors, Reservation};
 #[cfg(target_os = "linux")]
 use crate::system::queue::unacknowledged;
 
@@ -37,7 +37,7 @@ pub enum Stage {
 /// What a session's threads and those who watch it know together. It holds the session's two
 /// connections: there are no others.
 #[derive(Debug)]
-pub struct Account {
+pub struct SessionState {
     pub(super) id: u64,
     /// When the client was accepted.
     pub opened: Instant,
@@ -45,8 +45,8 @@ pub struct Account {
     peer: SocketAddr,
     /// For whom it comes, if that is a load balancer that has said so.
     proxied: OnceLock<SocketAddr>,
-    client: Side,
-    target: Side,
+    client: Endpoint,
+    target: Endpoint,
     user: OnceLock<String>,
     request: OnceLock<(Command, Address)>,
     via: OnceLock<Arc<str>>,
@@ -57,23 +57,23 @@ pub struct Account {
     ending: OnceLock<Ending>,
     /// The bytes in both send queues when the watch last looked, or [`UNKNOWN`].
     queued: AtomicU64,
-    held: Held,
+    held: Reservation,
 }
 
 /// The send queues have not been looked at.
 const UNKNOWN: u64 = u64::MAX;
 
-impl Account {
-    pub(super) fn new(id: u64, peer: SocketAddr, stream: TcpStream, held: Held) -> Self {
-        let client = Side::new(Ending::ClientReset);
+impl SessionState {
+    pub(super) fn new(id: u64, peer: SocketAddr, stream: TcpStream, held: Reservation) -> Self {
+        let client = Endpoint::new(Ending::ClientReset);
         client.connected(stream, peer);
-        Account {
+        SessionState {
             id,
             opened: Instant::now(),
             peer,
             proxied: OnceLock::new(),
             client,
-            target: Side::new(Ending::TargetReset),
+            target: Endpoint::new(Ending::TargetReset),
             user: OnceLock::new(),
             request: OnceLock::new(),
             via: OnceLock::new(),
@@ -87,7 +87,6 @@ impl Account {
     }
 
     /// The client's address; that of a load balancer until it has said for whom it comes.
-    #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.proxied.get().copied().unwrap_or(self.peer)
     }
@@ -97,14 +96,12 @@ impl Account {
     }
 
     /// The client's side.
-    #[must_use]
-    pub fn client(&self) -> &Side {
+    pub fn client(&self) -> &Endpoint {
         &self.client
     }
 
     /// The target's side. It has a connection only once one is made, and none for UDP.
-    #[must_use]
-    pub fn target(&self) -> &Side {
+    pub fn target(&self) -> &Endpoint {
         &self.target
     }
 
@@ -113,31 +110,26 @@ impl Account {
     /// # Panics
     ///
     /// Never: a session begins with it.
-    #[must_use]
     pub fn stream(&self) -> &TcpStream {
         self.client.stream().expect("a session begins with its client's connection")
     }
 
     /// Those of the whole process.
-    #[must_use]
     pub fn descriptors(&self) -> &Arc<Descriptors> {
         self.held.of()
     }
 
     /// The address that was reached, once one was.
-    #[must_use]
     pub fn reached(&self) -> Option<SocketAddr> {
         self.target.address()
     }
 
     /// The name that the client has authenticated with, or failed to: one word of visible ASCII.
-    #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.user.get().map(String::as_str)
     }
 
     /// What the client asked for.
-    #[must_use]
     pub fn request(&self) -> Option<&(Command, Address)> {
         self.request.get()
     }
@@ -154,7 +146,6 @@ impl Account {
     }
 
     /// The upstream that the session goes through, if it goes through one: `HOST:PORT`.
-    #[must_use]
     pub fn via(&self) -> Option<&str> {
         self.via.get().map(|via| &**via)
     }
@@ -166,7 +157,6 @@ impl Account {
 
     /// The first destination that the client has sent a datagram for, and how many destinations there
     /// were. One to which nothing was sent for a while counts anew.
-    #[must_use]
     pub fn destinations(&self) -> Option<(&Address, u64)> {
         Some((self.first.get()?, self.destinations.load(Ordering::Relaxed)))
     }
@@ -257,7 +247,6 @@ impl Account {
     }
 
     /// Why the session ended early, if it did.
-    #[must_use]
     pub fn ending(&self) -> Option<Ending> {
         self.ending.get().copied()
     }
@@ -314,7 +303,7 @@ impl Account {
         }
     }
 
-    /// Ends what [`Account::end`] could not: a thread that is blocked in a write. The end of file
+    /// Ends what [`SessionState::end`] could not: a thread that is blocked in a write. The end of file
     /// that this queues is behind bytes that nobody takes, and the reset overtakes it. The other side
     /// may wait for bytes, and would take an end of file for a clean one.
     pub(super) fn end_by_force(&self) {
@@ -326,16 +315,15 @@ impl Account {
     }
 
     /// Each side with the other one.
-    #[must_use]
-    pub fn directions(&self) -> [(&Side, &Side); 2] {
+    pub fn directions(&self) -> [(&Endpoint, &Endpoint); 2] {
         [(&self.client, &self.target), (&self.target, &self.client)]
     }
 
-    fn sides(&self) -> [&Side; 2] {
+    fn sides(&self) -> [&Endpoint; 2] {
         [&self.client, &self.target]
     }
 
     fn streams(&self) -> impl Iterator<Item = &TcpStream> {
-        self.sides().into_iter().filter_map(Side::stream)
+        self.sides().into_iter().filter_map(Endpoint::stream)
     }
 }

@@ -13,7 +13,7 @@ const LONGEST_INTERFACE: usize = 16 - 1;
 
 /// Where outgoing sockets leave this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Source {
+pub struct Egress {
     /// Local address for IPv4 targets.
     pub ipv4: Option<IpAddr>,
     /// Local address for IPv6 targets.
@@ -26,10 +26,9 @@ pub struct Source {
     pub mark: Option<u32>,
 }
 
-impl Source {
+impl Egress {
     /// The same for one client, which has reached the server at `control`. With `same` this is the
     /// local address, unless it is good for this machine or this link alone: then there is none.
-    #[must_use]
     pub fn for_client_at(self, control: SocketAddr) -> Self {
         if !self.same {
             return self;
@@ -38,13 +37,12 @@ impl Source {
             ip if ip.is_loopback() || ip.is_unspecified() => self,
             IpAddr::V4(ip) if ip.is_link_local() => self,
             IpAddr::V6(ip) if ip.is_unicast_link_local() => self,
-            ip @ IpAddr::V4(_) => Source { ipv4: Some(ip), ..self },
-            ip @ IpAddr::V6(_) => Source { ipv6: Some(ip), ..self },
+            ip @ IpAddr::V4(_) => Egress { ipv4: Some(ip), ..self },
+            ip @ IpAddr::V6(_) => Egress { ipv6: Some(ip), ..self },
         }
     }
 
     /// The local address, port 0, for what goes to `target`, if one is set for its family.
-    #[must_use]
     pub fn of(&self, target: SocketAddr) -> Option<SocketAddr> {
         let local = if target.is_ipv4() { self.ipv4 } else { self.ipv6 };
         local.map(|local| SocketAddr::new(local, 0))
@@ -64,14 +62,14 @@ impl Source {
             }
         }
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
-        let interface = Source { interface: self.interface, ..Source::default() };
+        let interface = Egress { interface: self.interface, ..Egress::default() };
         if let (Some(name), Err(error)) = (self.interface, interface.prepare(&socket)) {
             if error.kind() == ErrorKind::PermissionDenied {
                 return Err(lacking(&format!("--interface {name}"), "CAP_NET_RAW", &error));
             }
             doubts.push(format!("--interface {name} cannot be used at present: {error}"));
         }
-        let mark = Source { mark: self.mark, ..Source::default() };
+        let mark = Egress { mark: self.mark, ..Egress::default() };
         if let (Some(mark), Err(error)) = (self.mark, mark.prepare(&socket)) {
             return Err(lacking(&format!("--mark {mark}"), "CAP_NET_ADMIN", &error));
         }
@@ -112,10 +110,10 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// Those of [`Source::prepare`], and when this machine does not have the local address.
+    /// Those of [`Egress::prepare`], and when this machine does not have the local address.
     pub fn bind(&self, socket: &Socket, target: SocketAddr) -> io::Result<()> {
         let interface = self.interface.filter(|_| !target.ip().is_loopback());
-        Source { interface, ..*self }.prepare(socket)?;
+        Egress { interface, ..*self }.prepare(socket)?;
         let Some(local) = self.of(target) else { return Ok(()) };
         // A port that is chosen now is taken for every target at once. Chosen by connect(2), it is
         // taken for this target alone. Linux before 4.2 cannot do that.
@@ -139,7 +137,6 @@ pub struct Interface {
 
 impl Interface {
     /// Takes a name, if an interface can have it. Whether there is such an interface is not asked.
-    #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
         if !is_plain || !(1..=LONGEST_INTERFACE).contains(&name.len()) {
@@ -155,7 +152,6 @@ impl Interface {
     /// # Panics
     ///
     /// Never: it is ASCII.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("it is ASCII")
     }
@@ -177,8 +173,8 @@ impl fmt::Display for Interface {
 mod tests {
     use super::*;
 
-    fn same(control: &str) -> Source {
-        let same = Source { same: true, ..Source::default() };
+    fn same(control: &str) -> Egress {
+        let same = Egress { same: true, ..Egress::default() };
         same.for_client_at(format!("{control}:1080").parse().unwrap())
     }
 
@@ -195,7 +191,7 @@ mod tests {
         for nowhere in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "169.254.1.1", "[fe80::1]"] {
             assert_eq!((same(nowhere).ipv4, same(nowhere).ipv6), (None, None), "{nowhere}");
         }
-        let fixed = Source { ipv4, ..Source::default() };
+        let fixed = Egress { ipv4, ..Egress::default() };
         assert_eq!(fixed.for_client_at("198.51.100.1:1080".parse().unwrap()), fixed);
     }
 
@@ -203,7 +199,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_port_is_taken_only_for_the_target_that_is_connected_to() {
         let (ipv4, ipv6) = ("127.0.0.1".parse().ok(), "::1".parse().ok());
-        let source = Source { ipv4, ipv6, ..Source::default() };
+        let source = Egress { ipv4, ipv6, ..Egress::default() };
         for target in ["127.0.0.1:9", "[::1]:9"].map(|target| target.parse().unwrap()) {
             let socket = Socket::new(Domain::for_address(target), Type::STREAM, None).unwrap();
             match source.bind(&socket, target) {

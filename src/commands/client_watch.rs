@@ -27,18 +27,17 @@ const RESET: PollFlags = PollFlags::ERR;
 /// closed it and has sent nothing behind its request: whoever has sent bytes for the target may have
 /// sent all that it wants to send.
 #[derive(Debug)]
-pub struct Waiting<'a> {
+pub(crate) struct ClientWatch<'a> {
     stream: &'a TcpStream,
     /// What is looked for besides a reset.
     news: Cell<PollFlags>,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> ClientWatch<'a> {
     /// The client at the far end of `stream`, which has `sent_more` than its request or not.
-    #[must_use]
-    pub fn new(stream: &'a TcpStream, sent_more: bool) -> Self {
+    pub(crate) fn new(stream: &'a TcpStream, sent_more: bool) -> Self {
         let news = if sent_more { PollFlags::empty() } else { END_OF_FILE };
-        Waiting { stream, news: Cell::new(news) }
+        ClientWatch { stream, news: Cell::new(news) }
     }
 
     /// What to poll for it.
@@ -65,7 +64,7 @@ impl<'a> Waiting<'a> {
 
 /// What there is to do for a client that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum WaitOutcome {
     /// What it waits for has something to read.
     Answer,
     /// The client has left.
@@ -78,19 +77,19 @@ pub(super) enum News {
 /// one, has not left.
 pub(super) fn wait_for(
     answer: impl AsFd,
-    client: Option<&Waiting<'_>>,
+    client: Option<&ClientWatch<'_>>,
     limit: Duration,
-) -> io::Result<News> {
+) -> io::Result<WaitOutcome> {
     let answer = PollFd::from_borrowed_fd(answer.as_fd(), PollFlags::IN);
-    let mut polled = [answer.clone(), client.map_or(answer, Waiting::poll_fd)];
+    let mut polled = [answer.clone(), client.map_or(answer, ClientWatch::poll_fd)];
     poll(&mut polled, limit)?;
     let [answer, of_client] = polled.map(|polled| polled.revents());
     Ok(if client.is_some_and(|client| client.has_left(of_client)) {
-        News::ClientLeft
+        WaitOutcome::ClientLeft
     } else if answer.is_empty() {
-        News::Nothing
+        WaitOutcome::Nothing
     } else {
-        News::Answer
+        WaitOutcome::Answer
     })
 }
 
@@ -113,7 +112,7 @@ mod tests {
     }
 
     /// Whether something is seen of the client, and whether it has left then.
-    fn look(waiting: &Waiting<'_>, limit: Duration) -> Option<bool> {
+    fn look(waiting: &ClientWatch<'_>, limit: Duration) -> Option<bool> {
         let mut polled = [waiting.poll_fd()];
         poll(&mut polled, limit).unwrap();
         let seen = polled[0].revents();
@@ -124,7 +123,7 @@ mod tests {
     fn a_client_that_closes_has_left() {
         for sends in [false, true] {
             let (mut client, stream) = connection();
-            let waiting = Waiting::new(&stream, false);
+            let waiting = ClientWatch::new(&stream, false);
             assert_eq!(look(&waiting, SHORT), None);
             if sends {
                 client.write_all(b"payload").unwrap();
@@ -137,7 +136,7 @@ mod tests {
     #[test]
     fn a_client_that_resets_has_left_though_it_has_sent_bytes_early() {
         let (client, stream) = connection();
-        let waiting = Waiting::new(&stream, true);
+        let waiting = ClientWatch::new(&stream, true);
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(look(&waiting, SHORT), None);
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
@@ -154,7 +153,7 @@ mod tests {
             let (mut client, stream) = connection();
             let peer = client.local_addr().unwrap();
             let session = sessions.open(peer, stream, || ()).unwrap();
-            let waiting = Waiting::new(session.stream(), true);
+            let waiting = ClientWatch::new(session.stream(), true);
             if sends {
                 client.write_all(b"payload").unwrap();
             }

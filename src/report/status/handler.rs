@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Shown;
+use super::StatusSource;
 use super::answer::{Answer, Kind};
 use super::history::History;
 use super::json;
@@ -16,8 +16,8 @@ use crate::system::usage;
 const KEEP: Duration = Duration::from_millis(500);
 
 /// What is shown, and what of it was made a moment ago.
-pub(super) struct Desk {
-    shown: Shown,
+pub(super) struct StatusHandler {
+    shown: StatusSource,
     draining: Arc<AtomicBool>,
     machine: String,
     history: History,
@@ -28,12 +28,12 @@ pub(super) struct Desk {
 #[derive(Default)]
 struct Kept(Option<(Instant, Arc<str>)>);
 
-impl Desk {
-    pub(super) fn new(shown: Shown, draining: Arc<AtomicBool>) -> Self {
+impl StatusHandler {
+    pub(super) fn new(shown: StatusSource, draining: Arc<AtomicBool>) -> Self {
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let history = History::new(Instant::now(), sums(&shown));
         let (sessions, metrics) = Default::default();
-        Desk { shown, draining, machine, history, sessions, metrics }
+        StatusHandler { shown, draining, machine, history, sessions, metrics }
     }
 
     /// The answer to the request that begins with `head`, once that is complete.
@@ -48,7 +48,7 @@ impl Desk {
     }
 
     fn find(&mut self, wanted: Wanted, now: Instant) -> Answer {
-        let Desk { shown, history, .. } = self;
+        let StatusHandler { shown, history, .. } = self;
         let draining = self.draining.load(Ordering::Relaxed);
         match wanted {
             Wanted::Page => Answer::page(),
@@ -90,12 +90,12 @@ impl Kept {
     }
 }
 
-fn sums(shown: &Shown) -> [u64; 2] {
+fn sums(shown: &StatusSource) -> [u64; 2] {
     let totals = shown.sessions.totals();
     [totals.up.bytes, totals.down.bytes]
 }
 
-fn gauges(shown: &Shown) -> Gauges {
+fn gauges(shown: &StatusSource) -> Gauges {
     Gauges {
         totals: shown.sessions.totals(),
         max_connections: shown.sessions.max(),

@@ -8,13 +8,13 @@ use log::debug;
 use rustix::event::{PollFd, PollFlags};
 
 use super::answer::Answer;
-use super::desk::Desk;
+use super::handler::StatusHandler;
 use super::may_visit;
 use super::request::LONGEST_HEAD;
-use crate::system::bell::Bell;
 use crate::system::poll::poll;
+use crate::system::waker::Waker;
 
-/// Visitors at once. One more takes the place of the one who has been there for longest.
+/// Connections at once. One more takes the place of the one who has been there for longest.
 const MOST: usize = 16;
 
 /// How long a visitor may take for its request, and then to read the answer.
@@ -25,7 +25,7 @@ const READING: Duration = Duration::from_secs(15);
 /// than was read would be a reset, and the answer would be lost.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// Visitors that are let in within a tenth of a second: ten open pages and some more need one.
+/// Connections that are let in within a tenth of a second: ten open pages and some more need one.
 const AT_ONCE: u32 = 10;
 const A_WHILE: Duration = Duration::from_millis(100);
 
@@ -34,9 +34,13 @@ const A_WHILE: Duration = Duration::from_millis(100);
 /// # Errors
 ///
 /// The error of `poll(2)`.
-pub(super) fn serve(listener: &TcpListener, end: &Bell, mut desk: Desk) -> io::Result<()> {
-    let mut visitors: Vec<Visitor> = Vec::with_capacity(MOST);
-    let mut door = Door { since: Instant::now(), let_in: 0 };
+pub(super) fn serve(
+    listener: &TcpListener,
+    end: &Waker,
+    mut desk: StatusHandler,
+) -> io::Result<()> {
+    let mut visitors: Vec<HttpConnection> = Vec::with_capacity(MOST);
+    let mut door = BindListener { since: Instant::now(), let_in: 0 };
     loop {
         let now = Instant::now();
         let next = [desk.tick(now), door.opens(now)].into_iter();
@@ -67,15 +71,15 @@ pub(super) fn serve(listener: &TcpListener, end: &Bell, mut desk: Desk) -> io::R
 }
 
 /// Keeps a crowd from taking a core for itself.
-struct Door {
+struct BindListener {
     since: Instant,
     let_in: u32,
 }
 
-impl Door {
+impl BindListener {
     fn is_open(&mut self, now: Instant) -> bool {
         if now >= self.since + A_WHILE {
-            *self = Door { since: now, let_in: 0 };
+            *self = BindListener { since: now, let_in: 0 };
         }
         self.let_in < AT_ONCE
     }
@@ -96,8 +100,8 @@ struct Ready {
 fn wait(
     listener: &TcpListener,
     is_open: bool,
-    end: &Bell,
-    visitors: &[Visitor],
+    end: &Waker,
+    visitors: &[HttpConnection],
     pause: Duration,
 ) -> io::Result<Ready> {
     let waits_at_door = if is_open { PollFlags::IN } else { PollFlags::empty() };
@@ -112,7 +116,7 @@ fn wait(
 }
 
 /// Takes the next visitor in, if it is one that may come.
-fn take_in(listener: &TcpListener, now: Instant) -> Option<Visitor> {
+fn take_in(listener: &TcpListener, now: Instant) -> Option<HttpConnection> {
     let (stream, peer) = listener.accept().ok()?;
     if !may_visit(peer.ip()) {
         debug!("turned away a visitor of the status page client={peer}: no private address");
@@ -120,11 +124,11 @@ fn take_in(listener: &TcpListener, now: Instant) -> Option<Visitor> {
     }
     stream.set_nonblocking(true).ok()?;
     let phase = Phase::Asking(Vec::new());
-    Some(Visitor { stream, phase, until: now + ASKING })
+    Some(HttpConnection { stream, phase, until: now + ASKING })
 }
 
 /// One visitor's connection.
-struct Visitor {
+struct HttpConnection {
     stream: TcpStream,
     phase: Phase,
     /// When it has to have come to the next phase.
@@ -140,7 +144,7 @@ enum Phase {
     Leaving,
 }
 
-impl Visitor {
+impl HttpConnection {
     fn awaits(&self) -> PollFlags {
         match self.phase {
             Phase::Asking(_) | Phase::Leaving => PollFlags::IN,
@@ -149,14 +153,14 @@ impl Visitor {
     }
 
     /// Does what can be done without waiting. False when the visitor has gone.
-    fn go_on(&mut self, desk: &mut Desk, now: Instant) -> bool {
+    fn go_on(&mut self, desk: &mut StatusHandler, now: Instant) -> bool {
         match self.step(desk, now) {
             Ok(stays) => stays,
             Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
         }
     }
 
-    fn step(&mut self, desk: &mut Desk, now: Instant) -> io::Result<bool> {
+    fn step(&mut self, desk: &mut StatusHandler, now: Instant) -> io::Result<bool> {
         let mut bytes = [0; 1024];
         loop {
             match &mut self.phase {

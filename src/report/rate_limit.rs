@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What each kind may have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Allowance {
+pub(super) struct LogDecision {
     /// Lines at once.
     pub(super) burst: u32,
     /// From then on, a line in each of these spans.
@@ -25,8 +25,8 @@ pub(super) struct Allowance {
 
 /// The lines of kinds `K`, counted.
 #[derive(Debug)]
-pub(super) struct Quota<K> {
-    allowance: Allowance,
+pub(super) struct LogRateLimit<K> {
+    allowance: LogDecision,
     state: Mutex<State<K>>,
 }
 
@@ -50,10 +50,10 @@ struct Meter {
 /// Lines that were not logged: of which kind, `None` for several, and how many.
 pub(super) type Hidden<K> = (Option<K>, u64);
 
-impl<K: Copy + Eq + Hash> Quota<K> {
-    pub(super) fn new(allowance: Allowance) -> Self {
+impl<K: Copy + Eq + Hash> LogRateLimit<K> {
+    pub(super) fn new(allowance: LogDecision) -> Self {
         let state = State { kinds: HashMap::new(), others: Meter::default(), looked: None };
-        Quota { allowance, state: Mutex::new(state) }
+        LogRateLimit { allowance, state: Mutex::new(state) }
     }
 
     /// Whether a line of this kind is logged. If not, it is counted.
@@ -97,7 +97,7 @@ impl<K: Copy + Eq + Hash> Quota<K> {
 }
 
 impl Meter {
-    fn take(&mut self, allowance: Allowance, now: Instant) -> bool {
+    fn take(&mut self, allowance: LogDecision, now: Instant) -> bool {
         let rested = self.rested.map_or(now, |rested| rested.max(now)) + allowance.every;
         let logs = rested <= now + allowance.every * allowance.burst;
         if logs {
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const ALLOWANCE: Allowance = Allowance {
+    const ALLOWANCE: LogDecision = LogDecision {
         burst: 5,
         every: Duration::from_millis(500),
         told_after: Duration::from_secs(3),
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_logged_then_some_a_second_and_the_rest_is_told() {
-        let (quota, now) = (Quota::new(ALLOWANCE), Instant::now());
+        let (quota, now) = (LogRateLimit::new(ALLOWANCE), Instant::now());
         let logged = |at: Duration, lines| (0..lines).filter(|_| quota.take(7, now + at)).count();
         assert_eq!(logged(Duration::ZERO, 100), 5);
         assert_eq!(logged(SECOND, 100), 2);
@@ -147,14 +147,14 @@ mod tests {
 
     #[test]
     fn one_kind_takes_nothing_from_another() {
-        let (quota, now) = (Quota::new(ALLOWANCE), Instant::now());
+        let (quota, now) = (LogRateLimit::new(ALLOWANCE), Instant::now());
         assert_eq!((0..100).filter(|_| quota.take(1, now)).count(), 5);
         assert!(quota.take(2, now));
     }
 
     #[test]
     fn the_table_is_bounded_and_what_is_quiet_leaves_it() {
-        let (quota, now) = (Quota::new(ALLOWANCE), Instant::now());
+        let (quota, now) = (LogRateLimit::new(ALLOWANCE), Instant::now());
         let kinds = u32::try_from(MOST_KINDS).unwrap();
         assert!((0..kinds).all(|kind| quota.take(kind, now)));
         assert_eq!((kinds..2 * kinds).filter(|kind| quota.take(*kind, now)).count(), 5);

@@ -35,14 +35,14 @@ const IDLE: Duration = Duration::from_secs(10);
 const MOST_ADDRESSES: usize = 64;
 
 /// What the system's resolver does: a name, as it is to be asked for, to its addresses.
-pub(super) type Resolver = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+pub(super) type ResolveFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// The threads, and what they work on.
 pub(super) struct Threads {
     work: Mutex<Work>,
     /// Signalled when there is a job for an idle thread, and at the end.
     news: Condvar,
-    resolver: Box<Resolver>,
+    resolver: Box<ResolveFn>,
     descriptors: Arc<Descriptors>,
     stack: usize,
     found: AtomicU64,
@@ -63,7 +63,7 @@ impl Threads {
     pub(super) fn new(
         lasts: Duration,
         descriptors: Arc<Descriptors>,
-        resolver: Box<Resolver>,
+        resolver: Box<ResolveFn>,
     ) -> Arc<Self> {
         let most = (descriptors.limit() / SHARE_OF_DESCRIPTORS).clamp(1, MOST_AT_ONCE);
         let work = Work {
@@ -181,7 +181,7 @@ impl Threads {
 
     fn look_up(&self, key: &str) -> Answer {
         // Its socket, and a file that it reads.
-        let _held = self.descriptors.hold();
+        let _held = self.descriptors.reserve();
         let ask = || match spelling::address(key) {
             Some(ip) => name_of(ip),
             None => (self.resolver)(&spelling::question(key)).and_then(some),
@@ -197,7 +197,7 @@ impl Threads {
         let (waiters, jobs) = self.lock().queue.finish(job);
         for waiter in waiters {
             let _ = waiter.answer.set(answer.clone());
-            waiter.bell.ring();
+            waiter.waker.wake();
         }
         jobs
     }
@@ -245,7 +245,7 @@ fn name_of(ip: IpAddr) -> io::Result<Found> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::system::bell::Bell;
+    use crate::system::waker::Waker;
     use std::sync::OnceLock;
 
     #[test]
@@ -257,10 +257,10 @@ mod tests {
         threads.stack = usize::MAX - (1 << 20);
         let threads = Arc::new(threads);
         for _ in 0..100 {
-            let bell = Arc::new(Bell::new().unwrap());
+            let waker = Arc::new(Waker::new().unwrap());
             let group = IpAddr::from([127, 0, 0, 1]).into();
             let waiter =
-                |number, name| Waiter { number, name, group, bell, answer: OnceLock::new() };
+                |number, name| Waiter { number, name, group, waker, answer: OnceLock::new() };
             let waiter = threads.join("a", waiter).unwrap_err();
             let error = waiter.answer.get().unwrap().as_ref().unwrap_err();
             assert!(error.to_string().contains("cannot start a thread"), "{error}");

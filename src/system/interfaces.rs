@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use log::warn;
 use nix::ifaddrs::getifaddrs;
 
+use super::ip::{is_private, is_public};
+
 /// How long the addresses are believed. To read them takes about 100 µs, more with more interfaces,
 /// and no request should pay that; a new address counts after a second.
 const LASTS: Duration = Duration::from_secs(1);
@@ -18,18 +20,20 @@ const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// The interfaces of this machine, read again when what is known is older than a second.
 #[derive(Debug)]
-pub(super) struct Interfaces {
+pub struct Interfaces {
     read: fn() -> Option<Vec<InterfaceAddress>>,
     latest: Mutex<Arc<Snapshot>>,
 }
 
 /// An address of an interface.
 #[derive(Clone, Debug)]
-pub(super) struct InterfaceAddress {
-    pub(super) interface: String,
-    pub(super) ip: IpAddr,
+pub struct InterfaceAddress {
+    /// The interface's name.
+    pub interface: String,
+    /// The address.
+    pub ip: IpAddr,
     /// The number of the interface, where the address is link-local IPv6; else 0.
-    pub(super) scope: u32,
+    pub scope: u32,
 }
 
 /// What was known at one moment.
@@ -50,11 +54,13 @@ struct Known {
 
 /// The public addresses of an interface.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Public {
-    pub(super) interface: String,
-    pub(super) addresses: Vec<IpAddr>,
+pub struct Public {
+    /// The interface's name.
+    pub interface: String,
+    /// Those that the internet can reach.
+    pub addresses: Vec<IpAddr>,
     /// The interface has a private or unique-local address, too.
-    pub(super) is_private: bool,
+    pub is_private: bool,
 }
 
 impl Default for Interfaces {
@@ -65,20 +71,20 @@ impl Default for Interfaces {
 
 impl Interfaces {
     /// The interfaces that `read` finds; `None` means that it cannot tell.
-    pub(super) fn read_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
+    pub fn read_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
         let latest = Mutex::new(Arc::new(Snapshot::of(read)));
         Interfaces { read, latest }
     }
 
     /// Whether `ip` is an address of this machine, or was within the last second; `None` if the system
     /// does not tell.
-    pub(super) fn is_ours(&self, ip: IpAddr) -> Option<bool> {
+    pub fn is_ours(&self, ip: IpAddr) -> Option<bool> {
         is_in(ip, || self.snapshot())
     }
 
     /// The same, and an address that has just come counts as well: for the few requests that are worth
     /// reading the addresses for.
-    pub(super) fn is_ours_now(&self, ip: IpAddr) -> Option<bool> {
+    pub fn is_ours_now(&self, ip: IpAddr) -> Option<bool> {
         match self.is_ours(ip) {
             Some(true) => Some(true),
             Some(false) | None => is_in(ip, || self.refreshed()),
@@ -87,7 +93,7 @@ impl Interfaces {
 
     /// Whether a link-local client is on a private interface. The scope of an IPv6 client names its
     /// interface; an IPv4 client has none, so it is the interface by which replies would leave.
-    pub(super) fn is_on_private_link(&self, client: SocketAddr) -> bool {
+    pub fn is_on_private_link(&self, client: SocketAddr) -> bool {
         let snapshot = self.snapshot();
         let Some(known) = &snapshot.known else { return false };
         let is_private = match client {
@@ -100,7 +106,7 @@ impl Interfaces {
     }
 
     /// The interfaces that have public addresses.
-    pub(super) fn public(&self) -> Vec<Public> {
+    pub fn public(&self) -> Vec<Public> {
         let mut found: Vec<Public> = Vec::new();
         let addresses = (self.read)().unwrap_or_default();
         let private = private_interfaces(&addresses);
@@ -119,7 +125,7 @@ impl Interfaces {
 
     /// The private and unique-local addresses, IPv4 first, and of those the one first by which packets
     /// to the internet leave.
-    pub(super) fn private(&self) -> Vec<IpAddr> {
+    pub fn private(&self) -> Vec<IpAddr> {
         let addresses = (self.read)().unwrap_or_default();
         let mut found: Vec<_> =
             addresses.iter().map(|address| address.ip).filter(|ip| is_private(*ip)).collect();
@@ -179,28 +185,6 @@ impl Snapshot {
 fn private_interfaces(addresses: &[InterfaceAddress]) -> HashSet<&str> {
     let private = addresses.iter().filter(|address| is_private(address.ip));
     private.map(|address| &*address.interface).collect()
-}
-
-/// Private (RFC 1918) or unique-local (RFC 4193).
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_private(),
-        IpAddr::V6(ip) => ip.is_unique_local(),
-    }
-}
-
-/// An address that the internet can reach. Those of 100.64.0.0/10, which a provider shares among its
-/// customers (RFC 6598), are not.
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 0x40;
-            let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-            !(is_shared || is_local || ip.is_unspecified() || ip.is_multicast())
-        }
-        // 2000::/3 is all that is assigned for this.
-        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
-    }
 }
 
 /// The address of this machine from which a packet to `ip` would leave. To connect a UDP socket asks

@@ -5,16 +5,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::account::Account;
 use super::ending::Ending;
 use super::registry::{Limits, Live, Session, Sessions};
-use crate::group::Group;
+use super::state::SessionState;
+use crate::system::ip::ClientPrefix;
 
-/// Sessions without a request may have this part of all places, but at least [`FEW_UNASKED`].
-const PART_UNASKED: usize = 4;
+/// Sessions without a request may have this part of all places, but at least [`FEW_PENDING`].
+const PART_PENDING: usize = 4;
 
 /// A browser opens six connections at once, and is done with their requests at once.
-const FEW_UNASKED: usize = 6;
+const FEW_PENDING: usize = 6;
 
 /// What a client has for its request before it may have to make room: round trips over a slow link.
 const CHANCE: Duration = Duration::from_secs(1);
@@ -37,7 +37,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a client gets no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooMany {
+pub enum AdmissionError {
     /// It has as many sessions as it may have (`--max-per-client`).
     OfThisClient(usize),
     /// It has that many, which is as many as there are places left: those are for others.
@@ -46,17 +46,17 @@ pub enum TooMany {
     Stopped,
 }
 
-impl fmt::Display for TooMany {
+impl fmt::Display for AdmissionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TooMany::OfThisClient(has) => {
+            AdmissionError::OfThisClient(has) => {
                 write!(f, "it has {has} connections already (--max-per-client)")
             }
-            TooMany::OfWhatIsFree(has) => write!(
+            AdmissionError::OfWhatIsFree(has) => write!(
                 f,
                 "it has {has} connections, and the free ones are for others (--max-connections)"
             ),
-            TooMany::Stopped => f.write_str("the server stops"),
+            AdmissionError::Stopped => f.write_str("the server stops"),
         }
     }
 }
@@ -69,13 +69,13 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`TooMany`] when the client has its share already.
+    /// [`AdmissionError`] when the client has its share already.
     pub fn open(
         self: &Arc<Self>,
         peer: SocketAddr,
         stream: TcpStream,
         when_full: impl FnOnce(),
-    ) -> Result<Session, TooMany> {
+    ) -> Result<Session, AdmissionError> {
         self.open_for(Some(peer.ip().into()), peer, stream, when_full)
     }
 
@@ -90,17 +90,17 @@ impl Sessions {
         peer: SocketAddr,
         stream: TcpStream,
         when_full: impl FnOnce(),
-    ) -> Result<Session, TooMany> {
+    ) -> Result<Session, AdmissionError> {
         self.open_for(None, peer, stream, when_full)
     }
 
     fn open_for(
         self: &Arc<Self>,
-        group: Option<Group>,
+        group: Option<ClientPrefix>,
         peer: SocketAddr,
         stream: TcpStream,
         when_full: impl FnOnce(),
-    ) -> Result<Session, TooMany> {
+    ) -> Result<Session, AdmissionError> {
         let mut when_full = Some(when_full);
         let mut live = self.lock();
         loop {
@@ -161,9 +161,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`TooMany`] when the client has its share already. The session is then still the balancer's.
-    pub fn rehome(&self, client: SocketAddr) -> Result<(), TooMany> {
-        let (group, limits) = (Group::from(client.ip()), self.sessions.limits);
+    /// [`AdmissionError`] when the client has its share already. The session is then still the balancer's.
+    pub fn rehome(&self, client: SocketAddr) -> Result<(), AdmissionError> {
+        let (group, limits) = (ClientPrefix::from(client.ip()), self.sessions.limits);
         let mut live = self.sessions.lock();
         // It has its place already, which is one that would be free otherwise.
         let free = (limits.sessions + 1).saturating_sub(live.entries.len());
@@ -181,14 +181,19 @@ impl Live {
     /// A client may have `--max-per-client` sessions, and no more than are free: so the first one
     /// that comes gets half of all at most, the next one half of what it has left, and so on, and
     /// there is always one for who has none.
-    fn may_open(&self, group: Option<Group>, free: usize, limits: Limits) -> Result<(), TooMany> {
+    fn may_open(
+        &self,
+        group: Option<ClientPrefix>,
+        free: usize,
+        limits: Limits,
+    ) -> Result<(), AdmissionError> {
         let has = group.map_or(0, |group| self.of_group(group));
         if self.stopped {
-            Err(TooMany::Stopped)
+            Err(AdmissionError::Stopped)
         } else if has >= limits.per_client {
-            Err(TooMany::OfThisClient(has))
+            Err(AdmissionError::OfThisClient(has))
         } else if has > 0 && has >= free && limits.sessions >= FEW {
-            Err(TooMany::OfWhatIsFree(has))
+            Err(AdmissionError::OfWhatIsFree(has))
         } else {
             Ok(())
         }
@@ -199,22 +204,22 @@ impl Live {
     fn make_room(&mut self, now: Instant) -> bool {
         let victim = self.oldest_unasked(now).or_else(|| self.longest_idle(now));
         if let Some(victim) = &victim {
-            victim.end(Ending::MadeRoom);
+            victim.end(Ending::Evicted);
         }
         victim.is_some()
     }
 
     /// The oldest session without a request, if it has had its chance.
-    fn oldest_unasked(&self, now: Instant) -> Option<Arc<Account>> {
-        let unasked = self.unasked.iter().filter_map(|id| self.entries.get(id));
-        let oldest = unasked.map(|entry| &entry.account).find(|account| account.ending().is_none());
+    fn oldest_unasked(&self, now: Instant) -> Option<Arc<SessionState>> {
+        let pending = self.pending.iter().filter_map(|id| self.entries.get(id));
+        let oldest = pending.map(|entry| &entry.account).find(|account| account.ending().is_none());
         oldest.filter(|account| now.duration_since(account.opened) >= CHANCE).map(Arc::clone)
     }
 
     /// Of the clients that have most sessions, the tunnel that has been idle for longest, if it has
     /// been for [`LONG_IDLE`]. Where there was none, there is none for a while: a server that is full
     /// does not look through all its sessions for each client.
-    fn longest_idle(&mut self, now: Instant) -> Option<Arc<Account>> {
+    fn longest_idle(&mut self, now: Instant) -> Option<Arc<SessionState>> {
         if self.none_idle_until.is_some_and(|until| now < until) {
             return None;
         }
@@ -233,8 +238,8 @@ impl Live {
     /// Whether one more session without a request has a place: where there are too many, the oldest
     /// gives way, if it is the client who keeps us waiting.
     fn has_place_for_unasked(&mut self, limits: Limits, now: Instant) -> bool {
-        let most = (limits.sessions / PART_UNASKED).max(FEW_UNASKED);
-        if self.unasked.len() < most {
+        let most = (limits.sessions / PART_PENDING).max(FEW_PENDING);
+        if self.pending.len() < most {
             return true;
         }
         let keeps_waiting = |id: &u64| {
@@ -242,12 +247,12 @@ impl Live {
             let is_slow = now.duration_since(account.opened) >= YOUNG;
             (is_slow && !account.client().has_unread()).then(|| (*id, Arc::clone(account)))
         };
-        let Some((id, account)) = self.unasked.iter().take(LOOKED_AT).find_map(keeps_waiting)
+        let Some((id, account)) = self.pending.iter().take(LOOKED_AT).find_map(keeps_waiting)
         else {
             return false;
         };
-        self.unasked.remove(&id);
-        account.end(Ending::MadeRoom);
+        self.pending.remove(&id);
+        account.end(Ending::Evicted);
         true
     }
 }
@@ -271,14 +276,14 @@ mod tests {
         Sessions::new(limits, Descriptors::new(usize::MAX))
     }
 
-    fn open(sessions: &Arc<Sessions>, host: u8) -> Result<Session, TooMany> {
+    fn open(sessions: &Arc<Sessions>, host: u8) -> Result<Session, AdmissionError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         FAR_ENDS.lock().unwrap().push(listener.accept().unwrap().0);
         sessions.open(([192, 0, 2, host], 5000).into(), stream, || ())
     }
 
-    fn tunnel(sessions: &Arc<Sessions>, host: u8) -> Result<Session, TooMany> {
+    fn tunnel(sessions: &Arc<Sessions>, host: u8) -> Result<Session, AdmissionError> {
         let session = open(sessions, host)?;
         let to = Address { host: Host::Ip([192, 0, 2, 99].into()), port: 80 };
         session.requested(Command::Connect, to);
@@ -299,7 +304,7 @@ mod tests {
                 live.push(tunnel(&sessions, host).unwrap());
             }
             let more = tunnel(&sessions, host).err();
-            assert_eq!(more, Some(TooMany::OfWhatIsFree(share)), "of {host}");
+            assert_eq!(more, Some(AdmissionError::OfWhatIsFree(share)), "of {host}");
         }
         assert_eq!(live.len(), 16);
     }
@@ -318,14 +323,14 @@ mod tests {
         let silent: Vec<_> = (0..12).map(|_| open(&sessions, 1).unwrap()).collect();
         let ended = silent.iter().map(|session| session.ending().is_some()).collect::<Vec<_>>();
         assert_eq!(ended, [[true; 2].as_slice(), &[false; 10]].concat());
-        assert_eq!(silent[0].ending(), Some(Ending::MadeRoom));
+        assert_eq!(silent[0].ending(), Some(Ending::Evicted));
         assert_eq!(asked.ending(), None);
     }
 
     #[test]
     fn a_client_that_has_sent_its_request_does_not_give_way_to_others() {
         let sessions = sessions(16);
-        let silent: Vec<_> = (0..FEW_UNASKED).map(|_| open(&sessions, 1).unwrap()).collect();
+        let silent: Vec<_> = (0..FEW_PENDING).map(|_| open(&sessions, 1).unwrap()).collect();
         thread::scope(|scope| {
             let waiting = scope.spawn(|| open(&sessions, 2).map(drop));
             let to = Address { host: Host::Ip([192, 0, 2, 99].into()), port: 80 };
@@ -351,7 +356,7 @@ mod tests {
                 assert!(begin.elapsed() < LONG, "nobody makes room");
                 thread::yield_now();
             }
-            assert_eq!(older.ending(), Some(Ending::MadeRoom));
+            assert_eq!(older.ending(), Some(Ending::Evicted));
             drop(older);
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
@@ -381,7 +386,7 @@ mod tests {
             let waiting = scope.spawn(|| wait(sender.clone()).err());
             full.recv_timeout(LONG).unwrap();
             sessions.close();
-            assert_eq!(waiting.join().unwrap(), Some(TooMany::Stopped));
+            assert_eq!(waiting.join().unwrap(), Some(AdmissionError::Stopped));
         });
     }
 }

@@ -11,15 +11,15 @@ use clap::{Args, CommandFactory};
 use super::Options;
 use super::value::address;
 use crate::access::upstream::{EXPECTED, Upstream};
+use crate::commands::egress::Egress;
 #[cfg(target_os = "linux")]
-use crate::commands::source::Interface;
-use crate::commands::source::Source;
+use crate::commands::egress::Interface;
 
 /// The heading in --help.
-const WAYS_OUT: &str = "Ways out";
+const WAYS_OUT: &str = "Outbound out";
 
 #[derive(Args)]
-pub(super) struct Ways {
+pub(super) struct Outbound {
     /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
     /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
     #[arg(long, value_name = "URL", help_heading = WAYS_OUT)]
@@ -57,10 +57,10 @@ pub(super) struct Ways {
     pub(super) udp_advertise: Option<IpAddr>,
 }
 
-impl Ways {
+impl Outbound {
     /// Where outgoing sockets leave this machine.
-    pub(super) fn source(&self) -> Result<Source, clap::Error> {
-        let mut source = Source::default();
+    pub(super) fn source(&self) -> Result<Egress, clap::Error> {
+        let mut source = Egress::default();
         for &local in &self.source {
             let Local::Address(address) = local else {
                 source.same = true;

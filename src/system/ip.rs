@@ -1,0 +1,173 @@
+//! What kind of address an IP address is, and what is inside it. Each kind is defined here and nowhere
+//! else.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// An IPv4-mapped address as the IPv4 address that it is. A link-local one keeps its scope: it is
+/// nothing without it.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, address.port()).into(),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// The unspecified address of the family of `ip`.
+pub fn unspecified_like(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The loopback address of the family of `ip`.
+pub fn loopback_like(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+/// Link-local (RFC 3927, RFC 4291): good for one link alone.
+pub fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Private (RFC 1918) or unique-local (RFC 4193).
+pub fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
+}
+
+/// An address that the internet can reach. Those of 100.64.0.0/10, which a provider shares among its
+/// customers (RFC 6598), are not.
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 0x40;
+            let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
+            !(is_shared || is_local || ip.is_unspecified() || ip.is_multicast())
+        }
+        // 2000::/3 is all that is assigned for this.
+        IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
+    }
+}
+
+/// The IPv4 addresses inside `ip`: a translator or a tunnel on the way may turn it back into one of them.
+/// IPv4-mapped addresses are not among them: those are IPv4.
+#[must_use = "an iterator does nothing by itself"]
+pub fn embedded_ipv4(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
+    let found = match ip.to_canonical() {
+        IpAddr::V6(ip) => [by_prefix(ip), by_interface(ip)],
+        IpAddr::V4(_) => [None, None],
+    };
+    found.into_iter().flatten()
+}
+
+fn by_prefix(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bits = ip.to_bits();
+    match ip.segments() {
+        // The unspecified and the loopback address.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
+        [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(low(bits)),
+        // Local NAT64 (RFC 8215) with a prefix of 96 bits. Shorter ones put zeros here.
+        [0x64, 0xff9b, 1, ..] => Some(low(bits)).filter(|ip| !ip.is_unspecified()),
+        // 6to4 (RFC 3056).
+        [0x2002, ..] => Some(low(bits >> 80)),
+        // Teredo (RFC 4380): the client, with all bits inverted.
+        [0x2001, 0, ..] => Some(low(!bits)),
+        _ => None,
+    }
+}
+
+/// ISATAP (RFC 5214), under any prefix.
+fn by_interface(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    match ip.segments() {
+        [_, _, _, _, 0 | 0x0200, 0x5efe, ..] => Some(low(ip.to_bits())),
+        _ => None,
+    }
+}
+
+/// The address in the lowest 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "the other bits are not part of it")]
+fn low(bits: u128) -> Ipv4Addr {
+    Ipv4Addr::from_bits(bits as u32)
+}
+
+/// Those that one client's limits count together: an IPv4 address, or an IPv6 /64. A host may have
+/// as many addresses of its /64 as it likes (RFC 4291 section 2.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientPrefix(IpAddr);
+
+impl From<IpAddr> for ClientPrefix {
+    fn from(address: IpAddr) -> Self {
+        const NETWORK: u128 = !0 << 64;
+        ClientPrefix(match address.to_canonical() {
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK).into(),
+            ipv4 @ IpAddr::V4(_) => ipv4,
+        })
+    }
+}
+
+impl fmt::Display for ClientPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(ip) => ip.fmt(f),
+            IpAddr::V6(ip) => write!(f, "{ip}/64"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_known() {
+        for (ip, inside) in [
+            ("64:ff9b::7f00:1", &["127.0.0.1"][..]),
+            ("64:ff9b:1::10.1.2.3", &["10.1.2.3"]),
+            ("64:ff9b:1:a00:1:200::", &[]),
+            ("2002:7f00:1::1", &["127.0.0.1"]),
+            ("::127.0.0.1", &["127.0.0.1"]),
+            ("::ffff:0:127.0.0.1", &["127.0.0.1"]),
+            ("2001:0:c000:201::80ff:fffe", &["127.0.0.1"]),
+            ("fe80::5efe:10.1.2.3", &["10.1.2.3"]),
+            ("2001:db8::200:5efe:10.1.2.3", &["10.1.2.3"]),
+            ("2002:c000:201::5efe:10.1.2.3", &["192.0.2.1", "10.1.2.3"]),
+            ("::", &[]),
+            ("::1", &[]),
+            ("::2", &["0.0.0.2"]),
+            ("::ffff:10.1.2.3", &[]),
+            ("10.1.2.3", &[]),
+            ("2001:db8::10.1.2.3", &[]),
+            ("2003::1", &[]),
+            ("64:ff9b:2::1", &[]),
+        ] {
+            let found: Vec<_> =
+                embedded_ipv4(ip.parse().unwrap()).map(|ip| ip.to_string()).collect();
+            assert_eq!(found, inside, "{ip}");
+        }
+    }
+
+    fn group(address: &str) -> ClientPrefix {
+        address.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn a_host_with_many_addresses_is_one_group() {
+        assert_eq!(group("2001:db8:1:2::1"), group("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(group("2001:db8:1:2::1"), group("2001:db8:1:3::1"));
+        assert_eq!(group("::ffff:192.0.2.1"), group("192.0.2.1"));
+        assert_ne!(group("192.0.2.1"), group("192.0.2.2"));
+        assert_eq!(group("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(group("::ffff:192.0.2.7").to_string(), "192.0.2.7");
+    }
+}
