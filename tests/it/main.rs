@@ -34,4 +34,5 @@ mod time;
 mod udp_ports;
 mod upstream;
 mod users;
+mod whole;
 mod wire;
