@@ -7,7 +7,7 @@ use std::process::Command;
 fn curl_tests() {
     let tabi = Path::new(env!("CARGO_BIN_EXE_tabi"));
     let origin = tabi.with_file_name("examples").join("origin");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/curl-tests");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/suites/curl");
     let mut command = Command::new("bash");
     command.arg(script).env("TABI", tabi);
     // `cargo test --test it` does not build the origin; the script then does.

@@ -1,4 +1,4 @@
-//! The packages that tabi is made of on this machine. `scripts/audit` asks more, for every system.
+//! The packages that tabi is made of on this machine. `scripts/suites/audit` asks more, for every system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tabi::access::rules::RuleFile;
 
-#[path = "../../scripts/pages/page.rs"]
+#[path = "../../scripts/docs/pages/page.rs"]
 mod page;
 
 // Some options are there on Linux alone.
@@ -21,7 +21,7 @@ fn the_man_page_and_the_completions_are_up_to_date() {
 
 #[test]
 fn the_example_of_the_rules_page_is_taken() {
-    let page = include_str!("../../scripts/man/tabi-rules.5");
+    let page = include_str!("../../scripts/packaging/man/tabi-rules.5");
     let example = page.split_once(".SH EXAMPLES\n.nf\n").unwrap().1.split_once(".fi").unwrap().0;
     assert_eq!(RuleFile::parse(example.as_bytes(), "example").unwrap().count(), 6);
 }

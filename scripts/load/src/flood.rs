@@ -1,4 +1,4 @@
-//! Floods, and what an ordinary client notices of each. `scripts/flood` builds and runs this.
+//! Floods, and what an ordinary client notices of each. `scripts/suites/flood` builds and runs this.
 //!
 //! Each flood has a proxy of its own. The ordinary client connects through it every few milliseconds,
 //! first without the flood and then during it, and straight to its target as well: that column is what

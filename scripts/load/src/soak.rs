@@ -1,5 +1,5 @@
 //! A long time of everything at once, after which every byte is accounted for and nothing is left.
-//! `scripts/soak` builds and runs this.
+//! `scripts/suites/soak` builds and runs this.
 
 mod books;
 mod clients;

@@ -1,4 +1,4 @@
-//! Starts and stops the proxy many times while it is busy. `scripts/starts` builds and runs this.
+//! Starts and stops the proxy many times while it is busy. `scripts/suites/starts` builds and runs this.
 //!
 //! Each time some clients have short sessions, some move megabytes, and every second time some stay
 //! for good: those alone are ended, and only once the grace is over.

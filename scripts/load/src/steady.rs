@@ -1,4 +1,4 @@
-//! Sessions at a steady rate from many clients, none of which may fail. `scripts/scale-out` runs this.
+//! Sessions at a steady rate from many clients, none of which may fail. `scripts/suites/scale-out` runs this.
 
 use std::collections::BTreeMap;
 use std::fs::File;

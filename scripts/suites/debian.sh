@@ -33,8 +33,8 @@ enter_namespaces() { # ARGUMENT...
 }
 
 if [[ -n ${IN_NAMESPACES-} ]]; then
-    # shellcheck source=scripts/checks.sh
-    source "$(dirname "$0")/checks.sh"
+    # shellcheck source=scripts/suites/checks.sh
+    source "$(dirname "${BASH_SOURCE[0]}")/checks.sh"
     folders=$project/target/board-tests
 fi
 # Where the source is copied to in each folder, and whose it is there.

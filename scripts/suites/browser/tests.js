@@ -1,4 +1,4 @@
-// What a visitor of the status page sees. See scripts/status-tests.
+// What a visitor of the status page sees. See scripts/suites/status-page.
 'use strict';
 const { spawnSync } = require('node:child_process');
 const path = require('node:path');
@@ -6,7 +6,7 @@ const { chromium } = require('playwright-core');
 const { HOSTILE, ask, startTabi, startTargets, startHousehold } = require('./sessions.js');
 
 const keep = process.argv.includes('--keep');
-const screenshots = keep ? __dirname : process.env.SCREENSHOTS;
+const screenshots = keep ? path.join(__dirname, '../../docs') : process.env.SCREENSHOTS;
 const LIMIT = 30000;
 
 let passed = 0, failed = 0;
@@ -190,7 +190,7 @@ async function looks(browser, url) {
             same(wide <= 0, true);
             same(Number(ground.match(/\d+/)[0]) < 128, options.colorScheme === 'dark');
             if (!keep || name !== 'phone-light') {
-                const file = path.join(screenshots, `${name}.png`);
+                const file = path.join(screenshots, `status-page-${name}.png`);
                 await page.screenshot({ path: file, fullPage: !options.isMobile });
                 if (keep) spawnSync('pngquant', ['--force', '--ext', '.png', file]);
             }

@@ -5,7 +5,7 @@
 #
 # TABI and ORIGIN name the two programs; what is not named is built.
 
-project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 # ---- What is tested -----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 
 /// When the page was last changed.
 const DATE: &str = "2026-11-28";
@@ -113,10 +113,10 @@ refused while tabi restarts, and LISTEN has no effect.
 /// Every page: where it stands below the top folder, and what is in it.
 pub(crate) fn all() -> io::Result<[(&'static str, Vec<u8>); 4]> {
     Ok([
-        ("scripts/man/tabi.8", man()?),
-        ("scripts/completions/tabi.bash", completions(Shell::Bash)),
-        ("scripts/completions/tabi.fish", completions(Shell::Fish)),
-        ("scripts/completions/_tabi", completions(Shell::Zsh)),
+        ("scripts/packaging/man/tabi.8", man()?),
+        ("scripts/packaging/completions/tabi.bash", completions(Shell::Bash)),
+        ("scripts/packaging/completions/tabi.fish", completions(Shell::Fish)),
+        ("scripts/packaging/completions/_tabi", completions(Shell::Zsh)),
     ])
 }
 
