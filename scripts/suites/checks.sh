@@ -1,37 +1,10 @@
 # shellcheck shell=bash
 #
-# For the suites beside this file, which source it: builds what is tested, counts the cases, and
-# starts and ends processes. Each process is waited for within a limit and ended by its id.
-#
-# TABI and ORIGIN name the two programs; what is not named is built.
+# For the suites beside this file, which source it: counts the cases, and starts and ends processes. Each
+# process is waited for within a limit and ended by its id. Sources needs.sh, too.
 
-project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-
-# ---- What is tested -----------------------------------------------------------------------------
-
-# Where cargo puts a release build.
-built=$(cd "$project" && realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/release
-
-build_tabi() {
-    if [[ -z ${TABI-} ]]; then
-        (cd "$project" && cargo build --quiet --release --locked) || exit 1
-        TABI=$built/tabi
-    fi
-    TABI=$(realpath "$TABI") || exit 1
-}
-
-build_origin() {
-    if [[ -z ${ORIGIN-} ]]; then
-        (cd "$project" && cargo build --quiet --release --locked --example origin) || exit 1
-        ORIGIN=$built/examples/origin
-    fi
-}
-
-# The environment's proxies, which a build may need, would decide for the clients what goes where.
-forget_proxies() {
-    unset http_proxy https_proxy ftp_proxy all_proxy no_proxy
-    unset HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY
-}
+# shellcheck source=scripts/suites/needs.sh
+source "$(dirname "${BASH_SOURCE[0]}")/needs.sh"
 
 # ---- Cases and how they are counted -------------------------------------------------------------
 
@@ -98,6 +71,14 @@ end_all() {
 }
 trap end_all EXIT
 trap 'exit 1' INT TERM HUP
+
+# Starts an origin by a command that ends with its addresses, COUNT of them. FILE has then where it listens.
+start_origin() { # FILE COUNT COMMAND...
+    : >"$1"
+    "${@:3}" <"$tmp/life" >"$1" 2>&1 9>&- &
+    started+=($!)
+    wait_for 10 lines "$2" "$1" || stop "the origin does not start: $(cat "$1")"
+}
 
 # ---- The server that is tested ------------------------------------------------------------------
 

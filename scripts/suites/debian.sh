@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 #
-# For the scripts beside this file that work in a Debian 13 of their own, which source it: makes the
-# folders, mounts what they need, and runs commands in them. Sources checks.sh, too.
+# For the suites and scripts/packaging/build, which work in a Debian 13 of their own and source this: makes
+# the folders, mounts what they need, and runs commands in them. Sources checks.sh, too.
 #
 #   target/board-tests/box     Debian 13 with cargo, curl and git
 #   target/board-tests/boards  the same with rustfmt, clippy, cross compilers and qemu
@@ -9,10 +9,8 @@
 # What is mounted and started is in namespaces of the script, and so is gone when it ends, however it
 # ends.
 
-stop() {
-    echo "$(basename "$0") cannot run: $1" >&2
-    exit 1
-}
+# shellcheck source=scripts/suites/needs.sh
+source "$(dirname "${BASH_SOURCE[0]}")/needs.sh"
 
 # The limits of one step and of all of them, in seconds.
 readonly STEP=1800 WHOLE=7200
@@ -20,13 +18,11 @@ readonly STEP=1800 WHOLE=7200
 # Starts the script anew, in namespaces of its own, unless it is there already.
 enter_namespaces() { # ARGUMENT...
     [[ -z ${IN_NAMESPACES-} ]] || return 0
-    ((EUID == 0)) || stop "it makes folders with other systems in them, which needs root."
-    command -v apt-get >/dev/null || stop "it needs Debian or Ubuntu."
-    if ! command -v debootstrap >/dev/null; then
-        apt-get -qq update
-        DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends \
-            debootstrap debian-archive-keyring >/dev/null || stop "debootstrap cannot be installed."
-    fi
+    need_root "makes folders with other systems in them"
+    command -v apt-get >/dev/null || cannot "it needs Debian or Ubuntu."
+    need debootstrap debootstrap debian-archive-keyring
+    install_packages
+    unshare --mount --pid --fork true 2>/dev/null || cannot "this machine allows no namespaces."
     exec timeout --kill-after=10 $WHOLE setpriv --pdeathsig KILL \
         env IN_NAMESPACES=yes unshare --mount --propagation private --pid --fork --kill-child \
         bash "$0" "$@"
@@ -43,9 +39,6 @@ export DEBIAN_FRONTEND=noninteractive
 
 # ---- How this machine reaches the registries holds in the folders, too --------------------------
 
-# shellcheck disable=SC2016  # apt expands this.
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
-mirror=${mirror:-http://deb.debian.org/debian}
 certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 mapfile -d '' -t network < <(env --null |
     grep --null-data -E '^(https?_proxy|HTTPS?_PROXY|(all|no)_proxy|(ALL|NO)_PROXY|CARGO_(HTTP|NET|SOURCE)_[^=]*)=')
@@ -93,6 +86,8 @@ add_packages() { # FOLDER PACKAGE...
 }
 
 make_box() {
+    local mirror
+    mirror=$(debian_mirror)
     if [[ ! -e $folders/box.made ]]; then
         rm -rf --one-file-system "$folders/box"
         quietly "debootstrap, from $mirror" timeout --kill-after=10 $STEP \

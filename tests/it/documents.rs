@@ -61,15 +61,13 @@ fn sources(folder: &Path) -> String {
 
 /// The anchors of the document's headings.
 fn anchors(document: &str) -> BTreeSet<String> {
-    let mut heading = None;
+    let mut heading = String::new();
     let mut anchors = BTreeSet::new();
     for event in Parser::new(document) {
         match event {
-            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
-            Event::Text(text) | Event::Code(text) => {
-                heading.iter_mut().for_each(|all| *all += &text)
-            }
-            Event::End(TagEnd::Heading(_)) => anchors.extend(heading.take().as_deref().map(anchor)),
+            Event::Start(Tag::Heading { .. }) => heading.clear(),
+            Event::Text(text) | Event::Code(text) => heading += &text,
+            Event::End(TagEnd::Heading(_)) => _ = anchors.insert(anchor(&heading)),
             _ => {}
         }
     }
@@ -153,6 +151,18 @@ fn the_table_of_packages_is_that_of_the_manifest() {
 }
 
 #[test]
+fn the_table_of_suites_is_that_of_the_folder() {
+    let entries =
+        fs::read_dir(top().join("scripts/suites")).unwrap().map(|entry| entry.unwrap().path());
+    let programs = entries.filter(|path| path.is_file() && path.extension().is_none());
+    let known: BTreeSet<_> = programs.map(|path| path.file_name().unwrap().to_owned()).collect();
+    let rows = table(include_str!("../../scripts/docs/tests.md"), "suite");
+    let listed = rows.iter().flat_map(|row| quoted(&row[0])).map(|suite| suite.split(' ').next());
+    let listed = listed.map(|suite| suite.and_then(|path| path.strip_prefix("scripts/suites/")));
+    assert_eq!(listed.map(|suite| suite.unwrap().into()).collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
 fn every_test_that_holds_a_promise_is_there() {
     let sources = sources(&top().join("src")) + &sources(&top().join("tests"));
     for row in table(include_str!("../../scripts/docs/security.md"), "promise") {
@@ -233,9 +243,9 @@ fn keys_and_time(line: &str) -> (Vec<&str>, String) {
 
 #[test]
 fn the_line_of_the_log_is_as_the_reference_shows_it() {
-    let blocks =
-        REFERENCE.split("```text\n").skip(1).filter_map(|block| block.split("\n```").next());
-    let shown = blocks.filter(|block| block.contains("] client=")).next().unwrap();
+    let mut blocks = REFERENCE.split("\n```").filter(|block| block.starts_with("text\n"));
+    let shown = blocks.find(|block| block.contains("] client=")).unwrap();
+    let shown = shown.strip_prefix("text\n").unwrap();
     let mut command = program(&[]);
     command.env("TZ", "UTC");
     let mut program = Program::spawn(command);

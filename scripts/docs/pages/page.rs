@@ -57,7 +57,7 @@ impl Page {
     fn take(&mut self, event: Event) {
         match event {
             Event::Text(text) => self.text += &escaped(&text),
-            Event::Code(code) => self.text += &format!(r"\fB{}\fR", escaped(&code)),
+            Event::Code(code) => self.text.extend([r"\fB", &escaped(&code), r"\fR"]),
             Event::SoftBreak => self.text.push(' '),
             Event::Start(tag) => self.start(&tag),
             Event::End(tag) => self.end(tag),
@@ -76,9 +76,12 @@ impl Page {
             Tag::Item => self.line(r".IP \(bu 2"),
             Tag::Table(_) => self.heads.clear(),
             Tag::TableRow => self.column = Some(0),
-            Tag::Heading { .. } | Tag::List(None) | Tag::Link { .. } => {}
             Tag::TableCell if self.column == Some(0) => self.line(".TP"),
-            Tag::TableHead | Tag::TableCell => {}
+            Tag::TableCell
+            | Tag::TableHead
+            | Tag::Heading { .. }
+            | Tag::List(None)
+            | Tag::Link { .. } => {}
             _ => panic!("the man pages have no form for {tag:?}"),
         }
     }
