@@ -6,7 +6,8 @@ use std::io::{self, Read, Write};
 use byteorder::ReadBytesExt;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{AnswerError, Error};
+use super::error::{AnswerError, Error};
+use super::greeting;
 
 /// VER of the subnegotiation, which has a version of its own.
 const VERSION: u8 = 0x01;
@@ -27,11 +28,7 @@ pub struct Credentials {
 impl Credentials {
     /// Reads VER, ULEN, UNAME, PLEN and PASSWD. RFC 1929 has both at 1 octet at least; empty ones
     /// are read all the same, and nobody is named so.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::CredentialsVersion`] for another VER (nothing behind it has been read then), and
-    /// [`Error::Io`] when the stream fails or ends.
+    /// Behind another VER nothing is read.
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         let version = reader.read_u8()?;
         if version != VERSION {
@@ -44,11 +41,7 @@ impl Credentials {
         Ok(Credentials { name, password })
     }
 
-    /// Writes VER, ULEN, UNAME, PLEN and PASSWD.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the stream fails with, and when the name has more than 255 octets.
+    /// Writes VER, ULEN, UNAME, PLEN and PASSWD; an error where the name has more than 255 octets.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
         let length = u8::try_from(self.name.len()).map_err(io::Error::other)?;
         let password = &self.password.octets[..usize::from(self.password.length)];
@@ -58,23 +51,15 @@ impl Credentials {
 }
 
 /// Writes VER and STATUS. A client that is told of a failure is served no further.
-///
-/// # Errors
-///
-/// Whatever the stream fails with.
 pub fn write_status(success: bool, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&[VERSION, if success { SUCCESS } else { FAILURE }])
 }
 
 /// Reads the status of another server: VER and STATUS, true for success. Some servers say SOCKS5's
 /// VER, not that of RFC 1929.
-///
-/// # Errors
-///
-/// [`AnswerError::StatusVersion`] for another VER, and [`AnswerError::Io`].
 pub fn read_status(reader: &mut impl Read) -> Result<bool, AnswerError> {
     match reader.read_u8()? {
-        VERSION | super::VERSION => Ok(reader.read_u8()? == SUCCESS),
+        VERSION | greeting::VERSION => Ok(reader.read_u8()? == SUCCESS),
         octet => Err(AnswerError::StatusVersion(octet)),
     }
 }

@@ -322,7 +322,8 @@ impl<'a> Relay<'a> {
         }
         self.source = Some(from);
         self.header.clear();
-        append_header(from, &mut self.header).is_ok()
+        append_header(from, &mut self.header);
+        true
     }
 }
 
