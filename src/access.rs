@@ -1,7 +1,7 @@
 //! Who may do what.
 //!
-//! A client meets this wing three times: when it connects ([`Rules::turned_away`], by its address), when
-//! it says who it is ([`Users::authenticate`]), and with each request ([`Rules::permit`]).
+//! A client meets this wing three times: when it connects ([`Policy::rejection`], by its address), when
+//! it says who it is ([`Users::authenticate`]), and with each request ([`Policy::permit`]).
 //!
 //! What it promises:
 //!
@@ -20,18 +20,23 @@
 //! |---|---|
 //! | [`Users`], [`Passwords`] | who must authenticate, and the users file |
 //! | [`Identity`] | who a client is |
-//! | [`Rules`], [`RuleFile`] | who is served and what each may do, and the rules file |
+//! | [`Policy`] | the verdict: who is served and what each may do |
+//! | [`RuleFile`] | what a rules file says |
 //! | [`Permit`] | what may be done, and at which addresses |
 //! | [`PermitError`], [`Denied`] | why there is no permit |
 //! | [`Upstream`](upstream::Upstream) | another server, through which requests go |
 //! | [`spelling`](users::spelling), [`networks`](rules::networks) | how names of users and networks are written |
 
 #[cfg(doc)]
-use rules::{Denied, Permit, PermitError, RuleFile, Rules};
+use policy::{Denied, Permit, PermitError, Policy};
+#[cfg(doc)]
+use rules::RuleFile;
 #[cfg(doc)]
 use users::{Identity, Passwords, Users};
 
+mod in_force;
 mod lines;
+pub mod policy;
 pub mod rules;
 mod secret;
 pub mod upstream;

@@ -46,8 +46,8 @@
 //! 1. [`socks5`] is `Read`, `Write` and bytes. Nothing in it knows a socket, a policy or a log.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
-//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::rules::Permit). Only
-//!    [`Rules`](access::rules::Rules) makes one, it needs an [`Identity`](access::users::Identity),
+//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::policy::Permit). Only
+//!    [`Policy`](access::policy::Policy) makes one, it needs an [`Identity`](access::users::Identity),
 //!    and only [`Users::authenticate`](access::users::Users::authenticate) makes that. A permit
 //!    carries resolved addresses, and only those are dialed.
 //! 4. Every wait has a limit. From greeting to request there is one deadline, not one for each read.

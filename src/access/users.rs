@@ -1,17 +1,16 @@
 //! Who a client is: method selection, username and password, and the proof that they were right.
 
 use std::io::{Read, Write};
-use std::mem;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::in_force::InForce;
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
 
 mod passwords;
 mod penalties;
 pub mod spelling;
-mod table;
 
 pub use passwords::Passwords;
 use penalties::{Attempt, LoginPenalties};
@@ -33,40 +32,33 @@ impl Identity {
 /// Who may use the server: everybody, or the users of a users file.
 #[derive(Debug, Default)]
 pub struct Users {
-    /// Exchanged as a whole. Whether there are any never changes.
-    passwords: Option<RwLock<Arc<Passwords>>>,
-    brake: LoginPenalties,
+    /// Whether there are any never changes.
+    passwords: Option<InForce<Passwords>>,
+    penalties: LoginPenalties,
 }
 
 impl Users {
     /// The users of `passwords`; everybody if that is `None`.
     pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
-        Users { passwords: passwords.map(RwLock::new), brake: LoginPenalties::default() }
+        Users { passwords: passwords.map(InForce::new), penalties: LoginPenalties::default() }
     }
 
     /// Asks for `passwords` from now on, and still knows who has failed. Where everybody is served,
     /// everybody still is.
     pub fn replace(&self, passwords: Arc<Passwords>) {
-        let Some(current) = &self.passwords else { return };
-        let earlier =
-            mem::replace(&mut *current.write().unwrap_or_else(PoisonError::into_inner), passwords);
-        drop(earlier);
+        if let Some(current) = &self.passwords {
+            current.replace(passwords);
+        }
     }
 
-    /// How long the client at `from` is turned away, if it is: it has failed with too many names.
-    pub fn turned_away(&self, from: IpAddr) -> Option<Duration> {
+    /// How long the client at `from` is still rejected, if it is: it has failed with too many names.
+    pub fn penalty_left(&self, from: IpAddr) -> Option<Duration> {
         self.passwords.as_ref()?;
-        self.brake.left(from, Instant::now())
+        self.penalties.left(from, Instant::now())
     }
 
     /// Reads the greeting of the client at `from`, selects a method and carries it out (RFC 1928
     /// section 3, RFC 1929). The answer to a failure is not written: the caller writes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoAcceptableMethod`] when the client offers none that is acceptable,
-    /// [`Error::BadCredentials`], [`Error::IgnoredCredentials`], those of [`Greeting::read_from`] and
-    /// [`Credentials::read_from`], and [`Error::Io`].
     pub fn authenticate(
         &self,
         client: &mut (impl Read + Write),
@@ -81,13 +73,11 @@ impl Users {
             return Err(Error::NoAcceptableMethod(method));
         }
         write_selection(Some(method), client)?;
-        let Some(passwords) = &self.passwords else {
-            return Ok(Identity { user: None });
-        };
+        let Some(passwords) = &self.passwords else { return Ok(Identity { user: None }) };
         let credentials = Credentials::read_from(client)?;
-        let passwords = Arc::clone(&passwords.read().unwrap_or_else(PoisonError::into_inner));
+        let passwords = passwords.get();
         let name = &credentials.name;
-        match self.brake.attempt(from, name, Instant::now(), || passwords.check(&credentials)) {
+        match self.penalties.attempt(from, name, Instant::now(), || passwords.check(&credentials)) {
             Attempt::Right(user) => {
                 write_status(true, client)?;
                 Ok(Identity { user: Some(user) })
@@ -195,7 +185,7 @@ mod tests {
             play(&users, WRONG).0.unwrap_err();
         }
         assert!(matches!(play(&users, RIGHT).0, Err(Error::IgnoredCredentials(..))));
-        assert_eq!(users.turned_away(FROM), None, "others at the address are served");
+        assert_eq!(users.penalty_left(FROM), None, "others at the address are served");
     }
 
     #[test]
