@@ -47,8 +47,7 @@ pub struct Policy {
     upstream: Option<Arc<Upstream>>,
 }
 
-// ---- What the policy is made of ------------------------------------------------------------------
-
+/// What it is made of.
 impl Policy {
     /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own_ports` are the ports that the
     /// server itself listens on.
@@ -102,8 +101,7 @@ impl Policy {
     }
 }
 
-// ---- Who is a client -----------------------------------------------------------------------------
-
+/// Who is a client.
 impl Policy {
     /// Why the client at `client` is not served at all, if it is not. The scope of a link-local address
     /// matters.
@@ -139,8 +137,7 @@ impl Policy {
     }
 }
 
-// ---- What a client may do ------------------------------------------------------------------------
-
+/// What a client may do.
 impl Policy {
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
     /// addresses are or it goes through an upstream; the permit has those of its addresses that are
@@ -159,18 +156,16 @@ impl Policy {
         let Request { command, destination } = request;
         let query = query(identity, client, *command, destination.port);
         let file = self.rules.get();
-        let (named, addresses) = match &destination.host {
-            Host::Ip(ip) => {
-                (file.index.match_name(&query, None), vec![(*ip, destination.port).into()])
-            }
+        let named = file.index.match_name(&query, destination.host.name());
+        let addresses = match &destination.host {
+            Host::Ip(ip) => vec![(*ip, destination.port).into()],
             Host::Name(name) => {
-                let named = file.index.match_name(&query, Some(name.as_str()));
                 if let Some(upstream) = self.route(named) {
                     self.check_name(name, &query)?;
                     return Ok(permit_through(upstream, request.clone())?);
                 }
                 check_any_address(&file, named, &query)?;
-                (named, lookup(name, destination.port).map_err(PermitError::Lookup)?)
+                lookup(name, destination.port).map_err(PermitError::Lookup)?
             }
         };
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);
@@ -212,10 +207,8 @@ impl Policy {
         let file = self.rules.get();
         let rule = file.index.match_opening(&query(identity, client, command, 0));
         match (rule, self.route(rule)) {
-            (Some(rule), _) if denies(rule) => Err(denied_by(&file, rule, None)),
-            (_, Some(upstream)) => {
-                Err(Denied::Through { upstream: Arc::clone(upstream.shown()), command })
-            }
+            (Some(entry), _) if denies(entry) => Err(denied_by(&file, entry, None)),
+            (_, Some(upstream)) => Err(denied_through(upstream, command)),
             (_, None) => Ok(Permit { command, addresses: Vec::new(), route: None }),
         }
     }
@@ -235,8 +228,8 @@ impl Policy {
             let is_ours = || self.interfaces.is_ours(address.ip());
             let rule = file.index.match_address(query, named, address.ip(), is_ours);
             match rule {
-                Some(rule) if denies(rule) => return Err(denied_by(file, rule, Some(address))),
-                Some(rule) if opens(rule) => {}
+                Some(entry) if denies(entry) => return Err(denied_by(file, entry, Some(address))),
+                Some(entry) if opens(entry) => {}
                 Some(_) | None => self.check_default(address, query)?,
             }
             route = route.or(self.route(rule));
@@ -246,7 +239,7 @@ impl Policy {
 
     /// Through which upstream goes what `rule`, or none, allows; `None` for a connection of our own.
     fn route<'a>(&'a self, rule: Option<&'a Entry>) -> Option<&'a Arc<Upstream>> {
-        match rule.map(|rule| &rule.rule.action) {
+        match rule.map(|entry| &entry.rule.action) {
             None => self.upstream.as_ref(),
             Some(Action::Via(upstream)) => Some(upstream),
             Some(Action::Allow | Action::Deny) => None,
@@ -303,15 +296,15 @@ fn query(identity: &Identity, client: SocketAddr, command: Command, port: u16) -
     RuleQuery { command, user: identity.user(), client: client.ip().to_canonical(), port }
 }
 
-fn denies(rule: &Entry) -> bool {
-    matches!(rule.rule.action, Action::Deny)
+fn denies(entry: &Entry) -> bool {
+    matches!(entry.rule.action, Action::Deny)
 }
 
 /// What a rule allows may still be closed by default. Only a rule that allows an address or a
 /// network opens that: whoever has the DNS of an allowed name may point it at this machine, and a
 /// rule without `to` says who may do what, not where.
-fn opens(rule: &Entry) -> bool {
-    matches!(rule.rule.action, Action::Allow) && rule.is_of_network
+fn opens(entry: &Entry) -> bool {
+    matches!(entry.rule.action, Action::Allow) && entry.is_of_network
 }
 
 /// A name need not be looked up where the first rule that matches it denies it, and no earlier one
@@ -321,9 +314,9 @@ fn check_any_address(
     named: Option<&Entry>,
     query: &RuleQuery<'_>,
 ) -> Result<(), Denied> {
-    match named.filter(|rule| denies(rule)) {
-        Some(rule) if file.index.match_any_address(query, rule).is_none() => {
-            Err(denied_by(file, rule, None))
+    match named.filter(|entry| denies(entry)) {
+        Some(entry) if file.index.match_any_address(query, entry).is_none() => {
+            Err(denied_by(file, entry, None))
         }
         Some(_) | None => Ok(()),
     }
@@ -348,14 +341,16 @@ fn permit_through(upstream: &Arc<Upstream>, request: Request) -> Result<Permit, 
             let route = Some(UpstreamRoute { upstream: Arc::clone(upstream), request });
             Ok(Permit { command, addresses: Vec::new(), route })
         }
-        Command::Bind | Command::UdpAssociate => {
-            Err(Denied::Through { upstream: Arc::clone(upstream.shown()), command })
-        }
+        Command::Bind | Command::UdpAssociate => Err(denied_through(upstream, command)),
     }
 }
 
-fn denied_by(file: &RuleFile, rule: &Entry, address: Option<SocketAddr>) -> Denied {
-    Denied::ByRule { file: Arc::clone(&file.name), line: rule.line, address }
+fn denied_by(file: &RuleFile, entry: &Entry, address: Option<SocketAddr>) -> Denied {
+    Denied::ByRule { file: Arc::clone(&file.name), line: entry.line, address }
+}
+
+fn denied_through(upstream: &Upstream, command: Command) -> Denied {
+    Denied::Through { upstream: Arc::clone(upstream.shown()), command }
 }
 
 #[cfg(test)]

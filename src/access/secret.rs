@@ -92,9 +92,9 @@ mod tests {
     #[test]
     fn only_the_owner_may_have_access() {
         for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610] {
-            let told = of(mode, 0, 0).unwrap();
-            assert!(told.contains(&format!("{mode:04o}")), "{told}");
-            assert!(told.contains("run: chmod 600 'users'"), "{told}");
+            let error = of(mode, 0, 0).unwrap();
+            assert!(error.contains(&format!("{mode:04o}")), "{error}");
+            assert!(error.contains("run: chmod 600 'users'"), "{error}");
         }
         for mode in [0o600, 0o400] {
             assert_eq!(of(mode, 0, 0), None, "{mode:o}");
@@ -123,9 +123,12 @@ mod tests {
     fn the_owner_is_root_or_who_runs_tabi() {
         assert_eq!(of(0o600, 1000, 1000), None);
         assert_eq!(of(0o600, 0, 1000), None);
-        let told = of(0o600, 1001, 1000).unwrap();
-        assert!(told.contains("it belongs to user 1001") && told.contains("user 1000, who runs"));
-        let told = of(0o600, 1001, 0).unwrap();
-        assert!(told.contains("expected root") && told.contains("run: chown 0 'users'"), "{told}");
+        let error = of(0o600, 1001, 1000).unwrap();
+        assert!(error.contains("it belongs to user 1001") && error.contains("user 1000, who runs"));
+        let error = of(0o600, 1001, 0).unwrap();
+        assert!(
+            error.contains("expected root") && error.contains("run: chown 0 'users'"),
+            "{error}"
+        );
     }
 }

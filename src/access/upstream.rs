@@ -44,7 +44,7 @@ impl Upstream {
         &self.address
     }
 
-    /// What it is told where it wants to know (RFC 1929).
+    /// What it gets where it asks for credentials (RFC 1929).
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
@@ -148,8 +148,8 @@ mod tests {
             let decoded = upstream.credentials().unwrap();
             assert_eq!(decoded.name, name);
             assert!(bool::from(decoded.password.ct_eq(&Password::new(password).unwrap())));
-            let told = format!("{upstream} {upstream:?} {:?}", upstream.shown());
-            assert!(!told.contains(credentials) && !told.contains("sesame"), "{told}");
+            let text = format!("{upstream} {upstream:?} {:?}", upstream.shown());
+            assert!(!text.contains(credentials) && !text.contains("sesame"), "{text}");
         }
     }
 

@@ -163,6 +163,14 @@ impl From<SocketAddr> for Address {
 }
 
 impl Host {
+    /// The name, where it is one, as the client spelled it.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Host::Ip(_) => None,
+            Host::Name(name) => Some(name.as_str()),
+        }
+    }
+
     /// Whether this is nobody in particular: BIND for any peer, or UDP ASSOCIATE before the client
     /// knows where it will send from (RFC 1928 section 7). Some clients say `0` by name.
     pub fn is_unspecified(&self) -> bool {
@@ -242,10 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_type_is_told() {
+    fn an_unknown_type_is_an_error() {
         for atyp in [0x00, 0x02, 0x05, 0xff] {
             let error = Address::read_from(&mut [atyp, 1, 2, 3, 4, 0, 80].as_slice()).unwrap_err();
-            assert!(matches!(error, Error::AddressType(told) if told == atyp));
+            assert!(matches!(error, Error::AddressType(octet) if octet == atyp));
         }
     }
 

@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_fragment() {
+    fn a_fragment_is_known() {
         for frag in [0x01, 0x7f, 0x80, 0xff] {
             let mut octets = WIRE[0].0.to_vec();
             octets[2] = frag;

@@ -134,17 +134,17 @@ mod tests {
     }
 
     #[test]
-    fn tells_who_speaks_something_else() {
-        let tell = |mut octets: &[u8]| Greeting::read_from(&mut octets).unwrap_err();
-        assert!(matches!(tell(b"\x04\x01\x00\x50"), Error::Socks4));
+    fn a_client_that_speaks_something_else_is_known() {
+        let error = |mut octets: &[u8]| Greeting::read_from(&mut octets).unwrap_err();
+        assert!(matches!(error(b"\x04\x01\x00\x50"), Error::Socks4));
         for method in HTTP_METHODS {
-            assert!(matches!(tell(&[method, b" / HTTP/1.1\r\n"].concat()), Error::Http));
+            assert!(matches!(error(&[method, b" / HTTP/1.1\r\n"].concat()), Error::Http));
         }
-        assert!(matches!(tell(b"\x16\x03\x01"), Error::NotSocks(0x16)));
-        assert!(matches!(tell(b"GARBAGE "), Error::NotSocks(b'G')));
-        assert!(matches!(tell(b"GETS "), Error::NotSocks(b'G')));
-        assert!(matches!(tell(b"\x00"), Error::NotSocks(0x00)));
-        assert!(matches!(tell(b"PO"), Error::Io(_)));
+        assert!(matches!(error(b"\x16\x03\x01"), Error::NotSocks(0x16)));
+        assert!(matches!(error(b"GARBAGE "), Error::NotSocks(b'G')));
+        assert!(matches!(error(b"GETS "), Error::NotSocks(b'G')));
+        assert!(matches!(error(b"\x00"), Error::NotSocks(0x00)));
+        assert!(matches!(error(b"PO"), Error::Io(_)));
     }
 
     #[test]
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_that_is_none_is_told() {
+    fn what_is_no_selection_is_an_error() {
         let read = |mut octets: &[u8]| read_selection(&mut octets).unwrap_err();
         assert!(matches!(read(b"HTTP"), AnswerError::Version(b'H')));
         assert!(matches!(read(b"\x05\x01"), AnswerError::Method(0x01)));

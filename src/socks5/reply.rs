@@ -51,7 +51,7 @@ impl From<&io::Error> for Rep {
     }
 }
 
-/// What the client is told of its request.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Another server may have a REP of its own.

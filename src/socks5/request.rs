@@ -124,13 +124,13 @@ mod tests {
             stream[1] = cmd;
             let mut rest = stream.as_slice();
             let error = Request::read_from(&mut rest).unwrap_err();
-            assert!(matches!(error, Error::Command(told) if told == cmd));
+            assert!(matches!(error, Error::Command(octet) if octet == cmd));
             assert!(rest.is_empty());
         }
     }
 
     #[test]
-    fn another_version_is_told() {
+    fn another_version_is_an_error() {
         let error = Request::read_from(&mut b"\x04\x01\x00".as_slice()).unwrap_err();
         assert!(matches!(error, Error::RequestVersion(0x04)));
     }

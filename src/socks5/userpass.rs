@@ -50,7 +50,7 @@ impl Credentials {
     }
 }
 
-/// Writes VER and STATUS. A client that is told of a failure is served no further.
+/// Writes VER and STATUS. A client that has failed is served no further.
 pub fn write_status(success: bool, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&[VERSION, if success { SUCCESS } else { FAILURE }])
 }
@@ -139,10 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told() {
+    fn another_version_is_an_error() {
         for version in [0x00, 0x02, 0x05] {
             let error = Credentials::read_from(&mut [version, 1, 2].as_slice()).unwrap_err();
-            assert!(matches!(error, Error::CredentialsVersion(told) if told == version));
+            assert!(matches!(error, Error::CredentialsVersion(octet) if octet == version));
         }
     }
 

@@ -77,8 +77,8 @@ fn a_link_local_neighbour_on_the_providers_link_is_not_served() {
     assert!(!serves(&policy, "[fe80::9%3]:50000"));
     assert!(!serves(&policy, "fe80::9"), "on no interface that is known");
     assert!(!serves(&policy, "169.254.77.9"), "replies would leave by none of the interfaces");
-    let asked_for = serving(&["fe80::/10"]);
-    assert!(serves(&asked_for, "[fe80::9%3]:50000"), "but if an option says so");
+    let link_local = serving(&["fe80::/10"]);
+    assert!(serves(&link_local, "[fe80::9%3]:50000"), "but if an option says so");
 }
 
 #[test]
@@ -171,9 +171,9 @@ fn only_the_permitted_addresses_of_a_name_are_in_the_permit() {
     };
     let permit = judge(&["127.0.0.1:80", "192.0.2.1:80", "[::1]:80"]).unwrap();
     assert_eq!(permit.addresses(), all(&["192.0.2.1:80"]));
-    let refusal = judge(&["127.0.0.1:80", "[::1]:80"]).unwrap_err();
+    let error = judge(&["127.0.0.1:80", "[::1]:80"]).unwrap_err();
     assert!(
-        matches!(refusal, PermitError::Denied(Denied::Closed { address, .. }) if address == all(&["127.0.0.1:80"])[0])
+        matches!(error, PermitError::Denied(Denied::Closed { address, .. }) if address == all(&["127.0.0.1:80"])[0])
     );
 }
 
@@ -181,9 +181,9 @@ fn identity(user: &str) -> Identity {
     let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
     let users = Users::new(Some(Arc::new(passwords)));
     let length = [u8::try_from(user.len()).unwrap()];
-    let said = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
+    let sent = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
     // What is written goes where the zeros are.
-    users.authenticate(&mut Cursor::new(said), Ipv4Addr::LOCALHOST.into()).unwrap()
+    users.authenticate(&mut Cursor::new(sent), Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 fn following(file: &str) -> Policy {
@@ -225,9 +225,9 @@ fn the_first_rule_that_matches_decides() {
         allow user alice to 10.0.0.0/8 port 22\n\
         deny to 10.0.0.0/8\n\
         deny port 25\n";
-    let told = |line: u32| Err(format!("rules:{line}: this rule denies it"));
-    assert_eq!(ask(file, None, ("ads.tracker.example", 80), None), told(2));
-    assert_eq!(ask(file, None, ("ADS.Tracker.example.", 80), None), told(2));
+    let denied = |line: u32| Err(format!("rules:{line}: this rule denies it"));
+    assert_eq!(ask(file, None, ("ads.tracker.example", 80), None), denied(2));
+    assert_eq!(ask(file, None, ("ADS.Tracker.example.", 80), None), denied(2));
     let address = Ok(vec!["192.0.2.1".to_owned()]);
     assert_eq!(ask(file, None, ("tracker.example", 80), Some(&["192.0.2.1"])), address);
     assert_eq!(ask(file, None, ("192.0.2.1", 80), None), address);
@@ -273,8 +273,8 @@ fn only_a_rule_with_an_address_or_a_network_opens_this_machine() {
     assert!(!opened("allow\n", "127.0.0.1"));
     assert!(!opened("allow port 80\nallow to 127.0.0.0/8", "127.0.0.1"));
     assert!(!opened("allow to 127.0.0.1 port 81", "127.0.0.1"));
-    let told = ask("allow port 80", None, ("169.254.169.254", 80), None).unwrap_err();
-    assert!(told.contains("a link-local address"), "{told}");
+    let denied = ask("allow port 80", None, ("169.254.169.254", 80), None).unwrap_err();
+    assert!(denied.contains("a link-local address"), "{denied}");
 }
 
 #[test]
