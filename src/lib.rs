@@ -22,7 +22,7 @@
 //! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
 //! report/         WHAT IS SEEN    how a session ended, its line in the log, who was turned away,
 //!                                 metrics, the status page
-//! access/         WHO MAY         users and their passwords, client networks, rules
+//! access/         WHO MAY         users and their passwords, rules, the policy that decides
 //! sessions/       WHO IS HERE     the registry, who gets a place in it, time limits
 //! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
 //! system/         WHAT WE HAVE    threads, descriptors, addresses, how many connections they are enough for;
@@ -36,7 +36,7 @@
 //! commands -> access, sessions, system      relay -> sessions, system
 //! report -> sessions, system
 //! access, sessions -> socks5, system
-//! socks5, system, proxy_protocol -> std and small crates
+//! proxy_protocol -> socks5                  socks5, system -> std and small crates
 //! ```
 //!
 //! # Invariants

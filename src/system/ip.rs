@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_many_addresses_is_one_prefix() {
+    fn a_host_with_many_addresses_is_one_client() {
         assert_eq!(prefix("2001:db8:1:2::1"), prefix("2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert_ne!(prefix("2001:db8:1:2::1"), prefix("2001:db8:1:3::1"));
         assert_eq!(prefix("::ffff:192.0.2.1"), prefix("192.0.2.1"));
