@@ -115,7 +115,7 @@ impl Formatter {
         let (level, message) = (self.format.level(level), single_line(message));
         let simplelog = self.simplelog.lock();
         simplelog.log(&Record::builder().args(format_args!("{level}{message}")).build());
-        mem::take(&mut *self.line.0.lock())
+        mem::replace(&mut *self.line.0.lock(), Vec::with_capacity(256))
     }
 }
 

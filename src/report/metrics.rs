@@ -105,9 +105,9 @@ pub struct Gauges {
     pub lines_lost: u64,
 }
 
-impl Metrics {
+impl Default for Metrics {
     /// Nothing has been counted yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let started = SystemTime::now();
         Metrics {
             started,
@@ -119,7 +119,9 @@ impl Metrics {
             reload_time: AtomicU64::new(since_1970(started)),
         }
     }
+}
 
+impl Metrics {
     /// A client was accepted by the system, whatever becomes of it.
     pub fn accepted(&self) {
         add(&self.accepted, 1);
@@ -127,7 +129,7 @@ impl Metrics {
 
     /// A client was turned away before it had a session, or, behind a load balancer, one of its
     /// own.
-    pub fn refused(&self, reason: Rejection) {
+    pub fn rejected(&self, reason: Rejection) {
         add(&self.rejected[reason as usize], 1);
     }
 
@@ -229,12 +231,6 @@ impl Metrics {
                 text.sample(name, &labels, get(count));
             }
         }
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -340,10 +336,10 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         metrics.accepted();
         metrics.accepted();
-        metrics.refused(Rejection::Penalty);
+        metrics.rejected(Rejection::Penalty);
         metrics.ended(Some(Command::Bind), Outcome::TimedOut);
         metrics.ended(None, Outcome::TimedOut);
         metrics.reloaded(false);
@@ -385,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_all_that_was_not_longer() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         for milliseconds in [0, 1, 2, 700, 20_000] {
             metrics.connected(Duration::from_millis(milliseconds));
         }
@@ -402,7 +398,7 @@ mod tests {
 
     #[test]
     fn each_command_is_counted_under_its_own_word() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         for command in COMMANDS {
             metrics.ended(command, Outcome::Closed);
         }
@@ -415,7 +411,7 @@ mod tests {
 
     #[test]
     fn a_reason_for_a_rejection_is_one_word() {
-        let reasons: Vec<_> = Metrics::new().rejections().map(|(reason, _)| reason).collect();
+        let reasons: Vec<_> = Metrics::default().rejections().map(|(reason, _)| reason).collect();
         assert_eq!(reasons, ["network", "penalty", "per-client", "share", "stopped"]);
     }
 }

@@ -94,10 +94,10 @@ impl Queue {
             drained: Condvar::default(),
             lost,
         });
-        let written = Arc::clone(&queue);
-        thread::Builder::new().name("tabi log".into()).stack_size(STACK).spawn(move || {
-            written.write_out(Output { file: output, partial_line: false }, &lost_line)
-        })?;
+        let of_writer = Arc::clone(&queue);
+        let output = Output { file: output, partial_line: false };
+        let write = move || of_writer.write_out(output, &lost_line);
+        thread::Builder::new().name("tabi log".into()).stack_size(STACK).spawn(write)?;
         Ok(queue)
     }
 

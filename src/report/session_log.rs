@@ -57,7 +57,13 @@ impl SessionLog {
         session: &'a SessionState,
         metrics: &'a Metrics,
     ) -> SessionEntry<'a> {
-        SessionEntry { log: self, metrics, session, is_written: false }
+        SessionEntry {
+            log: self,
+            metrics,
+            session,
+            outcome: Outcome::Failed,
+            why: Some("internal error"),
+        }
     }
 
     /// Logs how many lines were not logged, without waiting until that is due.
@@ -80,34 +86,29 @@ impl SessionLog {
     }
 }
 
-/// The entry of a session that has not ended yet. If its thread panics, that is written when this is
-/// dropped.
+/// The entry of a session that has not ended yet. One that is dropped before it was written is that of
+/// a session whose thread has panicked.
 pub struct SessionEntry<'a> {
     log: &'a SessionLog,
     metrics: &'a Metrics,
     session: &'a SessionState,
-    is_written: bool,
+    outcome: Outcome,
+    why: Option<&'a str>,
 }
 
-impl SessionEntry<'_> {
+impl<'a> SessionEntry<'a> {
     /// Counts and logs how the session has ended, and `why` where the outcome alone does not say it.
-    #[inline(never)]
-    pub fn write(mut self, outcome: Outcome, why: Option<&str>) {
-        self.is_written = true;
-        self.record(outcome, why);
-    }
-
-    fn record(&self, outcome: Outcome, why: Option<&str>) {
-        self.metrics.ended(self.session.request().map(|(command, _)| *command), outcome);
-        self.log.log(self.session, outcome, why);
+    pub fn write(mut self, outcome: Outcome, why: Option<&'a str>) {
+        (self.outcome, self.why) = (outcome, why);
     }
 }
 
 impl Drop for SessionEntry<'_> {
+    #[inline(never)]
     fn drop(&mut self) {
-        if !self.is_written {
-            self.record(Outcome::Failed, Some("internal error"));
-        }
+        let command = self.session.request().map(|(command, _)| *command);
+        self.metrics.ended(command, self.outcome);
+        self.log.log(self.session, self.outcome, self.why);
     }
 }
 
@@ -148,7 +149,7 @@ mod tests {
             Limits { sessions: 1, per_client: 1, handshake: Duration::MAX, idle: Duration::MAX };
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
-        let (log, metrics) = (SessionLog::default(), Metrics::new());
+        let (log, metrics) = (SessionLog::default(), Metrics::default());
         catch_unwind(AssertUnwindSafe(|| {
             let _entry = log.entry(&session, &metrics);
             panic!("as this test wants it");

@@ -42,19 +42,13 @@ pub struct Status {
 impl Status {
     /// Listens on `address`. The error says which option and address are meant.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        let explain = |error: io::Error| {
-            let hint = match error.kind() {
-                io::ErrorKind::AddrInUse => "; choose another port",
-                _ => "",
-            };
+        let listener = TcpListener::bind(address).map_err(|error| {
+            let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
+            let hint = if is_in_use { "; choose another port" } else { "" };
             let message = format!("--status cannot listen on {address}: {error}{hint}");
             io::Error::new(error.kind(), message)
-        };
-        Ok(Status { listener: listener.map_err(explain)? })
+        })?;
+        Ok(Status { listener })
     }
 
     /// Where it listens.

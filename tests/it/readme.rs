@@ -130,7 +130,7 @@ fn the_outcome_table_is_the_list_of_outcomes() {
 fn the_metrics_table_is_what_prometheus_reads() {
     // What only some systems tell is told here, too.
     let gauges = Gauges { threads: Some(1), open_fds: Some(1), ..Gauges::default() };
-    let page = Metrics::new().text(&gauges);
+    let page = Metrics::default().text(&gauges);
     let typed = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let known: BTreeSet<_> = typed.collect();
     let rows = table("metric");

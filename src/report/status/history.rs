@@ -33,10 +33,7 @@ impl History {
     pub(super) fn note(&mut self, now: Instant, sums: [u64; 2]) {
         let (before, earlier) = self.last;
         let passed = now.saturating_duration_since(before);
-        let seconds = (passed.as_secs_f64() / INTERVAL.as_secs_f64()).round().max(1.0);
-        // In range: it is a small whole number above 0.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let seconds = seconds as u64;
+        let seconds = (passed + INTERVAL / 2).as_secs().max(1);
         let share =
             [0, 1].map(|direction| sums[direction].saturating_sub(earlier[direction]) / seconds);
         for _ in 0..seconds.min(LENGTH as u64) {

@@ -147,18 +147,10 @@ struct Escaped<'a>(&'a mut String);
 impl Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
-            match character {
-                '"'
-                | '\\'
-                | '<'
-                | '>'
-                | '&'
-                | '\''
-                | '\0'..='\x1f'
-                | '\x7f'..='\u{9f}'
-                | '\u{2028}'
-                | '\u{2029}' => write!(self.0, "\\u{:04x}", u32::from(character))?,
-                plain => self.0.push(plain),
+            if character.is_control() || "\"\\<>&'\u{2028}\u{2029}".contains(character) {
+                write!(self.0, "\\u{:04x}", u32::from(character))?;
+            } else {
+                self.0.push(character);
             }
         }
         Ok(())

@@ -96,15 +96,12 @@ fn check_host(headers: &[Header<'_>], may_lack: bool, hostname: &str) -> Result<
 /// the system has it, its first part alone, and that part in `.local`, which no name server can
 /// point here from afar (RFC 6762).
 fn is_ours(host: &str, hostname: &str) -> bool {
-    let is_port = |rest: &str| {
-        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => name,
+        Some(_) | None => host,
     };
-    if let Some((address, rest)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-        return address.parse::<Ipv6Addr>().is_ok() && is_port(rest);
-    }
-    let (name, rest) = host.split_at(host.find(':').unwrap_or(host.len()));
-    if name.is_empty() || !is_port(rest) {
-        return false;
+    if let Some(address) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
     }
     let name = name.strip_suffix('.').unwrap_or(name);
     let first = hostname.split('.').next().unwrap_or(hostname);

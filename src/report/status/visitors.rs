@@ -39,6 +39,7 @@ pub(super) fn serve(
     end: &Waker,
     handler: &Arc<StatusHandler>,
 ) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
     let mut visitors: Vec<Weak<TcpStream>> = Vec::with_capacity(MAX_VISITORS);
     loop {
         let next = handler.tick(Instant::now());
@@ -56,7 +57,7 @@ pub(super) fn serve(
                     close(&visitors.remove(0));
                 }
                 visitors.push(Arc::downgrade(&visitor));
-                start(visitor, handler);
+                start(&visitor, handler);
             }
             thread::sleep(PAUSE);
         }
@@ -89,11 +90,11 @@ fn close(visitor: &Weak<TcpStream>) {
 
 /// Serves a visitor on a thread of its own. Where the system refuses one, the visitor is served here,
 /// and has to be quick: the others wait.
-fn start(visitor: Arc<TcpStream>, handler: &Arc<StatusHandler>) {
-    let (stream, of_thread) = (Arc::clone(&visitor), Arc::clone(handler));
+fn start(visitor: &Arc<TcpStream>, handler: &Arc<StatusHandler>) {
+    let (stream, of_thread) = (Arc::clone(visitor), Arc::clone(handler));
     let thread = thread::Builder::new().name("tabi visitor".into()).stack_size(STACK);
     if thread.spawn(move || visit(&stream, &of_thread, Duration::MAX)).is_err() {
-        let _ = visit(&visitor, handler, CLOSE);
+        let _ = visit(visitor, handler, CLOSE);
     }
 }
 
