@@ -77,12 +77,12 @@ impl<K: Copy + Eq + Hash + Send + 'static> LogRateLimit<K> {
     /// A thread that sleeps until the summary is due costs nothing while no lines are suppressed.
     fn start_summary(self: &Arc<Self>) {
         let limit = Arc::clone(self);
-        let started =
-            thread::Builder::new().name("tabi summary".into()).stack_size(STACK).spawn(move || {
-                thread::sleep(limit.rate.summary_after);
-                limit.summarize();
-            });
-        if started.is_err() {
+        let summarize = move || {
+            thread::sleep(limit.rate.summary_after);
+            limit.summarize();
+        };
+        let thread = thread::Builder::new().name("tabi summary".into()).stack_size(STACK);
+        if thread.spawn(summarize).is_err() {
             // The next line that is not logged tries again.
             self.state.lock().awaits_summary = false;
         }
@@ -95,7 +95,7 @@ impl<K: Copy + Eq + Hash + Send + 'static> LogRateLimit<K> {
         }
     }
 
-    fn take(&self, kind: K, now: Instant) -> bool {
+    pub(super) fn take(&self, kind: K, now: Instant) -> bool {
         let State { kinds, others, .. } = &mut *self.state.lock();
         let is_full = kinds.len() == MAX_KINDS
             && kinds.oldest().is_some_and(|(_, usage)| usage.is_in_use(now));
@@ -106,7 +106,7 @@ impl<K: Copy + Eq + Hash + Send + 'static> LogRateLimit<K> {
     }
 
     /// The numbers for a summary, `None` standing for all further kinds.
-    fn take_suppressed(&self) -> Vec<(Option<K>, u64)> {
+    pub(super) fn take_suppressed(&self) -> Vec<(Option<K>, u64)> {
         let mut state = self.state.lock();
         state.awaits_summary = false;
         let kinds = state.kinds.iter().map(|(kind, usage)| (Some(*kind), usage));

@@ -39,3 +39,19 @@ impl RejectionLog {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_a_second_are_logged_and_the_others_counted() {
+        let (log, now) = (RejectionLog::default(), Instant::now());
+        for number in 0..25 {
+            assert_eq!(log.0.take((), now), number < 10, "{number}");
+        }
+        assert_eq!(log.0.take_suppressed(), [(Some(()), 15)]);
+        assert!(log.0.take((), now + Duration::from_secs(1)));
+        assert!(log.0.take_suppressed().is_empty());
+    }
+}
