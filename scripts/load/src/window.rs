@@ -128,8 +128,8 @@ impl Repeated {
 }
 
 /// Has each client do the same over and over: `job` gives back what that is, for the number of the
-/// client.
-pub(crate) fn repeat<Step: FnMut() -> io::Result<()>>(
+/// client. What a step leaves is dropped when its time has been taken.
+pub(crate) fn repeat<Left, Step: FnMut() -> io::Result<Left>>(
     proxy: &Running,
     clients: usize,
     timing: Timing,
@@ -142,7 +142,7 @@ pub(crate) fn repeat<Step: FnMut() -> io::Result<()>>(
         window.ready();
         while !window.is_over() {
             let begun = Instant::now();
-            step()?;
+            let _left = step()?;
             if window.counts() {
                 times.push(begun.elapsed());
             }

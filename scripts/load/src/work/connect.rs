@@ -34,7 +34,8 @@ pub(crate) fn run(
             let mut stream = socks::tunnel_from(client, proxy.address, target, PATIENCE)?;
             turn += 1;
             stream.write_all(&message)?;
-            stream.read_exact(&mut message)
+            stream.read_exact(&mut message)?;
+            Ok(stream)
         })
     })?;
     Ok(vec![
