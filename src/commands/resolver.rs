@@ -1,79 +1,67 @@
-//! Resolver to addresses, and addresses to names, within a deadline.
+//! Names to addresses, and addresses to names, within a deadline.
 //!
-//! The system's resolver cannot be interrupted, so lookups run on a few threads of their own, one for
-//! each name that is asked for, however many ask. Whoever asks waits for the answer or gives up; the
+//! The system's resolver cannot be interrupted, so lookups run on threads of their own, at most 64, one
+//! for each name that is asked for, however many ask. Whoever asks waits for the answer or gives up; the
 //! lookup goes on, and its answer is remembered for a moment. Only what was found is remembered: the
 //! rules are asked at each request.
 
-use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
-use self::queue::Waiter;
-use self::threads::{ResolveFn, Threads};
-use super::client_watch::{ClientWatch, WaitOutcome, wait_for};
+use self::memory::Memory;
+use self::question::{Question, ResolveFn};
+use self::queue::{Job, Queue, Waiter};
+use super::client_watch::{ClientWatch, wait_for};
+use super::error::Error;
 use super::families::Families;
 use crate::socks5::Name;
+use crate::system::address_space;
+use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
-use crate::system::ip::ClientPrefix;
+use crate::system::sync::Mutex;
 use crate::system::waker::Waker;
 
+mod answer;
 mod memory;
+mod question;
 mod queue;
-mod spelling;
-mod threads;
 
-/// What a lookup has found, or why it has found nothing.
-pub(crate) type Answer = Result<Found, Arc<io::Error>>;
+pub(crate) use answer::{Answer, Found};
 
-/// What a lookup has found.
-#[derive(Clone, Debug)]
-pub(crate) enum Found {
-    /// The addresses of a name, with port 0.
-    Addresses(Arc<[SocketAddr]>),
-    /// The name of an address.
-    Name(Name),
-}
+/// Lookups at once. A lookup that hangs waits for as long as `resolv.conf` says, usually 5 s twice
+/// for each name server.
+const MAX_AT_ONCE: usize = 64;
 
-impl Found {
-    /// The addresses of a name.
-    pub(super) fn addresses(&self) -> &[SocketAddr] {
-        match self {
-            Found::Addresses(addresses) => addresses,
-            Found::Name(_) => &[],
-        }
-    }
-}
+/// Of the descriptors one in so many may be a lookup's: 64 of 1,024.
+const SHARE_OF_DESCRIPTORS: usize = 16;
 
-/// Why a name has no addresses, or an address no name.
-#[derive(Debug)]
-pub(crate) enum Error {
-    /// The resolver says so, or cannot be asked.
-    Unresolved(Arc<io::Error>),
-    /// The resolver has not answered within the deadline.
-    TimedOut,
-    /// The client has left meanwhile.
-    ClientLeft,
-}
+/// Stack of a thread. `getaddrinfo` needs less than 128 KiB; the modules that the system's name
+/// service loads may need more.
+const STACK: usize = 512 * 1024;
 
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Error::Unresolved(Arc::new(error))
-    }
-}
-
-/// Resolver that are looked up, and those that were a moment ago.
+/// Names that are looked up, and those that were a moment ago.
 pub(crate) struct Resolver {
     lasts: Duration,
     families: Families,
-    threads: Arc<Threads>,
+    state: Mutex<State>,
+    resolve: Box<ResolveFn>,
+    descriptors: Arc<Descriptors>,
+    stack: usize,
+}
+
+struct State {
+    memory: Memory,
+    queue: Queue,
+    counts: Counts,
 }
 
 /// How many lookups there were.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Lookups that have found an address.
+    /// Lookups that have found something.
     pub found: u64,
     /// Lookups that have not.
     pub failed: u64,
@@ -92,7 +80,7 @@ pub(crate) enum LookupState {
 impl Resolver {
     /// Asks the system's resolver, and remembers its answers for the time of `lasts`; failures for
     /// 5 s at the most.
-    pub(crate) fn new(lasts: Duration, descriptors: &Arc<Descriptors>) -> Self {
+    pub(crate) fn new(lasts: Duration, descriptors: &Arc<Descriptors>) -> Arc<Self> {
         Self::with_resolver(lasts, descriptors, |name| {
             (name, 0).to_socket_addrs().map(Iterator::collect)
         })
@@ -103,11 +91,18 @@ impl Resolver {
     pub(crate) fn with_resolver(
         lasts: Duration,
         descriptors: &Arc<Descriptors>,
-        resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        let resolver: Box<ResolveFn> = Box::new(resolver);
-        let threads = Threads::new(lasts, Arc::clone(descriptors), resolver);
-        Resolver { lasts, families: Families::new(), threads }
+        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let max_running = (descriptors.limit() / SHARE_OF_DESCRIPTORS).clamp(1, MAX_AT_ONCE);
+        let (memory, queue) = (Memory::new(lasts), Queue::new(max_running));
+        Arc::new(Resolver {
+            lasts,
+            families: Families::default(),
+            state: Mutex::new(State { memory, queue, counts: Counts::default() }),
+            resolve: Box::new(resolve),
+            descriptors: Arc::clone(descriptors),
+            stack: STACK,
+        })
     }
 
     /// The addresses of `name` with `port`, for the client at `asker`. Waits until `deadline` at the
@@ -115,51 +110,48 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// See [`Error`]. A name with no address at all is [`Error::Unresolved`].
+    /// [`Error::Unresolved`], also for a name with no address at all; `TimedOut` at the deadline;
+    /// [`Error::ClientLeft`].
     pub(crate) fn resolve(
-        &self,
+        self: &Arc<Self>,
         name: &Name,
         port: u16,
         asker: IpAddr,
-        deadline: Instant,
+        deadline: Deadline,
         client: Option<&ClientWatch<'_>>,
     ) -> Result<Vec<SocketAddr>, Error> {
-        let found = self.find(&spelling::key(name.as_str()), asker, deadline, client)?;
-        Ok(with_port(found.addresses(), port))
+        Ok(self.find(name.into(), asker, deadline, client)?.with_port(port))
     }
 
     /// The name of the host at `ip`, as the system's resolver has it, for the client at `asker`. It
     /// waits as [`Resolver::resolve`] does.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
     pub(crate) fn name_of(
-        &self,
+        self: &Arc<Self>,
         ip: IpAddr,
         asker: IpAddr,
-        deadline: Instant,
+        deadline: Deadline,
         client: Option<&ClientWatch<'_>>,
     ) -> Result<Name, Error> {
-        match self.find(&spelling::key_of_address(ip), asker, deadline, client)? {
+        match self.find(Question::Name(ip), asker, deadline, client)? {
             Found::Name(name) => Ok(name),
-            Found::Addresses(_) => Err(io::Error::from(ErrorKind::NotFound).into()),
+            Found::Addresses(_) => Err(Error::unresolved(io::ErrorKind::NotFound)),
         }
     }
 
     fn find(
-        &self,
-        key: &str,
+        self: &Arc<Self>,
+        question: Question,
         asker: IpAddr,
-        deadline: Instant,
+        deadline: Deadline,
         client: Option<&ClientWatch<'_>>,
     ) -> Result<Found, Error> {
-        let answer = if let Some(answer) = self.threads.recall(key) {
+        let known = self.state.lock().recall(&question);
+        let answer = if let Some(answer) = known {
             answer
         } else {
             // The session is counted as two descriptors, and has no target yet.
-            let waker = Arc::new(Waker::new()?);
-            match self.join(key, asker, &waker) {
+            let waker = Waker::new().map_err(Error::unresolved)?;
+            match self.join(question, asker, &Arc::new(waker)) {
                 LookupState::Known(answer) => answer,
                 LookupState::UnderWay(lookup) => lookup.wait(deadline, client)?,
             }
@@ -169,29 +161,40 @@ impl Resolver {
 
     /// The answer for `name`, if it is known without asking anyone.
     pub(crate) fn recall(&self, name: &Name) -> Option<Answer> {
-        self.threads.recall(&spelling::key(name.as_str()))
+        self.state.lock().recall(&name.into())
     }
 
-    /// Looks `name` up for the client at `asker`, and rings `waker` when the answer is there.
-    pub(crate) fn ask(&self, name: &Name, asker: IpAddr, waker: &Arc<Waker>) -> LookupState {
-        self.join(&spelling::key(name.as_str()), asker, waker)
+    /// Looks `name` up for the client at `asker`, and wakes `waker` when the answer is there.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        name: &Name,
+        asker: IpAddr,
+        waker: &Arc<Waker>,
+    ) -> LookupState {
+        self.join(name.into(), asker, waker)
     }
 
-    fn join(&self, key: &str, asker: IpAddr, waker: &Arc<Waker>) -> LookupState {
-        let (group, waker) = (ClientPrefix::from(asker), Arc::clone(waker));
-        let waiter = |number, name| Waiter { number, name, group, waker, answer: OnceLock::new() };
-        match self.threads.join(key, waiter) {
-            Ok(answer) => LookupState::Known(answer),
-            Err(waiter) => {
-                LookupState::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) })
-            }
+    fn join(
+        self: &Arc<Self>,
+        question: Question,
+        asker: IpAddr,
+        waker: &Arc<Waker>,
+    ) -> LookupState {
+        let mut state = self.state.lock();
+        // It may have become known since it was last asked for.
+        if let Some(answer) = state.recall(&question) {
+            return LookupState::Known(answer);
         }
+        let (waiter, job) = state.queue.join(question, asker.into(), Arc::clone(waker));
+        drop(state);
+        self.start(job.into_iter().collect());
+        LookupState::UnderWay(Lookup { waiter, resolver: Arc::clone(self) })
     }
 
     /// Notes that `address` has won the race among those of `name`. It goes first for as long as the
     /// name is remembered.
     pub(crate) fn won(&self, name: &Name, address: IpAddr) {
-        self.threads.won(&spelling::key(name.as_str()), address);
+        self.state.lock().memory.won(&name.into(), address);
     }
 
     /// Which family of a name's addresses goes first.
@@ -206,57 +209,94 @@ impl Resolver {
 
     /// How many lookups there were so far.
     pub(crate) fn counts(&self) -> Counts {
-        self.threads.counts()
+        self.state.lock().counts
+    }
+
+    /// Starts a thread for each of the lookups. One that the system refuses is the answer.
+    fn start(self: &Arc<Self>, mut jobs: Vec<Job>) {
+        while let Some(job) = jobs.pop() {
+            if let Err(error) = self.spawn(job.clone()) {
+                let error = format!("cannot start a thread for the lookup: {error}");
+                jobs.extend(self.finish(&job, &Err(Arc::new(io::Error::other(error)))));
+            }
+        }
+    }
+
+    fn spawn(self: &Arc<Self>, job: Job) -> io::Result<()> {
+        address_space::room_for(self.stack)?;
+        let resolver = Arc::clone(self);
+        let thread = thread::Builder::new().name("tabi lookup".into()).stack_size(self.stack);
+        thread.spawn(move || resolver.run(job)).map(drop)
+    }
+
+    /// Does one lookup after the other for as long as more wait than may run.
+    fn run(self: Arc<Self>, job: Job) {
+        let mut next = Some(job);
+        while let Some(job) = next {
+            let answer = self.look_up(&job.question);
+            let answer = self.state.lock().memory.keep(&job.question, answer, Instant::now());
+            let mut jobs = self.finish(&job, &answer);
+            next = jobs.pop();
+            self.start(jobs);
+        }
+    }
+
+    fn look_up(&self, question: &Question) -> Answer {
+        // Its socket, and a file that it reads.
+        let _reservation = self.descriptors.reserve();
+        let found = catch_unwind(AssertUnwindSafe(|| question.look_up(&self.resolve)));
+        found.unwrap_or_else(|_| Err(io::Error::other("the resolver failed"))).map_err(Arc::new)
+    }
+
+    /// Gives the answer to all who wait for it. Gives back the lookups that are to be started now.
+    fn finish(&self, job: &Job, answer: &Answer) -> Vec<Job> {
+        let mut state = self.state.lock();
+        let Counts { found, failed, .. } = &mut state.counts;
+        *(if answer.is_ok() { found } else { failed }) += 1;
+        let (waiters, jobs) = state.queue.finish(job);
+        drop(state);
+        for waiter in waiters {
+            let _ = waiter.answer.set(answer.clone());
+            waiter.waker.wake();
+        }
+        jobs
     }
 }
 
-impl Drop for Resolver {
-    fn drop(&mut self) {
-        self.threads.close();
+impl State {
+    fn recall(&mut self, question: &Question) -> Option<Answer> {
+        let answer = self.memory.recall(question, Instant::now())?;
+        self.counts.remembered += 1;
+        Some(answer)
     }
 }
 
 /// A lookup that somebody waits for. Dropping it gives up on the answer, at once.
 pub(crate) struct Lookup {
     waiter: Arc<Waiter>,
-    threads: Arc<Threads>,
+    resolver: Arc<Resolver>,
 }
 
 impl Lookup {
-    /// The answer, once it is there. The waker has been rung then.
+    /// The answer, once it is there. The waker has been woken then.
     pub(crate) fn answer(&self) -> Option<&Answer> {
         self.waiter.answer.get()
     }
 
-    fn wait(&self, deadline: Instant, client: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
+    fn wait(&self, deadline: Deadline, client: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
         loop {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Error::TimedOut);
-            }
-            if wait_for(&*self.waiter.waker, client, left)? == WaitOutcome::ClientLeft {
-                return Err(Error::ClientLeft);
-            }
+            wait_for(&*self.waiter.waker, client, deadline)?;
         }
     }
 }
 
 impl Drop for Lookup {
     fn drop(&mut self) {
-        self.threads.leave(&self.waiter);
+        self.resolver.state.lock().queue.leave(&self.waiter);
     }
-}
-
-/// `addresses` with `port`.
-pub(super) fn with_port(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
-    let mut addresses = addresses.to_vec();
-    for address in &mut addresses {
-        address.set_port(port);
-    }
-    addresses
 }
 
 #[cfg(test)]
@@ -274,8 +314,8 @@ mod tests {
         Name::new(name.into()).unwrap()
     }
 
-    fn soon() -> Instant {
-        Instant::now() + LONG
+    fn soon() -> Deadline {
+        Deadline::after(LONG)
     }
 
     /// An asker with a number.
@@ -283,12 +323,12 @@ mod tests {
         [192, 0, 2, number].into()
     }
 
-    fn resolve(names: &Resolver, host: &str) -> Result<Vec<SocketAddr>, Error> {
+    fn resolve(names: &Arc<Resolver>, host: &str) -> Result<Vec<SocketAddr>, Error> {
         names.resolve(&name(host), 80, asker(1), soon(), None)
     }
 
     /// A resolver that tells what it is asked, and hangs until it is released.
-    fn hanging(lasts: Duration) -> (Resolver, Receiver<String>, Sender<()>) {
+    fn hanging(lasts: Duration) -> (Arc<Resolver>, Receiver<String>, Sender<()>) {
         let (asked_to, asked) = channel();
         let (release, released) = channel();
         let held = Mutex::new(released);
@@ -317,10 +357,10 @@ mod tests {
     #[test]
     fn a_resolver_that_hangs_holds_nobody_longer_than_the_deadline() {
         let (names, asked, release) = hanging(LASTS);
-        let now = Instant::now();
-        let timed_out =
-            names.resolve(&name("a.example"), 80, asker(1), now + Duration::from_millis(50), None);
-        assert!(matches!(timed_out, Err(Error::TimedOut)), "{timed_out:?}");
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let answer = names.resolve(&name("a.example"), 80, asker(1), deadline, None);
+        let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        assert!(matches!(&answer, Err(Error::Unreachable(error)) if is_late(error)), "{answer:?}");
         assert_eq!(asked.recv_timeout(LONG).unwrap(), "a.example.");
         // The lookup goes on, and its answer is there for the next one.
         release.send(()).unwrap();
@@ -421,5 +461,22 @@ mod tests {
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
         names.won(&name("A.example"), both[1].ip());
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());
+    }
+
+    #[test]
+    fn a_thread_that_the_system_refuses_is_a_failed_lookup() {
+        let descriptors = Descriptors::new(1024);
+        let addresses = |_: &str| Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()]);
+        let names = Resolver::with_resolver(LASTS, &descriptors, addresses);
+        let mut names = Arc::into_inner(names).unwrap();
+        names.stack = usize::MAX - (1 << 20);
+        let names = Arc::new(names);
+        for _ in 0..100 {
+            let Err(Error::Unresolved(error)) = resolve(&names, "a.example") else {
+                panic!("it has an answer");
+            };
+            assert!(error.to_string().contains("cannot start a thread"), "{error}");
+        }
+        assert!(names.recall(&name("a.example")).is_none());
     }
 }

@@ -1,12 +1,12 @@
 //! RESOLVE and `RESOLVE_PTR`: answers without a connection, which Tor has added to SOCKS5.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use super::{ClientStream, Failure, Proxy, RequestContext, farewell};
-use crate::commands::resolver;
+use crate::commands::Error;
 use crate::socks5::{Address, Command, Host, Reply};
+use crate::system::deadline::Deadline;
 
 impl Proxy {
     /// Answers what the addresses of a name are, or the name of an address: Tor's extension, of which
@@ -17,7 +17,7 @@ impl Proxy {
         context: &RequestContext<'_>,
         client: &ClientStream<'_>,
     ) -> Result<(), Failure> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let deadline = Deadline::after(self.connect_timeout);
         let permit = self.permit(context, client, deadline)?;
         let reply = match (permit.route(), permit.addresses()) {
             (Some(route), _) => self.go_up(context, client, route, deadline)?.reply,
@@ -29,17 +29,14 @@ impl Proxy {
             (None, addresses) => {
                 // torsocks knows no IPv6 address in an answer.
                 let ipv4 = addresses.iter().find(|address| address.is_ipv4());
-                let found = ipv4.or(addresses.first()).ok_or_else(unresolved)?;
+                let found = ipv4.or(addresses.first());
+                let found = found.ok_or_else(|| Error::unresolved(ErrorKind::NotFound))?;
                 Reply::succeeded(SocketAddr::new(found.ip(), 0))
             }
         };
-        let mut words = Vec::new();
-        reply.write_to(&mut words)?;
-        farewell(context.session, &words);
+        let mut message = Vec::new();
+        reply.write_to(&mut message)?;
+        farewell(context.session, &message);
         Ok(())
     }
-}
-
-fn unresolved() -> resolver::Error {
-    io::Error::from(ErrorKind::NotFound).into()
 }
