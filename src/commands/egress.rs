@@ -129,7 +129,7 @@ fn lacking(option: &str, capability: &str, error: &io::Error) -> io::Error {
 }
 
 /// The name of a network interface, as in `wg0`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
     bytes: [u8; MAX_INTERFACE],
     length: u8,
@@ -150,12 +150,6 @@ impl Interface {
     /// The name.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("it is ASCII")
-    }
-}
-
-impl fmt::Debug for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
     }
 }
 

@@ -145,32 +145,23 @@ impl Resolver {
         deadline: Deadline,
         client: Option<&ClientWatch<'_>>,
     ) -> Result<Found, Error> {
-        let known = self.state.lock().recall(&question);
-        let answer = if let Some(answer) = known {
-            answer
-        } else {
-            // The session is counted as two descriptors, and has no target yet.
-            let waker = Waker::new().map_err(Error::unresolved)?;
-            match self.join(question, asker, &Arc::new(waker)) {
-                LookupState::Known(answer) => answer,
-                LookupState::UnderWay(lookup) => lookup.wait(deadline, client)?,
-            }
+        // The session is counted as two descriptors, and has no target yet.
+        let waker = || Waker::new().map(Arc::new);
+        let answer = match self.join(question, asker, waker).map_err(Error::unresolved)? {
+            LookupState::Known(answer) => answer,
+            LookupState::UnderWay(lookup) => lookup.wait(deadline, client)?,
         };
         answer.map_err(Error::Unresolved)
     }
 
-    /// The answer for `name`, if it is known without asking anyone.
-    pub(crate) fn recall(&self, name: &Name) -> Option<Answer> {
-        self.state.lock().recall(&name.into())
-    }
-
-    /// Looks `name` up for the client at `asker`, and wakes `waker` when the answer is there.
+    /// Looks `name` up for the client at `asker`. If it is not known, `waker` gives what is woken when the
+    /// answer is there.
     pub(crate) fn ask(
         self: &Arc<Self>,
         name: &Name,
         asker: IpAddr,
-        waker: &Arc<Waker>,
-    ) -> LookupState {
+        waker: impl FnOnce() -> io::Result<Arc<Waker>>,
+    ) -> io::Result<LookupState> {
         self.join(name.into(), asker, waker)
     }
 
@@ -178,17 +169,17 @@ impl Resolver {
         self: &Arc<Self>,
         question: Question,
         asker: IpAddr,
-        waker: &Arc<Waker>,
-    ) -> LookupState {
+        waker: impl FnOnce() -> io::Result<Arc<Waker>>,
+    ) -> io::Result<LookupState> {
         let mut state = self.state.lock();
-        // It may have become known since it was last asked for.
-        if let Some(answer) = state.recall(&question) {
-            return LookupState::Known(answer);
+        if let Some(answer) = state.memory.recall(&question, Instant::now()) {
+            state.counts.remembered += 1;
+            return Ok(LookupState::Known(answer));
         }
-        let (waiter, job) = state.queue.join(question, asker.into(), Arc::clone(waker));
+        let (waiter, job) = state.queue.join(question, asker.into(), waker()?);
         drop(state);
         self.start(job.into_iter().collect());
-        LookupState::UnderWay(Lookup { waiter, resolver: Arc::clone(self) })
+        Ok(LookupState::UnderWay(Lookup { waiter, resolver: Arc::clone(self) }))
     }
 
     /// Notes that `address` has won the race among those of `name`. It goes first for as long as the
@@ -215,18 +206,15 @@ impl Resolver {
     /// Starts a thread for each of the lookups. One that the system refuses is the answer.
     fn start(self: &Arc<Self>, mut jobs: Vec<Job>) {
         while let Some(job) = jobs.pop() {
-            if let Err(error) = self.spawn(job.clone()) {
+            let (resolver, first) = (Arc::clone(self), job.clone());
+            let thread = thread::Builder::new().name("tabi lookup".into()).stack_size(self.stack);
+            let started = address_space::room_for(self.stack)
+                .and_then(|()| thread.spawn(move || resolver.run(first)));
+            if let Err(error) = started {
                 let error = format!("cannot start a thread for the lookup: {error}");
                 jobs.extend(self.finish(&job, &Err(Arc::new(io::Error::other(error)))));
             }
         }
-    }
-
-    fn spawn(self: &Arc<Self>, job: Job) -> io::Result<()> {
-        address_space::room_for(self.stack)?;
-        let resolver = Arc::clone(self);
-        let thread = thread::Builder::new().name("tabi lookup".into()).stack_size(self.stack);
-        thread.spawn(move || resolver.run(job)).map(drop)
     }
 
     /// Does one lookup after the other for as long as more wait than may run.
@@ -260,14 +248,6 @@ impl Resolver {
             waiter.waker.wake();
         }
         jobs
-    }
-}
-
-impl State {
-    fn recall(&mut self, question: &Question) -> Option<Answer> {
-        let answer = self.memory.recall(question, Instant::now())?;
-        self.counts.remembered += 1;
-        Some(answer)
     }
 }
 
@@ -421,7 +401,10 @@ mod tests {
     fn lookups_that_hang_for_one_client_leave_room_for_others() {
         let (names, asked, release) = hanging(Duration::ZERO);
         let waker = Arc::new(Waker::new().unwrap());
-        let ask = |host: &str, asker: IpAddr| match names.ask(&name(host), asker, &waker) {
+        let ask = |host: &str, asker: IpAddr| match names
+            .ask(&name(host), asker, || Ok(Arc::clone(&waker)))
+            .unwrap()
+        {
             LookupState::UnderWay(lookup) => lookup,
             LookupState::Known(_) => panic!("{host} is known"),
         };
@@ -477,6 +460,6 @@ mod tests {
             };
             assert!(error.to_string().contains("cannot start a thread"), "{error}");
         }
-        assert!(names.recall(&name("a.example")).is_none());
+        assert_eq!(names.counts(), Counts { failed: 100, ..Counts::default() });
     }
 }

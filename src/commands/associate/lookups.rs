@@ -1,5 +1,6 @@
 //! Datagrams that wait until the name they are for has been looked up.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,29 +97,26 @@ impl<'a> Lookups<'a> {
     }
 
     fn begin(&mut self, destination: &Address, name: &Name, now: Instant) -> Resolution {
-        let known = |answer: &Answer| Resolution::Known(addresses(answer, destination.port));
         if self.under_way.len() >= MAX_PENDING {
             return Resolution::TooMany;
         }
-        if let Some(answer) = self.names.recall(name) {
-            return known(&answer);
-        }
-        if self.waker.is_none() {
-            self.waker = Waker::new().ok().map(Arc::new);
-        }
-        let Some(waker) = self.waker.as_ref().filter(|_| self.share.take(LOOKUP)) else {
-            return Resolution::TooMany;
+        let waker = || {
+            if self.waker.is_none() {
+                self.waker = Some(Arc::new(Waker::new()?));
+            }
+            let waker = self.waker.clone().filter(|_| self.share.take(LOOKUP));
+            waker.ok_or_else(|| ErrorKind::OutOfMemory.into())
         };
         match self.names.ask(name, self.asker, waker) {
-            LookupState::Known(answer) => {
-                self.share.give_back(LOOKUP);
-                known(&answer)
+            Ok(LookupState::Known(answer)) => {
+                Resolution::Known(addresses(&answer, destination.port))
             }
-            LookupState::UnderWay(lookup) => {
+            Ok(LookupState::UnderWay(lookup)) => {
                 let (destination, until) = (destination.clone(), now + MAX_WAIT);
                 self.under_way.push(UnderWay { destination, lookup, until, payloads: Vec::new() });
                 Resolution::Pending
             }
+            Err(_) => Resolution::TooMany,
         }
     }
 

@@ -48,14 +48,6 @@ pub(super) struct DatagramRelay<'a> {
     dropped: DropLog,
 }
 
-/// What there is something to read from.
-struct Ready {
-    control: bool,
-    inside: bool,
-    outside: [bool; 2],
-    waker: bool,
-}
-
 impl<'a> DatagramRelay<'a> {
     pub(super) fn new(
         (inside, outside): (UdpSocket, Outside),
@@ -81,12 +73,12 @@ impl<'a> DatagramRelay<'a> {
 
     /// Waits for something to do, and does it. False when the association is over.
     pub(super) fn turn(&mut self) -> bool {
-        let Ok(ready) = self.wait() else { return false };
+        let Ok([control, inside, waker, outside @ ..]) = self.wait() else { return false };
         self.now = Instant::now();
-        if ready.control && self.has_ended() {
+        if control && self.has_ended() {
             return false;
         }
-        if ready.waker {
+        if waker {
             self.destinations.waker().map(Waker::clear);
         }
         self.destinations.follow_new_rules();
@@ -95,38 +87,34 @@ impl<'a> DatagramRelay<'a> {
                 self.send(&to, &payload);
             }
         }
-        if ready.inside {
+        if inside {
             self.take_from_client();
         }
-        for index in (0..2).filter(|&index| ready.outside[index]) {
+        for index in (0..2).filter(|&index| outside[index]) {
             self.take_from_outside(index);
         }
         self.is_alive()
     }
 
-    /// Waits until there is something to read, a lookup is over, or time is up.
-    fn wait(&self) -> io::Result<Ready> {
+    /// Waits until there is something to read, a lookup is over, or time is up. Says what is ready: the
+    /// client's connection, the socket towards it, the waker of lookups, the sockets outside.
+    fn wait(&self) -> io::Result<[bool; 5]> {
         let idle = self.now.saturating_duration_since(self.active);
         let left = if self.batch.is_released() { IDLE.saturating_sub(idle) } else { KEEP_MEMORY };
         let left = self.destinations.time_left(self.now).map_or(left, |lookup| lookup.min(left));
         let control = self.client.session.stream();
+        let absent = PollFd::new(control, PollFlags::empty());
+        let readable = |socket| PollFd::new(socket, PollFlags::IN);
+        let waker = self.destinations.waker().map(|waker| PollFd::new(waker, PollFlags::IN));
         let mut polled = [
             PollFd::new(control, PollFlags::IN),
-            PollFd::new(&self.inside, PollFlags::IN),
-            PollFd::new(self.outside.socket(0), PollFlags::IN),
-            PollFd::new(self.outside.socket(1), PollFlags::IN),
-            PollFd::new(control, PollFlags::IN),
+            readable(&self.inside),
+            waker.unwrap_or_else(|| absent.clone()),
+            self.outside.socket(0).map_or_else(|| absent.clone(), readable),
+            self.outside.socket(1).map_or_else(|| absent.clone(), readable),
         ];
-        let mut count = 2 + self.outside.count();
-        if let Some(waker) = self.destinations.waker() {
-            polled[count] = PollFd::new(waker, PollFlags::IN);
-            count += 1;
-        }
-        poll(&mut polled[..count], left)?;
-        let is_ready = |index: usize| !polled[index].revents().is_empty();
-        let outside = [is_ready(2), self.outside.count() == 2 && is_ready(3)];
-        let waker = self.destinations.waker().is_some() && is_ready(count - 1);
-        Ok(Ready { control: is_ready(0), inside: is_ready(1), outside, waker })
+        poll(&mut polled, left)?;
+        Ok(polled.map(|polled| !polled.revents().is_empty()))
     }
 
     /// Whether the client's connection has ended. What the client sends on it means nothing.
@@ -230,8 +218,9 @@ impl<'a> DatagramRelay<'a> {
 
     /// Sends the client what has come from socket `index` of those outside.
     fn take_from_outside(&mut self, index: usize) {
+        let Some(socket) = self.outside.socket(index) else { return };
         let mut batch = std::mem::take(&mut self.batch);
-        batch.receive(self.outside.socket(index));
+        batch.receive(socket);
         for (from, bytes) in batch.iter_mut() {
             self.send_back(bytes, from);
         }

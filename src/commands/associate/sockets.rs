@@ -76,14 +76,9 @@ impl Outside {
         Ok(Outside { sockets })
     }
 
-    /// How many sockets there are: one or two.
-    pub(super) fn count(&self) -> usize {
-        self.sockets.len()
-    }
-
-    /// Socket `index`, or the last one.
-    pub(super) fn socket(&self, index: usize) -> &UdpSocket {
-        &self.sockets[index.min(self.sockets.len() - 1)].socket
+    /// Socket `index`: 0, and 1 where each family has its own.
+    pub(super) fn socket(&self, index: usize) -> Option<&UdpSocket> {
+        self.sockets.get(index).map(|outgoing| &outgoing.socket)
     }
 
     /// Sends `payload` whole or not at all.
