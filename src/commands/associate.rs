@@ -186,7 +186,7 @@ mod tests {
         (target, port)
     }
 
-    fn held(released: Receiver<()>) -> Arc<Resolver> {
+    fn hanging(released: Receiver<()>) -> Arc<Resolver> {
         let released = Mutex::new(released);
         resolving(move || {
             let _ = released.lock().unwrap().recv();
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_slow_lookup_does_not_stall_the_other_datagrams() {
         let (release, released) = channel();
-        let (control, client, ended) = working(held(released));
+        let (control, client, ended) = working(hanging(released));
         let (target, port) = target("127.0.0.1");
         let by_name = [b"\0\0\0\x03\x04late", &port[..], b"late"].concat();
         let by_address = [b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"at once"].concat();
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_lookup_that_hangs_does_not_hold_the_end_up() {
         let (release, released) = channel();
-        let (control, client, ended) = working(held(released));
+        let (control, client, ended) = working(hanging(released));
         let (target, port) = target("127.0.0.1");
         client.send(&[b"\0\0\0\x03\x04late", &port[..], b"never"].concat()).unwrap();
         client.send(&[b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"x"].concat()).unwrap();

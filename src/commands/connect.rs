@@ -83,7 +83,7 @@ pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connectio
     }
 }
 
-/// The attempts in flight, the oldest first, and the most telling failure of those that are over.
+/// The attempts in flight, the oldest first, and the failure that says most of those that are over.
 struct Race<'a> {
     dial: Dial<'a>,
     /// Those that are yet to be tried, the next one last.
@@ -230,7 +230,7 @@ impl<'a> Race<'a> {
         None
     }
 
-    /// Keeps the failure that tells most about the target: a refusal came from the target itself,
+    /// Keeps the failure that says most about the target: a refusal came from the target itself,
     /// an unreachable network only from this machine's routes.
     fn note_failure(&mut self, error: io::Error) {
         let weight = |error: &io::Error| match error.kind() {
@@ -297,12 +297,12 @@ impl Attempt {
 /// Takes the families in turn, beginning with that of the first address (RFC 8305 section 4).
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let [first, _, ..] = addresses else { return addresses.to_vec() };
-    let (mut ours, mut theirs): (Vec<SocketAddr>, Vec<SocketAddr>) =
+    let (mut first_family, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) =
         addresses.iter().rev().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
     let mut order = Vec::with_capacity(addresses.len());
-    while !(ours.is_empty() && theirs.is_empty()) {
-        order.extend(ours.pop());
-        order.extend(theirs.pop());
+    while !(first_family.is_empty() && other.is_empty()) {
+        order.extend(first_family.pop());
+        order.extend(other.pop());
     }
     order
 }
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_telling_failure_is_kept() {
+    fn the_failure_that_says_most_is_kept() {
         let descriptors = Descriptors::new(usize::MAX);
         let mut race = Race::new(Vec::new(), dial(&descriptors));
         for kind in [

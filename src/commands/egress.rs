@@ -189,10 +189,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_port_is_taken_only_for_the_target_that_is_connected_to() {
         let (ipv4, ipv6) = ("127.0.0.1".parse().ok(), "::1".parse().ok());
-        let source = Egress { ipv4, ipv6, ..Egress::default() };
+        let egress = Egress { ipv4, ipv6, ..Egress::default() };
         for target in ["127.0.0.1:9", "[::1]:9"].map(|target| target.parse().unwrap()) {
             let socket = Socket::new(Domain::for_address(target), Type::STREAM, None).unwrap();
-            match source.bind(&socket, target) {
+            match egress.bind(&socket, target) {
                 Err(_) if target.is_ipv6() => eprintln!("this machine has no IPv6"),
                 bound => bound.unwrap(),
             }

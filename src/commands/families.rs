@@ -62,10 +62,10 @@ impl Families {
     pub(crate) fn outcome(&self, attempts: &[Attempted], now: Instant) {
         let mut standings = self.standings.lock();
         for (standing, ipv4) in standings.iter_mut().zip([true, false]) {
-            let mut ours = attempts.iter().filter(|attempt| attempt.address.is_ipv4() == ipv4);
-            if ours.clone().any(|attempt| attempt.answered) {
+            let mut of_family = attempts.iter().filter(|attempt| attempt.address.is_ipv4() == ipv4);
+            if of_family.clone().any(|attempt| attempt.answered) {
                 *standing = Standing::default();
-            } else if ours.any(|attempt| now.duration_since(attempt.begun) >= FAIR_TIME) {
+            } else if of_family.any(|attempt| now.duration_since(attempt.begun) >= FAIR_TIME) {
                 standing.losses = (standing.losses + 1).min(MAX_LOSSES);
                 if standing.losses == MAX_LOSSES {
                     standing.second_until = Some(now + SECOND_FOR);

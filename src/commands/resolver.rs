@@ -44,7 +44,7 @@ const STACK: usize = 512 * 1024;
 
 /// Names that are looked up, and those that were a moment ago.
 pub(crate) struct Resolver {
-    lasts: Duration,
+    ttl: Duration,
     families: Families,
     state: Mutex<State>,
     resolve: Box<ResolveFn>,
@@ -78,10 +78,10 @@ pub(crate) enum LookupState {
 }
 
 impl Resolver {
-    /// Asks the system's resolver, and remembers its answers for the time of `lasts`; failures for
+    /// Asks the system's resolver, and remembers its answers for `ttl`; failures for
     /// 5 s at the most.
-    pub(crate) fn new(lasts: Duration, descriptors: &Arc<Descriptors>) -> Arc<Self> {
-        Self::with_resolver(lasts, descriptors, |name| {
+    pub(crate) fn new(ttl: Duration, descriptors: &Arc<Descriptors>) -> Arc<Self> {
+        Self::with_resolver(ttl, descriptors, |name| {
             (name, 0).to_socket_addrs().map(Iterator::collect)
         })
     }
@@ -89,14 +89,14 @@ impl Resolver {
     /// The same with another resolver, which is asked for names as `getaddrinfo` takes them: a dot
     /// at the end means that the name is complete.
     pub(crate) fn with_resolver(
-        lasts: Duration,
+        ttl: Duration,
         descriptors: &Arc<Descriptors>,
         resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Arc<Self> {
         let max_running = (descriptors.limit() / SHARE_OF_DESCRIPTORS).clamp(1, MAX_AT_ONCE);
-        let (memory, queue) = (Memory::new(lasts), Queue::new(max_running));
+        let (memory, queue) = (Memory::new(ttl), Queue::new(max_running));
         Arc::new(Resolver {
-            lasts,
+            ttl,
             families: Families::default(),
             state: Mutex::new(State { memory, queue, counts: Counts::default() }),
             resolve: Box::new(resolve),
@@ -105,8 +105,8 @@ impl Resolver {
         })
     }
 
-    /// The addresses of `name` with `port`, for the client at `asker`. Waits until `deadline` at the
-    /// latest, and for as long as `client`, if it is given, has not left.
+    /// The addresses of `name` with `port`, for `client`. Waits until `deadline` at the latest, and for as
+    /// long as the client of `watch`, if there is one, has not left.
     ///
     /// # Errors
     ///
@@ -116,23 +116,23 @@ impl Resolver {
         self: &Arc<Self>,
         name: &Name,
         port: u16,
-        asker: IpAddr,
+        client: IpAddr,
         deadline: Deadline,
-        client: Option<&ClientWatch<'_>>,
+        watch: Option<&ClientWatch<'_>>,
     ) -> Result<Vec<SocketAddr>, Error> {
-        Ok(self.find(name.into(), asker, deadline, client)?.with_port(port))
+        Ok(self.find(name.into(), client, deadline, watch)?.with_port(port))
     }
 
-    /// The name of the host at `ip`, as the system's resolver has it, for the client at `asker`. It
-    /// waits as [`Resolver::resolve`] does.
+    /// The name of the host at `ip`, as the system's resolver has it, for `client`. It waits as
+    /// [`Resolver::resolve`] does.
     pub(crate) fn name_of(
         self: &Arc<Self>,
         ip: IpAddr,
-        asker: IpAddr,
+        client: IpAddr,
         deadline: Deadline,
-        client: Option<&ClientWatch<'_>>,
+        watch: Option<&ClientWatch<'_>>,
     ) -> Result<Name, Error> {
-        match self.find(Question::Name(ip), asker, deadline, client)? {
+        match self.find(Question::Name(ip), client, deadline, watch)? {
             Found::Name(name) => Ok(name),
             Found::Addresses(_) => Err(Error::unresolved(io::ErrorKind::NotFound)),
         }
@@ -141,42 +141,34 @@ impl Resolver {
     fn find(
         self: &Arc<Self>,
         question: Question,
-        asker: IpAddr,
+        client: IpAddr,
         deadline: Deadline,
-        client: Option<&ClientWatch<'_>>,
+        watch: Option<&ClientWatch<'_>>,
     ) -> Result<Found, Error> {
         // The session is counted as two descriptors, and has no target yet.
         let waker = || Waker::new().map(Arc::new);
-        let answer = match self.join(question, asker, waker).map_err(Error::unresolved)? {
+        let answer = match self.ask(question, client, waker).map_err(Error::unresolved)? {
             LookupState::Known(answer) => answer,
-            LookupState::UnderWay(lookup) => lookup.wait(deadline, client)?,
+            LookupState::UnderWay(lookup) => lookup.wait(deadline, watch)?,
         };
         answer.map_err(Error::Unresolved)
     }
 
-    /// Looks `name` up for the client at `asker`. If it is not known, `waker` gives what is woken when the
-    /// answer is there.
+    /// Looks up a name, or the name of an address, for `client`. If the answer is not known, `waker` gives
+    /// what is woken when it is there.
     pub(crate) fn ask(
         self: &Arc<Self>,
-        name: &Name,
-        asker: IpAddr,
+        question: impl Into<Question>,
+        client: IpAddr,
         waker: impl FnOnce() -> io::Result<Arc<Waker>>,
     ) -> io::Result<LookupState> {
-        self.join(name.into(), asker, waker)
-    }
-
-    fn join(
-        self: &Arc<Self>,
-        question: Question,
-        asker: IpAddr,
-        waker: impl FnOnce() -> io::Result<Arc<Waker>>,
-    ) -> io::Result<LookupState> {
+        let question = question.into();
         let mut state = self.state.lock();
         if let Some(answer) = state.memory.recall(&question, Instant::now()) {
             state.counts.remembered += 1;
             return Ok(LookupState::Known(answer));
         }
-        let (waiter, job) = state.queue.join(question, asker.into(), waker()?);
+        let (waiter, job) = state.queue.join(question, client.into(), waker()?);
         drop(state);
         self.start(job.into_iter().collect());
         Ok(LookupState::UnderWay(Lookup { waiter, resolver: Arc::clone(self) }))
@@ -194,8 +186,8 @@ impl Resolver {
     }
 
     /// How long addresses are remembered.
-    pub(crate) fn lasts(&self) -> Duration {
-        self.lasts
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// How many lookups there were so far.
@@ -263,12 +255,12 @@ impl Lookup {
         self.waiter.answer.get()
     }
 
-    fn wait(&self, deadline: Deadline, client: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
+    fn wait(&self, deadline: Deadline, watch: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
         loop {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
             }
-            wait_for(&*self.waiter.waker, client, deadline)?;
+            wait_for(&*self.waiter.waker, watch, deadline)?;
         }
     }
 }
@@ -288,7 +280,7 @@ mod tests {
     use std::thread;
 
     const LONG: Duration = Duration::from_secs(20);
-    const LASTS: Duration = Duration::from_secs(30);
+    const TTL: Duration = Duration::from_secs(30);
 
     fn name(name: &str) -> Name {
         Name::new(name.into()).unwrap()
@@ -298,24 +290,24 @@ mod tests {
         Deadline::after(LONG)
     }
 
-    /// An asker with a number.
-    fn asker(number: u8) -> IpAddr {
+    /// A client with a number.
+    fn client(number: u8) -> IpAddr {
         [192, 0, 2, number].into()
     }
 
     fn resolve(names: &Arc<Resolver>, host: &str) -> Result<Vec<SocketAddr>, Error> {
-        names.resolve(&name(host), 80, asker(1), soon(), None)
+        names.resolve(&name(host), 80, client(1), soon(), None)
     }
 
-    /// A resolver that tells what it is asked, and hangs until it is released.
-    fn hanging(lasts: Duration) -> (Arc<Resolver>, Receiver<String>, Sender<()>) {
+    /// A resolver that says what it is asked, and hangs until it is released.
+    fn hanging(ttl: Duration) -> (Arc<Resolver>, Receiver<String>, Sender<()>) {
         let (asked_to, asked) = channel();
         let (release, released) = channel();
-        let held = Mutex::new(released);
+        let released = Mutex::new(released);
         let asked_to = Mutex::new(asked_to);
-        let names = Resolver::with_resolver(lasts, &Descriptors::new(1024), move |name| {
+        let names = Resolver::with_resolver(ttl, &Descriptors::new(1024), move |name| {
             let _ = asked_to.lock().unwrap().send(name.to_owned());
-            let _ = held.lock().unwrap().recv();
+            let _ = released.lock().unwrap().recv();
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
         (names, asked, release)
@@ -323,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_systems_resolver_is_asked() {
-        let names = Resolver::new(LASTS, &Descriptors::new(1024));
+        let names = Resolver::new(TTL, &Descriptors::new(1024));
         for host in ["localhost", "LOCALHOST"] {
             let found = resolve(&names, host).unwrap();
             assert!(found.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{found:?}");
@@ -336,9 +328,9 @@ mod tests {
 
     #[test]
     fn a_resolver_that_hangs_holds_nobody_longer_than_the_deadline() {
-        let (names, asked, release) = hanging(LASTS);
+        let (names, asked, release) = hanging(TTL);
         let deadline = Deadline::after(Duration::from_millis(50));
-        let answer = names.resolve(&name("a.example"), 80, asker(1), deadline, None);
+        let answer = names.resolve(&name("a.example"), 80, client(1), deadline, None);
         let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
         assert!(matches!(&answer, Err(Error::Unreachable(error)) if is_late(error)), "{answer:?}");
         assert_eq!(asked.recv_timeout(LONG).unwrap(), "a.example.");
@@ -351,9 +343,9 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_is_noticed_while_the_resolver_hangs() {
-        let (names, _asked, release) = hanging(LASTS);
+        let (names, _asked, release) = hanging(TTL);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (session, _) = listener.accept().unwrap();
         let (over_to, over) = channel();
         thread::scope(|scope| {
@@ -362,14 +354,14 @@ mod tests {
                 let found = names.resolve(
                     &name("a.example"),
                     80,
-                    asker(1),
+                    client(1),
                     soon(),
                     Some(&ClientWatch::new(&session, false)),
                 );
                 over_to.send(matches!(found, Err(Error::ClientLeft))).unwrap();
             });
             assert!(over.recv_timeout(Duration::from_millis(50)).is_err());
-            drop(client);
+            drop(stream);
             assert_eq!(over.recv_timeout(LONG), Ok(true));
         });
         drop(release);
@@ -377,20 +369,20 @@ mod tests {
 
     #[test]
     fn one_lookup_serves_all_who_ask() {
-        let (names, asked, release) = hanging(LASTS);
+        let (names, asked, release) = hanging(TTL);
         thread::scope(|scope| {
-            let askers: Vec<_> = (0..50)
+            let requests: Vec<_> = (0..50)
                 .map(|number| {
                     let names = &names;
                     scope.spawn(move || {
-                        names.resolve(&name("A.example."), number, asker(1), soon(), None)
+                        names.resolve(&name("A.example."), number, client(1), soon(), None)
                     })
                 })
                 .collect();
             asked.recv_timeout(LONG).unwrap();
             release.send(()).unwrap();
-            for (number, asker) in askers.into_iter().enumerate() {
-                assert_eq!(usize::from(asker.join().unwrap().unwrap()[0].port()), number);
+            for (number, request) in requests.into_iter().enumerate() {
+                assert_eq!(usize::from(request.join().unwrap().unwrap()[0].port()), number);
             }
         });
         assert!(asked.try_recv().is_err(), "it is looked up once");
@@ -401,19 +393,19 @@ mod tests {
     fn lookups_that_hang_for_one_client_leave_room_for_others() {
         let (names, asked, release) = hanging(Duration::ZERO);
         let waker = Arc::new(Waker::new().unwrap());
-        let ask = |host: &str, asker: IpAddr| match names
-            .ask(&name(host), asker, || Ok(Arc::clone(&waker)))
+        let ask = |host: &str, client: IpAddr| match names
+            .ask(&name(host), client, || Ok(Arc::clone(&waker)))
             .unwrap()
         {
             LookupState::UnderWay(lookup) => lookup,
             LookupState::Known(_) => panic!("{host} is known"),
         };
         let attacker: Vec<Lookup> =
-            (0..100).map(|number| ask(&format!("n{number}.example"), asker(1))).collect();
+            (0..100).map(|number| ask(&format!("n{number}.example"), client(1))).collect();
         let started: Vec<String> = (0..16).map(|_| asked.recv_timeout(LONG).unwrap()).collect();
         assert!(started.iter().all(|name| name.starts_with('n')));
         assert!(asked.try_recv().is_err());
-        let other = ask("other.example", asker(2));
+        let other = ask("other.example", client(2));
         assert_eq!(asked.recv_timeout(LONG).unwrap(), "other.example.");
         // Whoever gives up does so at once, and what has not begun never does.
         drop(attacker);
@@ -428,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_resolver_that_panics_is_a_failed_lookup() {
-        let names = Resolver::with_resolver(LASTS, &Descriptors::new(1024), |name| {
+        let names = Resolver::with_resolver(TTL, &Descriptors::new(1024), |name| {
             assert_ne!(name, "bad.example.", "as this test wants it");
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
@@ -440,7 +432,7 @@ mod tests {
     fn the_winner_of_a_race_goes_first() {
         let both: [SocketAddr; 2] = ["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
         let names =
-            Resolver::with_resolver(LASTS, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
+            Resolver::with_resolver(TTL, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
         names.won(&name("A.example"), both[1].ip());
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());
@@ -450,7 +442,7 @@ mod tests {
     fn a_thread_that_the_system_refuses_is_a_failed_lookup() {
         let descriptors = Descriptors::new(1024);
         let addresses = |_: &str| Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()]);
-        let names = Resolver::with_resolver(LASTS, &descriptors, addresses);
+        let names = Resolver::with_resolver(TTL, &descriptors, addresses);
         let mut names = Arc::into_inner(names).unwrap();
         names.stack = usize::MAX - (1 << 20);
         let names = Arc::new(names);

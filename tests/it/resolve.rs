@@ -7,21 +7,21 @@ use crate::scratch::{Program, Scratch};
 use crate::stage::{accept, listen, start, take, told};
 
 #[test]
-fn an_address_is_told_without_a_connection() {
+fn a_name_is_resolved_without_a_connection() {
     let mut program = Program::start(&[]);
     let localhost = b"\x05\xf0\x00\x03\x09localhost\x00\x00";
-    assert_eq!(told(program.address, localhost), b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00");
+    assert_eq!(answer_to(program.address, localhost), b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00");
     let line = program.log_line("outcome=");
     assert!(line.contains(" command=RESOLVE dest=localhost:0 "), "{line}");
     assert!(line.contains("outcome=closed"), "{line}");
     let address = b"\x05\xf0\x00\x01\xc0\x00\x02\x01\x00\x50";
-    assert_eq!(told(program.address, address), b"\x05\x00\x00\x01\xc0\x00\x02\x01\x00\x00");
+    assert_eq!(answer_to(program.address, address), b"\x05\x00\x00\x01\xc0\x00\x02\x01\x00\x00");
     let unknown = b"\x05\xf0\x00\x03\x0ctabi.invalid\x00\x00";
-    assert_eq!(told(program.address, unknown)[1], 0x04);
+    assert_eq!(answer_to(program.address, unknown)[1], 0x04);
 }
 
 #[test]
-fn who_may_not_connect_is_not_told() {
+fn who_may_not_connect_gets_no_address() {
     let rules = Scratch::new(b"deny command connect to *.invalid\ndeny to 192.0.2.0/24\n");
     let server = start(&["--rules", rules.path()]);
     // A lookup would end in 04.
@@ -29,7 +29,7 @@ fn who_may_not_connect_is_not_told() {
         b"\x05\xf0\x00\x03\x09a.invalid\x00\x00".as_slice(),
         b"\x05\xf1\x00\x01\xc0\x00\x02\x01\0\0",
     ] {
-        assert_eq!(told(server.address, request)[1], 0x02);
+        assert_eq!(answer_to(server.address, request)[1], 0x02);
     }
 }
 
@@ -54,20 +54,20 @@ fn what_goes_up_is_asked_there() {
             asked
         });
         let server = start(&["--upstream", &format!("socks5://{address}")]);
-        assert_eq!(told(server.address, request), answer);
+        assert_eq!(answer_to(server.address, request), answer);
         assert_eq!(upstream.join().unwrap(), request);
     }
 }
 
 #[test]
-fn the_name_of_an_address_is_told() {
+fn an_address_is_resolved_to_its_name() {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     if !hosts.lines().any(|line| line.split_whitespace().next() == Some("127.0.0.1")) {
         eprintln!("this machine's hosts file does not name 127.0.0.1");
         return;
     }
     let mut program = Program::start(&[]);
-    let words = told(program.address, b"\x05\xf1\x00\x01\x7f\x00\x00\x01\x00\x00");
+    let words = answer_to(program.address, b"\x05\xf1\x00\x01\x7f\x00\x00\x01\x00\x00");
     assert_eq!(words[..4], *b"\x05\x00\x00\x03", "{}", words.escape_ascii());
     let name = &words[5..words.len() - 2];
     assert_eq!(usize::from(words[4]), name.len());

@@ -29,11 +29,11 @@ const BY_NAME: Sizes = Sizes { min: 8, max: 512, entry: 608 };
 const REPLIERS: Sizes = Sizes { min: 16, max: 2048, entry: 136 };
 
 /// How long a name that led nowhere is not looked up again.
-const FAILURE_LASTS: Duration = Duration::from_secs(5);
+const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 /// How long an association goes on with the addresses of a name at the least: it does not ask again
 /// for each datagram, even where names are not remembered.
-const MIN_NAME_LASTS: Duration = Duration::from_secs(1);
+const MIN_NAME_TTL: Duration = Duration::from_secs(1);
 
 /// How long it goes on with them while the name is looked up again.
 const RENEWAL: Duration = Duration::from_secs(10);
@@ -177,13 +177,13 @@ impl<'a> Destinations<'a> {
 
     fn enter(&mut self, to: &Address, permitted: Option<Vec<SocketAddr>>, now: Instant) {
         let reason = if permitted.is_some() { Reason::Unresolved } else { Reason::Denied };
-        let lasts = match &permitted {
-            Some(addresses) if addresses.is_empty() => FAILURE_LASTS,
-            _ => self.names.lasts().max(MIN_NAME_LASTS),
+        let ttl = match &permitted {
+            Some(addresses) if addresses.is_empty() => FAILURE_TTL,
+            _ => self.names.ttl().max(MIN_NAME_TTL),
         };
         let mut addresses = permitted.unwrap_or_default();
         self.names.families().order(&mut addresses, now);
-        let mut targets = Targets::new(addresses, reason, now + lasts);
+        let mut targets = Targets::new(addresses, reason, now + ttl);
         if let Some(earlier) = self.by_name.peek(to) {
             targets = targets.succeed(earlier);
         }
@@ -239,7 +239,7 @@ impl<'a> Destinations<'a> {
         if self.are_unanswered {
             self.are_unanswered = false;
             for (to, targets) in self.by_name.iter_mut() {
-                if let (true, Host::Name(name)) = (targets.heard(from), &to.host) {
+                if let (true, Host::Name(name)) = (targets.note_reply(from), &to.host) {
                     self.names.won(name, from);
                 }
                 self.are_unanswered |= targets.is_unanswered();
@@ -257,7 +257,7 @@ mod tests {
     use crate::system::descriptors::Descriptors;
     use std::sync::Mutex;
 
-    const LASTS: Duration = Duration::from_secs(30);
+    const TTL: Duration = Duration::from_secs(30);
 
     fn to(destination: &str) -> Address {
         let host = match destination.parse() {
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(destinations.route(name, b"x", now), Route::Pending);
         let begin = Instant::now();
         while destinations.take_resolved(now).is_none() {
-            assert!(begin.elapsed() < LASTS, "the lookup does not end");
+            assert!(begin.elapsed() < TTL, "the lookup does not end");
             std::thread::yield_now();
         }
         destinations.route(name, b"x", now)
@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_client_elsewhere_sends_nothing_to_this_machine() {
         let (session, _control) = session("192.168.1.7:1");
-        let names = Resolver::with_resolver(LASTS, &Descriptors::new(1024), |_| {
+        let names = Resolver::with_resolver(TTL, &Descriptors::new(1024), |_| {
             Ok(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()])
         });
         with_association(session, names, |_, client, rules, names| {
@@ -303,10 +303,10 @@ mod tests {
     #[test]
     fn datagrams_go_on_while_their_name_is_looked_up_again() {
         let (session, _control) = session("192.168.1.7:1");
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let held = Mutex::new(held);
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = Mutex::new(released);
         let names = Resolver::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |_| {
-            let _ = held.lock().unwrap().recv();
+            let _ = released.lock().unwrap().recv();
             Ok(vec!["192.0.2.1:0".parse().unwrap()])
         });
         with_association(session, names, move |_, client, rules, names| {
@@ -316,7 +316,7 @@ mod tests {
             let target = Route::To("192.0.2.1:9".parse().unwrap());
             assert_eq!(look_up(&mut destinations, &name, now), target);
             // Names are not remembered.
-            let until = now + MIN_NAME_LASTS;
+            let until = now + MIN_NAME_TTL;
             for later in [until, until + RENEWAL / 2] {
                 assert_eq!(destinations.route(&name, b"x", later), target);
             }
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn replies_may_come_until_the_end_though_memory_was_given_back() {
         let (session, _control) = session("192.168.1.7:1");
-        let names = Resolver::new(LASTS, &Descriptors::new(1024));
+        let names = Resolver::new(TTL, &Descriptors::new(1024));
         with_association(session, names, |_, client, rules, names| {
             let mut destinations = Destinations::new(client, rules, names, &ALL);
             destinations.let_reply("192.0.2.1".parse().unwrap());

@@ -29,7 +29,7 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// The lookups of one association.
 pub(super) struct Lookups<'a> {
     names: &'a Arc<Resolver>,
-    asker: IpAddr,
+    client: IpAddr,
     /// Woken at the end of a lookup. It is made for the first.
     waker: Option<Arc<Waker>>,
     under_way: Vec<UnderWay>,
@@ -66,9 +66,9 @@ pub(super) enum Resolution {
 }
 
 impl<'a> Lookups<'a> {
-    pub(super) fn new(names: &'a Arc<Resolver>, asker: IpAddr, budget: &'static Budget) -> Self {
+    pub(super) fn new(names: &'a Arc<Resolver>, client: IpAddr, budget: &'static Budget) -> Self {
         let share = Share::new(budget, OWN_BYTES, MAX_BYTES);
-        Lookups { names, asker, waker: None, under_way: Vec::new(), pending: 0, share }
+        Lookups { names, client, waker: None, under_way: Vec::new(), pending: 0, share }
     }
 
     /// Looks up the name in `destination`, and keeps `payload` until then if there is memory for it.
@@ -107,7 +107,7 @@ impl<'a> Lookups<'a> {
             let waker = self.waker.clone().filter(|_| self.share.take(LOOKUP));
             waker.ok_or_else(|| ErrorKind::OutOfMemory.into())
         };
-        match self.names.ask(name, self.asker, waker) {
+        match self.names.ask(name, self.client, waker) {
             Ok(LookupState::Known(answer)) => {
                 Resolution::Known(addresses(&answer, destination.port))
             }
@@ -188,10 +188,10 @@ mod tests {
 
     /// A resolver whose lookups wait until something is sent; those that end with `.invalid` fail.
     fn names() -> (Arc<Resolver>, std::sync::mpsc::Sender<()>) {
-        let (release, held) = channel();
-        let held = Mutex::new(held);
+        let (release, released) = channel();
+        let released = Mutex::new(released);
         let names = Resolver::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |name| {
-            let _ = held.lock().unwrap().recv();
+            let _ = released.lock().unwrap().recv();
             if name.ends_with(".invalid.") {
                 return Err(std::io::ErrorKind::NotFound.into());
             }

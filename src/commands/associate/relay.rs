@@ -227,7 +227,7 @@ impl<'a> DatagramRelay<'a> {
         self.batch = batch;
     }
 
-    /// Sends the client a reply, for whose header there is room in front.
+    /// Sends the client a reply, with space for its header in front.
     fn send_back(&mut self, bytes: &mut [u8], from: SocketAddr) {
         let client = self.port.address().filter(|_| self.destinations.is_reply(from.ip()));
         let Some(client) = client else {

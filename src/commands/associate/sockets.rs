@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::commands::egress::Egress;
 use crate::commands::families;
 
-/// Bytes of datagrams that the kernel may keep until they are received: room for a burst of 16 of
+/// Bytes of datagrams that the kernel may keep until they are received: enough for a burst of 16 of
 /// the largest, 64 KiB each. The kernel may allow less (sysctl `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 

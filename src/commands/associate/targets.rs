@@ -59,7 +59,7 @@ impl Targets {
     /// Goes on with the address that has answered under `earlier`, if it is still one of these.
     pub(super) fn succeed(mut self, earlier: &Targets) -> Self {
         if let Some(address) = earlier.addresses.get(earlier.current).filter(|_| earlier.answered) {
-            self.heard(address.ip());
+            self.note_reply(address.ip());
         }
         self
     }
@@ -95,9 +95,9 @@ impl Targets {
         !self.answered && !self.addresses.is_empty()
     }
 
-    /// Something has come from `from`. If it is the first answer of these addresses, the datagrams
+    /// Something has come from `from`. If it is the first reply of these addresses, the datagrams
     /// go there from now on, and this is true.
-    pub(super) fn heard(&mut self, from: IpAddr) -> bool {
+    pub(super) fn note_reply(&mut self, from: IpAddr) -> bool {
         let is_from = |address: &SocketAddr| address.ip().to_canonical() == from.to_canonical();
         match self.addresses.iter().position(is_from) {
             Some(place) if !self.answered => {
@@ -114,14 +114,14 @@ impl Targets {
 mod tests {
     use super::*;
 
-    const LASTS: Duration = Duration::from_secs(30);
+    const TTL: Duration = Duration::from_secs(30);
 
     fn addresses() -> Vec<SocketAddr> {
         ["[2001:db8::1]:9", "192.0.2.1:9", "192.0.2.2:9"].map(|it| it.parse().unwrap()).to_vec()
     }
 
     fn new_targets(addresses: &[SocketAddr]) -> Targets {
-        Targets::new(addresses.to_vec(), Reason::Unresolved, Instant::now() + LASTS)
+        Targets::new(addresses.to_vec(), Reason::Unresolved, Instant::now() + TTL)
     }
 
     #[test]
@@ -133,12 +133,12 @@ mod tests {
         assert_eq!(targets.next(now + FIRST_TIMEOUT / 2), to(0));
         let second = now + FIRST_TIMEOUT;
         assert_eq!(targets.next(second), to(1));
-        assert!(targets.heard("::ffff:192.0.2.1".parse().unwrap()));
-        assert_eq!(targets.next(second + LASTS), to(1));
-        assert!(!targets.heard("192.0.2.2".parse().unwrap()), "it was not asked");
-        assert_eq!(targets.next(second + LASTS), to(1));
+        assert!(targets.note_reply("::ffff:192.0.2.1".parse().unwrap()));
+        assert_eq!(targets.next(second + TTL), to(1));
+        assert!(!targets.note_reply("192.0.2.2".parse().unwrap()), "it was not asked");
+        assert_eq!(targets.next(second + TTL), to(1));
         let mut renewed = new_targets(&addresses()).succeed(&targets);
-        assert_eq!(renewed.next(now + LASTS), to(1));
+        assert_eq!(renewed.next(now + TTL), to(1));
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         let mut targets = new_targets(&addresses());
         targets.next(now);
         targets.next(now + FIRST_TIMEOUT);
-        assert!(targets.heard(addresses()[0].ip()));
+        assert!(targets.note_reply(addresses()[0].ip()));
         assert_eq!(targets.next(now + FIRST_TIMEOUT), Route::To(addresses()[0]));
     }
 

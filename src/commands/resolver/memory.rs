@@ -9,7 +9,7 @@ use super::question::Question;
 use crate::system::lru::LruMap;
 
 /// How long a failed lookup is remembered, at the most.
-const FAILURE_LASTS: Duration = Duration::from_secs(5);
+const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 /// What one entry costs besides its name and its addresses, in bytes: its places in the two tables of
 /// the map (104 and 16, and as much again, as either is half full at worst), and what the allocator
@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 4096 * (ENTRY + 40 + 2 * ADDRESS);
 
 /// A bounded memory of answers.
 pub(super) struct Memory {
-    lasts: Duration,
+    ttl: Duration,
     entries: LruMap<Arc<Question>, Remembered>,
 }
 
@@ -36,8 +36,8 @@ struct Remembered {
 
 impl Memory {
     /// A memory that keeps an answer for so long; not at all if that is zero.
-    pub(super) fn new(lasts: Duration) -> Self {
-        Memory { lasts, entries: LruMap::new(MAX_BYTES) }
+    pub(super) fn new(ttl: Duration) -> Self {
+        Memory { ttl, entries: LruMap::new(MAX_BYTES) }
     }
 
     /// The answer to `question`, if it is still good.
@@ -53,15 +53,15 @@ impl Memory {
         mut answer: Answer,
         now: Instant,
     ) -> Answer {
-        if self.lasts.is_zero() {
+        if self.ttl.is_zero() {
             return answer;
         }
         let winner = self.entries.peek(question).and_then(|earlier| earlier.winner);
         if let Some(winner) = winner {
             put_first(&mut answer, winner);
         }
-        let lasts = if answer.is_ok() { self.lasts } else { self.lasts.min(FAILURE_LASTS) };
-        let known = Remembered { answer: answer.clone(), until: now + lasts, winner };
+        let ttl = if answer.is_ok() { self.ttl } else { self.ttl.min(FAILURE_TTL) };
+        let known = Remembered { answer: answer.clone(), until: now + ttl, winner };
         self.entries.insert(Arc::clone(question), known, cost(question, &answer));
         answer
     }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use std::io::{self, ErrorKind};
 
-    const LASTS: Duration = Duration::from_secs(30);
+    const TTL: Duration = Duration::from_secs(30);
 
     fn name(name: &str) -> Arc<Question> {
         Arc::new(Question::Addresses(name.into()))
@@ -120,15 +120,15 @@ mod tests {
 
     #[test]
     fn an_answer_is_good_for_a_while_and_a_failure_for_less() {
-        let (mut memory, now) = (Memory::new(LASTS), Instant::now());
+        let (mut memory, now) = (Memory::new(TTL), Instant::now());
         memory.keep(&name("a"), Ok(addresses(&["192.0.2.1"])), now).unwrap();
         let failure = Err(Arc::new(io::Error::from(ErrorKind::NotFound)));
         memory.keep(&name("b"), failure, now).unwrap_err();
         let later = |seconds: u64| now + Duration::from_millis(seconds * 1000 - 1);
         assert_eq!(shown(memory.recall(&name("a"), later(30))), ["192.0.2.1"]);
-        assert!(memory.recall(&name("a"), now + LASTS).is_none());
+        assert!(memory.recall(&name("a"), now + TTL).is_none());
         assert!(memory.recall(&name("b"), later(5)).unwrap().is_err());
-        assert!(memory.recall(&name("b"), now + FAILURE_LASTS).is_none());
+        assert!(memory.recall(&name("b"), now + FAILURE_TTL).is_none());
         assert!(memory.recall(&name("c"), now).is_none());
         let mut off = Memory::new(Duration::ZERO);
         off.keep(&name("a"), Ok(addresses(&["192.0.2.1"])), now).unwrap();
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_winner_goes_first_and_stays_so_when_the_name_is_looked_up_again() {
-        let (mut memory, now) = (Memory::new(LASTS), Instant::now());
+        let (mut memory, now) = (Memory::new(TTL), Instant::now());
         let all = ["2001:db8::1", "192.0.2.1", "192.0.2.2"];
         memory.keep(&name("a"), Ok(addresses(&all)), now).unwrap();
         memory.won(&name("a"), "192.0.2.2".parse().unwrap());
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_name_that_was_not_asked_for_longest_goes() {
-        let (mut memory, now) = (Memory::new(LASTS), Instant::now());
+        let (mut memory, now) = (Memory::new(TTL), Instant::now());
         let long = |number: usize| name(&format!("{number:0>40}"));
         let answer = || Ok(addresses(&["192.0.2.1", "2001:db8::1"]));
         for number in 0..4096 {
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_million_names_take_no_more_than_four_thousand() {
-        let (mut memory, now) = (Memory::new(LASTS), Instant::now());
+        let (mut memory, now) = (Memory::new(TTL), Instant::now());
         for number in 0..100_000 {
             let long = name(&format!("{number:0>255}"));
             memory.keep(&long, Ok(addresses(&["192.0.2.1", "2001:db8::1"])), now).unwrap();

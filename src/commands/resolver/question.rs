@@ -23,7 +23,7 @@ pub(super) type ResolveFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send +
 
 /// What is looked up. Two names that are the same here have the same addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Question {
+pub(crate) enum Question {
     /// The addresses of a name, in lower case, without a dot at its end where it has another one.
     Addresses(Box<str>),
     /// The name of an address.
