@@ -4,6 +4,7 @@
 //!   first connection that the target accepts; [`families`] says which address family goes first.
 //! - [`bind`] listens for the one peer that the client expects.
 //! - [`associate`] relays datagrams for as long as the client's TCP connection stays.
+//! - [`resolve`] answers what the address of a name is, or the name of an address.
 //! - [`resolver`] turns a name into addresses, and an address into a name, within a deadline.
 //! - [`upstream`] dials through another SOCKS5 server.
 //! - [`egress`] says where the sockets of all of them leave this machine.
@@ -19,6 +20,7 @@ pub(crate) mod connect;
 pub(crate) mod egress;
 mod error;
 pub(crate) mod families;
+pub(crate) mod resolve;
 pub(crate) mod resolver;
 pub(crate) mod upstream;
 

@@ -17,7 +17,7 @@ use crate::commands::bind::BindListener;
 use crate::commands::connect::{self, Dial};
 use crate::commands::egress::Egress;
 use crate::commands::resolver::Resolver;
-use crate::commands::{self, upstream};
+use crate::commands::{self, resolve, upstream};
 use crate::relay::{self, relay};
 use crate::report::{Metrics, Outcome, RateLimitedWarning, RejectionLog, SessionLog};
 use crate::sessions::{Ending, Session, Sessions, Stage};
@@ -29,7 +29,6 @@ use crate::system::pool::Partner;
 mod admission;
 mod client;
 mod failure;
-mod resolve;
 
 use client::ClientStream;
 use failure::Failure;
@@ -295,6 +294,27 @@ impl Proxy {
             debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer());
         }
         refusal.is_none()
+    }
+
+    /// Answers what the address of a name is, or the name of an address.
+    #[inline(never)]
+    fn resolve(
+        &self,
+        context: &RequestContext<'_>,
+        client: &ClientStream<'_>,
+    ) -> Result<(), Failure> {
+        let deadline = Deadline::after(self.connect_timeout);
+        let permit = self.permit(context, client, deadline)?;
+        let reply = if let Some(route) = permit.route() {
+            self.go_up(context, client, route, deadline)?.reply
+        } else {
+            let peer = context.session.peer().ip();
+            resolve::resolve(&permit, &self.names, peer, deadline, client.waiting())?
+        };
+        let mut message = Vec::new();
+        reply.write_to(&mut message)?;
+        farewell(context.session, &message);
+        Ok(())
     }
 
     /// Binds, replies and relays datagrams.

@@ -10,14 +10,14 @@ use crate::stage::{accept, listen, start, take, told};
 fn a_name_is_resolved_without_a_connection() {
     let mut program = Program::start(&[]);
     let localhost = b"\x05\xf0\x00\x03\x09localhost\x00\x00";
-    assert_eq!(answer_to(program.address, localhost), b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00");
+    assert_eq!(told(program.address, localhost), b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00");
     let line = program.log_line("outcome=");
     assert!(line.contains(" command=RESOLVE dest=localhost:0 "), "{line}");
     assert!(line.contains("outcome=closed"), "{line}");
     let address = b"\x05\xf0\x00\x01\xc0\x00\x02\x01\x00\x50";
-    assert_eq!(answer_to(program.address, address), b"\x05\x00\x00\x01\xc0\x00\x02\x01\x00\x00");
+    assert_eq!(told(program.address, address), b"\x05\x00\x00\x01\xc0\x00\x02\x01\x00\x00");
     let unknown = b"\x05\xf0\x00\x03\x0ctabi.invalid\x00\x00";
-    assert_eq!(answer_to(program.address, unknown)[1], 0x04);
+    assert_eq!(told(program.address, unknown)[1], 0x04);
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn who_may_not_connect_gets_no_address() {
         b"\x05\xf0\x00\x03\x09a.invalid\x00\x00".as_slice(),
         b"\x05\xf1\x00\x01\xc0\x00\x02\x01\0\0",
     ] {
-        assert_eq!(answer_to(server.address, request)[1], 0x02);
+        assert_eq!(told(server.address, request)[1], 0x02);
     }
 }
 
@@ -54,7 +54,7 @@ fn what_goes_up_is_asked_there() {
             asked
         });
         let server = start(&["--upstream", &format!("socks5://{address}")]);
-        assert_eq!(answer_to(server.address, request), answer);
+        assert_eq!(told(server.address, request), answer);
         assert_eq!(upstream.join().unwrap(), request);
     }
 }
@@ -67,7 +67,7 @@ fn an_address_is_resolved_to_its_name() {
         return;
     }
     let mut program = Program::start(&[]);
-    let words = answer_to(program.address, b"\x05\xf1\x00\x01\x7f\x00\x00\x01\x00\x00");
+    let words = told(program.address, b"\x05\xf1\x00\x01\x7f\x00\x00\x01\x00\x00");
     assert_eq!(words[..4], *b"\x05\x00\x00\x03", "{}", words.escape_ascii());
     let name = &words[5..words.len() - 2];
     assert_eq!(usize::from(words[4]), name.len());

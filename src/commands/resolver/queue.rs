@@ -94,9 +94,7 @@ impl Queue {
                 self.lookups.remove(&waiter.question);
             }
         }
-        update(&mut self.clients, waiter.client, |its| {
-            its.waiting.remove(&waiter.number);
-        });
+        stop_waiting(&mut self.clients, waiter);
     }
 
     /// A lookup is over. Gives back those who wait for its answer, and the lookups that its place is
@@ -136,12 +134,14 @@ impl Queue {
         let lookup = self.lookups.entry(Arc::clone(&question)).or_default();
         lookup.runs = true;
         for waiter in lookup.waiters.values() {
-            update(&mut self.clients, waiter.client, |its| {
-                its.waiting.remove(&waiter.number);
-            });
+            stop_waiting(&mut self.clients, waiter);
         }
         Some(Job { question, client })
     }
+}
+
+fn stop_waiting(clients: &mut HashMap<ClientPrefix, ClientLookups>, waiter: &Waiter) {
+    update(clients, waiter.client, |its| drop(its.waiting.remove(&waiter.number)));
 }
 
 /// Changes what there is of a client, and forgets those that have nothing any more.
