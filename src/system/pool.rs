@@ -10,7 +10,7 @@
 //! and a worker has its partner before it begins, so that nothing ever waits behind a live session.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod partner;
@@ -21,6 +21,7 @@ pub use partner::{Partner, PartnerJob};
 pub(super) use threads::STACK;
 pub use threads::panic_is_expected;
 
+use super::sync::Mutex;
 use thread::Thread;
 use threads::Threads;
 
@@ -65,7 +66,7 @@ impl Pool {
     ///
     /// When every pair is busy, or when the system refuses a thread.
     pub fn start(self: &Arc<Self>, job: impl FnOnce(&Partner) + Send + 'static) -> io::Result<()> {
-        let pair = self.lock().pair(self.max)?;
+        let pair = self.state.lock().pair(self.max)?;
         let worker = pair.worker.inbox();
         let busy = Busy { pool: Arc::clone(self), pair: Some(pair) };
         worker.run(move || {
@@ -84,28 +85,20 @@ impl Pool {
 
     /// How many threads there are, idle ones included.
     pub fn threads(&self) -> usize {
-        self.lock().threads.count()
+        self.state.lock().threads.count()
     }
 
-    /// Ends threads that the last minute had no use for. Says how soon there may be more to end, if
-    /// there may be.
-    pub fn trim(&self, now: Instant) -> Option<Duration> {
-        let mut state = self.lock();
-        let mut surplus = Vec::new();
+    /// Ends threads that the last minute had no use for, once a minute.
+    pub fn trim(&self, now: Instant) {
+        let mut state = self.state.lock();
         if now.duration_since(state.trimmed) >= TRIM_EVERY {
             state.threads.end_surplus();
-            surplus = state.surplus();
+            let surplus = state.surplus();
             state.trimmed = now;
             state.peak = state.busy();
+            drop(state);
+            drop(surplus);
         }
-        let again = (state.pairs() > FEWEST_PAIRS).then_some(TRIM_EVERY);
-        drop(state);
-        drop(surplus);
-        again
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,7 +141,7 @@ struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.pool.lock().idle.extend(self.pair.take());
+        self.pool.state.lock().idle.extend(self.pair.take());
     }
 }
 
@@ -167,7 +160,7 @@ mod tests {
         let held: Arc<Mutex<Receiver<()>>> = Arc::new(Mutex::new(held));
         for _ in 0..jobs {
             let held = Arc::clone(&held);
-            pool.start(move |_| assert!(held.lock().unwrap().recv().is_err())).unwrap();
+            pool.start(move |_| assert!(held.lock().recv().is_err())).unwrap();
         }
         end
     }
@@ -187,7 +180,7 @@ mod tests {
         assert!(pool.start(|_| ()).is_err());
         assert_eq!(pool.threads(), 4);
         drop(end);
-        wait_until("the pairs stay busy", || pool.lock().idle.len() == 2);
+        wait_until("the pairs stay busy", || pool.state.lock().idle.len() == 2);
         pool.start(|_| ()).unwrap();
         assert_eq!(pool.threads(), 4);
     }
@@ -197,13 +190,13 @@ mod tests {
         let pool = Pool::new(64);
         drop(keep_busy(&pool, 64));
         assert_eq!(pool.threads(), 128);
-        wait_until("the pairs stay busy", || pool.lock().idle.len() == 64);
+        wait_until("the pairs stay busy", || pool.state.lock().idle.len() == 64);
         let now = Instant::now();
-        assert_eq!(pool.trim(now + TRIM_EVERY), Some(TRIM_EVERY));
+        pool.trim(now + TRIM_EVERY);
         assert_eq!(pool.threads(), 128, "the minute had use for them");
-        assert_eq!(pool.trim(now + 2 * TRIM_EVERY), None);
+        pool.trim(now + 2 * TRIM_EVERY);
         assert_eq!(pool.threads(), 2 * FEWEST_PAIRS);
-        wait_until("the threads stay", || pool.lock().threads.running() <= 2 * FEWEST_PAIRS);
+        wait_until("the threads stay", || pool.state.lock().threads.running() <= 2 * FEWEST_PAIRS);
         let (sender, receiver) = channel();
         pool.start(move |_| sender.send(7).unwrap()).unwrap();
         assert_eq!(receiver.recv_timeout(LONG), Ok(7));
@@ -213,7 +206,7 @@ mod tests {
     fn a_job_that_panics_gives_its_threads_back() {
         let pool = Pool::new(1);
         pool.start(|_| panic!("as this test wants it")).unwrap();
-        wait_until("the pair is lost", || pool.lock().idle.len() == 1);
+        wait_until("the pair is lost", || pool.state.lock().idle.len() == 1);
         let (sender, receiver) = channel();
         pool.start(move |partner| {
             partner.start_job(|| panic!("as this test wants it")).wait();

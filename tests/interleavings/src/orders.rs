@@ -41,6 +41,7 @@ mod system {
     pub mod waker;
     pub mod descriptors;
     pub mod poll;
+    pub mod sync;
     pub mod pool;
     pub mod usage;
 
