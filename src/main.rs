@@ -126,9 +126,9 @@ fn install_signal_handlers(
     if is_handled(&SIGINT) {
         let stopper = stopper.clone();
         ctrlc::set_handler(move || stopper.stop()).map_err(|error| match error {
-            // It does not show what the system has said: most likely that there is no thread.
-            ctrlc::Error::System(error) => error.to_string(),
-            ctrlc::Error::NoSuchSignal(_) | ctrlc::Error::MultipleHandlers => error.to_string(),
+            // Its text hides what the system has said: most likely that there is no thread.
+            ctrlc::Error::System(error) => error,
+            other => io::Error::other(other),
         })?;
     }
     // What was registered first is done first: a first signal does not find the mark of its own.

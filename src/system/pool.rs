@@ -28,8 +28,8 @@ use threads::Threads;
 /// Pairs of threads that stay, however quiet it is.
 const FEWEST_PAIRS: usize = 4;
 
-/// How often the pool looks whether it has become larger than it needs to be.
-const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// How long a further pair stays that does nothing.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A bounded number of threads in pairs.
 pub struct Pool {
@@ -40,11 +40,8 @@ pub struct Pool {
 
 struct State {
     threads: Threads,
-    /// Pairs that do nothing, the most recently used one last.
-    idle: Vec<Pair>,
-    /// The most pairs that were busy at once since the last trim.
-    peak: usize,
-    trimmed: Instant,
+    /// Pairs that do nothing, and since when. The most recently used one stands last and is used next.
+    idle: Vec<(Instant, Pair)>,
 }
 
 struct Pair {
@@ -55,8 +52,7 @@ struct Pair {
 impl Pool {
     /// A pool of at most `max` pairs.
     pub fn new(max: usize) -> Arc<Self> {
-        let state =
-            State { threads: Threads::new(), idle: Vec::new(), peak: 0, trimmed: Instant::now() };
+        let state = State { threads: Threads::new(), idle: Vec::new() };
         Arc::new(Pool { max, state: Mutex::new(state) })
     }
 
@@ -88,17 +84,17 @@ impl Pool {
         self.state.lock().threads.count()
     }
 
-    /// Ends threads that the last minute had no use for, once a minute.
+    /// Ends pairs that have done nothing for [`IDLE_LIMIT`].
     pub fn trim(&self, now: Instant) {
         let mut state = self.state.lock();
-        if now.duration_since(state.trimmed) >= TRIM_EVERY {
-            state.threads.end_surplus();
-            let surplus = state.surplus();
-            state.trimmed = now;
-            state.peak = state.busy();
-            drop(state);
-            drop(surplus);
-        }
+        state.threads.end_surplus();
+        let idle_for = |since: Instant| now.saturating_duration_since(since);
+        let unused = state.idle.partition_point(|(since, _)| idle_for(*since) >= IDLE_LIMIT);
+        let surplus = unused.min(state.pairs().saturating_sub(FEWEST_PAIRS));
+        state.threads.forget(2 * surplus);
+        let ended: Vec<_> = state.idle.drain(..surplus).collect();
+        drop(state);
+        drop(ended);
     }
 }
 
@@ -107,29 +103,15 @@ impl State {
         self.threads.count() / 2
     }
 
-    fn busy(&self) -> usize {
-        self.pairs() - self.idle.len()
-    }
-
     fn pair(&mut self, max: usize) -> io::Result<Pair> {
-        let pair = match self.idle.pop() {
-            Some(pair) => pair,
-            None if self.pairs() < max => {
-                let [worker, partner] = self.threads.add_two()?;
-                Pair { worker, partner: Partner(partner) }
-            }
-            None => return Err(io::Error::other(format!("all {max} pairs of threads are busy"))),
-        };
-        self.peak = self.peak.max(self.busy());
-        Ok(pair)
-    }
-
-    /// The pairs that were not used since the last trim: the least recently used ones stand first.
-    fn surplus(&mut self) -> Vec<Pair> {
-        let wanted = self.peak.max(FEWEST_PAIRS);
-        let surplus = self.pairs().saturating_sub(wanted).min(self.idle.len());
-        self.threads.forget(2 * surplus);
-        self.idle.drain(..surplus).collect()
+        if let Some((_, pair)) = self.idle.pop() {
+            return Ok(pair);
+        }
+        if self.pairs() >= max {
+            return Err(io::Error::other(format!("all {max} pairs of threads are busy")));
+        }
+        let [worker, partner] = self.threads.add_two()?;
+        Ok(Pair { worker, partner: Partner(partner) })
     }
 }
 
@@ -141,7 +123,8 @@ struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.pool.state.lock().idle.extend(self.pair.take());
+        let pair = self.pair.take().map(|pair| (Instant::now(), pair));
+        self.pool.state.lock().idle.extend(pair);
     }
 }
 
@@ -192,9 +175,9 @@ mod tests {
         assert_eq!(pool.threads(), 128);
         wait_until("the pairs stay busy", || pool.state.lock().idle.len() == 64);
         let now = Instant::now();
-        pool.trim(now + TRIM_EVERY);
+        pool.trim(now + IDLE_LIMIT / 2);
         assert_eq!(pool.threads(), 128, "the minute had use for them");
-        pool.trim(now + 2 * TRIM_EVERY);
+        pool.trim(now + IDLE_LIMIT);
         assert_eq!(pool.threads(), 2 * FEWEST_PAIRS);
         wait_until("the threads stay", || pool.state.lock().threads.running() <= 2 * FEWEST_PAIRS);
         let (sender, receiver) = channel();
