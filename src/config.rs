@@ -29,6 +29,11 @@ pub(crate) const MONITORING: &str = "Monitoring";
 
 /// The configuration of a server. The comments on options are their help.
 #[derive(Args, Clone, Debug)]
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    reason = "the brackets are those of --help"
+)]
 pub struct Config {
     /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
     #[arg(value_name = "LISTEN", default_value = "1080", value_parser = value::listen)]

@@ -1,13 +1,14 @@
 //! A health check: greets a server as a client does, and says whether it answers.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::proxy_protocol::Header;
 use crate::system::deadline::Deadline;
+use crate::system::ip::loopback_like;
 
 /// How long the server may take from the connection to its answer.
 pub const LIMIT: Duration = Duration::from_secs(2);
@@ -50,16 +51,13 @@ fn explain(address: SocketAddr, what: &str, error: &io::Error, hint: &str) -> St
 /// Connects with `address`. Where a server listens on every address it listens on loopback, too; on
 /// that of IPv4 alone where IPv6 is switched off.
 fn connect(address: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
-    let port = address.port();
-    let ipv4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let connect = |address: SocketAddr| TcpStream::connect_timeout(&address, deadline.time_left()?);
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => connect(ipv4),
-        IpAddr::V6(ip) if ip.is_unspecified() => {
-            connect((Ipv6Addr::LOCALHOST, port).into()).or_else(|_| connect(ipv4))
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => connect(address),
+    let connect = |address| TcpStream::connect_timeout(&address, deadline.time_left()?);
+    let (ip, port) = (address.ip(), address.port());
+    if !ip.is_unspecified() {
+        return connect(address);
     }
+    connect((loopback_like(ip), port).into())
+        .or_else(|_| connect((Ipv4Addr::LOCALHOST, port).into()))
 }
 
 fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Deadline) -> io::Result<()> {

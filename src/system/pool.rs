@@ -84,7 +84,7 @@ impl Pool {
         self.state.lock().threads.count()
     }
 
-    /// Ends pairs that have done nothing for [`IDLE_LIMIT`].
+    /// Ends pairs that have done nothing for a minute.
     pub fn trim(&self, now: Instant) {
         let mut state = self.state.lock();
         state.threads.end_surplus();
