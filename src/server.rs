@@ -164,7 +164,7 @@ impl Server {
             });
             if result.is_ok() {
                 self.notify.ready();
-                self.stop.wait(None);
+                self.stop.wait();
                 self.finish(status.as_ref());
             } else {
                 self.stop.stop();

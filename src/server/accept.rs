@@ -188,7 +188,7 @@ impl Acceptor {
         if is_new {
             warn!("cannot accept clients, trying again: {error}");
         }
-        self.stop.wait(Some(pause));
+        self.stop.pause(pause);
     }
 
     /// After a stop: takes those who wait out of the kernel's backlog, closes the port behind the last

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listen::Listener;
-use crate::system::deadline::Deadline;
 use crate::system::sync::{Condvar, Mutex};
 
 /// Stops a server. Every clone stops the same one.
@@ -43,12 +42,19 @@ impl Stop {
         self.listeners.lock().is_none()
     }
 
-    /// Waits until the server is stopped, for at most `limit` if there is one.
-    pub(super) fn wait(&self, limit: Option<Duration>) {
-        let deadline = limit.map(Deadline::after);
+    /// Waits until the server is stopped.
+    pub(super) fn wait(&self) {
         let mut listeners = self.listeners.lock();
-        while listeners.is_some() && !deadline.is_some_and(Deadline::has_passed) {
-            listeners = self.stopped.wait(listeners, deadline.and_then(Deadline::left));
+        while listeners.is_some() {
+            listeners = self.stopped.wait(listeners, None);
+        }
+    }
+
+    /// Waits for at most `limit`, and not beyond the stop.
+    pub(super) fn pause(&self, limit: Duration) {
+        let listeners = self.listeners.lock();
+        if listeners.is_some() {
+            drop(self.stopped.wait(listeners, Some(limit)));
         }
     }
 }
