@@ -12,31 +12,35 @@
 //!
 //! ```text
 //! main            arguments, logger, listeners, signals, run, exit status: the only place that exits
-//! cli             the command line, parsed; the defaults stand here
-//! server/         listen, accept, reload, drain; Config; what a service manager gives and is told
-//! proxy/          one client's whole life, top to bottom; failing replies
-//! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
+//! cli             the command line and the environment, parsed
 //! probe           greets a server, for health checks
+//! server/         listen, accept, housekeeping, reload, stop, shutdown; activation and notify are for a
+//!                 service manager
+//! proxy           one client's whole life, top to bottom: admission, request, reply  (proxy/failure)
+//! config          the configuration of a server, an option each, with its default
+//! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
 //! relay/          two directions of a tunnel, half-closes and resets
 //!
 //! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
 //! report/         WHAT IS SEEN    how a session ended, its line in the log, who was turned away,
 //!                                 metrics, the status page
-//! access/         WHO MAY         users and their passwords, client networks, rules
+//! access/         WHO MAY         users and their passwords, rules, the policy that decides
 //! sessions/       WHO IS HERE     the registry, who gets a place in it, time limits
 //! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
 //! system/         WHAT WE HAVE    threads, descriptors, addresses, how many connections they are enough for;
 //!                                 and what all stand on: locks, deadlines, a bounded map, kinds of addresses
 //! ```
 //!
-//! Arrows point down only, between wings as between files, and there is no circle:
+//! Arrows point down only, between wings as between files, and there is no circle: a file may name
+//! those in its folder, and they never name it.
 //!
 //! ```text
-//! main -> cli, probe -> server -> proxy -> proxy_protocol, commands, relay, report
-//! commands -> access, sessions, system      relay -> sessions, system
-//! report -> sessions, system
+//! main -> cli, server, probe -> config, proxy_protocol
+//! server -> proxy -> config, relay, commands, report, proxy_protocol
+//! config -> commands, access
+//! commands -> access, sessions, system      relay, report -> sessions, system
 //! access, sessions -> socks5, system
-//! socks5, system, proxy_protocol -> std and small crates
+//! proxy_protocol -> socks5                  socks5, system -> std and small crates
 //! ```
 //!
 //! # Invariants
@@ -46,8 +50,8 @@
 //! 1. [`socks5`] is `Read`, `Write` and bytes. Nothing in it knows a socket, a policy or a log.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
-//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::rules::Permit). Only
-//!    [`Rules`](access::rules::Rules) makes one, it needs an [`Identity`](access::users::Identity),
+//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::policy::Permit). Only
+//!    [`Policy`](access::policy::Policy) makes one, it needs an [`Identity`](access::users::Identity),
 //!    and only [`Users::authenticate`](access::users::Users::authenticate) makes that. A permit
 //!    carries resolved addresses, and only those are dialed.
 //! 4. Every wait has a limit. From greeting to request there is one deadline, not one for each read.
@@ -56,11 +60,12 @@
 //!    has its partner before it begins. A live tunnel is two descriptors and two threads; an
 //!    association counts as four descriptors, or six with a source, for its sockets and its lookups.
 //! 6. No password is logged, printed or put into an error.
-//! 7. A failing reply is made in one place ([`proxy`]), from one table ([`socks5::Rep`]).
+//! 7. A failing reply is made in one place (`proxy`), from one table ([`socks5::Rep`]).
 
 pub mod access;
 pub mod cli;
 mod commands;
+pub mod config;
 pub mod probe;
 mod proxy;
 pub mod proxy_protocol;

@@ -95,7 +95,7 @@ fn seen_from(options: &[&str], command: u8) -> Option<IpAddr> {
 }
 
 #[test]
-fn of_two_ways_out_the_one_of_the_mark_or_the_interface_is_taken() {
+fn the_mark_or_the_interface_chooses_between_two_routes() {
     for command in [0x01, BIND, UDP_ASSOCIATE] {
         for (options, way) in [
             (&[][..], "10.1.0.1"),
@@ -179,7 +179,7 @@ fn without_the_capability_the_start_says_which_one_is_missing() {
             sets.effective -= CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
             set_capabilities(None, sets).unwrap();
             let arguments = cli::parse(["tabi", "127.0.0.1:0", "--mark", "42"]).unwrap();
-            Server::bind(&arguments.config).map(drop).unwrap_err().to_string()
+            Server::bind(arguments.config).map(drop).unwrap_err().to_string()
         };
         scope.spawn(bind).join().unwrap()
     });

@@ -1,0 +1,116 @@
+//! The proof that a request may be carried out, and what stands in its place when it may not.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::access::upstream::Upstream;
+use crate::socks5::{Command, Request};
+
+/// A request that may be carried out, and the addresses that it may go to, or the server that it has
+/// to go through. Only the policy makes one. What was checked is what is reached: nothing is looked up
+/// again.
+#[derive(Debug)]
+pub struct Permit {
+    pub(super) command: Command,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) route: Option<UpstreamRoute>,
+}
+
+impl Permit {
+    /// What may be done.
+    pub fn command(&self) -> Command {
+        self.command
+    }
+
+    /// Where it may be done, in the resolver's order. Nowhere, if there is a route.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// How it may be done through another server, if it has to be.
+    pub fn route(&self) -> Option<&UpstreamRoute> {
+        self.route.as_ref()
+    }
+}
+
+/// A request that goes through another server.
+#[derive(Debug)]
+pub struct UpstreamRoute {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) request: Request,
+}
+
+impl UpstreamRoute {
+    /// Through which server.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// What it is asked for: a name as the client has spelled it, or an address that was checked.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+/// Why a request is not permitted.
+#[derive(Debug)]
+pub enum PermitError<E> {
+    /// The destination is closed to this client.
+    Denied(Denied),
+    /// The destination's name could not be looked up.
+    Lookup(E),
+}
+
+impl<E> From<Denied> for PermitError<E> {
+    fn from(denied: Denied) -> Self {
+        PermitError::Denied(denied)
+    }
+}
+
+/// What denies a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// A rule of the rules file.
+    ByRule {
+        /// The file.
+        file: Arc<str>,
+        /// The rule's line, from 1.
+        line: u32,
+        /// The address that the rule has judged; `None` if it needed none.
+        address: Option<SocketAddr>,
+    },
+    /// No rule opens the address, and by default it is closed to clients on other machines.
+    Closed {
+        /// The address.
+        address: SocketAddr,
+        /// What it is.
+        reason: &'static str,
+    },
+    /// It would have to go through another server, which only CONNECT does.
+    Through {
+        /// The server.
+        upstream: Arc<str>,
+        /// What was asked for.
+        command: Command,
+    },
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Denied::ByRule { file, line, address: Some(address) } => {
+                write!(f, "{file}:{line}: this rule denies {address}")
+            }
+            Denied::ByRule { file, line, address: None } => {
+                write!(f, "{file}:{line}: this rule denies it")
+            }
+            Denied::Closed { address, reason } => {
+                write!(f, "{address} is {reason}, which is closed to clients on other machines")
+            }
+            Denied::Through { upstream, command } => {
+                write!(f, "{command} does not go through an upstream ({upstream})")
+            }
+        }
+    }
+}
