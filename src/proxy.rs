@@ -20,7 +20,7 @@ use crate::commands::resolver::{self, Resolver};
 use crate::commands::upstream;
 use crate::relay::{self, relay};
 use crate::report::{Metrics, Outcome, RateLimitedWarning, RejectionLog, SessionLog};
-use crate::sessions::{Ending, Session, Sessions, Stage};
+use crate::sessions::{Ending, Session, SessionState, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::ip::canonical;
 use crate::system::pool::Partner;
@@ -73,19 +73,20 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Serves one client until its session has ended, and tells how it went.
     pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
-        let end = self.ends.begin(session, &self.metrics);
+        let state = session.state();
+        let end = self.ends.begin(state, &self.metrics);
         let result = self.attend(session, partner);
         match &result {
-            Err(failure) if session.ending().is_none() => {
-                farewell(session, &failure.last_words());
+            Err(failure) if state.ending().is_none() => {
+                farewell(state, &failure.last_words());
             }
             _ => {}
         }
-        if session.ending() == Some(Ending::Fault) {
+        if state.ending() == Some(Ending::Fault) {
             // `end` tells so when it is dropped.
             return;
         }
-        let (outcome, why) = match (session.ending(), result) {
+        let (outcome, why) = match (state.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
             (None, Err(failure)) => failure.outcome(),
             (None, Ok(())) => (Outcome::Closed, None),
@@ -93,19 +94,20 @@ impl Proxy {
         if outcome == Outcome::Evicted {
             self.evictions.log(&format!(
                 "ended the session of client={} to make room for others (--max-connections)",
-                session.peer()
+                state.peer()
             ));
         }
         end.tell(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
+        let state = session.state();
         if !relay::ACCEPTED_INHERITS {
-            relay::prepare(session.stream())?;
+            relay::prepare(state.stream())?;
         }
-        let mut client = ClientStream::new(session.stream());
+        let mut client = ClientStream::new(state.stream());
         if let Some(reply) = self.carry_out(session, &mut client)? {
-            tunnel(session, partner, client, &reply);
+            tunnel(state, partner, client, &reply);
         }
         Ok(())
     }
@@ -121,11 +123,12 @@ impl Proxy {
         session: &Session,
         client: &mut ClientStream<'_>,
     ) -> Result<Option<Reply>, Failure> {
-        if self.is_balancer(session.peer()) {
+        if self.is_balancer(session.state().peer()) {
             self.meet(session, client)?;
         }
         let (identity, request) = self.negotiate(session, client)?;
-        let context = RequestContext { session, identity: &identity, request: &request };
+        let context =
+            RequestContext { session: session.state(), identity: &identity, request: &request };
         match request.command {
             Command::Connect => self.connect(&context, client).map(Some),
             Command::Bind => self.bind(&context, client).map(Some),
@@ -141,16 +144,17 @@ impl Proxy {
         session: &Session,
         client: &mut ClientStream<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let identity = self.users.authenticate(client, session.peer().ip());
+        let state = session.state();
+        let identity = self.users.authenticate(client, state.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user)
             | socks5::Error::IgnoredCredentials(user, _) = error
             {
-                session.identified(user);
+                state.identified(user);
             }
         })?;
         if let Some(user) = identity.user() {
-            session.identified(user);
+            state.identified(user);
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());
@@ -217,7 +221,7 @@ impl Proxy {
     }
 
     /// Where what is done for the client leaves this machine.
-    fn source(&self, session: &Session) -> io::Result<Egress> {
+    fn source(&self, session: &SessionState) -> io::Result<Egress> {
         if !self.source.same {
             return Ok(self.source);
         }
@@ -334,30 +338,30 @@ impl Proxy {
 /// What a client has context for.
 #[derive(Clone, Copy)]
 struct RequestContext<'a> {
-    session: &'a Session,
+    session: &'a SessionState,
     identity: &'a Identity,
     request: &'a Request,
 }
 
 /// The address at which the client has reached this server.
-fn control_address(session: &Session) -> io::Result<SocketAddr> {
+fn control_address(session: &SessionState) -> io::Result<SocketAddr> {
     session.stream().local_addr().map(canonical)
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(session: &Session, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
+fn tunnel(session: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
     session.enter(Stage::Relay);
     if client.pass_on_early_bytes(session).is_err() {
         session.end(session.target().failure());
     }
     drop(client);
-    relay(session.account(), partner, || reply.write_to(&mut session.stream()));
+    relay(session, partner, || reply.write_to(&mut session.stream()));
 }
 
 /// Says `words` and gives the client a moment to read them. Closing at once would reset a
 /// connection on which the client has sent more than was read, and the words would be lost.
 #[inline(never)]
-fn farewell(session: &Session, words: &[u8]) {
+fn farewell(session: &SessionState, words: &[u8]) {
     if words.is_empty() {
         return;
     }
@@ -430,7 +434,7 @@ mod tests {
         let started = Pool::new(1).start(move |partner| {
             let session = proxy.admit(stream, peer).unwrap();
             job(&proxy, &session, partner);
-            let ending = session.ending();
+            let ending = session.state().ending();
             drop(session);
             over_to.send((proxy, ending)).unwrap();
         });
@@ -448,6 +452,7 @@ mod tests {
         outgoing.peek(&mut [0]).expect_err("the target has reset the connection");
         let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
         let (_, ending) = attend(stream, move |_, session, partner| {
+            let session = session.state();
             session.connected(outgoing, bound);
             let mut client = ClientStream::new(session.stream());
             client.read_exact(&mut [0; 7]).unwrap();
@@ -462,7 +467,7 @@ mod tests {
     fn a_session_whose_partner_panics_has_failed_and_is_counted_once() {
         let (_client, stream) = connection();
         let (proxy, _) = attend(stream, |proxy, session, partner| {
-            session.end(Ending::Fault);
+            session.state().end(Ending::Fault);
             proxy.serve(session, partner);
         });
         let counted: Vec<_> = proxy.metrics.outcomes().filter(|(_, count)| *count > 0).collect();

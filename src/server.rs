@@ -8,8 +8,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
@@ -49,6 +50,8 @@ use stop::Stop;
 
 /// How long to wait before asking the system again for a thread that it has refused.
 const THREAD_RETRY: Duration = Duration::from_millis(250);
+
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 
 /// A server that listens, and that [`Server::run`] makes serve.
 pub struct Server {
@@ -182,13 +185,26 @@ impl Server {
         thread::scope(|scope| {
             let Proxy { sessions, ends, refusals, .. } = &*self.proxy;
             let (pool, mut watchdog) = (&self.pool, self.notify.watchdog());
-            let each_round = move |now| {
+            let mut each_round = move |now| {
                 let again = [pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
                 again.into_iter().chain([watchdog.round(now)]).flatten().min()
             };
             thread::Builder::new()
                 .name("tabi watch".into())
-                .spawn_scoped(scope, move || sessions.watch(each_round))?;
+                .spawn_scoped(scope, || sessions.watch())?;
+            // Dropping the sender ends the thread.
+            let (_keeps_house, ends) = mpsc::channel::<()>();
+            thread::Builder::new().name("tabi housekeeping".into()).spawn_scoped(
+                scope,
+                move || {
+                    let mut pause = HOUSEKEEPING_EVERY;
+                    while ends.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                        let again = each_round(Instant::now());
+                        pause =
+                            again.map_or(HOUSEKEEPING_EVERY, |again| again.min(HOUSEKEEPING_EVERY));
+                    }
+                },
+            )?;
             let entrances = self.entrances();
             let result = self.serve(&entrances);
             if result.is_ok() {

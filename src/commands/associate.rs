@@ -161,10 +161,13 @@ mod tests {
         let (sender, result) = channel();
         thread::spawn(move || {
             let (identity, rules) = (identity(), Rules::new(&[], vec![]));
-            let association = open(&identity, &rules, session.descriptors());
+            let association = open(&identity, &rules, session.state().descriptors());
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
-            let client =
-                AssociateClient { account: &session, identity: &identity, announced: &announced };
+            let client = AssociateClient {
+                account: session.state(),
+                identity: &identity,
+                announced: &announced,
+            };
             sender.send(job(association, &client, &rules, &names)).unwrap();
         });
         move || result.recv_timeout(LONG).unwrap()

@@ -153,12 +153,12 @@ mod tests {
             let (mut client, stream) = connection();
             let peer = client.local_addr().unwrap();
             let session = sessions.open(peer, stream, || ()).unwrap();
-            let waiting = ClientWatch::new(session.stream(), true);
+            let waiting = ClientWatch::new(session.state().stream(), true);
             if sends {
                 client.write_all(b"payload").unwrap();
             }
             assert_eq!(look(&waiting, SHORT), None);
-            session.end(Ending::Stopped);
+            session.state().end(Ending::Stopped);
             assert_eq!(look(&waiting, LONG), Some(true));
         }
     }

@@ -69,7 +69,7 @@ impl Proxy {
         session: &Session,
         client: &mut ClientStream<'_>,
     ) -> Result<(), Failure> {
-        let balancer = session.peer();
+        let balancer = session.state().peer();
         let Header::Client(mut client) = Header::read_from(client)? else {
             return self.check(balancer).map_err(|refused| self.refused(refused));
         };

@@ -76,8 +76,8 @@ impl Lookups {
 impl From<AdmissionError> for Rejection {
     fn from(too_many: AdmissionError) -> Self {
         match too_many {
-            AdmissionError::OfThisClient(_) => Rejection::PerClient,
-            AdmissionError::OfWhatIsFree(_) => Rejection::Share,
+            AdmissionError::PerClientLimit(_) => Rejection::PerClient,
+            AdmissionError::FairShare(_) => Rejection::Share,
             AdmissionError::Stopped => Rejection::Stopped,
         }
     }

@@ -152,11 +152,11 @@ mod tests {
         let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
         let (ends, metrics) = (SessionLog::default(), Metrics::new());
         catch_unwind(AssertUnwindSafe(|| {
-            let _end = ends.begin(&session, &metrics);
+            let _end = ends.begin(session.state(), &metrics);
             panic!("as this test wants it");
         }))
         .unwrap_err();
-        ends.begin(&session, &metrics).tell(Outcome::Closed, None);
+        ends.begin(session.state(), &metrics).tell(Outcome::Closed, None);
         let counted: Vec<_> = metrics.outcomes().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("closed", 1), ("failed", 1)]);
         let logged = LOGGED.lock().unwrap();

@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn five_minutes_of_nothing_end_it() {
         let (session, _control) = session("127.0.0.1:1");
-        let account = Arc::clone(session.account());
+        let account = Arc::clone(session.state());
         with_association(session, names(&[]), |association, client, rules, names| {
             let mut relay = Relay::new(
                 association,
