@@ -352,7 +352,7 @@ fn control_address(session: &SessionState) -> io::Result<SocketAddr> {
 fn tunnel(session: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
     session.enter(Stage::Relay);
     if client.pass_on_early_bytes(session).is_err() {
-        session.end(session.target().failure());
+        session.end(session.target().failure);
     }
     drop(client);
     relay(session, partner, || reply.write_to(&mut session.stream()));

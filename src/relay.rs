@@ -14,8 +14,7 @@ use crate::sessions::{Ending, SessionState};
 use crate::system::pool::Partner;
 
 mod direction;
-mod sink;
-mod source;
+mod ends;
 #[cfg(target_os = "linux")]
 mod splice;
 
@@ -52,7 +51,7 @@ pub(crate) fn relay(
     }
     let _end_on_panic = EndOnPanic(session);
     if reply().is_err() {
-        session.end(session.client().failure());
+        session.end(session.client().failure);
     } else if let Ok(mode) = up.begin() {
         let up = move |session: &SessionState| {
             if let Some(mut up) = Direction::up(session) {

@@ -4,10 +4,9 @@ use std::io::{self, BufReader, Read};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 
-use super::sink::Sink;
-use super::source::Source;
+use super::ends::{Sink, Source};
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
 use crate::sessions::{Endpoint, SessionState};
@@ -85,7 +84,7 @@ impl<'a> Direction<'a> {
     fn only_source_speaks(&self) -> bool {
         let sides = [self.source.stream, self.sink.stream];
         let mut ready = sides.map(|stream| PollFd::new(stream, PollFlags::IN));
-        while poll(&mut ready, None) == Err(Errno::INTR) {}
+        let _ = retry_on_intr(|| poll(&mut ready, None));
         !ready[0].revents().is_empty() && ready[1].revents().is_empty()
     }
 
@@ -148,8 +147,10 @@ impl<'a> Direction<'a> {
     #[inline(never)]
     fn copy_buffered(&mut self, size: usize, limit: u64) -> io::Result<CopyMode> {
         self.source.limit_reads(Some(QUIET))?;
-        let burst = (&mut self.source).take(limit);
-        let copied = io::copy(&mut BufReader::with_capacity(size, burst), &mut self.sink)?;
+        let mut burst = BufReader::with_capacity(size, (&mut self.source).take(limit));
+        // The compiler sees by this that `io::copy` needs no buffer of its own, on the stack.
+        assert!(burst.capacity() >= BUFFER);
+        let copied = io::copy(&mut burst, &mut self.sink)?;
         if copied == limit { Ok(CopyMode::Bulk) } else { self.end_burst() }
     }
 

@@ -11,8 +11,7 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::sink::Sink;
-use super::source::Source;
+use super::ends::{Sink, Source};
 use crate::system::descriptors::{Descriptors, Reservation};
 
 /// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
@@ -44,14 +43,12 @@ impl Pipe {
     /// Copies until the burst of `source` ends, or descriptors are needed elsewhere.
     pub(super) fn copy(self, source: &mut Source<'_>, sink: &Sink<'_>) -> io::Result<()> {
         while !self.reservation.of().are_short() {
-            let length = source.receive(|source| {
-                let (from, flags) = (source.stream, SpliceFlags::MOVE);
-                Ok(splice(from, None, &self.write, None, self.size, flags)?)
-            })?;
-            if length == 0 {
-                break;
+            let (from, flags) = (source.stream, SpliceFlags::MOVE);
+            let moved = retry_on_intr(|| splice(from, None, &self.write, None, self.size, flags));
+            match source.note(moved)? {
+                0 => break,
+                length => self.empty_into(sink, length)?,
             }
-            self.empty_into(sink, length)?;
             // Whoever fills the source gets to run, and the next move is larger for it.
             thread::yield_now();
         }

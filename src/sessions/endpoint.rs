@@ -17,7 +17,7 @@ use crate::system::poll::poll;
 #[derive(Debug)]
 pub struct Endpoint {
     /// How the session ends when this side's connection fails.
-    failure: Ending,
+    pub failure: Ending,
     connection: OnceLock<(TcpStream, SocketAddr)>,
     sent: AtomicU64,
     datagrams: AtomicU64,
@@ -40,11 +40,6 @@ impl Endpoint {
             delivered_after_end: AtomicBool::new(false),
             is_written_to: AtomicBool::new(false),
         }
-    }
-
-    /// How the session ends when this side's connection fails.
-    pub fn failure(&self) -> Ending {
-        self.failure
     }
 
     /// The TCP connection with this side, once there is one.
@@ -156,19 +151,10 @@ impl Endpoint {
         }
     }
 
-    /// Makes closing the connection send a reset, and not an end of file.
-    pub(super) fn reset_at_close(&self) {
-        self.set_linger(Some(Duration::ZERO));
-    }
-
-    /// Makes closing the connection deliver what is on its way, and then the end of file.
-    pub(super) fn deliver_at_close(&self) {
-        self.set_linger(None);
-    }
-
-    fn set_linger(&self, linger: Option<Duration>) {
+    /// Makes closing the connection send a reset, or else deliver what is on its way and an end of file.
+    pub(super) fn set_reset_at_close(&self, resets: bool) {
         if let Some(stream) = self.stream() {
-            let _ = SockRef::from(stream).set_linger(linger);
+            let _ = SockRef::from(stream).set_linger(resets.then_some(Duration::ZERO));
         }
     }
 

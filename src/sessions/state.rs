@@ -273,10 +273,10 @@ impl SessionState {
         for (source, sink) in self.directions() {
             if source.fin_passed_on() && !ending.is_failure() {
                 sink.limit_delivery(DELIVERY);
-                sink.deliver_at_close();
+                sink.set_reset_at_close(false);
                 continue;
             }
-            sink.reset_at_close();
+            sink.set_reset_at_close(true);
             if ending == Ending::IdleTimeout && source.fin_received(sink) {
                 sink.limit_delivery(DELIVERY);
                 source.set_delivered_after_end();
@@ -300,13 +300,13 @@ impl SessionState {
         }
         if source.is_disconnected() && !sink.fin_passed_on() {
             drop(progress);
-            self.end(source.failure());
+            self.end(source.failure);
             return;
         }
         source.set_fin_passed_on();
         sink.shut_down(Shutdown::Write);
         if has_ended {
-            sink.deliver_at_close();
+            sink.set_reset_at_close(false);
         }
     }
 
@@ -315,7 +315,7 @@ impl SessionState {
     pub(super) fn end_if_lost(&self) {
         for (side, other) in self.directions() {
             if (side.fin_passed_on() || other.is_written_to()) && side.is_lost(other) {
-                self.end(side.failure());
+                self.end(side.failure);
             }
         }
     }

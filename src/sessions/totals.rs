@@ -1,7 +1,5 @@
 //! What all sessions together have moved.
 
-use std::ops::AddAssign;
-
 use super::endpoint::Endpoint;
 use super::state::SessionState;
 
@@ -29,21 +27,15 @@ pub struct Totals {
 
 impl Totals {
     pub(super) fn add(&mut self, session: &SessionState) {
-        self.up += session.client().into();
-        self.down += session.target().into();
+        self.up.add(session.client());
+        self.down.add(session.target());
     }
 }
 
-impl From<&Endpoint> for Traffic {
-    fn from(side: &Endpoint) -> Self {
-        Traffic { bytes: side.sent(), datagrams: side.datagrams() }
-    }
-}
-
-impl AddAssign for Traffic {
-    fn add_assign(&mut self, more: Traffic) {
-        self.bytes += more.bytes;
-        self.datagrams += more.datagrams;
+impl Traffic {
+    fn add(&mut self, side: &Endpoint) {
+        self.bytes += side.sent();
+        self.datagrams += side.datagrams();
     }
 }
 
