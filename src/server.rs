@@ -189,9 +189,6 @@ impl Server {
                 let again = [pool.trim(now), ends.tell_hidden(now), refusals.tell_hidden(now)];
                 again.into_iter().chain([watchdog.round(now)]).flatten().min()
             };
-            thread::Builder::new()
-                .name("tabi watch".into())
-                .spawn_scoped(scope, || sessions.watch())?;
             // Dropping the sender ends the thread.
             let (_keeps_house, ends) = mpsc::channel::<()>();
             thread::Builder::new().name("tabi housekeeping".into()).spawn_scoped(
@@ -205,6 +202,9 @@ impl Server {
                     }
                 },
             )?;
+            thread::Builder::new()
+                .name("tabi watch".into())
+                .spawn_scoped(scope, || sessions.watch())?;
             let entrances = self.entrances();
             let result = self.serve(&entrances);
             if result.is_ok() {

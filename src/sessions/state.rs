@@ -298,7 +298,7 @@ impl SessionState {
         if has_ended && !source.is_delivered_after_end() {
             return;
         }
-        if source.is_disconnected() && !sink.fin_passed_on() {
+        if !sink.fin_passed_on() && source.is_disconnected() {
             drop(progress);
             self.end(source.failure);
             return;
