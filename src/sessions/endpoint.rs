@@ -87,7 +87,7 @@ impl Endpoint {
     }
 
     /// Whether what this side has sent is passed on though the session has ended.
-    pub(super) fn is_delivered_after_end(&self) -> bool {
+    pub fn is_delivered_after_end(&self) -> bool {
         self.delivered_after_end.load(Ordering::Acquire)
     }
 

@@ -37,7 +37,10 @@ use tabi::socks5;
 #[path = "../../../src/system"]
 mod system {
     pub mod address_space;
+    pub mod deadline;
     pub mod ip;
+    pub mod lru;
+    pub mod sync;
     pub mod waker;
     pub mod descriptors;
     pub mod poll;
