@@ -91,8 +91,8 @@ impl Endpoint {
         self.delivered_after_end.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_delivered_after_end(&self) {
-        self.delivered_after_end.store(true, Ordering::Release);
+    pub(super) fn set_delivered_after_end(&self, is_delivered: bool) {
+        self.delivered_after_end.store(is_delivered, Ordering::Release);
     }
 
     /// Runs `write`, which writes to this side, and lets the watch know of it: while it waits, nobody

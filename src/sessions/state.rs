@@ -258,10 +258,14 @@ impl SessionState {
     }
 
     /// Ends the session early: see the table above. Whoever reads from it finds an end of file that is no
-    /// clean one. Without a target the client has its end of file at once. Only the first ending counts.
+    /// clean one. Without a target the client has its end of file at once. Only the first ending counts; a
+    /// later failure ends what is still delivered.
     pub fn end(&self, ending: Ending) {
         let mut progress = self.progress.lock();
         if progress.ending.is_some() {
+            if ending.is_failure() {
+                self.sides().iter().for_each(|side| side.set_delivered_after_end(false));
+            }
             return;
         }
         progress.ending = Some(ending);
@@ -279,7 +283,7 @@ impl SessionState {
             sink.set_reset_at_close(true);
             if ending == Ending::IdleTimeout && source.fin_received(sink) {
                 sink.limit_delivery(DELIVERY);
-                source.set_delivered_after_end();
+                source.set_delivered_after_end(true);
             } else {
                 // This wakes a reader and puts nothing on the wire.
                 source.shut_down(Shutdown::Read);
