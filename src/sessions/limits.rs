@@ -159,8 +159,9 @@ mod tests {
     use super::*;
     use crate::sessions::Sessions;
     use crate::system::descriptors::Descriptors;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::Arc;
+    use std::thread;
 
     /// A relaying session, and the far ends of its two connections.
     fn relaying(limits: Limits) -> (Arc<SessionState>, TcpStream, TcpStream) {
@@ -205,6 +206,23 @@ mod tests {
         session.end(Ending::Evicted);
         session.end(Ending::IdleTimeout);
         assert!(session.directions().iter().all(|(source, _)| !source.is_delivered_after_end()));
+    }
+
+    /// The thread that delivers is gone then, and what the other one writes may wait for ever.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_failure_after_an_idle_end_ends_the_delivery() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let (session, client, _target) = relaying(limits);
+        client.shutdown(Shutdown::Write).unwrap();
+        while !session.client().fin_received(session.target()) {
+            thread::yield_now();
+        }
+        session.end(Ending::IdleTimeout);
+        assert!(session.client().is_delivered_after_end());
+        session.end(Ending::TargetReset);
+        assert_eq!(session.ending(), Some(Ending::IdleTimeout));
+        assert!(!session.client().is_delivered_after_end());
     }
 
     /// Far longer than the test takes.
