@@ -222,13 +222,13 @@ mod tests {
     #[test]
     fn the_oldest_of_too_many_sessions_without_a_request_is_evicted() {
         let sessions = sessions(40);
-        let asked = tunnel(&sessions, 1).unwrap();
+        let requested = tunnel(&sessions, 1).unwrap();
         let silent: Vec<_> = (0..12).map(|_| open(&sessions, 1).unwrap()).collect();
         let ended =
             silent.iter().map(|session| session.state().ending().is_some()).collect::<Vec<_>>();
         assert_eq!(ended, [[true; 2].as_slice(), &[false; 10]].concat());
         assert_eq!(silent[0].state().ending(), Some(Ending::Evicted));
-        assert_eq!(asked.state().ending(), None);
+        assert_eq!(requested.state().ending(), None);
     }
 
     #[test]

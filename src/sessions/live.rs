@@ -22,8 +22,6 @@ pub(super) struct Live {
     pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
     pub(super) watch_ends: bool,
-    /// How many wait for a session to close; a signal that nobody waits for is a system call, too.
-    pub(super) waiting: usize,
     /// No further session opens.
     pub(super) stopped: bool,
     /// What the sessions that are over have moved.

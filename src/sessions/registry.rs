@@ -1,7 +1,7 @@
 //! The registry of live sessions.
 
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::admission::{Admission, AdmissionError, admit, may_open};
@@ -26,8 +26,7 @@ pub struct Sessions {
     pub(super) live: Mutex<Live>,
     /// Signalled when a session opens while the watch sleeps without a limit, and at the end.
     opened: Condvar,
-    /// Signalled when a session closes or has its request while somebody waits for that, and at the
-    /// end.
+    /// Signalled when a session closes or has its request, and at the end.
     closed: Condvar,
 }
 
@@ -121,9 +120,9 @@ impl Sessions {
         loop {
             live = match admit(&mut live, client, self.limits)? {
                 Admission::Admitted => break,
-                Admission::Soon(limit) => self.wait_until_closed(live, limit),
+                Admission::Soon(limit) => self.closed.wait(live, Some(limit)),
                 Admission::Full(limit) => match when_full.take() {
-                    None => self.wait_until_closed(live, limit),
+                    None => self.closed.wait(live, Some(limit)),
                     Some(when_full) => {
                         drop(live);
                         when_full();
@@ -141,25 +140,6 @@ impl Sessions {
         Ok(Session { state, sessions: Arc::clone(self) })
     }
 
-    fn wait_until_closed<'a>(
-        &self,
-        mut live: MutexGuard<'a, Live>,
-        limit: Duration,
-    ) -> MutexGuard<'a, Live> {
-        live.waiting += 1;
-        live = self.closed.wait(live, Some(limit));
-        live.waiting -= 1;
-        live
-    }
-
-    fn notify_closed(&self, live: MutexGuard<'_, Live>) {
-        let somebody_waits = live.waiting > 0;
-        drop(live);
-        if somebody_waits {
-            self.closed.notify_all();
-        }
-    }
-
     /// Opens no further session, and ends every wait for one.
     pub fn close(&self) {
         self.live.lock().stopped = true;
@@ -171,7 +151,7 @@ impl Sessions {
         let deadline = Deadline::after(limit);
         let mut live = self.live.lock();
         while let (false, Some(left)) = (live.entries.is_empty(), deadline.left()) {
-            live = self.wait_until_closed(live, left);
+            live = self.closed.wait(live, Some(left));
         }
         live.entries.len()
     }
@@ -218,9 +198,8 @@ impl Session {
     pub fn requested(&self, command: Command, destination: Address) {
         self.state.requested(command, destination);
         self.state.enter(Stage::Dial);
-        let mut live = self.sessions.live.lock();
-        live.pending.remove(&self.state.id);
-        self.sessions.notify_closed(live);
+        self.sessions.live.lock().pending.remove(&self.state.id);
+        self.sessions.closed.notify_all();
     }
 
     /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it
@@ -243,8 +222,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let mut live = self.sessions.live.lock();
-        live.remove(self.state.id);
-        self.sessions.notify_closed(live);
+        self.sessions.live.lock().remove(self.state.id);
+        self.sessions.closed.notify_all();
     }
 }

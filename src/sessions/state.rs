@@ -57,6 +57,12 @@ const DELIVERY: Duration = Duration::from_secs(60);
 /// More than a receive queue holds, with the limits on its size that systems have.
 const MOST_UNREAD: u64 = 64 * 1024 * 1024;
 
+/// What waits in a send queue is not known here.
+#[cfg(not(target_os = "linux"))]
+fn unacknowledged(_: &TcpStream) -> Option<u32> {
+    Some(0)
+}
+
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -235,16 +241,9 @@ impl SessionState {
 
     /// The bytes on their way to both sides that their systems have not acknowledged. `None` where this
     /// system does not say so.
-    #[cfg(target_os = "linux")]
     pub(super) fn unacknowledged(&self) -> Option<u64> {
         let queues = self.sides().into_iter().filter_map(Endpoint::stream);
         queues.filter_map(unacknowledged).map(u64::from).reduce(|one, other| one + other)
-    }
-
-    /// Nothing is known of them here.
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn unacknowledged(&self) -> Option<u64> {
-        Some(0)
     }
 
     /// Whether a side has sent its end of file, and it was passed on.
