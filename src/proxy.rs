@@ -429,7 +429,7 @@ impl Exchange<'_, '_> {
 fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
     state.enter(Stage::Relay);
     if client.pass_on_early_bytes(state).is_err() {
-        state.end(state.target().failure());
+        state.end(state.target().failure);
     }
     drop(client);
     relay(state, partner, || reply.write_to(&mut state.stream()));

@@ -4,7 +4,7 @@
 //! half-close on the other; a failure of either side becomes a reset of both, so that a download
 //! that was cut off never looks complete.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::thread;
 
@@ -14,25 +14,17 @@ use crate::sessions::{Ending, SessionState};
 use crate::system::pool::Partner;
 
 mod direction;
-mod lane;
+mod ends;
 #[cfg(target_os = "linux")]
 mod splice;
 
-use direction::Direction;
-use lane::Pace;
-
-/// More than a receive queue holds, with the limits on its size that systems have.
-const MOST_UNREAD: u64 = 64 * 1024 * 1024;
+use direction::{CopyMode, Direction};
 
 /// Whether an accepted connection has the options of its listener, so that [`prepare`] once on the
 /// listener is enough.
 pub(crate) const ACCEPTED_INHERITS: bool = cfg!(target_os = "linux");
 
 /// Sets what every relayed connection has: no delay, and urgent data in line.
-///
-/// # Errors
-///
-/// Whatever the system refuses.
 pub(crate) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;
@@ -46,68 +38,56 @@ pub(crate) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
 /// speaks before its target, and then takes the direction that usually ends last: so neither thread
 /// waits for the other to wake up.
 pub(crate) fn relay(
-    account: &Arc<SessionState>,
+    session: &Arc<SessionState>,
     partner: &Partner,
     reply: impl FnOnce() -> io::Result<()>,
 ) {
-    let (Some(up), Some(down)) = (Direction::up(account), Direction::down(account)) else { return };
-    if account.ending().is_some() {
+    let Some([mut up, mut down]) = Direction::both(session) else { return };
+    if session.ending().is_some() {
         // It was ended before it had a target: nobody else will wake who reads from that.
         return;
     }
-    let _fault = Fault(account);
-    match reply().map_err(|_| Ending::ClientReset).and_then(|()| up.begin()) {
-        Ok(pace) => {
-            let up = move |account: &SessionState| {
-                if let Some(up) = Direction::up(account) {
-                    up.carry(pace);
-                }
-            };
-            side_by_side(account, partner, up, || down.carry(Pace::Quiet));
-        }
-        Err(ending) => account.end(ending),
+    let _end_on_panic = EndOnPanic(session);
+    if reply().is_err() {
+        session.end(session.client().failure);
+    } else if let Ok(mode) = up.begin() {
+        let up = move |session: &SessionState| {
+            if let Some([mut up, _]) = Direction::both(session) {
+                up.carry(mode);
+            }
+        };
+        run_both(session, partner, up, || down.carry(CopyMode::Small));
     }
-    if account.ending().is_some() {
-        discard_unread(account);
+    if session.ending().is_some() {
+        session.discard_unread();
     }
 }
 
 /// Runs `up` on the partner thread and `down` on this one.
-fn side_by_side(
-    account: &Arc<SessionState>,
+fn run_both(
+    session: &Arc<SessionState>,
     partner: &Partner,
     up: impl FnOnce(&SessionState) + Send + 'static,
     down: impl FnOnce(),
 ) {
-    let shared = Arc::clone(account);
+    let shared = Arc::clone(session);
     let up = partner.start_job(move || {
-        let _fault = Fault(&shared);
+        let _end_on_panic = EndOnPanic(&shared);
         up(&shared);
     });
     // It is dropped before `up`, which waits for the partner.
-    let _fault = Fault(account);
+    let _end_on_panic = EndOnPanic(session);
     down();
     up.wait();
 }
 
 /// Ends the session when the thread panics that has this: the other one would go on alone.
-struct Fault<'a>(&'a SessionState);
+struct EndOnPanic<'a>(&'a SessionState);
 
-impl Drop for Fault<'_> {
+impl Drop for EndOnPanic<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.end(Ending::Fault);
-        }
-    }
-}
-
-/// Closing a connection with unread bytes would reset it. Where what was sent to a side is still on
-/// its way, the side's own bytes are taken first. None of this waits: the session was ended.
-#[inline(never)]
-fn discard_unread(account: &SessionState) {
-    for (source, sink) in account.directions() {
-        if let (true, false, Some(stream)) = (source.has_ended(), sink.has_ended(), sink.stream()) {
-            let _ = io::copy(&mut stream.take(MOST_UNREAD), &mut io::sink());
         }
     }
 }
@@ -118,7 +98,7 @@ mod tests {
     use crate::sessions::{Limits, Sessions, Stage};
     use crate::system::descriptors::Descriptors;
     use crate::system::pool::Pool;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
     use std::time::Duration;
@@ -133,7 +113,7 @@ mod tests {
     struct Tunnel {
         client: TcpStream,
         target: TcpStream,
-        account: Arc<SessionState>,
+        session: Arc<SessionState>,
         over: Receiver<()>,
         sessions: Arc<Sessions>,
     }
@@ -145,8 +125,8 @@ mod tests {
 
         /// The same, after something has become of the session while its target was dialed.
         fn open_after(descriptors: usize, meanwhile: impl FnOnce(&SessionState)) -> Self {
-            Tunnel::with(descriptors, meanwhile, |account, partner| {
-                relay(account, partner, || Ok(()));
+            Tunnel::with(descriptors, meanwhile, |session, partner| {
+                relay(session, partner, || Ok(()));
             })
         }
 
@@ -161,24 +141,24 @@ mod tests {
             let (client, stream) = connection();
             let (target, outgoing) = connection();
             let session = sessions.open(client.local_addr().unwrap(), stream, || ()).unwrap();
-            meanwhile(&session);
-            session.connected(outgoing, target.local_addr().unwrap());
-            session.enter(Stage::Relay);
-            let account = Arc::clone(session.account());
+            let state = Arc::clone(session.state());
+            meanwhile(&state);
+            state.connected(outgoing, target.local_addr().unwrap());
+            state.enter(Stage::Relay);
             let (sender, over) = channel();
             let pool = Pool::new(1);
             pool.start(move |partner| {
-                relay(session.account(), partner);
+                relay(session.state(), partner);
                 sender.send(()).unwrap();
             })
             .unwrap();
-            Tunnel { client, target, account, over, sessions }
+            Tunnel { client, target, session: state, over, sessions }
         }
 
         /// Waits until the relay is over, and closes what is left of the session.
         fn close(self) -> Option<Ending> {
             self.over.recv_timeout(LONG).expect("the relay ends");
-            self.account.ending()
+            self.session.ending()
         }
     }
 
@@ -191,24 +171,27 @@ mod tests {
     #[test]
     fn a_direction_that_panics_ends_the_other_and_nothing_looks_complete() {
         type Relay = fn(&Arc<SessionState>, &Partner);
-        let at_the_reply: Relay = |account, partner| {
-            relay(account, partner, || panic!("as this test wants it"));
+        let at_the_reply: Relay = |session, partner| {
+            relay(session, partner, || panic!("as this test wants it"));
         };
-        let up: Relay = |account, partner| {
-            let down = Direction::down(account).unwrap();
+        let up: Relay = |session, partner| {
+            let [_, mut down] = Direction::both(session).unwrap();
             let up = |_: &SessionState| panic!("as this test wants it");
-            side_by_side(account, partner, up, || down.carry(Pace::Quiet));
+            run_both(session, partner, up, || down.carry(CopyMode::Small));
         };
-        let down: Relay = |account, partner| {
-            let up = |account: &SessionState| Direction::up(account).unwrap().carry(Pace::Quiet);
-            side_by_side(account, partner, up, || panic!("as this test wants it"));
+        let down: Relay = |session, partner| {
+            let up = |session: &SessionState| {
+                let [mut up, _] = Direction::both(session).unwrap();
+                up.carry(CopyMode::Small);
+            };
+            run_both(session, partner, up, || panic!("as this test wants it"));
         };
         for relay in [at_the_reply, up, down] {
-            let Tunnel { client, target, account, over, .. } =
+            let Tunnel { client, target, session, over, .. } =
                 Tunnel::with(usize::MAX, |_| (), relay);
             assert_ne!(over.recv_timeout(LONG), Err(RecvTimeoutError::Timeout));
-            assert_eq!(account.ending(), Some(Ending::Fault));
-            drop(account);
+            assert_eq!(session.ending(), Some(Ending::Fault));
+            drop(session);
             expect_reset(&client);
             expect_reset(&target);
         }
@@ -264,9 +247,9 @@ mod tests {
                     assert_eq!({ to }.read(&mut [0]).unwrap(), 0);
                 });
             }
-            let account = Arc::clone(&tunnel.account);
+            let session = Arc::clone(&tunnel.session);
             assert_eq!(tunnel.close(), None);
-            let sent = [account.client().sent(), account.target().sent()];
+            let sent = [session.client().sent(), session.target().sent()];
             assert_eq!(sent, [4 * MIB as u64; 2]);
         }
     }
@@ -291,7 +274,7 @@ mod tests {
     fn a_reset_amid_bulk_is_passed_on() {
         for path in BOTH_PATHS {
             for ending in [Ending::ClientReset, Ending::TargetReset] {
-                let Tunnel { client, target, account, over, .. } = Tunnel::open(path);
+                let Tunnel { client, target, session, over, .. } = Tunnel::open(path);
                 let (breaks, stays) = match ending {
                     Ending::ClientReset => (client, target),
                     _ => (target, client),
@@ -303,8 +286,8 @@ mod tests {
                 reset(&breaks);
                 drop(breaks);
                 over.recv_timeout(LONG).expect("the relay ends");
-                assert_eq!(account.ending(), Some(ending));
-                drop(account);
+                assert_eq!(session.ending(), Some(ending));
+                drop(session);
                 expect_reset(&stays);
             }
         }
@@ -327,7 +310,7 @@ mod tests {
                 assert!(sent < 256 * MIB, "the writer was never stopped");
             }
             client.shutdown(Shutdown::Write).unwrap();
-            assert!(tunnel.account.client().sent() < sent as u64, "some of it is still on its way");
+            assert!(tunnel.session.client().sent() < sent as u64, "some of it is still on its way");
             expect(&tunnel.target, sent);
             tunnel.target.shutdown(Shutdown::Write).unwrap();
             assert_eq!(tunnel.close(), None);
@@ -337,15 +320,15 @@ mod tests {
     #[test]
     fn a_session_that_is_ended_amid_bulk_is_reset_on_both_sides() {
         for path in BOTH_PATHS {
-            let Tunnel { client, target, account, over, .. } = Tunnel::open(path);
+            let Tunnel { client, target, session, over, .. } = Tunnel::open(path);
             thread::scope(|scope| {
                 scope.spawn(|| send(&client, 2 * MIB));
                 expect(&target, 2 * MIB);
             });
-            account.end(Ending::IdleTimeout);
+            session.end(Ending::IdleTimeout);
             over.recv_timeout(LONG).expect("the relay ends");
-            assert_eq!(account.ending(), Some(Ending::IdleTimeout));
-            drop(account);
+            assert_eq!(session.ending(), Some(Ending::IdleTimeout));
+            drop(session);
             expect_reset(&client);
             expect_reset(&target);
         }
@@ -355,18 +338,18 @@ mod tests {
     #[test]
     fn an_upload_that_nobody_takes_does_not_cut_off_a_download() {
         for path in BOTH_PATHS {
-            let Tunnel { client, target, account, over, sessions } = Tunnel::open(path);
+            let Tunnel { client, target, session, over, sessions } = Tunnel::open(path);
             send(&target, MIB);
             target.shutdown(Shutdown::Write).unwrap();
-            wait_until(|| account.target().has_ended());
-            send_until_stuck(&client, &account);
+            wait_until(|| session.target().fin_passed_on());
+            send_until_stuck(&client, &session);
             thread::scope(|scope| {
                 scope.spawn(|| sessions.watch());
-                account.end(Ending::IdleTimeout);
+                session.end(Ending::IdleTimeout);
                 over.recv_timeout(LONG).expect("the relay ends");
                 sessions.stop_watch();
             });
-            drop(account);
+            drop(session);
             expect(&client, MIB);
             assert_eq!({ &client }.read(&mut [0]).unwrap(), 0);
         }
@@ -375,18 +358,18 @@ mod tests {
     #[test]
     fn what_a_side_has_concluded_still_arrives_after_an_idle_end() {
         for path in BOTH_PATHS {
-            let Tunnel { client, target, account, over, .. } = Tunnel::open(path);
-            let pieces = send_until_stuck(&client, &account);
+            let Tunnel { client, target, session, over, .. } = Tunnel::open(path);
+            let pieces = send_until_stuck(&client, &session);
             client.shutdown(Shutdown::Write).unwrap();
-            wait_until(|| account.client().has_concluded(account.target()));
-            account.end(Ending::IdleTimeout);
+            wait_until(|| session.client().fin_received(session.target()));
+            session.end(Ending::IdleTimeout);
             for _ in 0..pieces {
                 expect(&target, PIECE);
             }
             assert_eq!({ &target }.read(&mut [0]).unwrap(), 0);
             over.recv_timeout(LONG).expect("the relay ends");
-            assert_eq!(account.ending(), Some(Ending::IdleTimeout));
-            drop(account);
+            assert_eq!(session.ending(), Some(Ending::IdleTimeout));
+            drop(session);
             expect_reset(&client);
         }
     }
@@ -395,12 +378,12 @@ mod tests {
 
     /// Sends pieces until the relay has not even read the last ones, though they have arrived. Says
     /// how many.
-    fn send_until_stuck(client: &TcpStream, account: &SessionState) -> usize {
+    fn send_until_stuck(client: &TcpStream, session: &SessionState) -> usize {
         let mut pieces = 0;
-        while account.client().sent() + 2 * PIECE as u64 >= (pieces * PIECE) as u64 {
+        while session.client().sent() + 2 * PIECE as u64 >= (pieces * PIECE) as u64 {
             send(client, PIECE);
             pieces += 1;
-            wait_until(|| account.client().sent() == (pieces * PIECE) as u64);
+            wait_until(|| session.client().sent() == (pieces * PIECE) as u64);
         }
         pieces
     }

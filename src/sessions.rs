@@ -1,7 +1,7 @@
 //! Who is here: the live sessions, what each has moved, and how long it may stay.
 //!
 //! - [`Sessions`] is the registry. [`Sessions::open`] decides whom it opens a [`Session`] for: no
-//!   client gets more than its share, and a full server makes room or lets the client wait.
+//!   client gets more than its share, and a full server evicts a session or lets the client wait.
 //! - [`SessionState`] is what the threads of one session and those who watch it know together. It holds
 //!   the session's two [`Endpoint`]s, and with them its two TCP connections: there are no others.
 //! - [`Sessions::totals`] and [`Sessions::each`] are what those who watch from outside are shown.
@@ -12,14 +12,16 @@
 mod admission;
 mod ending;
 mod endpoint;
+mod limits;
+mod live;
 mod registry;
 mod state;
 mod totals;
-mod watch;
 
 pub(crate) use admission::AdmissionError;
 pub(crate) use ending::Ending;
 pub(crate) use endpoint::Endpoint;
-pub(crate) use registry::{Limits, Session, Sessions};
+pub(crate) use limits::Limits;
+pub(crate) use registry::{Session, Sessions};
 pub(crate) use state::{SessionState, Stage};
 pub(crate) use totals::Totals;

@@ -142,10 +142,13 @@ mod tests {
         let (sender, result) = channel();
         thread::spawn(move || {
             let (identity, rules) = (identity(), Policy::new(&[], vec![]));
-            let association = open(&identity, &rules, session.descriptors());
+            let association = open(&identity, &rules, session.state().descriptors());
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
-            let client =
-                AssociateClient { session: &session, identity: &identity, announced: &announced };
+            let client = AssociateClient {
+                session: session.state(),
+                identity: &identity,
+                announced: &announced,
+            };
             sender.send(job(association, &client, &rules, &names)).unwrap();
         });
         move || result.recv_timeout(LONG).unwrap()

@@ -148,12 +148,12 @@ mod tests {
             let (mut client, stream) = connection();
             let peer = client.local_addr().unwrap();
             let session = sessions.open(peer, stream, || ()).unwrap();
-            let watch = ClientWatch::new(session.stream(), true);
+            let watch = ClientWatch::new(session.state().stream(), true);
             if sends {
                 client.write_all(b"payload").unwrap();
             }
             assert_eq!(look(&watch, SHORT), None);
-            session.end(Ending::Stopped);
+            session.state().end(Ending::Stopped);
             assert_eq!(look(&watch, LONG), Some(true));
         }
     }

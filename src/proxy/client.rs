@@ -79,15 +79,16 @@ mod tests {
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (mut sender, stream) = connection();
         let (mut target, outgoing) = connection();
-        let session = sessions.open(sender.local_addr().unwrap(), stream, || ()).unwrap();
+        let open = sessions.open(sender.local_addr().unwrap(), stream, || ()).unwrap();
+        let session = open.state();
         sender.write_all(b"request, and early bytes").unwrap();
         let mut client = ClientStream::new(session.stream());
         client.read_exact(&mut [0; 7]).unwrap();
         session.end(Ending::Stopped);
         session.connected(outgoing, target.local_addr().unwrap());
-        client.pass_on_early_bytes(&session).unwrap();
+        client.pass_on_early_bytes(session).unwrap();
         drop(client);
-        drop(session);
+        drop(open);
         assert_eq!(target.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -1,17 +1,17 @@
 //! The bulk path on Linux: bytes go from socket to socket through a pipe, and the kernel hands on
 //! pages where `io::copy` would copy them twice.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::lane::{Lane, Pace, QUIET};
-use crate::sessions::Ending;
+use super::ends::{Sink, Source};
 use crate::system::descriptors::{Descriptors, Reservation};
 
 /// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
@@ -23,7 +23,7 @@ pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     size: usize,
-    held: Reservation,
+    reservation: Reservation,
 }
 
 impl Pipe {
@@ -33,62 +33,35 @@ impl Pipe {
         if descriptors.are_short() {
             return None;
         }
-        let held = descriptors.reserve();
+        let reservation = descriptors.reserve();
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).ok()?;
         let resized = SIZES.iter().find_map(|&size| fcntl_setpipe_size(&write, size).ok());
         let size = resized.or_else(|| fcntl_getpipe_size(&write).ok())?;
-        (size >= SIZES[2]).then_some(Pipe { read, write, size, held })
+        (size >= SIZES[2]).then_some(Pipe { read, write, size, reservation })
     }
 
-    /// Carries bytes until the source ends or is quiet, or descriptors are needed elsewhere.
-    ///
-    /// # Errors
-    ///
-    /// The side that failed.
-    pub(super) fn carry(self, lane: &Lane<'_>) -> Result<Pace, Ending> {
-        // A splice from a socket heeds this, and not the flag that asks it not to wait.
-        lane.limit_reads(Some(QUIET))?;
-        while !self.held.of().are_short() {
-            match again(|| splice(lane.from, None, &self.write, None, self.size, SpliceFlags::MOVE))
-            {
-                Ok(0) => return Ok(Pace::Ended),
-                Ok(length) => self.empty_into(lane, length)?,
-                Err(Errno::AGAIN) => {
-                    lane.limit_reads(None)?;
-                    return Ok(Pace::Quiet);
-                }
-                Err(_) => return Err(lane.source.failure()),
+    /// Copies until the burst of `source` ends, or descriptors are needed elsewhere.
+    pub(super) fn copy(self, source: &mut Source<'_>, sink: &Sink<'_>) -> io::Result<()> {
+        while !self.reservation.of().are_short() {
+            let (from, flags) = (source.stream, SpliceFlags::MOVE);
+            let moved = retry_on_intr(|| splice(from, None, &self.write, None, self.size, flags));
+            match source.note(moved)? {
+                0 => break,
+                length => self.empty_into(sink, length)?,
             }
             // Whoever fills the source gets to run, and the next move is larger for it.
             thread::yield_now();
         }
-        Ok(Pace::Busy)
-    }
-
-    fn empty_into(&self, lane: &Lane<'_>, length: usize) -> Result<(), Ending> {
-        let mut left = length;
-        while left > 0 {
-            let moved = lane.sink.while_writing(|| {
-                again(|| splice(&self.read, None, lane.to, None, left, SpliceFlags::MOVE))
-            });
-            match moved {
-                Ok(moved @ 1..) => {
-                    lane.source.count(moved);
-                    left -= moved;
-                }
-                Ok(0) | Err(_) => return Err(lane.sink.failure()),
-            }
-        }
         Ok(())
     }
-}
 
-/// Calls again what a signal has interrupted.
-fn again(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            outcome => return outcome,
+    fn empty_into(&self, sink: &Sink<'_>, mut left: usize) -> io::Result<()> {
+        while left > 0 {
+            left -= sink.send(|| {
+                let (to, flags) = (sink.stream, SpliceFlags::MOVE);
+                Ok(retry_on_intr(|| splice(&self.read, None, to, None, left, flags))?)
+            })?;
         }
+        Ok(())
     }
 }

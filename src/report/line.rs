@@ -112,7 +112,7 @@ mod tests {
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session = sessions.open("192.0.2.7:5000".parse().unwrap(), client, || ()).unwrap();
-        let line = |outcome, why| Line { session: &session, outcome, why }.to_string();
+        let line = |outcome, why| Line { session: session.state(), outcome, why }.to_string();
         let without_time = |line: String| {
             let (head, tail) = line.split_once(" seconds=").unwrap();
             format!("{head} {}", tail.split_once(' ').unwrap().1)
@@ -121,12 +121,12 @@ mod tests {
             without_time(line(Outcome::ClientLeft, None)),
             "client=192.0.2.7:5000 user=- command=- dest=- reached=- up=0 down=0 outcome=client-left"
         );
-        session.identified("alice");
+        session.state().identified("alice");
         let to = Address { host: Host::Ip([192, 0, 2, 1].into()), port: 80 };
         session.requested(Command::Connect, to.clone());
-        session.goes_via("proxy.example:1080".into());
-        session.client().count(3);
-        session.target().count(4);
+        session.state().goes_via("proxy.example:1080".into());
+        session.state().client().count(3);
+        session.state().target().count(4);
         assert_eq!(
             without_time(line(Outcome::Failed, Some("a \"word\""))),
             "client=192.0.2.7:5000 user=alice command=CONNECT dest=192.0.2.1:80 reached=- \

@@ -48,8 +48,8 @@ pub enum Rejection {
 impl From<AdmissionError> for Rejection {
     fn from(error: AdmissionError) -> Self {
         match error {
-            AdmissionError::OfThisClient(_) => Rejection::PerClient,
-            AdmissionError::OfWhatIsFree(_) => Rejection::Share,
+            AdmissionError::PerClientLimit(_) => Rejection::PerClient,
+            AdmissionError::FairShare(_) => Rejection::Share,
             AdmissionError::Stopped => Rejection::Stopped,
         }
     }

@@ -146,11 +146,11 @@ mod tests {
         let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
         let (log, metrics) = (SessionLog::default(), Metrics::default());
         catch_unwind(AssertUnwindSafe(|| {
-            let _entry = log.entry(&session, &metrics);
+            let _entry = log.entry(session.state(), &metrics);
             panic!("as this test wants it");
         }))
         .unwrap_err();
-        log.entry(&session, &metrics).write(Outcome::Closed, None);
+        log.entry(session.state(), &metrics).write(Outcome::Closed, None);
         let counted: Vec<_> = metrics.outcomes().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("closed", 1), ("failed", 1)]);
         let logged = LOGGED.lock().unwrap();

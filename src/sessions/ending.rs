@@ -23,11 +23,6 @@ impl Ending {
     /// Whether a side, or this server, has failed: then whoever is left hears of that at once,
     /// whatever is on its way.
     pub(super) fn is_failure(self) -> bool {
-        match self {
-            Ending::ClientReset | Ending::TargetReset | Ending::Fault => true,
-            Ending::HandshakeTimeout | Ending::IdleTimeout | Ending::Evicted | Ending::Stopped => {
-                false
-            }
-        }
+        matches!(self, Ending::ClientReset | Ending::TargetReset | Ending::Fault)
     }
 }

@@ -1,32 +1,32 @@
 //! One side of a session: its connection, what has come from it, and what is true of it now.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portable_atomic::AtomicU64;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 use socket2::SockRef;
 
 use super::ending::Ending;
-
-/// What a side has concluded is delivered after the session's end, too, to a reader that takes some
-/// of it at least once a minute.
-pub(super) const DELIVERY: Duration = Duration::from_secs(60);
+use crate::system::poll::poll;
 
 /// One side of a session: the client's, or the target's. A direction of a tunnel is a pair of them,
 /// the source and the sink.
 #[derive(Debug)]
 pub struct Endpoint {
     /// How the session ends when this side's connection fails.
-    failure: Ending,
+    pub failure: Ending,
     connection: OnceLock<(TcpStream, SocketAddr)>,
     sent: AtomicU64,
     datagrams: AtomicU64,
-    ended: AtomicBool,
-    finishes: AtomicBool,
-    blocked: AtomicBool,
+    /// This side's end of file was passed on to the other. Set under the session's lock.
+    fin_passed_on: AtomicBool,
+    /// What this side has sent is passed on though the session has ended. Set under the session's lock.
+    delivered_after_end: AtomicBool,
+    /// Somebody is writing to this side.
+    is_written_to: AtomicBool,
 }
 
 impl Endpoint {
@@ -36,15 +36,10 @@ impl Endpoint {
             connection: OnceLock::new(),
             sent: AtomicU64::new(0),
             datagrams: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-            finishes: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
+            fin_passed_on: AtomicBool::new(false),
+            delivered_after_end: AtomicBool::new(false),
+            is_written_to: AtomicBool::new(false),
         }
-    }
-
-    /// How the session ends when this side's connection fails.
-    pub fn failure(&self) -> Ending {
-        self.failure
     }
 
     /// The TCP connection with this side, once there is one.
@@ -82,45 +77,47 @@ impl Endpoint {
         self.datagrams.fetch_add(datagrams, Ordering::Relaxed);
     }
 
-    /// Whether this side's end of file has been passed on.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+    /// Whether this side's end of file was passed on.
+    pub fn fin_passed_on(&self) -> bool {
+        self.fin_passed_on.load(Ordering::Acquire)
     }
 
-    /// Notes that this side's end of file is about to be passed on.
-    pub fn set_ended(&self) {
-        self.ended.store(true, Ordering::Release);
+    pub(super) fn set_fin_passed_on(&self) {
+        self.fin_passed_on.store(true, Ordering::Release);
+    }
+
+    /// Whether what this side has sent is passed on though the session has ended.
+    pub fn is_delivered_after_end(&self) -> bool {
+        self.delivered_after_end.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_delivered_after_end(&self, is_delivered: bool) {
+        self.delivered_after_end.store(is_delivered, Ordering::Release);
     }
 
     /// Runs `write`, which writes to this side, and lets the watch know of it: while it waits, nobody
     /// reads from the other side, and the watch looks out for a reset in its stead.
     pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        self.blocked.store(true, Ordering::Relaxed);
+        self.is_written_to.store(true, Ordering::Relaxed);
         let written = write();
-        self.blocked.store(false, Ordering::Relaxed);
+        self.is_written_to.store(false, Ordering::Relaxed);
         written
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.load(Ordering::Relaxed)
+    pub(super) fn is_written_to(&self) -> bool {
+        self.is_written_to.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the end of file has come in, now that the session is ended for idleness.
-    pub(super) fn let_finish(&self, other: &Endpoint) {
-        self.finishes.store(self.has_concluded(other), Ordering::Release);
+    /// Whether the connection has no peer any more: it was reset, or closed in both directions.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.stream().is_none_or(|stream| SockRef::from(stream).peer_addr().is_err())
     }
 
-    /// Whether this side had sent its end of file when the session was ended for idleness: then all
-    /// that it has sent is still passed on.
-    pub fn finishes(&self) -> bool {
-        self.finishes.load(Ordering::Acquire)
-    }
-
-    /// Whether the connection is gone. One that was closed in both directions looks gone, too;
-    /// `other` has ended then.
+    /// Whether the connection is gone. One that was closed in both directions looks gone, too; the end
+    /// of file of `other` was passed on then.
     pub(super) fn is_lost(&self, other: &Endpoint) -> bool {
         let seen = self.poll(PollFlags::ERR | PollFlags::HUP);
-        seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::HUP) && !other.has_ended())
+        seen.contains(PollFlags::ERR) || (seen.contains(PollFlags::HUP) && !other.fin_passed_on())
     }
 
     /// Whether there is something to read.
@@ -128,39 +125,47 @@ impl Endpoint {
         !self.poll(PollFlags::IN).is_empty()
     }
 
-    /// Whether the end of file has come in, be it passed on or not.
-    pub(crate) fn has_concluded(&self, other: &Endpoint) -> bool {
+    /// Whether this side's end of file has come in, be it passed on or not.
+    pub(crate) fn fin_received(&self, other: &Endpoint) -> bool {
         #[cfg(target_os = "linux")]
         let has_come = self.poll(PollFlags::RDHUP).contains(PollFlags::RDHUP);
         #[cfg(not(target_os = "linux"))]
-        let has_come = self.has_ended();
+        let has_come = self.fin_passed_on();
         has_come && !self.is_lost(other)
     }
 
     /// What is true of the connection now.
     fn poll(&self, events: PollFlags) -> PollFlags {
         let Some(stream) = self.stream() else { return PollFlags::empty() };
-        let mut ready = [PollFd::new(stream, events)];
-        match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
-            Ok(1..) => ready[0].revents(),
-            _ => PollFlags::empty(),
+        let mut polled = [PollFd::new(stream, events)];
+        match poll(&mut polled, Duration::ZERO) {
+            Ok(()) => polled[0].revents(),
+            Err(_) => PollFlags::empty(),
         }
     }
 
-    /// Makes closing the connection send a reset, not an end of file.
-    pub(super) fn reset_at_close(&self) {
+    /// Shuts the connection down in one direction, or in both.
+    pub(super) fn shut_down(&self, how: Shutdown) {
         if let Some(stream) = self.stream() {
-            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            let _ = stream.shutdown(how);
         }
     }
 
-    /// Makes closing the connection deliver what is on its way, for as long as it is taken.
-    pub(super) fn deliver_at_close(&self) {
+    /// Makes closing the connection send a reset, or else deliver what is on its way and an end of file.
+    pub(super) fn set_reset_at_close(&self, resets: bool) {
         if let Some(stream) = self.stream() {
-            let socket = SockRef::from(stream);
-            let _ = socket.set_linger(None);
-            #[cfg(target_os = "linux")]
-            let _ = socket.set_tcp_user_timeout(Some(DELIVERY));
+            let _ = SockRef::from(stream).set_linger(resets.then_some(Duration::ZERO));
         }
+    }
+
+    /// Lets the connection fail once its reader has taken nothing of what waits for it for so long
+    /// (`TCP_USER_TIMEOUT`). The kernel sees to that also after the connection was closed.
+    pub(super) fn limit_delivery(&self, limit: Duration) {
+        #[cfg(target_os = "linux")]
+        if let Some(stream) = self.stream() {
+            let _ = SockRef::from(stream).set_tcp_user_timeout(Some(limit));
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = limit;
     }
 }

@@ -1,11 +1,40 @@
 //! One live session: its two sides, who the client is, what it asked for, and how it ends.
+//!
+//! # How a tunnel ends
+//!
+//! A tunnel is two directions, each from a source to a sink. It ends by itself once both ends of file
+//! were passed on. Or [`SessionState::end`] ends it early: a thread for which a side has failed, or the
+//! watch over time limits, or whoever needs its place. What the sink of a direction gets then depends on
+//! what has come from the source:
+//!
+//! | the source's end of file | sink after a failure | after an idle timeout | evicted, or the server stops |
+//! |---|---|---|---|
+//! | has not come | a reset | a reset | a reset |
+//! | has come in ([`Endpoint::fin_received`]) | a reset | the rest, by the direction's thread | a reset |
+//! | was passed on ([`Endpoint::fin_passed_on`]) | a reset | the rest, by the kernel | the rest, by the kernel |
+//!
+//! The rest is what the source has sent, and its end of file. A sink that takes nothing of it for
+//! [`DELIVERY`] is given up by the kernel, which also makes the thread's write fail. Everything else is a
+//! reset: what was cut off never looks complete.
+//!
+//! Who acts, and in which order:
+//!
+//! 1. `end` notes why, says what closing each connection will do, and wakes those who read.
+//! 2. A thread that is blocked in a write does not see that. The watch ends it when it looks for the
+//!    second time ([`SessionState::end_writes`]).
+//! 3. The worker takes in what nobody has read where closing would reset what the kernel has still to
+//!    deliver ([`SessionState::discard_unread`]), and both connections are closed with the session.
+//!
+//! Whoever ends the session, passes on an end of file, or brings the connection with the target holds
+//! one lock while doing so: each sees what the others have done.
 
-use portable_atomic::AtomicU64;
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use portable_atomic::AtomicU64;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::ending::Ending;
@@ -14,12 +43,25 @@ use crate::socks5::{Address, Command};
 use crate::system::descriptors::{Descriptors, Reservation};
 #[cfg(target_os = "linux")]
 use crate::system::queue::unacknowledged;
+use crate::system::sync::Mutex;
 
 /// A peer that says nothing for two minutes is asked whether it is still there, and then every 30 s.
 /// After four questions without an answer it is gone: after four minutes in all.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 4;
+
+/// What a reader that is slow gets after the session's end: it takes some of it at least once a minute.
+const DELIVERY: Duration = Duration::from_secs(60);
+
+/// More than a receive queue holds, with the limits on its size that systems have.
+const MOST_UNREAD: u64 = 64 * 1024 * 1024;
+
+/// What waits in a send queue is not known here.
+#[cfg(not(target_os = "linux"))]
+fn unacknowledged(_: &TcpStream) -> Option<u32> {
+    Some(0)
+}
 
 /// Where in its life a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +95,16 @@ pub struct SessionState {
     /// The first destination of an association's datagrams.
     first: OnceLock<Box<Address>>,
     destinations: AtomicU64,
-    stage: Mutex<Stage>,
-    ending: OnceLock<Ending>,
-    /// The bytes in both send queues when the watch last looked, or [`UNKNOWN`].
-    queued: AtomicU64,
+    progress: Mutex<Progress>,
     held: Reservation,
 }
 
-/// The send queues have not been looked at.
-const UNKNOWN: u64 = u64::MAX;
+/// How far a session has come.
+#[derive(Debug)]
+struct Progress {
+    stage: Stage,
+    ending: Option<Ending>,
+}
 
 impl SessionState {
     pub(super) fn new(id: u64, peer: SocketAddr, stream: TcpStream, held: Reservation) -> Self {
@@ -79,9 +122,7 @@ impl SessionState {
             via: OnceLock::new(),
             first: OnceLock::new(),
             destinations: AtomicU64::new(0),
-            stage: Mutex::new(Stage::Handshake),
-            ending: OnceLock::new(),
-            queued: AtomicU64::new(UNKNOWN),
+            progress: Mutex::new(Progress { stage: Stage::Handshake, ending: None }),
             held,
         }
     }
@@ -91,7 +132,7 @@ impl SessionState {
         self.proxied.get().copied().unwrap_or(self.peer)
     }
 
-    pub(super) fn comes_for(&self, client: SocketAddr) {
+    pub(super) fn set_proxied(&self, client: SocketAddr) {
         let _ = self.proxied.set(client);
     }
 
@@ -167,20 +208,20 @@ impl SessionState {
         self.destinations.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes the target's connection.
+    /// Takes the target's connection. Either the caller sees an ending now, or whoever ends the session
+    /// sees the target.
     pub fn connected(&self, target: TcpStream, address: SocketAddr) {
+        let _progress = self.progress.lock();
         self.target.connected(target, address);
-        // Either the caller sees an ending now, or whoever ends the session sees the target.
-        fence(Ordering::SeqCst);
     }
 
     /// Notes that the next part of the session's life begins.
     pub fn enter(&self, stage: Stage) {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.progress.lock().stage = stage;
     }
 
     pub(super) fn stage(&self) -> Stage {
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().stage
     }
 
     pub(super) fn keep_alive(&self) {
@@ -188,128 +229,122 @@ impl SessionState {
             .with_time(KEEPALIVE_AFTER)
             .with_interval(KEEPALIVE_EVERY)
             .with_retries(KEEPALIVE_PROBES);
-        for stream in self.streams() {
+        for stream in self.sides().into_iter().filter_map(Endpoint::stream) {
             let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
         }
     }
 
     /// Grows with every byte that is passed on, and with every end of file.
     pub(super) fn moved(&self) -> u64 {
-        self.sides().map(|side| side.sent() + u64::from(side.has_ended())).iter().sum()
+        self.sides().map(|side| side.sent() + u64::from(side.fin_passed_on())).iter().sum()
     }
 
-    /// Notes that something was passed on, and that the send queues may be longer than they were.
-    pub(super) fn forget_queues(&self) {
-        self.queued.store(UNKNOWN, Ordering::Relaxed);
-    }
-
-    /// Whether the send queues have become shorter since the watch last looked: somebody still reads,
-    /// though nothing is passed on. Empty ones are not looked at again; those of which the system has
-    /// not told are.
-    pub(super) fn queues_shrink(&self) -> bool {
-        let before = self.queued.load(Ordering::Relaxed);
-        if before == 0 {
-            return false;
-        }
-        #[cfg(target_os = "linux")]
-        let told = self.streams().filter_map(unacknowledged).map(u64::from);
-        #[cfg(target_os = "linux")]
-        let now = told.reduce(|one, other| one + other).unwrap_or(UNKNOWN);
-        #[cfg(not(target_os = "linux"))]
-        let now = 0;
-        self.queued.store(now, Ordering::Relaxed);
-        before != UNKNOWN && now < before
+    /// The bytes on their way to both sides that their systems have not acknowledged. `None` where this
+    /// system does not say so.
+    pub(super) fn unacknowledged(&self) -> Option<u64> {
+        let queues = self.sides().into_iter().filter_map(Endpoint::stream);
+        queues.filter_map(unacknowledged).map(u64::from).reduce(|one, other| one + other)
     }
 
     /// Whether a side has sent its end of file, and it was passed on.
     pub(super) fn is_half_closed(&self) -> bool {
-        self.sides().iter().any(|side| side.has_ended())
-    }
-
-    /// Whether a direction waits for its sink to take bytes.
-    pub(super) fn is_writing(&self) -> bool {
-        self.sides().iter().any(|side| side.is_blocked())
-    }
-
-    /// Whether a direction passes on the last of what its source has sent.
-    pub(super) fn is_finishing(&self) -> bool {
-        self.sides().iter().any(|side| side.finishes() && !side.has_ended())
-    }
-
-    /// Ends a session with a side that is gone and that nobody reads from: because it has ended, or
-    /// because the other side takes no bytes.
-    pub(super) fn end_if_lost(&self) {
-        for (side, other) in self.directions() {
-            if (side.has_ended() || other.is_blocked()) && side.is_lost(other) {
-                self.end(side.failure());
-            }
-        }
+        self.sides().iter().any(|side| side.fin_passed_on())
     }
 
     /// Why the session ended early, if it did.
     pub fn ending(&self) -> Option<Ending> {
-        self.ending.get().copied()
+        self.progress.lock().ending
     }
 
-    /// Ends the session early. Whoever reads from it finds an end of file that is no clean one, and
-    /// both ends of a tunnel will see a reset. Without a target the client has its end of file at once.
-    /// Only the first ending counts.
-    ///
-    /// Where no side has failed, what a side has concluded with its end of file is delivered; at an
-    /// idle timeout even the part that has not been passed on yet.
+    /// Ends the session early: see the table above. Whoever reads from it finds an end of file that is no
+    /// clean one. Without a target the client has its end of file at once. Only the first ending counts; a
+    /// later failure ends what is still delivered.
     pub fn end(&self, ending: Ending) {
-        let mut is_first = false;
-        self.ending.get_or_init(|| {
-            is_first = true;
-            if ending == Ending::IdleTimeout {
-                // Before anybody sees the ending, and before what it does looks like an end of file.
-                for (source, sink) in self.directions() {
-                    source.let_finish(sink);
-                }
+        let mut progress = self.progress.lock();
+        if progress.ending.is_some() {
+            if ending.is_failure() {
+                self.sides().iter().for_each(|side| side.set_delivered_after_end(false));
             }
-            ending
-        });
-        if !is_first {
             return;
         }
-        fence(Ordering::SeqCst);
-        let how = if self.target.stream().is_some() {
-            self.sides().iter().for_each(|side| side.reset_at_close());
-            self.spare_concluded();
-            // This wakes a reader and puts nothing on the wire.
-            Shutdown::Read
-        } else {
+        progress.ending = Some(ending);
+        if self.target.stream().is_none() {
             // Whoever waits for an answer sees this, too, also where the client has sent bytes early.
-            Shutdown::Both
-        };
-        for side in self.sides() {
-            if let (Some(stream), false) = (side.stream(), side.finishes()) {
-                let _ = stream.shutdown(how);
+            self.client.shut_down(Shutdown::Both);
+            return;
+        }
+        for (source, sink) in self.directions() {
+            if source.fin_passed_on() && !ending.is_failure() {
+                sink.limit_delivery(DELIVERY);
+                sink.set_reset_at_close(false);
+                continue;
+            }
+            sink.set_reset_at_close(true);
+            if ending == Ending::IdleTimeout && source.fin_received(sink) {
+                sink.limit_delivery(DELIVERY);
+                source.set_delivered_after_end(true);
+            } else {
+                // This wakes a reader and puts nothing on the wire.
+                source.shut_down(Shutdown::Read);
             }
         }
     }
 
-    /// Takes back the reset of what is only on its way to the end of file. Called by whoever ends a
-    /// session and by whoever passes on an end of file, since either may come first.
-    pub fn spare_concluded(&self) {
-        // Of two who come here at once, one at least sees what the other has done.
-        fence(Ordering::SeqCst);
-        if self.ending().is_some_and(|ending| !ending.is_failure()) {
-            for (source, sink) in self.directions() {
-                if source.has_ended() {
-                    sink.deliver_at_close();
-                }
+    /// Passes on the end of file that was read from `source`, if it is the source's own.
+    ///
+    /// The system tells of a reset once: should the other direction have been told while it wrote, this
+    /// one finds a mere end of file, and only that the source has no peer any more gives it away. The
+    /// source has none either when it was closed in both directions.
+    pub fn pass_on_fin(&self, source: &Endpoint, sink: &Endpoint) {
+        let progress = self.progress.lock();
+        let has_ended = progress.ending.is_some();
+        if has_ended && !source.is_delivered_after_end() {
+            return;
+        }
+        if !sink.fin_passed_on() && source.is_disconnected() {
+            drop(progress);
+            self.end(source.failure);
+            return;
+        }
+        source.set_fin_passed_on();
+        sink.shut_down(Shutdown::Write);
+        if has_ended {
+            sink.set_reset_at_close(false);
+        }
+    }
+
+    /// Ends a session with a side that is gone and that nobody reads from: because its end of file was
+    /// passed on, or because the other side takes no bytes.
+    pub(super) fn end_if_lost(&self) {
+        for (side, other) in self.directions() {
+            if (side.fin_passed_on() || other.is_written_to()) && side.is_lost(other) {
+                self.end(side.failure);
             }
         }
     }
 
-    /// Ends what [`SessionState::end`] could not: a thread that is blocked in a write. The end of file
-    /// that this queues is behind bytes that nobody takes, and the reset overtakes it. The other side
+    /// Ends the writes of a session that has ended, unless one of them delivers the last bytes. The end of
+    /// file that this queues is behind bytes that nobody takes, and the reset overtakes it. The other side
     /// may wait for bytes, and would take an end of file for a clean one.
-    pub(super) fn end_by_force(&self) {
-        for side in self.sides().into_iter().filter(|side| side.is_blocked()) {
-            if let Some(stream) = side.stream() {
-                let _ = stream.shutdown(Shutdown::Both);
+    pub(super) fn end_writes(&self) {
+        let delivers = |side: &&Endpoint| side.is_delivered_after_end() && !side.fin_passed_on();
+        if self.sides().iter().any(delivers) {
+            return;
+        }
+        for side in self.sides().into_iter().filter(|side| side.is_written_to()) {
+            side.shut_down(Shutdown::Both);
+        }
+    }
+
+    /// Closing a connection with unread bytes would reset it. Where what was sent to a side is still on
+    /// its way, the side's own bytes are taken first. None of this waits: the session was ended.
+    #[inline(never)]
+    pub fn discard_unread(&self) {
+        for (source, sink) in self.directions() {
+            if let (true, false, Some(stream)) =
+                (source.fin_passed_on(), sink.fin_passed_on(), sink.stream())
+            {
+                let _ = io::copy(&mut stream.take(MOST_UNREAD), &mut io::sink());
             }
         }
     }
@@ -321,9 +356,5 @@ impl SessionState {
 
     fn sides(&self) -> [&Endpoint; 2] {
         [&self.client, &self.target]
-    }
-
-    fn streams(&self) -> impl Iterator<Item = &TcpStream> {
-        self.sides().into_iter().filter_map(Endpoint::stream)
     }
 }

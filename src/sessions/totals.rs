@@ -1,7 +1,5 @@
 //! What all sessions together have moved.
 
-use std::ops::AddAssign;
-
 use super::endpoint::Endpoint;
 use super::state::SessionState;
 
@@ -28,22 +26,16 @@ pub struct Totals {
 }
 
 impl Totals {
-    pub(super) fn add(&mut self, account: &SessionState) {
-        self.up += account.client().into();
-        self.down += account.target().into();
+    pub(super) fn add(&mut self, session: &SessionState) {
+        self.up.add(session.client());
+        self.down.add(session.target());
     }
 }
 
-impl From<&Endpoint> for Traffic {
-    fn from(side: &Endpoint) -> Self {
-        Traffic { bytes: side.sent(), datagrams: side.datagrams() }
-    }
-}
-
-impl AddAssign for Traffic {
-    fn add_assign(&mut self, more: Traffic) {
-        self.bytes += more.bytes;
-        self.datagrams += more.datagrams;
+impl Traffic {
+    fn add(&mut self, side: &Endpoint) {
+        self.bytes += side.sent();
+        self.datagrams += side.datagrams();
     }
 }
 
@@ -77,11 +69,11 @@ mod tests {
     fn what_a_session_has_moved_stays_when_it_is_over() {
         let sessions = sessions();
         let (first, second) = (open(&sessions), open(&sessions));
-        first.client().count(1);
-        first.target().count(2);
-        second.client().count(4);
-        second.client().count_datagrams(8);
-        second.target().count_datagrams(16);
+        first.state().client().count(1);
+        first.state().target().count(2);
+        second.state().client().count(4);
+        second.state().client().count_datagrams(8);
+        second.state().target().count_datagrams(16);
         let up = Traffic { bytes: 5, datagrams: 8 };
         let down = Traffic { bytes: 2, datagrams: 16 };
         assert_eq!(sessions.totals(), Totals { opened: 2, live: 2, up, down });
@@ -97,8 +89,8 @@ mod tests {
         let mut all: Vec<_> = (0..2 * AT_ONCE + 3).map(|_| open(&sessions)).collect();
         drop(all.swap_remove(1));
         let mut shown = Vec::new();
-        sessions.each(|number, account, _| {
-            assert_eq!(account.peer(), account.stream().local_addr().unwrap());
+        sessions.each(|number, session, _| {
+            assert_eq!(session.peer(), session.stream().local_addr().unwrap());
             shown.push(number);
         });
         let last = 2 * AT_ONCE as u64 + 2;
@@ -109,12 +101,13 @@ mod tests {
     fn a_session_is_idle_since_it_has_moved_something() {
         let sessions = sessions();
         let session = open(&sessions);
-        let idle = |now: Instant| sessions.lock().entries[&0].idle(now);
-        let later = session.opened + Duration::from_secs(60);
+        let idle = |now: Instant| sessions.live.lock().entries[&0].idle(now);
+        let later = session.state().opened + Duration::from_secs(60);
         assert_eq!(idle(later), Duration::from_secs(60), "nobody has ever said anything");
-        session.client().count(1);
+        session.state().client().count(1);
         assert_eq!(idle(later), Duration::ZERO, "the watch has not seen it yet");
-        sessions.lock().entries.get_mut(&0).unwrap().seen = Some((1, session.opened));
+        sessions.live.lock().entries.get_mut(&0).unwrap().activity.moved =
+            Some((1, session.state().opened));
         assert_eq!(idle(later), Duration::from_secs(60));
     }
 
@@ -122,11 +115,12 @@ mod tests {
     fn a_half_closed_session_is_idle_too() {
         let sessions = sessions();
         let session = open(&sessions);
-        session.client().count(1);
-        session.client().set_ended();
-        let seen = Some((session.moved(), session.opened));
-        sessions.lock().entries.get_mut(&0).unwrap().seen = seen;
-        let later = session.opened + Duration::from_secs(60);
-        assert_eq!(sessions.lock().entries[&0].idle(later), Duration::from_secs(60));
+        session.state().client().count(1);
+        let (client, target) = (session.state().client(), session.state().target());
+        session.state().pass_on_fin(client, target);
+        let seen = Some((session.state().moved(), session.state().opened));
+        sessions.live.lock().entries.get_mut(&0).unwrap().activity.moved = seen;
+        let later = session.state().opened + Duration::from_secs(60);
+        assert_eq!(sessions.live.lock().entries[&0].idle(later), Duration::from_secs(60));
     }
 }

@@ -1,40 +1,45 @@
 //! How many bytes wait in a connection's send queue, as the system tells who asks by netlink
-//! (`sock_diag`, what `ss` uses): the call that asks a socket itself is not to be had without `unsafe`.
+//! (`sock_diag`, what `ss` uses). The call that asks a socket itself needs `unsafe`, and the package for
+//! `sock_diag` needs four others, for what is one message of fixed length here.
 
-use std::io::Cursor;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use byteorder::{BigEndian, NativeEndian, ReadBytesExt, WriteBytesExt};
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
 
-/// Type and flag of the message that asks for one socket, and the type of the answer
-/// (`linux/sock_diag.h`, `linux/netlink.h`).
+/// Type and flag of the message that asks for one socket, the type of the answer, and the kinds of
+/// sockets (`linux/sock_diag.h`, `linux/netlink.h`, `linux/socket.h`, `linux/in.h`).
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_TCP: u8 = 6;
 
 /// The length of the question: a netlink header, the kind of socket asked for, and its addresses.
-const QUESTION: usize = 16 + 8 + 48;
+const QUESTION: u32 = 16 + 8 + 48;
+
+/// Where the type of a message is.
+const TYPE: Range<usize> = 4..6;
 
 /// Where in the answer the length of the send queue is: behind the header, four states, the
 /// addresses, a timer, and the length of the receive queue.
-const SEND_QUEUE_AT: u64 = 16 + 4 + 48 + 4 + 4;
+const SEND_QUEUE: Range<usize> = 76..80;
 
 /// Where the ports of the connection are: in the question behind the header and the kind, in the answer
 /// behind the header and the states.
-const PORTS_ASKED: Range<usize> = 24..28;
-const PORTS_TOLD: Range<usize> = 20..24;
+const PORTS_IN_QUESTION: Range<usize> = 24..28;
+const PORTS_IN_ANSWER: Range<usize> = 20..24;
 
 /// The bytes of `stream` that its peer's system has not acknowledged. `None` where the system does not
 /// say so. This never waits: the answer is there when the question has been sent.
 pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
     let socket = socket()?;
-    let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?)?;
+    let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?);
     sendto(socket, &question, SendFlags::DONTWAIT, &SocketAddrNetlink::new(0, 0)).ok()?;
     let mut answer = [0; 256];
     let (length, _) = recv(socket, &mut answer[..], RecvFlags::DONTWAIT).ok()?;
@@ -53,44 +58,40 @@ fn socket() -> Option<&'static OwnedFd> {
     made.ok().map(|made| SOCKET.get_or_init(|| made))
 }
 
-fn question(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
-    let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let mut bytes = Vec::with_capacity(QUESTION);
-    bytes.write_u32::<NativeEndian>(u32::try_from(QUESTION).ok()?).ok()?;
-    bytes.write_u16::<NativeEndian>(SOCK_DIAG_BY_FAMILY).ok()?;
-    bytes.write_u16::<NativeEndian>(NLM_F_REQUEST).ok()?;
-    bytes.extend([0; 8]);
-    bytes.push(u8::try_from(family.as_raw()).ok()?);
-    bytes.push(6); // TCP
-    bytes.extend([0; 2]);
-    bytes.extend([0xff; 4]); // in any state
-    bytes.write_u16::<BigEndian>(local.port()).ok()?;
-    bytes.write_u16::<BigEndian>(peer.port()).ok()?;
-    for address in [local, peer] {
-        match address.ip() {
-            IpAddr::V4(ip) => bytes.extend([&ip.octets()[..], &[0; 12]].concat()),
-            IpAddr::V6(ip) => bytes.extend(ip.octets()),
-        }
-    }
+fn question(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
+    let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
     let scope = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
-    bytes.write_u32::<NativeEndian>(scope).ok()?;
-    bytes.extend([0xff; 8]); // whatever its cookie
-    Some(bytes)
+    [
+        &QUESTION.to_ne_bytes()[..],
+        &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
+        &NLM_F_REQUEST.to_ne_bytes(),
+        &[0; 8],
+        &[family, IPPROTO_TCP, 0, 0],
+        &[0xff; 4], // in any state
+        &local.port().to_be_bytes(),
+        &peer.port().to_be_bytes(),
+        &padded(local.ip()),
+        &padded(peer.ip()),
+        &scope.to_ne_bytes(),
+        &[0xff; 8], // whatever its cookie
+    ]
+    .concat()
+}
+
+/// The octets of an address, with zeros behind those of IPv4.
+fn padded(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => (u128::from(ip.to_bits()) << 96).to_be_bytes(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
 }
 
 /// What an answer tells, if it is that to `question`: all who ask share a socket.
-fn send_queue(mut answer: &[u8], question: &[u8]) -> Option<u32> {
-    if answer.get(PORTS_TOLD) != question.get(PORTS_ASKED) {
-        return None;
-    }
-    let mut rest = Cursor::new(answer);
-    rest.set_position(SEND_QUEUE_AT);
-    answer.read_u32::<NativeEndian>().ok()?;
-    let kind = answer.read_u16::<NativeEndian>().ok()?;
-    if kind != SOCK_DIAG_BY_FAMILY {
-        return None;
-    }
-    rest.read_u32::<NativeEndian>().ok()
+fn send_queue(answer: &[u8], question: &[u8]) -> Option<u32> {
+    let is_answer = answer.get(TYPE) == question.get(TYPE)
+        && answer.get(PORTS_IN_ANSWER) == question.get(PORTS_IN_QUESTION);
+    let queued = answer.get(SEND_QUEUE).filter(|_| is_answer)?;
+    Some(u32::from_ne_bytes(queued.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -102,12 +103,12 @@ mod tests {
     #[test]
     fn an_answer_to_somebody_else_tells_nothing() {
         let [local, peer] = ["127.0.0.1:1080", "127.0.0.1:50000"].map(|it| it.parse().unwrap());
-        let question = question(local, peer).unwrap();
+        let question = question(local, peer);
         let mut answer = [0; 256];
-        answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-        answer[PORTS_TOLD].copy_from_slice(&question[PORTS_ASKED]);
+        answer[TYPE].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+        answer[PORTS_IN_ANSWER].copy_from_slice(&question[PORTS_IN_QUESTION]);
         assert_eq!(send_queue(&answer, &question), Some(0));
-        answer[PORTS_TOLD.end - 1] ^= 1;
+        answer[PORTS_IN_ANSWER.end - 1] ^= 1;
         assert_eq!(send_queue(&answer, &question), None);
     }
 

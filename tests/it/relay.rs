@@ -67,7 +67,7 @@ fn both_directions_at_once() {
 }
 
 #[test]
-fn bulk_then_talk_then_bulk_again() {
+fn bulk_then_small_messages_then_bulk_again() {
     let server = start(&[]);
     let (mut client, mut target) = pair(&server);
     for round in 0..3 {
@@ -137,7 +137,7 @@ fn a_reset_amid_both_directions_is_no_end_of_file() {
     for _ in 0..400 {
         let (client, mut target) = pair(&server);
         thread::scope(|scope| {
-            scope.spawn(|| talk_until_reset(&client));
+            scope.spawn(|| exchange_until_reset(&client));
             target.read_exact(&mut vec![0; MIB]).unwrap();
             reset(target);
         });
@@ -145,7 +145,7 @@ fn a_reset_amid_both_directions_is_no_end_of_file() {
 }
 
 /// Writes and reads by turns on one thread, so that the first bad news of either is the news.
-fn talk_until_reset(mut client: &TcpStream) {
+fn exchange_until_reset(mut client: &TcpStream) {
     client.set_nonblocking(true).unwrap();
     let mut octets = vec![0x55; 64 * 1024];
     let begin = Instant::now();

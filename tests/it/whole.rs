@@ -11,8 +11,8 @@ use rustix::process::Signal;
 
 use crate::scratch::{Program, program};
 use crate::stage::{
-    GREETING, accept, at_end, connect, expect, expect_reset, listen, pair, pattern,
-    request, send, start, start_on, take, tunnel_from,
+    GREETING, accept, at_end, connect, expect, expect_reset, listen, pair, pattern, request, send,
+    start, start_on, take, tunnel_from,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -227,4 +227,3 @@ mod denied {
         }
     }
 }
-

@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn five_minutes_of_nothing_end_it() {
         let (session, _control) = session("127.0.0.1:1");
-        let state = Arc::clone(session.account());
+        let state = Arc::clone(session.state());
         with_association(session, names(&[]), |association, client, rules, names| {
             let sockets = (association.inside, association.outside);
             let mut relay = DatagramRelay::new(sockets, client, rules, names, &ALL);

@@ -11,7 +11,7 @@ extern crate loomed as std;
 extern crate loomed as threadpool;
 
 use std::io::Read;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,6 +40,7 @@ mod tabi {
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]
 mod system {
+    pub mod deadline;
     pub mod descriptors;
     pub mod ip;
     pub mod poll;
@@ -130,22 +131,21 @@ fn target_is_reset(account: &SessionState) -> bool {
 
 fn concluded_arrives() {
     let (session, _client) = session();
-    let account = session.account();
+    let account = session.state();
     let _target = connect(account);
     let ends = spawn({
         let account = Arc::clone(account);
         move || account.end(Ending::Evicted)
     });
-    account.client().set_ended();
-    let _ = account.target().stream().unwrap().shutdown(Shutdown::Write);
-    account.spare_concluded();
+    account.pass_on_fin(account.client(), account.target());
     ends.join().unwrap();
-    assert!(!target_is_reset(account), "what the client has concluded is cut off");
+    let is_passed_on = account.client().fin_passed_on();
+    assert_eq!(target_is_reset(account), !is_passed_on, "passed on and cut off, or neither");
 }
 
 fn an_end_meets_a_target() {
     let (session, _client) = session();
-    let account = session.account();
+    let account = session.state();
     let ends = spawn({
         let account = Arc::clone(account);
         move || account.end(Ending::Stopped)

@@ -1,7 +1,7 @@
 //! Sessions: several threads end one at once, and several open and close them.
 
 use std::io::Read;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ fn open(sessions: &Arc<Sessions>, host: u8) -> Option<Open> {
 fn tunnel() -> (Open, UnixStream) {
     let open = open(&sessions(1, FOREVER), 1).unwrap();
     let (stream, target) = connection();
-    open.session.connected(stream, ([192, 0, 2, 9], 80).into());
-    open.session.enter(Stage::Relay);
+    open.session.state().connected(stream, ([192, 0, 2, 9], 80).into());
+    open.session.state().enter(Stage::Relay);
     (open, target)
 }
 
@@ -54,9 +54,7 @@ fn end(account: &Arc<SessionState>, ending: Ending) -> JoinHandle<()> {
 fn conclude(account: &Arc<SessionState>) -> JoinHandle<()> {
     let account = Arc::clone(account);
     spawn(move || {
-        account.client().set_ended();
-        let _ = account.target().stream().unwrap().shutdown(Shutdown::Write);
-        account.spare_concluded();
+        account.pass_on_fin(account.client(), account.target());
     })
 }
 
@@ -68,7 +66,7 @@ fn is_reset(side: &Endpoint) -> bool {
 /// The watch and the acceptor end a session while its client concludes.
 pub fn first_counts() {
     let (Open { session, far: _client }, _target) = tunnel();
-    let account = session.account();
+    let account = session.state();
     let threads =
         [conclude(account), end(account, Ending::IdleTimeout), end(account, Ending::Evicted)];
     for thread in threads {
@@ -78,28 +76,30 @@ pub fn first_counts() {
     assert!(matches!(ending, Some(Ending::IdleTimeout | Ending::Evicted)));
     account.end(Ending::Stopped);
     assert_eq!(account.ending(), ending);
-    assert!(!is_reset(account.target()), "what the client has concluded is cut off");
+    let is_passed_on = account.client().fin_passed_on();
+    assert_eq!(is_reset(account.target()), !is_passed_on, "passed on and cut off, or neither");
     assert!(is_reset(account.client()), "a cut-off download looks complete");
-    assert!(!account.directions().iter().any(|(source, _)| source.finishes()));
+    assert!(!account.directions().iter().any(|(source, _)| source.is_delivered_after_end()));
 }
 
 /// A side fails while the client concludes and the server stops.
 pub fn a_failure_resets_both_sides() {
     let (Open { session, far: _client }, _target) = tunnel();
-    let account = session.account();
+    let account = session.state();
     let threads =
         [conclude(account), end(account, Ending::TargetReset), end(account, Ending::Stopped)];
     for thread in threads {
         thread.join().unwrap();
     }
     let failed = account.ending() == Some(Ending::TargetReset);
-    assert_eq!([account.client(), account.target()].map(is_reset), [true, failed]);
+    let is_reset = [account.client(), account.target()].map(is_reset);
+    assert_eq!(is_reset, [true, failed || !account.client().fin_passed_on()]);
 }
 
 /// A session is ended while its worker has just connected to the target.
 pub fn an_end_meets_a_target() {
     let Open { session, far: _client } = open(&sessions(1, FOREVER), 1).unwrap();
-    let account = session.account();
+    let account = session.state();
     let ends = end(account, Ending::Stopped);
     let (stream, _target) = connection();
     account.connected(stream, ([192, 0, 2, 9], 80).into());
@@ -122,7 +122,7 @@ pub fn counted_once() {
         let sessions = Arc::clone(&sessions);
         spawn(move || {
             let open = open(&sessions, host).expect("there is a place, in the end");
-            open.session.client().count(usize::from(host));
+            open.session.state().client().count(usize::from(host));
             assert_eq!(sessions.count(), 1);
         })
     });
@@ -150,7 +150,7 @@ pub fn a_stop_ends_every_wait() {
     sessions.close();
     assert_eq!(waiting.map(|client| client.join().unwrap()), [false; 2]);
     sessions.end_all(Ending::Stopped);
-    assert_eq!(first.session.ending(), Some(Ending::Stopped));
+    assert_eq!(first.session.state().ending(), Some(Ending::Stopped));
     drop(first);
     assert_eq!(is_empty.join().unwrap(), 0);
     sessions.stop_watch();
@@ -168,10 +168,10 @@ pub fn the_watch_sees_who_comes() {
     });
     for host in [1, 2] {
         let Open { session, .. } = open(&sessions, host).unwrap();
-        while session.ending().is_none() {
+        while session.state().ending().is_none() {
             yield_now();
         }
-        assert_eq!(session.ending(), Some(Ending::HandshakeTimeout));
+        assert_eq!(session.state().ending(), Some(Ending::HandshakeTimeout));
     }
     sessions.stop_watch();
     watch.join().unwrap();

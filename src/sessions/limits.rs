@@ -1,0 +1,230 @@
+//! How many sessions there may be, and how long each may do nothing.
+//!
+//! One thread looks at every live session about once a second ([`Sessions::watch`]). With it, somebody
+//! looks at every socket in every state: a thread that reads from it, or else the watch.
+//!
+//! | state of the session | client's socket | target's socket |
+//! |---|---|---|
+//! | handshake, farewell | read, under a deadline | - |
+//! | dial, or the wait of BIND | polled by the one who dials or waits | polled, under a deadline |
+//! | relay | read | read |
+//! | relay, while the other side takes no bytes | the watch | the watch |
+//! | relay, after the side's end of file | the watch | the watch |
+//! | UDP | read by the association | - |
+//!
+//! A peer that vanishes without a word is found by keepalive, whose failure the same eyes see.
+//!
+//! [`Sessions::watch`]: super::Sessions::watch
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::ending::Ending;
+use super::state::{SessionState, Stage};
+
+/// The watch looks again after an eighth of the shortest limit, so that a session ends at most an
+/// eighth late; but neither more often than 100 times a second nor less often than once.
+const ROUNDS_A_LIMIT: u32 = 8;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long nothing may move once a side has sent its end of file: as long as RFC 5382 (REQ-5) has
+/// a connection kept that is being closed. Many clients close for good, and their targets never
+/// notice.
+const HALF_CLOSED: Duration = Duration::from_secs(240);
+
+/// How many sessions there may be, and how long a session may do nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
+    pub per_client: usize,
+    /// From the connection to the last byte of the request.
+    pub handshake: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+}
+
+impl Limits {
+    /// How long the watch pauses between two looks at a session.
+    pub(super) fn pause(&self) -> Duration {
+        let shortest = self.idle.min(self.handshake);
+        (shortest / ROUNDS_A_LIMIT).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    }
+}
+
+/// What the watch has seen of a session.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    /// The bytes that it saw moved, and when it first saw so many. `None` until it has seen the session
+    /// relaying.
+    pub(super) moved: Option<(u64, Instant)>,
+    /// The bytes in both send queues when it last looked at them. `None` if it has not looked since
+    /// something moved, and where the system does not say.
+    queued: Option<u64>,
+    /// The session had ended.
+    ended: bool,
+}
+
+impl Activity {
+    /// Ends `session` if its time is up. Says when that will be, if it has a deadline.
+    pub(super) fn check(
+        &mut self,
+        session: &SessionState,
+        now: Instant,
+        limits: Limits,
+    ) -> Option<Instant> {
+        if session.ending().is_some() {
+            if mem::replace(&mut self.ended, true) {
+                session.end_writes();
+            }
+            return None;
+        }
+        match session.stage() {
+            Stage::Handshake => {
+                let deadline = session.opened + limits.handshake;
+                if now < deadline {
+                    return Some(deadline);
+                }
+                session.end(Ending::HandshakeTimeout);
+            }
+            Stage::Relay => self.check_relay(session, now, limits.idle),
+            // What happens here has a deadline of its own.
+            Stage::Dial | Stage::Farewell => {}
+        }
+        None
+    }
+
+    /// Nobody reads from a side whose end of file was passed on, nor from one whose bytes the other does
+    /// not take: the watch looks at those sockets.
+    fn check_relay(&mut self, session: &SessionState, now: Instant, idle: Duration) {
+        if self.moved.is_none() {
+            // Most sessions are over before anyone could miss their peers, and do without these
+            // system calls.
+            session.keep_alive();
+        }
+        let limit = if session.is_half_closed() { idle.min(HALF_CLOSED) } else { idle };
+        if self.is_idle(session, now, limit) {
+            session.end(Ending::IdleTimeout);
+        } else {
+            session.end_if_lost();
+        }
+    }
+
+    /// Whether the watch has seen nothing move for as long as `limit`. What the system has taken over
+    /// still moves while the peer reads it; that is looked at only when nothing else has moved for
+    /// half of the limit.
+    fn is_idle(&mut self, session: &SessionState, now: Instant, limit: Duration) -> bool {
+        let moved = session.moved();
+        let since = match self.moved {
+            Some((seen, since)) if seen == moved => since,
+            Some(_) | None => {
+                self.queued = None;
+                self.moved = Some((moved, now));
+                return false;
+            }
+        };
+        let idle = now.duration_since(since);
+        if idle >= limit / 2 && self.queues_shrink(session) {
+            self.moved = Some((moved, now));
+            return false;
+        }
+        idle >= limit
+    }
+
+    /// Whether the send queues have become shorter since the last look: somebody still reads, though
+    /// nothing is passed on. Empty ones are not looked at again.
+    fn queues_shrink(&mut self, session: &SessionState) -> bool {
+        if self.queued == Some(0) {
+            return false;
+        }
+        let before = mem::replace(&mut self.queued, session.unacknowledged());
+        before.zip(self.queued).is_some_and(|(before, now)| now < before)
+    }
+
+    /// For how long nothing has moved, as far as the watch has seen.
+    pub(super) fn idle(&self, session: &SessionState, now: Instant) -> Duration {
+        let moved = session.moved();
+        match self.moved {
+            Some((seen, since)) if seen == moved => now.saturating_duration_since(since),
+            None if moved == 0 => now.saturating_duration_since(session.opened),
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::Sessions;
+    use crate::system::descriptors::Descriptors;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::thread;
+
+    /// A relaying session, and the far ends of its two connections.
+    fn relaying(limits: Limits) -> (Arc<SessionState>, TcpStream, TcpStream) {
+        let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
+        let (client, near_client) = connection();
+        let (target, near_target) = connection();
+        let session = sessions.open(client.local_addr().unwrap(), near_client, || ()).unwrap();
+        let session = Arc::clone(session.state());
+        session.connected(near_target, target.local_addr().unwrap());
+        session.enter(Stage::Relay);
+        (session, client, target)
+    }
+
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (far, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_half_closed_session_may_be_silent_for_four_minutes() {
+        for (idle, limit) in [(7440, 240), (100, 100)] {
+            let (idle, limit) = (Duration::from_secs(idle), Duration::from_secs(limit));
+            let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle };
+            let (session, _client, _target) = relaying(limits);
+            let (begin, mut activity) = (Instant::now(), Activity::default());
+            activity.check(&session, begin, limits);
+            let half_closed = begin + 9 * idle / 10;
+            session.pass_on_fin(session.client(), session.target());
+            activity.check(&session, half_closed, limits);
+            activity.check(&session, half_closed + 9 * limit / 10, limits);
+            assert_eq!(session.ending(), None);
+            activity.check(&session, half_closed + limit, limits);
+            assert_eq!(session.ending(), Some(Ending::IdleTimeout));
+        }
+    }
+
+    #[test]
+    fn what_was_cut_off_does_not_look_complete_for_an_idle_timeout_that_comes_late() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let (session, _client, _target) = relaying(limits);
+        session.end(Ending::Evicted);
+        session.end(Ending::IdleTimeout);
+        assert!(session.directions().iter().all(|(source, _)| !source.is_delivered_after_end()));
+    }
+
+    /// The thread that delivers is gone then, and what the other one writes may wait for ever.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_failure_after_an_idle_end_ends_the_delivery() {
+        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let (session, client, _target) = relaying(limits);
+        client.shutdown(Shutdown::Write).unwrap();
+        while !session.client().fin_received(session.target()) {
+            thread::yield_now();
+        }
+        session.end(Ending::IdleTimeout);
+        assert!(session.client().is_delivered_after_end());
+        session.end(Ending::TargetReset);
+        assert_eq!(session.ending(), Some(Ending::IdleTimeout));
+        assert!(!session.client().is_delivered_after_end());
+    }
+
+    /// Far longer than the test takes.
+    const NEVER_HERE: Duration = Duration::from_secs(20);
+}
