@@ -47,6 +47,7 @@ pub(crate) fn relay(
         // It was ended before it had a target: nobody else will wake who reads from that.
         return;
     }
+    session.reset_at_close();
     let _end_on_panic = EndOnPanic(session);
     if reply().is_err() {
         session.end(session.client().failure);

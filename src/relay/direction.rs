@@ -33,10 +33,12 @@ const PIPE_AGAIN: u64 = 64 * 1024 * 1024;
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How a direction copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum CopyMode {
     /// Through a small buffer: there is little to copy, or nothing just now.
     Small,
+    /// The start of a message, which was read already, with its rest.
+    Message(Box<[u8; SMALL_BUFFER]>),
     /// Through a buffer that is given back when there is nothing to copy.
     Buffered,
     /// In the cheapest way that there is: there is very much to copy.
@@ -63,13 +65,16 @@ impl<'a> Direction<'a> {
     }
 
     /// Waits until one of the sides says something. If it is the source alone, its first bytes are passed
-    /// on.
+    /// on: only so many that a new connection takes them at once, since nobody reads from the sink yet.
     #[inline(never)]
     pub(super) fn begin(&mut self) -> io::Result<CopyMode> {
-        if self.only_source_speaks() {
-            self.copy_once(&mut [0; SMALL_BUFFER])
-        } else {
-            Ok(CopyMode::Small)
+        if !self.only_source_speaks() {
+            return Ok(CopyMode::Small);
+        }
+        let mut buffer = [0; SMALL_BUFFER];
+        match self.source.read(&mut buffer)? {
+            SMALL_BUFFER => Ok(CopyMode::Message(Box::new(buffer))),
+            length => self.pass_on(&buffer[..length]),
         }
     }
 
@@ -94,6 +99,7 @@ impl<'a> Direction<'a> {
         loop {
             mode = match mode {
                 CopyMode::Small => self.copy_small()?,
+                CopyMode::Message(start) => self.copy_with_rest(&*start)?,
                 CopyMode::Buffered => self.copy_buffered(BUFFER, BULK_AFTER)?,
                 CopyMode::Bulk => self.copy_bulk()?,
                 CopyMode::Ended => return Ok(()),
@@ -118,10 +124,17 @@ impl<'a> Direction<'a> {
     /// Copies once.
     fn copy_once(&mut self, buffer: &mut [u8; SMALL_BUFFER]) -> io::Result<CopyMode> {
         match self.source.read(buffer)? {
-            0 => self.end_burst(),
             SMALL_BUFFER => self.copy_with_rest(buffer),
-            length => io::copy(&mut &buffer[..length], &mut self.sink).map(|_| CopyMode::Small),
+            length => self.pass_on(&buffer[..length]),
         }
+    }
+
+    /// Passes on what one read has given, nothing at the end of a burst.
+    fn pass_on(&mut self, mut bytes: &[u8]) -> io::Result<CopyMode> {
+        if bytes.is_empty() {
+            return self.end_burst();
+        }
+        io::copy(&mut bytes, &mut self.sink).map(|_| CopyMode::Small)
     }
 
     /// Passes on the start of a message with what has come of its rest: some programs take what one read

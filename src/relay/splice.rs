@@ -1,12 +1,15 @@
 //! The bulk path on Linux: bytes go from socket to socket through a pipe, and the kernel hands on
 //! pages where `io::copy` would copy them twice.
 
-use std::io;
+use std::io::{self, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use rustix::io::retry_on_intr;
+use log::warn;
+use rustix::io::{Errno, read, retry_on_intr};
 use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
@@ -17,6 +20,12 @@ use crate::system::descriptors::{Descriptors, Reservation};
 /// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
 /// and a system may refuse it to ordinary users.
 const SIZES: [usize; 3] = [1024 * 1024, 256 * 1024, 64 * 1024];
+
+/// What is copied at once out of a pipe whose bytes cannot be spliced on.
+const COPIED_AT_ONCE: usize = 64 * 1024;
+
+/// This system refuses to splice, as some sandboxes do. It is not asked again.
+static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// A pipe, empty whenever nobody moves bytes through it.
 pub(super) struct Pipe {
@@ -30,7 +39,7 @@ impl Pipe {
     /// `None` when descriptors are short, or where only a pipe is to be had that is too small to be
     /// worth it.
     pub(super) fn open(descriptors: &Arc<Descriptors>) -> Option<Self> {
-        if descriptors.are_short() {
+        if IS_REFUSED.load(Ordering::Relaxed) || descriptors.are_short() {
             return None;
         }
         let reservation = descriptors.reserve();
@@ -45,9 +54,14 @@ impl Pipe {
         while !self.reservation.of().are_short() {
             let (from, flags) = (source.stream, SpliceFlags::MOVE);
             let moved = retry_on_intr(|| splice(from, None, &self.write, None, self.size, flags));
-            match source.note(moved)? {
-                0 => break,
-                length => self.empty_into(sink, length)?,
+            match moved {
+                // An end of file, or an urgent mark: the next read tells which.
+                Ok(0) => break,
+                Err(error) if note_refusal(error) => break,
+                moved => match source.note(moved)? {
+                    0 => break,
+                    length => self.empty_into(sink, length)?,
+                },
             }
             // Whoever fills the source gets to run, and the next move is larger for it.
             thread::yield_now();
@@ -57,11 +71,53 @@ impl Pipe {
 
     fn empty_into(&self, sink: &Sink<'_>, mut left: usize) -> io::Result<()> {
         while left > 0 {
+            let (to, flags) = (sink.stream, SpliceFlags::MOVE);
             left -= sink.send(|| {
-                let (to, flags) = (sink.stream, SpliceFlags::MOVE);
-                Ok(retry_on_intr(|| splice(&self.read, None, to, None, left, flags))?)
+                match retry_on_intr(|| splice(&self.read, None, to, None, left, flags)) {
+                    // What is in the pipe already is copied.
+                    Err(error) if note_refusal(error) => self.copy_out(to, left),
+                    moved => Ok(moved?),
+                }
             })?;
         }
         Ok(())
+    }
+
+    #[inline(never)]
+    fn copy_out(&self, mut to: &TcpStream, left: usize) -> io::Result<usize> {
+        let mut buffer = vec![0; left.min(COPIED_AT_ONCE)];
+        let length = retry_on_intr(|| read(&self.read, &mut buffer))?;
+        to.write_all(&buffer[..length])?;
+        Ok(length)
+    }
+}
+
+/// Whether `error` says that this system does not splice. The first time it is logged.
+fn note_refusal(error: Errno) -> bool {
+    let is_refusal = matches!(error, Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP);
+    if is_refusal && !IS_REFUSED.swap(true, Ordering::Relaxed) {
+        warn!("cannot splice: {error}; bulk is copied, which takes more processor time");
+    }
+    is_refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_is_in_the_pipe_when_the_sink_refuses_is_copied() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        let pipe = Pipe::open(&Descriptors::new(1000)).unwrap();
+        assert_eq!(rustix::io::write(&pipe.write, b"payload"), Ok(7));
+        assert_eq!(pipe.copy_out(&near, 3).unwrap(), 3);
+        assert_eq!(pipe.copy_out(&near, 4).unwrap(), 4);
+        let mut read = [0; 7];
+        far.read_exact(&mut read).unwrap();
+        assert_eq!(read, *b"payload");
     }
 }

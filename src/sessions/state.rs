@@ -215,6 +215,12 @@ impl SessionState {
         self.target.connected(target, address);
     }
 
+    /// From here on whatever closes the connections resets them, the kernel included when this process
+    /// dies: only an end of file that was passed on makes the rest of a direction look complete.
+    pub fn reset_at_close(&self) {
+        self.sides().iter().for_each(|side| side.set_reset_at_close(true));
+    }
+
     /// Notes that the next part of the session's life begins.
     pub fn enter(&self, stage: Stage) {
         self.progress.lock().stage = stage;
@@ -276,7 +282,6 @@ impl SessionState {
         for (source, sink) in self.directions() {
             if source.fin_passed_on() && !ending.is_failure() {
                 sink.limit_delivery(DELIVERY);
-                sink.set_reset_at_close(false);
                 continue;
             }
             sink.set_reset_at_close(true);
@@ -307,10 +312,9 @@ impl SessionState {
             return;
         }
         source.set_fin_passed_on();
+        // Before the end of file: with a reset at its close a connection drops what is still on its way.
+        sink.set_reset_at_close(false);
         sink.shut_down(Shutdown::Write);
-        if has_ended {
-            sink.set_reset_at_close(false);
-        }
     }
 
     /// Ends a session with a side that is gone and that nobody reads from: because its end of file was
