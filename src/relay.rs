@@ -42,7 +42,9 @@ pub(crate) fn relay(
     partner: &Partner,
     reply: impl FnOnce() -> io::Result<()>,
 ) {
-    let Some([mut up, mut down]) = Direction::both(session) else { return };
+    let (Some(mut up), Some(mut down)) = (Direction::up(session), Direction::down(session)) else {
+        return;
+    };
     if session.ending().is_some() {
         // It was ended before it had a target: nobody else will wake who reads from that.
         return;
@@ -53,7 +55,7 @@ pub(crate) fn relay(
         session.end(session.client().failure);
     } else if let Ok(mode) = up.begin() {
         let up = move |session: &SessionState| {
-            if let Some([mut up, _]) = Direction::both(session) {
+            if let Some(mut up) = Direction::up(session) {
                 up.carry(mode);
             }
         };
@@ -176,15 +178,13 @@ mod tests {
             relay(session, partner, || panic!("as this test wants it"));
         };
         let up: Relay = |session, partner| {
-            let [_, mut down] = Direction::both(session).unwrap();
+            let mut down = Direction::down(session).unwrap();
             let up = |_: &SessionState| panic!("as this test wants it");
             run_both(session, partner, up, || down.carry(CopyMode::Small));
         };
         let down: Relay = |session, partner| {
-            let up = |session: &SessionState| {
-                let [mut up, _] = Direction::both(session).unwrap();
-                up.carry(CopyMode::Small);
-            };
+            let up =
+                |session: &SessionState| Direction::up(session).unwrap().carry(CopyMode::Small);
             run_both(session, partner, up, || panic!("as this test wants it"));
         };
         for relay in [at_the_reply, up, down] {

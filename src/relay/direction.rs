@@ -9,7 +9,7 @@ use rustix::io::retry_on_intr;
 use super::ends::{Sink, Source};
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
-use crate::sessions::SessionState;
+use crate::sessions::{Endpoint, SessionState};
 
 /// The buffer of a direction in which little goes on, in bytes. It is on the stack: a tunnel that
 /// idles costs little more than its threads.
@@ -55,13 +55,19 @@ pub(super) struct Direction<'a> {
 }
 
 impl<'a> Direction<'a> {
-    /// The one from the client to its target, and the other one. `None` before there is a target.
-    pub(super) fn both(session: &'a SessionState) -> Option<[Self; 2]> {
-        let [up, down] = session.directions().map(|(from, to)| {
-            let source = Source::new(session, from)?;
-            Some(Direction { session, source, sink: Sink::new(session, to, from)? })
-        });
-        Some([up?, down?])
+    /// From the client to its target. `None` before there is a target.
+    pub(super) fn up(session: &'a SessionState) -> Option<Self> {
+        Direction::new(session, session.client(), session.target())
+    }
+
+    /// From the target to the client.
+    pub(super) fn down(session: &'a SessionState) -> Option<Self> {
+        Direction::new(session, session.target(), session.client())
+    }
+
+    fn new(session: &'a SessionState, from: &'a Endpoint, to: &'a Endpoint) -> Option<Self> {
+        let source = Source::new(session, from)?;
+        Some(Direction { session, source, sink: Sink::new(session, to, from)? })
     }
 
     /// Waits until one of the sides says something. If it is the source alone, its first bytes are passed
