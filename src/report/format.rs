@@ -76,9 +76,7 @@ impl Format {
         };
         match self {
             Format::Journal => format!("<{severity}>"),
-            Format::Terminal { colours: true } => {
-                format!("\x1b[{colour}m[{level:<5}]\x1b[0m ")
-            }
+            Format::Terminal { colours: true } => format!("\x1b[{colour}m[{level:<5}]\x1b[0m "),
             Format::Full | Format::Terminal { colours: false } => format!("[{level:<5}] "),
         }
     }
