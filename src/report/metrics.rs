@@ -111,7 +111,7 @@ impl Metrics {
         add(&self.rejected[reason as usize], 1);
     }
 
-    /// A session has ended. What it has moved is in [`Totals`].
+    /// A session has ended. What it has moved is in the totals of all sessions.
     pub fn ended(&self, command: Option<Command>, outcome: Outcome) {
         let index = commands().position(|it| it == command).expect("all commands are there");
         add(&self.sessions[index][outcome as usize], 1);
