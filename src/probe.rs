@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::proxy_protocol::Header;
+use crate::proxy_protocol;
 use crate::system::deadline::Deadline;
 use crate::system::ip::loopback_like;
 
@@ -64,7 +64,7 @@ fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Deadline) -> io::R
     let own = server.local_addr()?.ip().to_canonical();
     let mut message = Vec::new();
     if balancers.iter().any(|net| net.contains(&own)) {
-        Header::Balancer.write_to(server.peer_addr()?, &mut message)?;
+        message.extend_from_slice(proxy_protocol::LOCAL);
     }
     message.extend_from_slice(GREETING);
     server.set_write_timeout(Some(deadline.time_left()?))?;

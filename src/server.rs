@@ -16,7 +16,6 @@ use crate::access::policy::Policy;
 use crate::commands::resolver::{Counts, Resolver};
 use crate::config::Config;
 use crate::proxy::Proxy;
-use crate::report::Lookups;
 use crate::report::status::{Status, StatusServer, StatusSource};
 use crate::sessions::{Limits, Sessions};
 use crate::system::capacity::{Capacity, SPARE_THREADS};
@@ -185,7 +184,7 @@ impl Server {
             max_fds: self.proxy.sessions.descriptors().limit(),
             lookups: Box::new(move || {
                 let Counts { found, failed, remembered } = resolver.counts();
-                Lookups { found, failed, remembered }
+                [("found", found), ("failed", failed), ("remembered", remembered)]
             }),
         }
     }

@@ -125,7 +125,8 @@ impl Policy {
     /// What should be known about a server that listens on `listen`: for each interface on which it can
     /// be reached at a public address, which clients are served there and which are not.
     pub fn exposure(&self, listen: &[SocketAddr]) -> Vec<String> {
-        let public = exposure::reached_on(self.interfaces.public(), listen);
+        let is_reached = |ip| listen.iter().any(|listen| ip::listens_at(listen.ip(), ip));
+        let public = self.interfaces.public(is_reached);
         let served = |it| exposure::served_on(it, &self.clients, self.is_default);
         public.iter().map(served).collect()
     }
@@ -261,7 +262,7 @@ impl Policy {
             "a link-local address"
         } else if ip.is_multicast() {
             "a multicast address"
-        } else if ip::is_broadcast(ip) {
+        } else if ip == Ipv4Addr::BROADCAST {
             "the broadcast address"
         } else if !self.own_ports.contains(&address.port()) {
             return Ok(());

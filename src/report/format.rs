@@ -76,9 +76,7 @@ impl Format {
         };
         match self {
             Format::Journal => format!("<{severity}>"),
-            Format::Terminal { colours: true } => {
-                format!("\x1b[{colour}m[{level:<5}]\x1b[0m ")
-            }
+            Format::Terminal { colours: true } => format!("\x1b[{colour}m[{level:<5}]\x1b[0m "),
             Format::Full | Format::Terminal { colours: false } => format!("[{level:<5}] "),
         }
     }
@@ -163,12 +161,8 @@ const SHORT: &[FormatItem<'static>] = format_description!("[hour]:[minute]:[seco
 
 /// How far the local time is ahead of UTC now, in whole minutes.
 fn local_offset() -> UtcOffset {
-    UtcOffset::current_local_offset()
-        .and_then(|offset| {
-            let (hours, minutes, _) = offset.as_hms();
-            UtcOffset::from_hms(hours, minutes, 0).map_err(|_| time::error::IndeterminateOffset)
-        })
-        .unwrap_or(UtcOffset::UTC)
+    let offset = UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC);
+    UtcOffset::from_whole_seconds(offset.whole_seconds() / 60 * 60).unwrap_or(UtcOffset::UTC)
 }
 
 /// Whether systemd reads `output` as its journal: `JOURNAL_STREAM` names its device and its inode.

@@ -28,14 +28,14 @@ impl fmt::Display for Line<'_> {
             f,
             "client={} user={} command={} dest={}",
             session.peer(),
-            OrNone(session.user().map(|user| Cut(user, MAX_USER))),
-            OrNone(request.map(|(command, _)| command)),
-            OrNone(destination(session)),
+            Or(session.user().map(|user| Cut(user, MAX_USER)), "-"),
+            Or(request.map(|(command, _)| command), "-"),
+            Or(destination(session), "-"),
         )?;
         if let Some((_, count)) = session.destinations() {
             write!(f, " destinations={count}")?;
         }
-        write!(f, " reached={}", OrNone(session.reached()))?;
+        write!(f, " reached={}", Or(session.reached(), "-"))?;
         if let Some(via) = session.via() {
             write!(f, " via={via}")?;
         }
@@ -79,14 +79,14 @@ impl fmt::Display for Cut<'_> {
     }
 }
 
-/// A value, or `-` where there is none.
-struct OrNone<T>(Option<T>);
+/// A value, or what is written where there is none.
+pub(super) struct Or<T>(pub(super) Option<T>, pub(super) &'static str);
 
-impl<T: fmt::Display> fmt::Display for OrNone<T> {
+impl<T: fmt::Display> fmt::Display for Or<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Some(value) => value.fmt(f),
-            None => f.write_str("-"),
+            None => f.write_str(self.1),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! Every label has a fixed set of values, and each of them is printed from the start.
 
 use std::fmt::{Display, Write};
+use std::iter::once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,16 +19,6 @@ use crate::socks5::Command;
 /// The upper ends of the histogram's buckets, in milliseconds: from a target next door to the
 /// default of `--connect-timeout`.
 const BUCKETS: [u64; 12] = [1, 3, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
-
-/// What a session was for: nothing yet, or a command.
-const COMMANDS: [Option<Command>; 6] = [
-    None,
-    Some(Command::Connect),
-    Some(Command::Bind),
-    Some(Command::UdpAssociate),
-    Some(Command::Resolve),
-    Some(Command::ResolvePtr),
-];
 
 /// The kind of reason why a client was turned away before it had a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
@@ -55,30 +46,17 @@ impl From<AdmissionError> for Rejection {
     }
 }
 
-/// How many names were asked for, by what came of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Lookups {
-    /// Looked up, with an address.
-    pub found: u64,
-    /// Looked up, with none, or without an answer.
-    pub failed: u64,
-    /// Still known from an earlier lookup.
-    pub remembered: u64,
-}
-
-impl Lookups {
-    /// Each number with its word.
-    pub fn counts(self) -> [(&'static str, u64); 3] {
-        [("found", self.found), ("failed", self.failed), ("remembered", self.remembered)]
-    }
-}
+/// How many names were asked for, each number with its word.
+pub type Lookups = [(&'static str, u64); 3];
 
 /// What is counted since the start. Everybody who counts shares one value.
 #[derive(Debug)]
 pub struct Metrics {
-    started: SystemTime,
+    /// In seconds since 1970.
+    started: u64,
     accepted: AtomicU64,
-    sessions: [[AtomicU64; Outcome::VARIANTS.len()]; COMMANDS.len()],
+    /// Those that came to no command first.
+    sessions: [[AtomicU64; Outcome::VARIANTS.len()]; 1 + Command::VARIANTS.len()],
     rejected: [AtomicU64; Rejection::VARIANTS.len()],
     connect: Histogram,
     reload_success: AtomicBool,
@@ -108,7 +86,7 @@ pub struct Gauges {
 impl Default for Metrics {
     /// Nothing has been counted yet.
     fn default() -> Self {
-        let started = SystemTime::now();
+        let started = since_1970(SystemTime::now());
         Metrics {
             started,
             accepted: AtomicU64::default(),
@@ -116,7 +94,7 @@ impl Default for Metrics {
             rejected: Default::default(),
             connect: Histogram::default(),
             reload_success: AtomicBool::new(true),
-            reload_time: AtomicU64::new(since_1970(started)),
+            reload_time: AtomicU64::new(started),
         }
     }
 }
@@ -133,9 +111,9 @@ impl Metrics {
         add(&self.rejected[reason as usize], 1);
     }
 
-    /// A session has ended. What it has moved is in [`Totals`].
+    /// A session has ended. What it has moved is in the totals of all sessions.
     pub fn ended(&self, command: Option<Command>, outcome: Outcome) {
-        let index = COMMANDS.iter().position(|it| *it == command).expect("all commands are there");
+        let index = commands().position(|it| it == command).expect("all commands are there");
         add(&self.sessions[index][outcome as usize], 1);
     }
 
@@ -154,7 +132,7 @@ impl Metrics {
 
     /// When the server was started, in seconds since 1970.
     pub fn started(&self) -> u64 {
-        since_1970(self.started)
+        self.started
     }
 
     /// The clients that were accepted.
@@ -200,8 +178,7 @@ impl Metrics {
         let datagrams = directions(up.datagrams, down.datagrams);
         text.counters("tabi_datagrams_total", help, "direction", datagrams);
         self.connect.print(&mut text);
-        let lookups = gauges.lookups.counts();
-        text.counters("tabi_lookups_total", "Names looked up.", "result", lookups);
+        text.counters("tabi_lookups_total", "Names looked up.", "result", gauges.lookups);
         if let Some(threads) = gauges.threads {
             text.gauge("tabi_threads", "Threads of this process.", threads);
         }
@@ -224,7 +201,7 @@ impl Metrics {
     fn print_sessions(&self, text: &mut Text) {
         let name = "tabi_sessions_total";
         text.head(name, "counter", "Sessions that have ended, by what they were for.");
-        for (command, counts) in COMMANDS.into_iter().zip(&self.sessions) {
+        for (command, counts) in commands().zip(&self.sessions) {
             let command = command.map_or_else(|| "-".into(), |command| command.to_string());
             for (outcome, count) in Outcome::VARIANTS.iter().zip(counts) {
                 let labels = [("command", &*command), ("outcome", outcome.into())];
@@ -311,6 +288,11 @@ impl Text {
     }
 }
 
+/// What a session was for: nothing yet, or a command.
+fn commands() -> impl Iterator<Item = Option<Command>> {
+    once(None).chain(Command::VARIANTS.iter().copied().map(Some))
+}
+
 fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }
@@ -319,7 +301,8 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn since_1970(time: SystemTime) -> u64 {
+/// Seconds since 1970.
+pub(super) fn since_1970(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
@@ -349,7 +332,7 @@ mod tests {
             totals,
             max_connections: 12,
             threads: Some(6),
-            lookups: Lookups { remembered: 1, ..Lookups::default() },
+            lookups: [("found", 0), ("failed", 0), ("remembered", 1)],
             lines_lost: 7,
             ..Gauges::default()
         };
@@ -399,7 +382,7 @@ mod tests {
     #[test]
     fn each_command_is_counted_under_its_own_word() {
         let metrics = Metrics::default();
-        for command in COMMANDS {
+        for command in commands() {
             metrics.ended(command, Outcome::Closed);
         }
         let text = metrics.text(&Gauges::default());

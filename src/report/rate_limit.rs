@@ -1,7 +1,6 @@
 //! How many lines of one kind the log takes: a burst, then some each second. The others are counted,
 //! and after a while a line says how many they were.
 
-use std::cell::Cell;
 use std::hash::Hash;
 use std::mem;
 use std::sync::Arc;
@@ -52,7 +51,7 @@ struct Usage {
     /// When the whole burst may come again. `None` before the first line.
     full_burst: Option<Instant>,
     /// Lines since the last summary that were not logged.
-    suppressed: Cell<u64>,
+    suppressed: u64,
 }
 
 impl<K: Copy + Eq + Hash + Send + 'static> LogRateLimit<K> {
@@ -109,9 +108,11 @@ impl<K: Copy + Eq + Hash + Send + 'static> LogRateLimit<K> {
     pub(super) fn take_suppressed(&self) -> Vec<(Option<K>, u64)> {
         let mut state = self.state.lock();
         state.awaits_summary = false;
-        let kinds = state.kinds.iter().map(|(kind, usage)| (Some(*kind), usage));
-        let all = kinds.chain([(None, &state.others)]);
-        all.map(|(kind, usage)| (kind, usage.suppressed.take()))
+        let State { kinds, others, .. } = &mut *state;
+        let kinds = kinds.iter_mut().map(|(kind, usage)| (Some(*kind), usage));
+        kinds
+            .chain([(None, others)])
+            .map(|(kind, usage)| (kind, mem::take(&mut usage.suppressed)))
             .filter(|(_, count)| *count > 0)
             .collect()
     }
@@ -124,13 +125,13 @@ impl Usage {
         if is_logged {
             self.full_burst = Some(full_burst);
         } else {
-            self.suppressed.set(self.suppressed.get() + 1);
+            self.suppressed += 1;
         }
         is_logged
     }
 
     fn is_in_use(&self, now: Instant) -> bool {
-        self.suppressed.get() > 0 || self.full_burst.is_some_and(|at| at > now)
+        self.suppressed > 0 || self.full_burst.is_some_and(|at| at > now)
     }
 }
 

@@ -84,49 +84,40 @@ impl From<io::Error> for Error {
 
 /// Why another server's answer could not be read. Every variant but [`AnswerError::Io`] is that
 /// server's fault.
-#[derive(Debug)]
+#[derive(Debug, strum::Display)]
 pub enum AnswerError {
     /// The method selection or the reply has another VER than SOCKS5's.
+    #[strum(to_string = "it does not speak SOCKS5: its VER is {0:#04x}")]
     Version(u8),
     /// METHOD is neither of those that may have been offered.
+    #[strum(to_string = "it selects the unknown METHOD {0:#04x}")]
     Method(u8),
     /// The status has another VER than RFC 1929's.
+    #[strum(to_string = "the VER of its status is {0:#04x}, not 0x01")]
     StatusVersion(u8),
     /// BND.ADDR is none.
+    #[strum(to_string = "its BND.ADDR is bad: {0}")]
     Bound(Error),
     /// The stream failed or ended inside a message.
+    #[strum(transparent)]
     Io(io::Error),
-}
-
-impl fmt::Display for AnswerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AnswerError::Version(octet) => {
-                write!(f, "it does not speak SOCKS5: its VER is {octet:#04x}")
-            }
-            AnswerError::Method(octet) => write!(f, "it selects the unknown METHOD {octet:#04x}"),
-            AnswerError::StatusVersion(octet) => {
-                write!(f, "the VER of its status is {octet:#04x}, not 0x01")
-            }
-            AnswerError::Bound(error) => write!(f, "its BND.ADDR is bad: {error}"),
-            AnswerError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                f.write_str("it closes the connection")
-            }
-            AnswerError::Io(error) => error.fmt(f),
-        }
-    }
 }
 
 impl From<io::Error> for AnswerError {
     fn from(error: io::Error) -> Self {
-        AnswerError::Io(error)
+        AnswerError::Io(match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::new(io::ErrorKind::UnexpectedEof, "it closes the connection")
+            }
+            _ => error,
+        })
     }
 }
 
 impl From<Error> for AnswerError {
     fn from(error: Error) -> Self {
         match error {
-            Error::Io(error) => AnswerError::Io(error),
+            Error::Io(error) => error.into(),
             error => AnswerError::Bound(error),
         }
     }

@@ -3,14 +3,14 @@
 use std::io::{self, Read, Write};
 
 use byteorder::ReadBytesExt;
-use strum::{Display, FromRepr};
+use strum::{Display, FromRepr, VariantArray};
 
 use super::address::Address;
 use super::error::Error;
 use super::greeting::VERSION;
 
 /// CMD: what the client wants. The log and the metrics write it in capitals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, FromRepr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, FromRepr, VariantArray)]
 #[repr(u8)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum Command {

@@ -30,6 +30,9 @@ pub const SPARE_THREADS: usize = 96;
 const STACK_ADDRESSES: Option<usize> =
     if usize::BITS > 32 { None } else { Some(1024 * 1024 * 1024) };
 
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
 /// What a machine has room for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
@@ -42,20 +45,12 @@ pub struct Capacity {
 impl Capacity {
     /// What this machine has room for.
     pub fn of_this_machine(descriptors: &Descriptors) -> Self {
+        let of_descriptors = format!("there are {} descriptors (ulimit -n)", descriptors.limit());
         let limits = [
-            Some((
-                descriptors.tunnels(),
-                format!("there are {} descriptors (ulimit -n)", descriptors.limit()),
-            )),
-            mappings().map(|(most, limit)| {
-                (most, format!("there are {limit} memory mappings (sysctl vm.max_map_count)"))
-            }),
-            threads_of_user().map(|(most, limit)| {
-                (most, format!("the user may have {limit} threads (ulimit -u)"))
-            }),
-            threads_of_groups().map(|(most, limit)| {
-                (most, format!("the control group may have {limit} threads (pids.max, TasksMax)"))
-            }),
+            Some((descriptors.tunnels(), of_descriptors)),
+            mappings(),
+            threads_of_user(),
+            threads_of_groups(),
             STACK_ADDRESSES.map(|bytes| {
                 (bytes / (THREADS * STACK), "a thread's stack takes addresses, of 32 bits".into())
             }),
@@ -66,38 +61,35 @@ impl Capacity {
     }
 }
 
-/// Connections that there are mappings for, and the limit on mappings. Linux alone has one.
-fn mappings() -> Option<(usize, usize)> {
-    let limit = number(&read_to_string("/proc/sys/vm/max_map_count").ok()?)?;
-    Some((limit.saturating_sub(SPARE_MAPPINGS) / (THREADS * MAPPINGS_OF_A_THREAD), limit))
+/// Connections that there are mappings for. Linux alone has a limit on mappings.
+fn mappings() -> Option<(usize, String)> {
+    let limit = number(Path::new("/proc/sys/vm/max_map_count"))?;
+    let most = limit.saturating_sub(SPARE_MAPPINGS) / (THREADS * MAPPINGS_OF_A_THREAD);
+    Some((most, format!("there are {limit} memory mappings (sysctl vm.max_map_count)")))
 }
 
-/// Connections that the user of this process may have threads for, and that limit. The limit counts
-/// the threads of all the user's processes, and none of root's.
-fn threads_of_user() -> Option<(usize, usize)> {
+/// Connections that the user of this process may have threads for. The limit counts the threads of all
+/// the user's processes, and none of root's.
+fn threads_of_user() -> Option<(usize, String)> {
     if rustix::process::geteuid().is_root() {
         return None;
     }
-    let limit = getrlimit(Resource::Nproc).current?;
-    let limit = usize::try_from(limit).ok()?;
-    Some((connections_of(limit), limit))
+    let limit = usize::try_from(getrlimit(Resource::Nproc).current?).ok()?;
+    Some((connections_of(limit), format!("the user may have {limit} threads (ulimit -u)")))
 }
 
-/// Connections that the control groups of this process may have threads for, and the least of
-/// their limits.
-fn threads_of_groups() -> Option<(usize, usize)> {
+/// Connections that the control groups of this process may have threads for.
+fn threads_of_groups() -> Option<(usize, String)> {
     let groups = group_paths(&read_to_string("/proc/self/cgroup").ok()?);
     let paths = groups.iter().flat_map(|path| path.ancestors());
-    let limits = paths.filter_map(|path| {
-        let file = Path::new("/sys/fs/cgroup").join(path).join("pids.max");
-        number(&read_to_string(file).ok()?)
-    });
+    let limits = paths.filter_map(|path| number(&Path::new(GROUPS).join(path).join("pids.max")));
     let limit = limits.min()?;
-    Some((connections_of(limit), limit))
+    let text = format!("the control group may have {limit} threads (pids.max, TasksMax)");
+    Some((connections_of(limit), text))
 }
 
 /// Where the control groups that the text of `/proc/self/cgroup` lists (cgroups(7)) lie below
-/// `/sys/fs/cgroup`: that of version 2, and the one of version 1 that counts processes.
+/// [`GROUPS`]: that of version 2, and the one of version 1 that counts processes.
 fn group_paths(groups: &str) -> Vec<PathBuf> {
     let path = |line: &str| {
         let mut fields = line.splitn(3, ':').skip(1);
@@ -116,8 +108,9 @@ fn connections_of(threads: usize) -> usize {
     threads.saturating_sub(SPARE_THREADS.min(threads / 2)) / THREADS
 }
 
-fn number(text: &str) -> Option<usize> {
-    text.trim().parse().ok()
+/// The number that a file of the system holds.
+fn number(file: &Path) -> Option<usize> {
+    read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

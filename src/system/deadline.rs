@@ -40,12 +40,6 @@ impl From<Deadline> for Instant {
     }
 }
 
-impl From<Instant> for Deadline {
-    fn from(instant: Instant) -> Self {
-        Deadline(instant)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

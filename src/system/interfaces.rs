@@ -103,12 +103,12 @@ impl Interfaces {
         link.peek().is_some() && link.all(|it| is_private_interface(&it.interface, &addresses))
     }
 
-    /// The interfaces that have public addresses.
-    pub fn public(&self) -> Vec<Public> {
+    /// The interfaces that have public addresses among those that `is_reached` admits.
+    pub fn public(&self, is_reached: impl Fn(IpAddr) -> bool) -> Vec<Public> {
         let mut found: Vec<Public> = Vec::new();
         let addresses = self.addresses().unwrap_or_default();
-        for InterfaceAddress { interface, ip, .. } in addresses.iter().filter(|it| is_public(it.ip))
-        {
+        let is_shown = |it: &&InterfaceAddress| is_public(it.ip) && is_reached(it.ip);
+        for InterfaceAddress { interface, ip, .. } in addresses.iter().filter(is_shown) {
             match found.iter_mut().find(|public| public.interface == *interface) {
                 Some(public) => public.addresses.push(*ip),
                 None => found.push(Public {
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(interfaces.is_ours("192.168.77.1".parse().unwrap()), None);
         assert_eq!(interfaces.is_ours("127.0.0.1".parse().unwrap()), Some(true));
         assert!(!interfaces.is_on_private_link("[fe80::9%2]:1".parse().unwrap()));
-        assert_eq!(interfaces.public(), []);
+        assert_eq!(interfaces.public(|_| true), []);
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
             addresses: vec!["203.0.113.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             is_private: false,
         };
-        assert_eq!(Interfaces::read_by(ROUTER).public(), [expected]);
+        assert_eq!(Interfaces::read_by(ROUTER).public(|_| true), [expected]);
     }
 
     #[test]

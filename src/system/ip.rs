@@ -37,11 +37,6 @@ pub fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// The broadcast address of every link.
-pub fn is_broadcast(ip: IpAddr) -> bool {
-    ip == IpAddr::V4(Ipv4Addr::BROADCAST)
-}
-
 /// Always an address of this machine: all of 127.0.0.0/8, `::1`, and those where whoever connects to
 /// them reaches itself, 0.0.0.0 and `::`.
 pub fn is_this_machine(ip: IpAddr) -> bool {

@@ -8,7 +8,7 @@ use std::hash::Hash;
 /// A map whose entries weigh no more than so much together. Its hashes cannot be foreseen, so that keys
 /// may come from strangers.
 #[derive(Debug)]
-pub struct LruMap<K, V> {
+pub(crate) struct LruMap<K, V> {
     max_weight: usize,
     weight: usize,
     entries: HashMap<K, Entry<V>>,
@@ -27,12 +27,12 @@ struct Entry<V> {
 
 impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
     /// An empty map, which takes no memory before its first entry.
-    pub fn new(max_weight: usize) -> Self {
+    pub(crate) fn new(max_weight: usize) -> Self {
         LruMap { max_weight, weight: 0, entries: HashMap::new(), order: BTreeMap::new(), next: 0 }
     }
 
     /// The value of `key`, which counts as used now.
-    pub fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    pub(crate) fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
@@ -45,7 +45,7 @@ impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
     }
 
     /// The value of `key`, whose turn to give way stays what it was.
-    pub fn peek<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
+    pub(crate) fn peek<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -54,7 +54,7 @@ impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
 
     /// Gives `key` a value of this weight, and takes out the one that it had. Others give way to it, and
     /// so does it itself where it weighs too much alone.
-    pub fn insert(&mut self, key: K, value: V, weight: usize) -> Option<V> {
+    pub(crate) fn insert(&mut self, key: K, value: V, weight: usize) -> Option<V> {
         let earlier = self.remove(&key);
         self.order.insert(self.next, key.clone());
         self.entries.insert(key, Entry { value, weight, place: self.next });
@@ -69,7 +69,7 @@ impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
     }
 
     /// Takes `key` and its value out.
-    pub fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub(crate) fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -80,34 +80,24 @@ impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
     }
 
     /// The entry that was used least recently.
-    pub fn oldest(&self) -> Option<(&K, &V)> {
+    pub(crate) fn oldest(&self) -> Option<(&K, &V)> {
         let (_, key) = self.order.first_key_value()?;
         self.entries.get(key).map(|entry| (key, &entry.value))
     }
 
-    /// Every entry, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.entries.iter().map(|(key, entry)| (key, &entry.value))
-    }
-
     /// Every entry, in no order; none is used thereby.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         self.entries.iter_mut().map(|(key, entry)| (key, &mut entry.value))
     }
 
     /// Takes all entries out, and gives their memory back.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = LruMap::new(self.max_weight);
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 
@@ -115,8 +105,8 @@ impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
 mod tests {
     use super::*;
 
-    fn keys(map: &LruMap<char, u32>) -> String {
-        let mut keys: Vec<_> = map.iter().map(|(key, _)| *key).collect();
+    fn keys(map: &mut LruMap<char, u32>) -> String {
+        let mut keys: Vec<_> = map.iter_mut().map(|(key, _)| *key).collect();
         keys.sort_unstable();
         keys.into_iter().collect()
     }
@@ -130,7 +120,7 @@ mod tests {
         assert_eq!(map.get(&'a'), Some(&mut 1));
         assert_eq!(map.peek(&'b'), Some(&2));
         map.insert('d', 4, 1);
-        assert_eq!(keys(&map), "acd");
+        assert_eq!(keys(&mut map), "acd");
         assert_eq!(map.oldest(), Some((&'c', &3)));
         assert_eq!(map.len(), 3);
     }
@@ -142,14 +132,14 @@ mod tests {
             map.insert(key, 0, 1);
         }
         map.insert('d', 0, 4);
-        assert_eq!(keys(&map), "cd");
+        assert_eq!(keys(&mut map), "cd");
         assert_eq!(map.insert('d', 1, 1), Some(0), "it is lighter now");
         map.insert('e', 0, 3);
-        assert_eq!(keys(&map), "cde");
+        assert_eq!(keys(&mut map), "cde");
         map.insert('f', 0, 6);
-        assert!(map.is_empty(), "too heavy for an empty map");
+        assert_eq!(map.len(), 0, "too heavy for an empty map");
         map.insert('g', 0, 5);
-        assert_eq!(keys(&map), "g");
+        assert_eq!(keys(&mut map), "g");
     }
 
     #[test]
@@ -160,6 +150,6 @@ mod tests {
         assert_eq!(map.remove(&'a'), None);
         map.insert('b', 2, 1);
         map.insert('c', 3, 1);
-        assert_eq!(keys(&map), "bc");
+        assert_eq!(keys(&mut map), "bc");
     }
 }

@@ -7,15 +7,6 @@ use ipnet::IpNet;
 use crate::system::interfaces::Public;
 use crate::system::ip::{is_link_local, listens_at};
 
-/// Those of `public` at which a server is reached that listens on `listen`.
-pub(super) fn reached_on(mut public: Vec<Public>, listen: &[SocketAddr]) -> Vec<Public> {
-    for it in &mut public {
-        it.addresses.retain(|ip| listen.iter().any(|listen| listens_at(listen.ip(), *ip)));
-    }
-    public.retain(|it| !it.addresses.is_empty());
-    public
-}
-
 /// Which clients that come in at `public` are served, where those of `clients` are.
 pub(super) fn served_on(public: &Public, clients: &[IpNet], is_default: bool) -> String {
     let closed_to_link_local = is_default && !public.is_private;

@@ -63,6 +63,11 @@ pub(in crate::access) struct RuleQuery<'a> {
 const COMMANDS: [(&[u8], Command); 3] =
     [(b"connect", Command::Connect), (b"bind", Command::Bind), (b"udp", Command::UdpAssociate)];
 
+/// What is expected behind a field.
+const USER: &str = r"a name, with \xNN for bytes that are not visible ASCII and \\ for a backslash";
+const TO: &str = "a network as in 10.0.0.0/8, an address, self, a name in ASCII, or *.name";
+const PORT: &str = "a port from 0 to 65535, or a range as in 8000-8999";
+
 impl Rule {
     /// Parses one line; `None` if it is blank or a comment. The fields may come in any order. An error
     /// says what is wrong, and what is expected instead.
@@ -101,28 +106,10 @@ impl Rule {
     fn take(&mut self, field: &[u8], value: Option<&[u8]>) -> Result<(), String> {
         match field {
             b"command" => set(&mut self.command, field, value, "connect, bind or udp", command),
-            b"user" => set(
-                &mut self.user,
-                field,
-                value,
-                r"a name, with \xNN for bytes that are not visible ASCII and \\ for a backslash",
-                |word| spelling::read(word).map(|name| spelling::spell(&name)),
-            ),
+            b"user" => set(&mut self.user, field, value, USER, user),
             b"from" => set(&mut self.from, field, value, networks::EXPECTED, network),
-            b"to" => set(
-                &mut self.to,
-                field,
-                value,
-                "a network as in 10.0.0.0/8, an address, self, a name in ASCII, or *.name",
-                destination,
-            ),
-            b"port" => set(
-                &mut self.ports,
-                field,
-                value,
-                "a port from 0 to 65535, or a range as in 8000-8999",
-                |word| parse_ports(std::str::from_utf8(word).ok()?),
-            ),
+            b"to" => set(&mut self.to, field, value, TO, destination),
+            b"port" => set(&mut self.ports, field, value, PORT, ports),
             other => Err(error(other, "command, user, from, to or port")),
         }
     }
@@ -159,20 +146,26 @@ fn command(word: &[u8]) -> Option<Command> {
     COMMANDS.iter().find(|(name, _)| *name == word).map(|(_, command)| *command)
 }
 
+fn user(word: &[u8]) -> Option<String> {
+    spelling::read(word).map(|name| spelling::spell(&name))
+}
+
+fn ports(word: &[u8]) -> Option<RangeInclusive<u16>> {
+    parse_ports(std::str::from_utf8(word).ok()?)
+}
+
 fn network(word: &[u8]) -> Option<IpNet> {
     networks::parse(std::str::from_utf8(word).ok()?)
 }
 
 fn destination(word: &[u8]) -> Option<To> {
-    if let Some(net) = network(word) {
+    let word = std::str::from_utf8(word).ok()?;
+    if let Some(net) = networks::parse(word) {
         return Some(To::Network(net));
     }
-    if word == b"self" {
-        return Some(To::Own);
-    }
-    let word = std::str::from_utf8(word).ok()?;
     match word.strip_prefix("*.") {
         Some(parent) => host_name(parent).map(To::Subdomains),
+        None if word == "self" => Some(To::Own),
         None => host_name(word).map(To::Name),
     }
 }

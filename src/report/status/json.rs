@@ -1,11 +1,12 @@
 //! What the page shows, as JSON.
 
 use std::fmt::{self, Display, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use super::history::{History, INTERVAL};
 use super::source::StatusSource;
-use crate::report::line::destination;
+use crate::report::line::{Or, destination};
+use crate::report::metrics::since_1970;
 use crate::sessions::SessionState;
 
 /// Bytes of one session, more than most take.
@@ -16,10 +17,9 @@ pub(super) fn write(source: &StatusSource, history: &History, draining: bool) ->
     let gauges = source.gauges();
     let (metrics, totals) = (&source.metrics, gauges.totals);
     let mut json = Json(String::with_capacity(8 * 1024 + totals.live * A_SESSION));
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     json.object(|json| {
         json.text("version", Some(env!("CARGO_PKG_VERSION")));
-        json.number("now", since_1970.as_secs());
+        json.number("now", since_1970(SystemTime::now()));
         json.number("started", metrics.started());
         json.number("draining", draining);
         json.number("accepted", metrics.count_accepted());
@@ -31,7 +31,7 @@ pub(super) fn write(source: &StatusSource, history: &History, draining: bool) ->
         json.numbers("datagrams", [("up", totals.up.datagrams), ("down", totals.down.datagrams)]);
         json.numbers("outcomes", metrics.outcomes());
         json.numbers("refused", metrics.rejections());
-        json.numbers("lookups", gauges.lookups.counts());
+        json.numbers("lookups", gauges.lookups);
         json.key("history").object(|json| {
             json.number("seconds", INTERVAL.as_secs());
             for (direction, name) in ["up", "down"].into_iter().enumerate() {
@@ -66,20 +66,8 @@ fn session(json: &mut Json, number: u64, session: &SessionState, idle: Duration)
 }
 
 /// How much is used of something, and the limit, where there is one.
-fn usage(used: Option<usize>, max: usize) -> [(&'static str, OrNull); 2] {
-    [("used", OrNull(used)), ("max", OrNull((max < usize::MAX).then_some(max)))]
-}
-
-/// A number, or `null` where there is none.
-struct OrNull(Option<usize>);
-
-impl Display for OrNull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(number) => number.fmt(f),
-            None => f.write_str("null"),
-        }
-    }
+fn usage(used: Option<usize>, max: usize) -> [(&'static str, Or<usize>); 2] {
+    [("used", Or(used, "null")), ("max", Or((max < usize::MAX).then_some(max), "null"))]
 }
 
 /// Text in the making. What a name or an address may bring is escaped, and so is what would be

@@ -30,19 +30,28 @@ pub(super) enum Resource {
     Health,
 }
 
-/// Why a visitor gets none of them.
+/// Why a visitor gets none of them: the status and the text of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RequestError {
+pub(super) struct RequestError(pub(super) &'static str, pub(super) &'static str);
+
+impl RequestError {
     /// It is no request of HTTP/1.
-    Malformed,
+    pub(super) const MALFORMED: Self =
+        RequestError("400 Bad Request", "This is no request of HTTP/1.1.\n");
     /// The head is too long.
-    TooLong,
+    pub(super) const TOO_LONG: Self =
+        RequestError("431 Request Header Fields Too Large", "Too long.\n");
     /// The visitor has come by a name that anyone could point here (DNS rebinding).
-    Host,
+    pub(super) const HOST: Self = RequestError(
+        "403 Forbidden",
+        "Come by an address, by localhost, or by the name of this machine.\n",
+    );
     /// Only GET and HEAD are served.
-    Method,
+    pub(super) const METHOD: Self =
+        RequestError("405 Method Not Allowed\r\nAllow: GET, HEAD", "Only GET and HEAD.\n");
     /// There is nothing of that name.
-    Path,
+    pub(super) const PATH: Self =
+        RequestError("404 Not Found", "There are /, /sessions, /metrics and /healthz.\n");
 }
 
 /// Reads a request's head. `None` while it is not complete. `hostname` is the name of this machine.
@@ -53,16 +62,16 @@ pub(super) fn read(head: &[u8], hostname: &str) -> Option<Result<Request, Reques
         Ok(Status::Complete(_)) => {}
         Ok(Status::Partial) if head.len() < MAX_HEAD => return None,
         Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Some(Err(RequestError::TooLong));
+            return Some(Err(RequestError::TOO_LONG));
         }
-        Err(_) => return Some(Err(RequestError::Malformed)),
+        Err(_) => return Some(Err(RequestError::MALFORMED)),
     }
     let is_old = request.version == Some(0);
     let request = check_host(request.headers, is_old, hostname).and_then(|()| {
         let head_only = match request.method {
             Some("GET") => false,
             Some("HEAD") => true,
-            _ => return Err(RequestError::Method),
+            _ => return Err(RequestError::METHOD),
         };
         let path = request.path.unwrap_or_default();
         let resource = match path.split_once('?').map_or(path, |(path, _)| path) {
@@ -70,7 +79,7 @@ pub(super) fn read(head: &[u8], hostname: &str) -> Option<Result<Request, Reques
             "/sessions" => Resource::Sessions,
             "/metrics" => Resource::Metrics,
             "/healthz" => Resource::Health,
-            _ => return Err(RequestError::Path),
+            _ => return Err(RequestError::PATH),
         };
         Ok(Request { resource, head_only })
     });
@@ -86,9 +95,9 @@ fn check_host(headers: &[Header<'_>], may_lack: bool, hostname: &str) -> Result<
         (None, _) if may_lack => Ok(()),
         (Some(host), None) => match std::str::from_utf8(host.value) {
             Ok(host) if is_ours(host, hostname) => Ok(()),
-            Ok(_) | Err(_) => Err(RequestError::Host),
+            Ok(_) | Err(_) => Err(RequestError::HOST),
         },
-        (None | Some(_), _) => Err(RequestError::Malformed),
+        (None | Some(_), _) => Err(RequestError::MALFORMED),
     }
 }
 
@@ -154,27 +163,27 @@ mod tests {
         for path in ["/favicon.ico", "//", "/sessions/", "/../", "/METRICS", "*", "http://box/"] {
             assert_eq!(
                 ask(&format!("GET {path} HTTP/1.1\r\n{host}")),
-                RequestError::Path,
+                RequestError::PATH,
                 "{path}"
             );
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get", "PRI"] {
             assert_eq!(
                 ask(&format!("{method} / HTTP/1.1\r\n{host}")),
-                RequestError::Method,
+                RequestError::METHOD,
                 "{method}"
             );
         }
         for head in
             ["\x05\x01\0", "GET\r\n\r\n", "GET / HTTP/2.0\r\n\r\n", "GET / HTTP/1.1\r\na\r\n"]
         {
-            assert_eq!(ask(head), RequestError::Malformed, "{head:?}");
+            assert_eq!(ask(head), RequestError::MALFORMED, "{head:?}");
         }
         assert_eq!(
             ask(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{host}")),
-            RequestError::Malformed
+            RequestError::MALFORMED
         );
-        assert_eq!(ask("GET / HTTP/1.1\r\n\r\n"), RequestError::Malformed);
+        assert_eq!(ask("GET / HTTP/1.1\r\n\r\n"), RequestError::MALFORMED);
         assert!(get("GET /healthz HTTP/1.0\r\n\r\n").unwrap().is_ok());
     }
 
@@ -182,9 +191,9 @@ mod tests {
     fn a_head_that_is_too_long_is_refused() {
         let endless = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(MAX_HEAD));
         assert_eq!(get(&endless[..MAX_HEAD - 1]), None);
-        assert_eq!(get(&endless[..MAX_HEAD]), Some(Err(RequestError::TooLong)));
+        assert_eq!(get(&endless[..MAX_HEAD]), Some(Err(RequestError::TOO_LONG)));
         let many = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(MAX_HEADERS + 1));
-        assert_eq!(get(&many), Some(Err(RequestError::TooLong)));
+        assert_eq!(get(&many), Some(Err(RequestError::TOO_LONG)));
     }
 
     #[test]

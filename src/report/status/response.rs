@@ -57,22 +57,8 @@ impl Response {
 }
 
 impl From<RequestError> for Response {
-    fn from(error: RequestError) -> Self {
-        let (status, body) = match error {
-            RequestError::Malformed => ("400 Bad Request", "This is no request of HTTP/1.1.\n"),
-            RequestError::TooLong => ("431 Request Header Fields Too Large", "Too long.\n"),
-            RequestError::Host => (
-                "403 Forbidden",
-                "Come by an address, by localhost, or by the name of this machine.\n",
-            ),
-            RequestError::Method => {
-                ("405 Method Not Allowed\r\nAllow: GET, HEAD", "Only GET and HEAD.\n")
-            }
-            RequestError::Path => {
-                ("404 Not Found", "There are /, /sessions, /metrics and /healthz.\n")
-            }
-        };
-        Response::new(status, PLAIN, body.into())
+    fn from(RequestError(status, text): RequestError) -> Self {
+        Response::new(status, PLAIN, text.into())
     }
 }
 
@@ -131,11 +117,11 @@ mod tests {
     #[test]
     fn every_response_is_whole_and_is_stored_by_nobody() {
         let errors = [
-            RequestError::Malformed,
-            RequestError::TooLong,
-            RequestError::Host,
-            RequestError::Method,
-            RequestError::Path,
+            RequestError::MALFORMED,
+            RequestError::TOO_LONG,
+            RequestError::HOST,
+            RequestError::METHOD,
+            RequestError::PATH,
         ];
         let errors = errors.map(Response::from);
         let others = [PLAIN, JSON, METRICS].map(|media_type| Response::ok(media_type, "é".into()));
