@@ -270,7 +270,7 @@ struct Options {
 }
 
 fn rules(path: &Path, given_as: &str) -> Result<Arc<RuleFile>, clap::Error> {
-    const HINT: &str = "how rules are written is in the README and in `man tabi-rules`";
+    const HINT: &str = "how rules are written is in scripts/docs/rules.md and in `man tabi-rules`";
     RuleFile::load(path).map(Arc::new).map_err(|told| bad_file(path, given_as, &told, HINT))
 }
 

@@ -49,7 +49,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Every outcome, in the order in which the README lists them.
+    /// Every outcome, in the order in which the reference lists them.
     pub const ALL: [Outcome; Outcome::Stopped as usize + 1] = [
         Outcome::Closed,
         Outcome::ClientReset,

@@ -1,5 +1,5 @@
-//! Writes the man page tabi(8) and the completions for shells, from the command line itself:
-//! `cargo run --example pages`.
+//! Writes the man pages, from the Markdown in scripts/docs, and the completions for shells, from the command
+//! line itself: `cargo run --example pages`.
 
 use std::path::Path;
 use std::{fs, io};
@@ -8,7 +8,7 @@ mod page;
 
 fn main() -> io::Result<()> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (path, content) in page::all()? {
+    for (path, content) in page::all() {
         fs::write(top.join(path), content)?;
     }
     Ok(())

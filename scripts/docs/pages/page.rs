@@ -1,123 +1,25 @@
-//! The man page and the completions, as they follow from the command line, and from those tables of
-//! the README whose other side is a list in the program.
+//! The man pages, as they follow from the Markdown beside this folder, and the completions, as they follow
+//! from the command line.
 
-use std::io;
-
-use clap::Command;
 use clap_complete::Shell;
-use clap_mangen::Man;
+use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
-const README: &str = include_str!("../../../README.md");
-
-/// When the page was last changed.
-const DATE: &str = "2026-11-28";
+const REFERENCE: &str = include_str!("../reference.md");
+const RULES: &str = include_str!("../rules.md");
+const CHANGELOG: &str = include_str!("../../../CHANGELOG.md");
 
 /// The widest line that mandoc -Tlint is content with.
 const WIDTH: usize = 79;
 
-const DESCRIPTION: &str = "\
-.SH DESCRIPTION
-tabi is a SOCKS5 server (RFC 1928): CONNECT, BIND and UDP ASSOCIATE, with or
-without usernames and passwords (RFC 1929).
-With no option it listens on port 1080 of every address, and serves clients on
-this machine and on private networks.
-Clients on other machines cannot reach what listens for this machine alone.
-";
-
-/// What the command line does not tell of itself.
-const ENVIRONMENT: &str = r".SH ENVIRONMENT
-Each option can come from the variable that is named with it.
-The command line wins.
-Options that may be repeated are separated by commas, flags are true or false,
-and an empty variable says nothing.
-A variable that begins with TABI_ and is not one of them is told in the log at
-the start, and has no effect.
-.SH SIGNALS
-.TP
-SIGINT, SIGTERM
-The first closes the port and lets live sessions finish within \fB\-\-grace\fR.
-The second ends them at once.
-.TP
-SIGHUP
-Reads the users and rules files again and opens the log file anew.
-Live tunnels go on, and new requests are judged by the new rules.
-A file with a bad line changes nothing and is an error in the log.
-.PP
-A signal that was ignored when tabi started stays ignored.
-";
-
-const LOG: &str = r"Where the client went is
-.I dest
-as it was asked for, and
-.I reached
-as it was reached;
-.I up
-and
-.I down
-are bytes from the client and to it;
-.I via
-is the upstream;
-.I why
-is a reason;
-.I destinations
-is how many there were of a UDP association, whose first one is
-.IR dest .
-How it ended is one of these:
-";
-
-const STATUS: &str = r".SH STATUS PAGE
-With \fB\-\-status\fR tabi answers over HTTP, to this machine and, where it is told an
-address, to machines on private networks.
-.TP
-.I /
-A page for people: throughput, limits, how sessions ended, live sessions.
-.TP
-.I /sessions
-The same as JSON.
-.TP
-.I /metrics
-Numbers for Prometheus.
-.TP
-.I /healthz
-200, or 503 while live sessions finish before the end.
-.SH METRICS
-";
-
-const FILES: &str = r".SH FILES
-.TP
-\fI/etc/default/tabi\fR
-Options of the service, as variables.
-.TP
-\fI/etc/tabi/rules\fR
-Rules of the service; see
-.BR tabi\-rules (5).
-.TP
-\fI/etc/tabi/users\fR
-Users of the service, once \fI/etc/default/tabi\fR names them:
-one \fIname\fR:\fIpassword\fR a line, and mode 0600.
-.TP
-\fI$CREDENTIALS_DIRECTORY\fR, \fI/run/secrets\fR
-Users and rules files in these folders may be readable for others than their
-owner; files elsewhere that have a password in them are refused then.
-.TP
-\fItabi.service\fR, \fItabi.socket\fR
-The service, and a socket that systemd holds for it: with it no client is
-refused while tabi restarts, and LISTEN has no effect.
-.SH SEE ALSO
-.BR tabi\-rules (5),
-.BR curl (1),
-.BR systemctl (1),
-.BR systemd.exec (5)
-";
-
 /// Every page: where it stands below the top folder, and what is in it.
-pub(crate) fn all() -> io::Result<[(&'static str, Vec<u8>); 4]> {
-    Ok([
-        ("scripts/packaging/man/tabi.8", man()?),
+pub(crate) fn all() -> [(&'static str, Vec<u8>); 5] {
+    [
+        ("scripts/packaging/man/tabi.8", man("TABI 8", "System administration", REFERENCE)),
+        ("scripts/packaging/man/tabi-rules.5", man(r"TABI\-RULES 5", "File formats", RULES)),
         ("scripts/packaging/completions/tabi.bash", completions(Shell::Bash)),
         ("scripts/packaging/completions/tabi.fish", completions(Shell::Fish)),
         ("scripts/packaging/completions/_tabi", completions(Shell::Zsh)),
-    ])
+    ]
 }
 
 fn completions(shell: Shell) -> Vec<u8> {
@@ -126,102 +28,139 @@ fn completions(shell: Shell) -> Vec<u8> {
     made
 }
 
-fn man() -> io::Result<Vec<u8>> {
-    let command = tabi::cli::command();
-    let below = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let examples = below.split("\n\n").next().unwrap_or_default();
-    let examples = examples.lines().skip(1).map(escaped).collect::<Vec<_>>().join("\n");
-    let page = Man::new(described(command)).title("TABI").section("8").date(DATE);
-    let mut made = Vec::new();
-    page.manual("System administration").render_title(&mut made)?;
-    let name = Man::new(described(tabi::cli::command()));
-    name.render_name_section(&mut made)?;
-    made.extend_from_slice(b".SH SYNOPSIS\n.B tabi\n[\\fIOPTIONS\\fR] [\\fILISTEN\\fR]...\n");
-    made.extend_from_slice(DESCRIPTION.as_bytes());
-    name.render_options_section(&mut made)?;
-    made.extend_from_slice(format!(".SH EXAMPLES\n.nf\n{examples}\n.fi\n{ENVIRONMENT}").as_bytes());
-    made.extend_from_slice(format!(".SH EXIT STATUS\n{}", listed("exit status")).as_bytes());
-    made.extend_from_slice(log().as_bytes());
-    made.extend_from_slice(format!("{STATUS}{}{FILES}", listed("metric")).as_bytes());
-    Ok(tidied(&String::from_utf8_lossy(&made)).into_bytes())
-}
-
-/// The log: a line as the README shows it, and how sessions end.
-fn log() -> String {
-    let line = README.lines().find_map(|line| Some(line.split_once("] client=")?.1));
-    let line = escaped(line.unwrap_or_default()).replace(" reached=", "\n    reached=");
-    let outcomes = listed("outcome");
-    format!(
-        ".SH LOG\nThere is one line for each session, when it ends, and nothing for each packet:\n\
-         .PP\n.nf\nclient={line}\n.fi\n.PP\n{LOG}{outcomes}"
-    )
-}
-
-/// The README's table with this first cell in its head, as a list: what it is about, and what is
-/// said of that.
-fn listed(head: &str) -> String {
-    let head = format!("| {head} | meaning |");
-    let rows = README.lines().skip_while(|line| *line != head).skip(2);
-    rows.take_while(|line| line.starts_with('|')).map(item).collect()
-}
-
-fn item(row: &str) -> String {
-    let (about, said) = row.trim_matches('|').split_once('|').unwrap_or_default();
-    let tags: Vec<_> = about.split(',').map(|tag| emphasised(tag.trim())).collect();
-    let said = emphasised(said.trim());
-    let mut letters = said.chars();
-    let first = letters.next().unwrap_or_default().to_uppercase();
-    format!(".TP\n{}\n{first}{}.\n", tags.join("\n.TQ\n"), letters.as_str())
-}
-
-/// What is in backticks in the README is bold here.
-fn emphasised(cell: &str) -> String {
-    let parts = cell.split('`').enumerate();
-    let parts = parts.map(|(place, part)| match place % 2 {
-        0 => escaped(part),
-        _ => format!(r"\fB{}\fR", escaped(part)),
-    });
-    parts.collect()
-}
-
-/// The command with each option's variable told, and nothing below.
-fn described(command: Command) -> Command {
-    command.after_help("").mut_args(|option| {
-        let help = option.get_help().map(ToString::to_string).unwrap_or_default();
-        match option.get_env().map(|name| name.to_string_lossy().into_owned()) {
-            Some(variable) => option.help(format!("{help}\nVariable: {variable}")),
-            None => option,
-        }
-    })
-}
-
-fn escaped(line: &str) -> String {
-    line.replace('\\', r"\e").replace('-', r"\-")
-}
-
-/// The page with no line too wide, no space at a line's end, and its preamble once.
-fn tidied(page: &str) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    for line in page.lines().map(str::trim_end) {
-        let is_preamble = line.starts_with(".ie ") || line.starts_with(".el ");
-        if is_preamble && lines.iter().any(|known| known == line) {
-            continue;
-        }
-        if line.starts_with('.') || line.starts_with(' ') {
-            lines.push(line.into());
-            continue;
-        }
-        if line.starts_with("Variable: ") {
-            lines.push(".br".into());
-        }
-        let mut rest = line;
-        while let Some(space) =
-            (rest.len() > WIDTH).then(|| rest[..WIDTH].rfind(' ')).flatten().filter(|at| *at > 0)
-        {
-            lines.push(rest[..space].into());
-            rest = &rest[space + 1..];
-        }
-        lines.push(rest.into());
+/// The man page that this Markdown is, dated like the newest version of the changelog.
+fn man(title: &str, manual: &str, markdown: &str) -> Vec<u8> {
+    let date = CHANGELOG.lines().find_map(|line| line.strip_prefix("## ")?.split(" - ").nth(1));
+    let (date, version) = (date.unwrap_or_default(), env!("CARGO_PKG_VERSION"));
+    let mut page = Page::default();
+    page.line(&format!(r#".TH {title} {date} "tabi {version}" "{manual}""#));
+    for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
+        page.take(event);
     }
-    lines.join("\n") + "\n"
+    page.made.into_bytes()
+}
+
+/// A man page as far as it is made, in the macros of man(7).
+#[derive(Default)]
+struct Page {
+    made: String,
+    /// The text of the paragraph, heading, item or cell that has begun.
+    text: String,
+    /// The heads of the table's columns.
+    heads: Vec<String>,
+    /// The cell's column; none outside of a row.
+    column: Option<usize>,
+    is_code: bool,
+}
+
+impl Page {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Text(text) => self.text += &escaped(&text),
+            Event::Code(code) => self.text.extend([r"\fB", &escaped(&code), r"\fR"]),
+            Event::SoftBreak => self.text.push(' '),
+            Event::Start(tag) => self.start(&tag),
+            Event::End(tag) => self.end(tag),
+            _ => panic!("the man pages have no form for {event:?}"),
+        }
+    }
+
+    fn start(&mut self, tag: &Tag) {
+        match tag {
+            Tag::Paragraph => self.paragraph(),
+            Tag::CodeBlock(_) => {
+                self.paragraph();
+                self.line(".RS 4\n.nf");
+                self.is_code = true;
+            }
+            Tag::Item => self.line(r".IP \(bu 2"),
+            Tag::Table(_) => self.heads.clear(),
+            Tag::TableRow => self.column = Some(0),
+            Tag::TableCell if self.column == Some(0) => self.line(".TP"),
+            Tag::TableCell
+            | Tag::TableHead
+            | Tag::Heading { .. }
+            | Tag::List(None)
+            | Tag::Link { .. } => {}
+            _ => panic!("the man pages have no form for {tag:?}"),
+        }
+    }
+
+    fn end(&mut self, tag: TagEnd) {
+        match tag {
+            TagEnd::Heading(level) => self.heading(level),
+            TagEnd::CodeBlock => {
+                self.flush();
+                self.line(".fi\n.RE");
+                self.is_code = false;
+            }
+            TagEnd::TableCell => self.cell(),
+            TagEnd::TableRow => self.column = None,
+            TagEnd::Paragraph | TagEnd::Item => self.flush(),
+            _ => {}
+        }
+    }
+
+    fn heading(&mut self, level: HeadingLevel) {
+        let text = std::mem::take(&mut self.text);
+        match level {
+            HeadingLevel::H1 => {
+                let (name, what) = text.split_once(": ").unwrap_or_default();
+                self.line(&format!(".SH NAME\n{name} \\- {what}"));
+            }
+            HeadingLevel::H2 => self.line(&format!(".SH {}", text.to_uppercase())),
+            _ => self.line(&format!(".SS {text}")),
+        }
+    }
+
+    /// What a table says of something is an item of a list. Further cells stand below with their heads.
+    fn cell(&mut self) {
+        let Some(column) = self.column else {
+            let head = std::mem::take(&mut self.text);
+            return self.heads.push(head);
+        };
+        if column > 1 && !self.text.is_empty() {
+            self.line(".br");
+            self.text = format!("{}: {}", self.heads[column], self.text);
+        }
+        self.flush();
+        self.column = Some(column + 1);
+    }
+
+    /// Begins a paragraph, where no heading has begun one.
+    fn paragraph(&mut self) {
+        let last = self.made.lines().last().unwrap_or_default();
+        if !last.starts_with(".SH") && !last.starts_with(".SS") {
+            self.line(".PP");
+        }
+    }
+
+    /// Writes the text. A line of code, or of what a list says something about, stays one line where it is
+    /// broken. A dot at a line's beginning would be a macro's.
+    fn flush(&mut self) {
+        let text = std::mem::take(&mut self.text);
+        let end = if self.is_code || self.column == Some(0) { " \\" } else { "" };
+        for mut line in text.lines() {
+            while let Some(space) = line.get(..WIDTH).and_then(|start| start.rfind(' ')) {
+                self.line(&format!("{}{end}", guarded(&line[..space])));
+                line = &line[space + 1..];
+            }
+            self.line(&guarded(line));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.made += line;
+        self.made.push('\n');
+    }
+}
+
+fn guarded(line: &str) -> String {
+    if line.starts_with('.') { format!(r"\&{line}") } else { line.into() }
+}
+
+fn escaped(text: &str) -> String {
+    const FORMS: [(&str, &str); 5] =
+        [("\\", r"\e"), ("-", r"\-"), ("'", r"\(aq"), ("^", r"\(ha"), ("~", r"\(ti")];
+    FORMS.iter().fold(text.to_string(), |text, (plain, form)| text.replace(plain, form))
 }
