@@ -7,6 +7,8 @@ use std::time::Duration;
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
+use crate::machine::number;
+
 /// The length of a tick in `/proc/PID/stat`, which is the same on every Linux that matters here.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -74,15 +76,13 @@ fn tree(root: u32) -> io::Result<Vec<u32>> {
 /// because forked processes hold most of their pages in common.
 pub(crate) fn resident(root: u32) -> io::Result<f64> {
     let tree = tree(root)?;
-    let field = if tree.len() == 1 { "Rss:" } else { "Pss:" };
+    let field = if tree.len() == 1 { "Rss" } else { "Pss" };
     let mut total = 0.0;
     for pid in tree {
         let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else {
             continue;
         };
-        let line = text.lines().find_map(|line| line.strip_prefix(field));
-        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-        total += kib.ok_or_else(|| io::Error::other("smaps_rollup names no resident memory"))?;
+        total += number::<f64>(&text, field)?;
     }
     Ok(total * 1024.0)
 }

@@ -1,11 +1,12 @@
 //! The client's side of a UDP association.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::contender::Running;
-use crate::socks;
+use crate::sockets::dial;
+use crate::socks::{ASSOCIATE, PATIENCE, negotiate};
 
 /// A datagram that is not back by then is lost.
 const TOO_LATE: Duration = Duration::from_millis(250);
@@ -25,24 +26,19 @@ impl Association {
         target: SocketAddrV4,
         size: usize,
     ) -> io::Result<Association> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.set_read_timeout(Some(TOO_LATE))?;
-        let Some(proxy) = proxy.address else {
+        let mut datagram = vec![0x5a; size];
+        let (control, socket) = if let Some(proxy) = proxy.address {
+            let mut control = dial(Ipv4Addr::LOCALHOST, proxy.address, PATIENCE)?;
+            let socket = associate(&mut control, proxy.users, Ipv4Addr::LOCALHOST, false)?;
+            datagram = [header(target).to_vec(), datagram].concat();
+            (Some(control), socket)
+        } else {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
             socket.connect(target)?;
-            return Ok(Association { _control: None, socket, datagram: vec![0x5a; size] });
+            (None, socket)
         };
-        let mut control = TcpStream::connect(proxy.address)?;
-        control.set_read_timeout(Some(socks::PATIENCE))?;
-        let unknown = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let relay = socks::negotiate(&mut control, proxy.users, socks::ASSOCIATE, unknown.into())?
-            .ok_or_else(|| io::Error::other("the relay is not at an IPv4 address"))?;
-        let host = if relay.ip().is_unspecified() { &Ipv4Addr::LOCALHOST } else { relay.ip() };
-        socket.connect((*host, relay.port()))?;
-        let mut datagram = vec![0x00, 0x00, 0x00, 0x01];
-        datagram.extend_from_slice(&target.ip().octets());
-        datagram.extend_from_slice(&target.port().to_be_bytes());
-        datagram.resize(datagram.len() + size, 0x5a);
-        Ok(Association { _control: Some(control), socket, datagram })
+        socket.set_read_timeout(Some(TOO_LATE))?;
+        Ok(Association { _control: control, socket, datagram })
     }
 
     /// One datagram there and back, unchanged. The first may come before the proxy is ready for it.
@@ -58,4 +54,31 @@ impl Association {
         }
         Err(io::Error::other("no datagram came back"))
     }
+}
+
+/// Asks for an association, which lives as long as its connection, and gives back the socket for its
+/// datagrams. With `announced` the client says from where it will send, and otherwise that it does
+/// not know yet.
+pub(crate) fn associate(
+    control: &mut TcpStream,
+    users: bool,
+    client: Ipv4Addr,
+    announced: bool,
+) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((client, 0))?;
+    let from = match socket.local_addr()? {
+        SocketAddr::V4(own) if announced => own,
+        _ => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0),
+    };
+    let relay = negotiate(control, users, ASSOCIATE, from.into())?
+        .ok_or_else(|| io::Error::other("the relay is not at an IPv4 address"))?;
+    let host = if relay.ip().is_unspecified() { &Ipv4Addr::LOCALHOST } else { relay.ip() };
+    socket.connect((*host, relay.port()))?;
+    Ok(socket)
+}
+
+/// What is in front of a datagram to this target.
+pub(crate) fn header(target: SocketAddrV4) -> [u8; 10] {
+    let ([a, b, c, d], [high, low]) = (target.ip().octets(), target.port().to_be_bytes());
+    [0x00, 0x00, 0x00, 0x01, a, b, c, d, high, low]
 }

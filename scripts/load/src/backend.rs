@@ -1,13 +1,12 @@
 //! The back end that tunnels lead to, in a process of its own so that the proxy's figures are clean.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
-use socket2::{Domain, Socket, Type};
-
-use crate::{digest, echo, process::Process};
+use crate::process::Service;
+use crate::sockets::listen;
+use crate::{digest, echo};
 
 /// Large enough that the back end makes few system calls, small enough for the processor's cache.
 pub(crate) const BLOCK: usize = 256 * 1024;
@@ -16,32 +15,26 @@ pub(crate) const BLOCK: usize = 256 * 1024;
 /// just been closed do not run out.
 pub(crate) const ADDRESSES: u8 = 64;
 
+/// As many connections as are opened at once.
+const BACKLOG: i32 = 4096;
+
 /// A running back end and where its services are.
 pub(crate) struct Backend {
-    _process: Process,
+    _service: Service,
     ports: [u16; 5],
 }
 
 impl Backend {
     pub(crate) fn start() -> io::Result<Backend> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("backend").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = Process::start(&mut command, false)?;
-        let output = process.child().stdout.take();
-        let output = output.ok_or_else(|| io::Error::other("the back end has no output"))?;
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
-        let ports: Vec<u16> =
-            line.split_whitespace().filter_map(|port| port.parse().ok()).collect();
-        let ports =
-            ports.try_into().map_err(|_| io::Error::other("the back end did not come up"))?;
-        Ok(Backend { _process: process, ports })
+        let mut service = Service::start("backend")?;
+        let ports = service.numbers()?.map(|port| u16::try_from(port).unwrap_or_default());
+        Ok(Backend { _service: service, ports })
     }
 
     /// Answers with what it is sent. `number` spreads tunnels over the addresses of the service.
     pub(crate) fn echo(&self, number: usize) -> SocketAddrV4 {
         let offset = u8::try_from(number % usize::from(ADDRESSES)).unwrap_or_default();
-        SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2 + offset), self.ports[0])
+        SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 1 + offset), self.ports[0])
     }
 
     /// Sends for as long as it is read from.
@@ -67,31 +60,24 @@ impl Backend {
 
 /// The back end's whole life: says where it listens and serves until its input ends.
 pub(crate) fn run() -> io::Result<()> {
-    let mut echoes = vec![listen(Ipv4Addr::new(127, 0, 0, 2), 0)?];
+    let mut echoes = vec![listen((Ipv4Addr::LOCALHOST, 0), BACKLOG)?];
     let echo_port = echoes[0].local_addr()?.port();
-    for last in 3..2 + ADDRESSES {
-        echoes.push(listen(Ipv4Addr::new(127, 0, 0, last), echo_port)?);
+    for last in 2..=ADDRESSES {
+        echoes.push(listen((Ipv4Addr::new(127, 0, 0, last), echo_port), BACKLOG)?);
     }
     let mut ports = vec![echo_port];
-    thread::Builder::new().spawn(move || echo::serve(echoes))?;
+    thread::Builder::new().spawn(move || echo::serve(&echoes))?;
     for service in [source, sink, digest::answer] {
-        let listener = listen(Ipv4Addr::LOCALHOST, 0)?;
+        let listener = listen((Ipv4Addr::LOCALHOST, 0), BACKLOG)?;
         ports.push(listener.local_addr()?.port());
         thread::Builder::new().spawn(move || accept(&listener, service))?;
     }
-    ports.push(echo::datagrams()?);
+    let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    ports.push(datagrams.local_addr()?.port());
+    echo::datagrams(datagrams)?;
     println!("{}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" "));
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())
-}
-
-fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    // Accepted sockets inherit this from their listener.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&SocketAddr::from((address, port)).into())?;
-    socket.listen(4096)?;
-    Ok(socket.into())
 }
 
 fn accept(listener: &TcpListener, service: fn(TcpStream) -> io::Result<()>) {

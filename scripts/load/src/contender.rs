@@ -4,17 +4,17 @@ mod invocation;
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::account;
-use crate::process::Process;
+use crate::process::{Process, guarded};
+use crate::sockets::free_address;
 use crate::socks;
 
 /// What is known of a proxy's command line.
@@ -162,7 +162,7 @@ impl Contender {
             return Ok(Running::none());
         }
         let (mut process, address, _) = self.spawn(true)?;
-        await_accept(&mut process, address)?;
+        process.await_accept(address)?;
         Ok(Running {
             process: Some(process),
             address: Some(socks::Proxy { address, users: self.setting == Setting::Users }),
@@ -173,7 +173,7 @@ impl Contender {
     pub(crate) fn time_to_accept(&self) -> io::Result<Duration> {
         // The guard would be counted in, and this process does not live long enough to need it.
         let (mut process, address, begun) = self.spawn(false)?;
-        await_accept(&mut process, address)?;
+        process.await_accept(address)?;
         Ok(begun.elapsed())
     }
 
@@ -188,35 +188,16 @@ impl Contender {
     }
 
     /// The process, where it is going to listen, and when it was started.
-    fn spawn(&self, guarded: bool) -> io::Result<(Process, SocketAddr, Instant)> {
-        let port = free_port()?;
-        let mut command = if guarded {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.arg("guard").arg("--").arg(&self.program);
-            command
-        } else {
-            Command::new(&self.program)
-        };
-        command.args(self.arguments(port)?).env("RUST_LOG", "off");
-        command.stdin(self.input(port)?).stdout(Stdio::null()).stderr(Stdio::null());
+    fn spawn(&self, is_guarded: bool) -> io::Result<(Process, SocketAddr, Instant)> {
+        let address = free_address()?;
+        let mut command =
+            if is_guarded { guarded(&self.program)? } else { Command::new(&self.program) };
+        command.args(self.arguments(address.port())?).env("RUST_LOG", "off");
+        command.stdin(self.input(address.port())?).stdout(Stdio::null()).stderr(Stdio::null());
         let begun = Instant::now();
         let process = Process::start(&mut command, self.kind == Kind::Dante)?;
-        Ok((process, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), begun))
+        Ok((process, address, begun))
     }
-}
-
-fn await_accept(process: &mut Process, address: SocketAddr) -> io::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(address).is_err() {
-        if let Some(end) = process.ended() {
-            return Err(io::Error::other(end));
-        }
-        if Instant::now() > deadline {
-            return Err(io::Error::other("does not accept within 10 seconds"));
-        }
-        thread::sleep(Duration::from_micros(100));
-    }
-    Ok(())
 }
 
 /// The tunnels that a proxy can hold at two descriptors each, a few left for everything else.
@@ -229,19 +210,6 @@ pub(crate) fn most_tunnels() -> io::Result<usize> {
 fn installed(name: &str, peers: &Path) -> PathBuf {
     let program = peers.join("bin").join(name);
     if program.exists() { program } else { PathBuf::from(name) }
-}
-
-/// A loopback port below those that outgoing connections use, and never the same twice in a run.
-fn free_port() -> io::Result<u16> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let offset = u16::try_from(std::process::id() % 100).unwrap_or_default() * 100;
-    for _ in 0..10_000 {
-        let port = 20_000 + (offset + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(io::Error::other("no free port"))
 }
 
 /// A contender that accepts connections.

@@ -13,16 +13,17 @@ const LENGTH: usize = 4 * 1024 * 1024;
 const UP: u64 = 0x0123_4567_89ab_cdef;
 const DOWN: u64 = 0xfedc_ba98_7654_3210;
 
-/// Octets that look random and are the same on every run.
-fn octets(seed: u64) -> Vec<u8> {
-    let mut state = seed;
-    let mut octets = Vec::with_capacity(LENGTH);
-    while octets.len() < LENGTH {
+/// Octets that look random, the same ones for the same seed.
+pub(crate) fn octets(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut octets = Vec::with_capacity(length + 8);
+    while octets.len() < length {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         octets.extend_from_slice(&state.to_le_bytes());
     }
+    octets.truncate(length);
     octets
 }
 
@@ -31,7 +32,7 @@ pub(crate) fn answer(mut stream: TcpStream) -> io::Result<()> {
     let mut received = vec![0; LENGTH];
     stream.read_exact(&mut received)?;
     stream.write_all(&Sha256::digest(&received))?;
-    stream.write_all(&octets(DOWN))
+    stream.write_all(&octets(DOWN, LENGTH))
 }
 
 /// The client's side.
@@ -41,7 +42,7 @@ pub(crate) fn check(proxy: Option<socks::Proxy>, target: SocketAddrV4) -> io::Re
 
 /// The same over a tunnel that is there.
 pub(crate) fn exchange(stream: &mut TcpStream) -> io::Result<()> {
-    let up = octets(UP);
+    let up = octets(UP, LENGTH);
     stream.write_all(&up)?;
     let mut digest = [0; 32];
     stream.read_exact(&mut digest)?;
@@ -50,8 +51,16 @@ pub(crate) fn exchange(stream: &mut TcpStream) -> io::Result<()> {
     }
     let mut down = vec![0; LENGTH];
     stream.read_exact(&mut down)?;
-    if Sha256::digest(&down) != Sha256::digest(octets(DOWN)) {
+    if Sha256::digest(&down) != Sha256::digest(octets(DOWN, LENGTH)) {
         return Err(io::Error::other("what came down arrived changed"));
     }
     Ok(())
+}
+
+/// Sends these octets to somebody who gives back what comes.
+pub(crate) fn echo(stream: &mut TcpStream, sent: &[u8]) -> io::Result<()> {
+    let mut received = vec![0; sent.len()];
+    stream.write_all(sent)?;
+    stream.read_exact(&mut received)?;
+    if received == sent { Ok(()) } else { Err(io::Error::other("octets came back changed")) }
 }

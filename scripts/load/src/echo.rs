@@ -1,7 +1,7 @@
 //! Echo services. One event loop serves every stream, so that ten thousand idle ones cost no thread.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::thread;
 
@@ -10,13 +10,14 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use socket2::SockRef;
 
 /// Echoes what arrives on streams accepted from any of the listeners, for ever.
-pub(crate) fn serve(listeners: Vec<TcpListener>) -> io::Result<()> {
+pub(crate) fn serve(listeners: &[TcpListener]) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    let mut sockets = Vec::new();
-    for listener in listeners {
+    for (slot, listener) in listeners.iter().enumerate() {
         listener.set_nonblocking(true)?;
-        watch(&epoll, &mut sockets, Socket::Listener(listener))?;
+        epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
     }
+    // Behind the listeners, each in the slot that its descriptor numbers.
+    let mut streams: Vec<Option<TcpStream>> = Vec::new();
     let mut events = vec![EpollEvent::empty(); 256];
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -26,46 +27,24 @@ pub(crate) fn serve(listeners: Vec<TcpListener>) -> io::Result<()> {
         };
         for event in &events[..count] {
             let slot = usize::try_from(event.data()).map_err(io::Error::other)?;
-            let lives = match &sockets[slot] {
-                Some(Socket::Stream(stream)) => echo(stream, &mut buffer),
-                Some(Socket::Listener(listener)) => {
-                    if let Ok((stream, _)) = listener.accept() {
-                        stream.set_nonblocking(true)?;
-                        watch(&epoll, &mut sockets, Socket::Stream(stream))?;
-                    }
-                    true
+            let Some(listener) = listeners.get(slot) else {
+                let stream = &mut streams[slot - listeners.len()];
+                if !stream.as_ref().is_some_and(|stream| echo(stream, &mut buffer)) {
+                    // This ends the watch, too.
+                    *stream = None;
                 }
-                None => true,
+                continue;
             };
-            if !lives {
-                sockets[slot] = None;
+            if let Ok((stream, _)) = listener.accept() {
+                stream.set_nonblocking(true)?;
+                let place = usize::try_from(stream.as_raw_fd()).map_err(io::Error::other)?;
+                let slot = (listeners.len() + place) as u64;
+                epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, slot))?;
+                streams.resize_with(streams.len().max(place + 1), || None);
+                streams[place] = Some(stream);
             }
         }
     }
-}
-
-enum Socket {
-    Listener(TcpListener),
-    Stream(TcpStream),
-}
-
-/// Registers a socket in the slot that its descriptor numbers. Dropping it there ends the watch.
-fn watch(epoll: &Epoll, sockets: &mut Vec<Option<Socket>>, socket: Socket) -> io::Result<()> {
-    let descriptor = match &socket {
-        Socket::Listener(listener) => listener.as_raw_fd(),
-        Socket::Stream(stream) => stream.as_raw_fd(),
-    };
-    let slot = usize::try_from(descriptor).map_err(io::Error::other)?;
-    let event = EpollEvent::new(EpollFlags::EPOLLIN, slot as u64);
-    match &socket {
-        Socket::Listener(listener) => epoll.add(listener, event)?,
-        Socket::Stream(stream) => epoll.add(stream, event)?,
-    }
-    if sockets.len() <= slot {
-        sockets.resize_with(slot + 1, || None);
-    }
-    sockets[slot] = Some(socket);
-    Ok(())
 }
 
 /// Whether the stream lives on. The messages are so short that there is always room to send them.
@@ -77,12 +56,10 @@ fn echo(mut stream: &TcpStream, buffer: &mut [u8]) -> bool {
     }
 }
 
-/// Starts a datagram echo and says on which port.
-pub(crate) fn datagrams() -> io::Result<u16> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+/// Sends each datagram back to where it came from, for ever, in a thread of its own.
+pub(crate) fn datagrams(socket: UdpSocket) -> io::Result<()> {
     // Room for what all clients may have in flight: what is lost shall not be lost here.
     SockRef::from(&socket).set_recv_buffer_size(4 * 1024 * 1024)?;
-    let port = socket.local_addr()?.port();
     thread::Builder::new().spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -92,5 +69,5 @@ pub(crate) fn datagrams() -> io::Result<u16> {
             }
         }
     })?;
-    Ok(port)
+    Ok(())
 }

@@ -1,5 +1,7 @@
 //! What is measured: single figures, and what several rounds say of each.
 
+use std::time::Duration;
+
 /// Which of two figures is the better one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Better {
@@ -53,21 +55,28 @@ impl Spread {
     }
 }
 
-/// The value below which `share` of the sorted durations lie, in microseconds.
-pub(crate) fn percentile(sorted_nanoseconds: &[u32], share: f64) -> f64 {
+/// The time below which `share` of the sorted times lie, in seconds; of no times, not a number.
+pub(crate) fn percentile(sorted: &[Duration], share: f64) -> f64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
         reason = "an index into a list that fits into memory"
     )]
-    let index = (sorted_nanoseconds.len() as f64 * share) as usize;
-    let index = index.min(sorted_nanoseconds.len().saturating_sub(1));
-    sorted_nanoseconds.get(index).map_or(f64::NAN, |&value| f64::from(value) / 1000.0)
+    let index = (real(sorted.len()) * share) as usize;
+    let index = index.min(sorted.len().saturating_sub(1));
+    sorted.get(index).map_or(f64::NAN, Duration::as_secs_f64)
+}
+
+/// A number of things as one to divide by.
+#[expect(clippy::cast_precision_loss, reason = "nothing is counted as far as 2^53")]
+pub(crate) fn real(count: usize) -> f64 {
+    count as f64
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{Spread, percentile};
 
     #[test]
@@ -80,7 +89,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_the_list() {
-        let list: Vec<u32> = (0..100).map(|value| value * 1000).collect();
+        let list: Vec<_> = (0..100).map(Duration::from_secs).collect();
         assert!((percentile(&list, 0.5) - 50.0).abs() < 1e-9);
         assert!((percentile(&list, 0.99) - 99.0).abs() < 1e-9);
         assert!(percentile(&[], 0.5).is_nan());

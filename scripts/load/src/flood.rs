@@ -10,25 +10,25 @@ mod kind;
 mod ordinary;
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::geteuid;
 
 pub(crate) use attack::run as attack;
 use kind::{FLOODS, Flood};
-use ordinary::{Echo, Figures, Visit};
+use ordinary::{Figures, Visit};
 
-use crate::process::{self, Process};
+use crate::backend::Backend;
+use crate::process::{self, Process, guarded, nameless};
 use crate::room;
+use crate::sockets::free_address;
 use crate::socks::{Proxy, USER};
 
 /// Nothing new begins after this time, and everything has ended a minute later.
@@ -36,9 +36,6 @@ const LONGEST: Duration = Duration::from_secs(10 * 60);
 
 /// How often a flood is made that has missed its goal.
 const TRIES: usize = 2;
-
-/// A proxy that does not listen after this time does not start.
-const START: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -81,14 +78,7 @@ struct Row {
 
 /// Makes the floods and prints the table. An error tells that tabi fell short.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    ctrlc::set_handler(|| give_up(130)).map_err(io::Error::other)?;
-    thread::Builder::new().spawn(|| {
-        thread::sleep(LONGEST + Duration::from_secs(60));
-        eprintln!("flood: not done after eleven minutes");
-        give_up(124);
-    })?;
+    process::limit(LONGEST)?;
     fs::create_dir_all(&options.out)?;
     if !geteuid().is_root() {
         eprintln!("flood: not root, so no name server can be made silent: names are left out");
@@ -101,13 +91,9 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     })
 }
 
-fn give_up(status: i32) {
-    process::end_all();
-    std::process::exit(status);
-}
-
 fn make(options: &Options, has_names: bool) -> io::Result<()> {
     let begin = Instant::now();
+    let backend = Backend::start()?;
     let (mut rows, mut missed) = (Vec::new(), 0);
     let wanted = FLOODS.iter().filter(|flood| options.wants(flood));
     for flood in wanted.filter(|flood| has_names || !flood.needs_names()) {
@@ -118,7 +104,7 @@ fn make(options: &Options, has_names: bool) -> io::Result<()> {
         eprintln!("flood: {}: {}", flood.name, flood.what);
         // A busy machine spoils one try in ten. Both are shown.
         let met = (0..TRIES).any(|_| {
-            rows.push(measure(options, flood));
+            rows.push(measure(options, flood, backend.echo(0)));
             rows.last().is_some_and(|row| row.as_ref().is_ok_and(Row::is_met))
         });
         missed += usize::from(!met);
@@ -128,11 +114,10 @@ fn make(options: &Options, has_names: bool) -> io::Result<()> {
     if missed == 0 { Ok(()) } else { Err(io::Error::other(format!("{missed} floods missed"))) }
 }
 
-fn measure(options: &Options, flood: &'static Flood) -> io::Result<Row> {
-    let echo = Echo::start()?;
+fn measure(options: &Options, flood: &'static Flood, target: SocketAddrV4) -> io::Result<Row> {
     let address = free_address()?;
     let _proxy = start(options, flood, address)?;
-    let visit = |proxy| Visit { proxy, target: echo.address, by_name: flood.by_name };
+    let visit = |proxy| Visit { proxy, target, by_name: flood.by_name };
     let (through, straight) = (visit(Some(Proxy { address, users: flood.users })), visit(None));
     let seconds = Duration::from_secs(options.seconds);
     // The threads that it needs are there, the log is open.
@@ -158,45 +143,19 @@ fn attacker(flood: &Flood, proxy: SocketAddr, seconds: u64) -> io::Result<Proces
     Process::start(&mut command, false)
 }
 
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
 /// Starts the proxy and waits until it listens.
 fn start(options: &Options, flood: &Flood, address: SocketAddr) -> io::Result<Process> {
     let log = options.out.join(format!("{}.log", flood.name));
     let _ = fs::remove_file(&log);
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["guard", "--"]).arg(&options.tabi).arg("--log-file").arg(&log);
-    command.args(flood.options).arg(address.to_string()).stdout(Stdio::null());
+    let mut command = guarded(&options.tabi)?;
+    command.arg("--log-file").arg(&log).args(flood.options).arg(address.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     if flood.users {
-        command.args(["--users", "/dev/stdin"]).stdin(users(&options.out)?);
-    } else {
-        command.stdin(Stdio::null());
+        command.args(["--users", "/dev/stdin"]).stdin(nameless(&format!("{USER}:{USER}\n"))?);
     }
     let mut process = Process::start(&mut command, true)?;
-    let begin = Instant::now();
-    while TcpStream::connect_timeout(&address, START).is_err() {
-        if let Some(ended) = process.ended() {
-            return Err(io::Error::other(format!("{}: {ended}", options.tabi.display())));
-        }
-        if begin.elapsed() > START {
-            return Err(io::Error::other("tabi does not listen"));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    process.await_accept(address)?;
     Ok(process)
-}
-
-/// A users file that only its owner can read and that has lost its name already.
-fn users(out: &Path) -> io::Result<File> {
-    let path = out.join(format!("users-{}", std::process::id()));
-    let mut options = File::options();
-    let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    fs::remove_file(&path)?;
-    file.write_all(format!("{USER}:{USER}\n").as_bytes())?;
-    file.rewind()?;
-    Ok(file)
 }
 
 /// Whom the attacker and the ordinary client stand for; the last octet may be anything.
@@ -206,7 +165,7 @@ fn address(network: u8, number: u8) -> Ipv4Addr {
 
 impl Row {
     fn is_met(&self) -> bool {
-        self.during.failures == 0 && self.during.p99() < self.flood.goal
+        self.during.failures == 0 && self.during.percentile(0.99) < self.flood.goal.as_secs_f64()
     }
 }
 
@@ -218,32 +177,24 @@ const HEAD: &str = "\
 fn table(rows: &[Row]) -> String {
     let mut table = String::from(HEAD);
     for row in rows {
-        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1000.0);
-        let ratio = row.during.p99().as_secs_f64() / row.before.p99().as_secs_f64().max(1e-6);
+        let ms = |seconds: f64| format!("{:.1} ms", seconds * 1e3);
+        let ratio = row.during.percentile(0.99) / row.before.percentile(0.99);
         let verdict = if row.is_met() { "met" } else { "MISSED" };
         let _ = writeln!(
             table,
             "| {} | {} | {} | {} | {} | {} | {} | {} of {}{} | {ratio:.1} | {} | {verdict} |",
             row.flood.what,
             row.attacker,
-            ms(row.before.p50()),
-            ms(row.before.p99()),
-            ms(row.during.p50()),
-            ms(row.during.p99()),
+            ms(row.before.percentile(0.5)),
+            ms(row.before.percentile(0.99)),
+            ms(row.during.percentile(0.5)),
+            ms(row.during.percentile(0.99)),
             ms(row.during.longest()),
             row.during.failures,
             row.during.tried(),
             row.during.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default(),
-            ms(row.direct.p99()),
+            ms(row.direct.percentile(0.99)),
         );
     }
     table
-}
-
-/// A listener that tells nobody of its connections, with room for `backlog` of them.
-fn listener(address: SocketAddrV4, backlog: i32) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    socket.bind(&address.into())?;
-    socket.listen(backlog)?;
-    Ok(socket.into())
 }

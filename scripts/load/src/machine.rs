@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::str::FromStr;
 use std::thread;
 
 /// One line: processor, cores, memory, kernel.
 pub(crate) fn describe() -> String {
-    let model = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "processor unknown".into());
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = field(&processor, "model name").unwrap_or("processor unknown");
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let memory = memory().map_or_else(
         |_| "memory unknown".into(),
@@ -29,12 +31,7 @@ pub(crate) struct Memory {
 
 pub(crate) fn memory() -> io::Result<Memory> {
     let text = fs::read_to_string("/proc/meminfo")?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-        let missing = || io::Error::other(format!("/proc/meminfo has no {name}"));
-        kib.map(|kib| kib * 1024.0).ok_or_else(missing)
-    };
+    let field = |name: &str| number(&text, name).map(|kib: f64| kib * 1024.0);
     Ok(Memory {
         total: field("MemTotal")?,
         available: field("MemAvailable")?,
@@ -42,8 +39,15 @@ pub(crate) fn memory() -> io::Result<Memory> {
     })
 }
 
-fn field(path: &str, name: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
+/// What a file of /proc says of this: in a line of its own, behind a colon.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'));
+    line.map(str::trim)
+}
+
+/// The same, where it is a number; the unit behind it is left out.
+pub(crate) fn number<T: FromStr>(text: &str, name: &str) -> io::Result<T> {
+    let first = field(text, name).and_then(|value| value.split_whitespace().next()?.parse().ok());
+    first.ok_or_else(|| io::Error::other(format!("/proc tells no {name}")))
 }

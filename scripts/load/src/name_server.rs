@@ -28,30 +28,15 @@ const TTL: u32 = 300;
 /// Answers that wait for their time. More are not asked for at once; what is over is lost.
 const WAITING: usize = 1024;
 
-/// What has been asked for since the last time that was read.
-#[derive(Default)]
-pub(crate) struct Questions {
-    a: AtomicU32,
-    aaaa: AtomicU32,
-    other: AtomicU32,
-}
-
-impl Questions {
-    /// How many for A, for AAAA, and for anything else or for a name that does not exist.
-    pub(crate) fn take(&self) -> [u32; 3] {
-        [&self.a, &self.aaaa, &self.other].map(|count| count.swap(0, Ordering::Relaxed))
-    }
-}
-
 struct Answer {
     due: Instant,
     to: SocketAddr,
     octets: Vec<u8>,
 }
 
-/// Serves for ever, in two threads of its own.
-pub(crate) fn start(socket: UdpSocket) -> io::Result<Arc<Questions>> {
-    let questions = Arc::new(Questions::default());
+/// Serves for ever, in two threads of its own, and counts the questions.
+pub(crate) fn start(socket: UdpSocket) -> io::Result<Arc<AtomicU32>> {
+    let questions = Arc::new(AtomicU32::new(0));
     let (waiting, due) = sync_channel(WAITING);
     let sending = socket.try_clone()?;
     thread::Builder::new().spawn(move || send(&sending, &due))?;
@@ -64,7 +49,8 @@ pub(crate) fn start(socket: UdpSocket) -> io::Result<Arc<Questions>> {
                 continue;
             };
             let due = Instant::now() + DELAY;
-            if let Some(octets) = answer(&buffer[..length], &counted) {
+            if let Some(octets) = answer(&buffer[..length]) {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let _ = waiting.try_send(Answer { due, to, octets });
             }
         }
@@ -81,19 +67,12 @@ fn send(socket: &UdpSocket, due: &Receiver<Answer>) {
 }
 
 /// None for what is no question.
-fn answer(message: &[u8], questions: &Questions) -> Option<Vec<u8>> {
+fn answer(message: &[u8]) -> Option<Vec<u8>> {
     let message = Packet::parse(message).ok()?;
     let asked = message.questions.first()?.clone();
     let mut answer = Packet::new_reply(message.id());
     answer.questions.push(asked.clone());
-    let host = Host::named(&asked.qname);
-    let count = match (&host, asked.qtype) {
-        (Some(_), QTYPE::TYPE(TYPE::A)) => &questions.a,
-        (Some(_), QTYPE::TYPE(TYPE::AAAA)) => &questions.aaaa,
-        _ => &questions.other,
-    };
-    count.fetch_add(1, Ordering::Relaxed);
-    match host {
+    match Host::named(&asked.qname) {
         Some(host) => {
             let record = host.record(asked.qtype);
             answer
@@ -138,12 +117,13 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, UdpSocket};
+    use std::sync::atomic::Ordering;
     use std::time::{Duration, Instant};
 
     use simple_dns::rdata::RData;
     use simple_dns::{CLASS, Name, Packet, QCLASS, QTYPE, Question, RCODE, TYPE};
 
-    use super::{DELAY, Questions, answer, start};
+    use super::{DELAY, answer, start};
     use crate::room;
 
     fn question(name: &str, kind: TYPE) -> Vec<u8> {
@@ -155,8 +135,8 @@ mod tests {
     }
 
     /// The addresses in the answer, as text, or what is wrong.
-    fn asked(questions: &Questions, name: &str, kind: TYPE) -> String {
-        let octets = answer(&question(name, kind), questions).unwrap();
+    fn asked(name: &str, kind: TYPE) -> String {
+        let octets = answer(&question(name, kind)).unwrap();
         let packet = Packet::parse(&octets).unwrap();
         assert_eq!(packet.id(), 7);
         if packet.rcode() == RCODE::NameError {
@@ -175,25 +155,22 @@ mod tests {
     }
 
     #[test]
-    fn every_name_has_the_addresses_of_its_kind_and_is_counted() {
-        let questions = Questions::default();
+    fn every_name_has_the_addresses_of_its_kind() {
         for (name, a, aaaa) in [
             ("both1.test", "198.51.100.1", "2001:db8:1::1"),
             ("four9.test", "198.51.100.9", ""),
             ("DEAD100.test", "198.51.100.100", "2001:db8:dead::64"),
         ] {
-            assert_eq!(asked(&questions, name, TYPE::A), a);
-            assert_eq!(asked(&questions, name, TYPE::AAAA), aaaa);
+            assert_eq!(asked(name, TYPE::A), a);
+            assert_eq!(asked(name, TYPE::AAAA), aaaa);
         }
-        assert_eq!(asked(&questions, "four300.test", TYPE::A), "no such name");
-        assert_eq!(asked(&questions, "four1.test.example", TYPE::A), "no such name");
-        assert_eq!(questions.take(), [3, 3, 2]);
-        assert_eq!(questions.take(), [0, 0, 0]);
-        assert_eq!(answer(b"nonsense", &questions), None);
+        assert_eq!(asked("four300.test", TYPE::A), "no such name");
+        assert_eq!(asked("four1.test.example", TYPE::A), "no such name");
+        assert_eq!(answer(b"nonsense"), None);
     }
 
     #[test]
-    fn answers_come_late_and_do_not_wait_for_one_another() {
+    fn answers_come_late_are_counted_and_do_not_wait_for_one_another() {
         let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = server.local_addr().unwrap();
         let questions = start(server).unwrap();
@@ -210,7 +187,7 @@ mod tests {
         let took = begun.elapsed();
         // One after another they would take 200 delays.
         assert!((DELAY..DELAY * 190).contains(&took), "{took:?}");
-        assert_eq!(questions.take(), [200, 0, 0]);
+        assert_eq!(questions.load(Ordering::Relaxed), 200);
         assert_eq!(room::host(1), Ipv4Addr::new(198, 51, 100, 1));
     }
 }

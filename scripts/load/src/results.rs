@@ -8,8 +8,8 @@ use crate::work::Work;
 /// The figures of all rounds, and what went wrong.
 pub(crate) struct Results {
     pub(crate) contenders: Vec<Contender>,
-    rows: Vec<Row>,
-    failures: Vec<Failure>,
+    entries: Vec<Entry>,
+    pub(crate) failures: Vec<Failure>,
     /// Works that cannot be done here, and why.
     pub(crate) left_out: Option<String>,
     /// How many rounds were begun.
@@ -18,14 +18,10 @@ pub(crate) struct Results {
     pub(crate) cut_short: bool,
 }
 
-/// All figures of one measure.
-struct Row {
+/// One figure of a contender.
+struct Entry {
     work: Work,
     measure: Measure,
-    figures: Vec<Entry>,
-}
-
-struct Entry {
     label: String,
     /// Which time in a row the work was done, counted through all rounds.
     lap: u32,
@@ -45,7 +41,7 @@ impl Results {
     pub(crate) fn new(contenders: Vec<Contender>) -> Results {
         Results {
             contenders,
-            rows: Vec::new(),
+            entries: Vec::new(),
             failures: Vec::new(),
             left_out: None,
             rounds: 0,
@@ -54,13 +50,8 @@ impl Results {
     }
 
     pub(crate) fn add(&mut self, work: Work, lap: u32, label: &str, figures: Vec<Figure>) {
-        for (measure, value) in figures {
-            let entry = Entry { label: label.to_owned(), lap, value };
-            match self.rows.iter_mut().find(|row| row.work == work && row.measure == measure) {
-                Some(row) => row.figures.push(entry),
-                None => self.rows.push(Row { work, measure, figures: vec![entry] }),
-            }
-        }
+        let entry = |(measure, value)| Entry { work, measure, label: label.to_owned(), lap, value };
+        self.entries.extend(figures.into_iter().map(entry));
     }
 
     pub(crate) fn fail(&mut self, work: Option<Work>, label: &str, reason: String) {
@@ -74,24 +65,24 @@ impl Results {
         })
     }
 
-    pub(crate) fn failures(&self) -> &[Failure] {
-        &self.failures
-    }
-
     /// Every work and measure there is a figure of, in the order of the works given.
     pub(crate) fn measures(&self, works: &[Work]) -> Vec<(Work, Measure)> {
-        let of = |work: &Work| {
-            let rows = self.rows.iter().filter(|row| row.work == *work);
-            rows.map(|row| (row.work, row.measure)).collect::<Vec<_>>()
-        };
-        works.iter().flat_map(of).collect()
+        let mut measures = Vec::new();
+        for work in works {
+            for entry in self.entries.iter().filter(|entry| entry.work == *work) {
+                if !measures.contains(&(*work, entry.measure)) {
+                    measures.push((*work, entry.measure));
+                }
+            }
+        }
+        measures
     }
 
     /// The figures of one contender, each with its lap.
     fn figures(&self, work: Work, measure: Measure, label: &str) -> Vec<(u32, f64)> {
-        let rows = self.rows.iter().filter(|row| row.work == work && row.measure == measure);
-        let entries = rows.flat_map(|row| &row.figures).filter(|entry| entry.label == label);
-        entries.map(|entry| (entry.lap, entry.value)).collect()
+        let is_wanted =
+            |entry: &&Entry| entry.work == work && entry.measure == measure && entry.label == label;
+        self.entries.iter().filter(is_wanted).map(|entry| (entry.lap, entry.value)).collect()
     }
 
     /// What the rounds say of one measure of one contender.

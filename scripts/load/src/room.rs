@@ -134,6 +134,7 @@ mod tests {
     use std::fs;
     use std::io::ErrorKind;
     use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+    use std::sync::atomic::Ordering;
     use std::time::Duration;
 
     use super::{NAME_SERVER, dead, host, inside};
@@ -149,7 +150,11 @@ mod tests {
             TcpStream::connect(listener.local_addr()?)?;
             let nowhere = SocketAddr::from((dead(7), 80));
             let lost = TcpStream::connect_timeout(&nowhere, Duration::from_millis(500));
-            Ok((addresses, questions.take(), lost.map_err(|error| error.kind()).err()))
+            Ok((
+                addresses,
+                questions.load(Ordering::Relaxed),
+                lost.map_err(|error| error.kind()).err(),
+            ))
         });
         let (mut addresses, questions, lost) = match outcome {
             Err(error)
@@ -164,7 +169,7 @@ mod tests {
         };
         addresses.sort();
         assert_eq!(addresses, [SocketAddr::from((host(7), 80)), (dead(7), 80).into()]);
-        assert_eq!(questions, [1, 1, 0]);
+        assert_eq!(questions, 2);
         assert_eq!(lost, Some(ErrorKind::TimedOut));
         assert_eq!(fs::read("/etc/resolv.conf").ok(), outside);
     }

@@ -8,27 +8,27 @@ mod targets;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 
 use books::{Books, KINDS, Kind, read_log};
 use clients::{BALANCERS, Client};
 use targets::{BEHIND_UPSTREAM, Targets};
 
-use crate::process::{self, Process};
+use crate::machine::number;
+use crate::process::{self, Process, guarded};
+use crate::sockets::free_address;
 use crate::socks::USER;
-
-const START: Duration = Duration::from_secs(10);
 
 /// Clients of each kind.
 const CLIENTS: u64 = 3;
@@ -47,6 +47,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 #[derive(Args)]
 pub(crate) struct Options {
     /// How long
+    #[arg(default_value_t = 10)]
     minutes: u64,
     /// The proxy
     #[arg(long, value_name = "PROGRAM", default_value = "target/release/tabi")]
@@ -64,7 +65,7 @@ pub(crate) struct Options {
 struct Held {
     kib: u64,
     threads: u64,
-    descriptors: u64,
+    descriptors: usize,
 }
 
 impl Held {
@@ -75,21 +76,15 @@ impl Held {
 
 /// Soaks the proxy. An error tells what was wrong at the end.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
-    ctrlc::set_handler(|| give_up(130)).map_err(io::Error::other)?;
     let length = Duration::from_secs(60 * options.minutes);
-    thread::Builder::new().spawn(move || {
-        thread::sleep(length + REST + Duration::from_secs(120));
-        eprintln!("soak: not done long after its time");
-        give_up(124);
-    })?;
+    process::limit(length + REST)?;
     fs::create_dir_all(&options.out)?;
     let (proxy_at, upstream_at) = (free_address()?, free_address()?);
     let log = options.out.join("tabi.log");
     let _ = fs::remove_file(&log);
     let _upstream = start(&options.tabi, &["-q".into(), upstream_at.to_string()], upstream_at)?;
     let proxy = start(&options.tabi, &arguments(options, &log, proxy_at, upstream_at)?, proxy_at)?;
-    let pid = proxy.id();
-    let before = held(pid)?;
+    let before = held(proxy.id())?;
     let books = Arc::new(Books::default());
     let targets = Arc::new(Targets::start(&books)?);
     let is_over = Arc::new(AtomicBool::new(false));
@@ -106,12 +101,12 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         };
         clients.push(thread::Builder::new().spawn(move || client.work())?);
     }
-    let grown = watch(options, pid, &books, length)?;
+    let grown = watch(options, &proxy, &books, length)?;
     is_over.store(true, Ordering::Relaxed);
     for client in clients {
         client.join().map_err(|_| io::Error::other("a client panicked"))?;
     }
-    let after = rest(pid, before)?;
+    let after = rest(proxy.id(), before)?;
     let mut wrong = account(&books, &targets, &log)?;
     println!("before: {before:?}; after: {after:?}; resident growth after the start: {grown} KiB");
     if !after.is_back_at(before) {
@@ -126,14 +121,9 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     if wrong.is_empty() { Ok(()) } else { Err(io::Error::other(wrong.join("; "))) }
 }
 
-fn give_up(status: i32) {
-    process::end_all();
-    std::process::exit(status);
-}
-
 /// Shows progress, reloads, and says by how many KiB the resident memory has grown since the first
 /// minute, or since a quarter of the time where that is shorter.
-fn watch(options: &Options, pid: u32, books: &Books, length: Duration) -> io::Result<u64> {
+fn watch(options: &Options, proxy: &Process, books: &Books, length: Duration) -> io::Result<u64> {
     let begin = Instant::now();
     let settled = Duration::from_secs(60).min(length / 4);
     let (mut first, mut last) = (None, 0);
@@ -142,10 +132,9 @@ fn watch(options: &Options, pid: u32, books: &Books, length: Duration) -> io::Re
         thread::sleep(Duration::from_millis(500));
         if options.reload > 0 && reloaded.elapsed().as_secs() >= options.reload {
             reloaded = Instant::now();
-            let process = i32::try_from(pid).map_err(io::Error::other)?;
-            kill(Pid::from_raw(process), Signal::SIGHUP)?;
+            proxy.signal(Signal::SIGHUP)?;
         }
-        let now = held(pid)?;
+        let now = held(proxy.id())?;
         last = now.kib;
         if begin.elapsed() >= settled {
             // Of the peaks, so that a quiet moment at the start does not count as growth.
@@ -231,25 +220,12 @@ fn arguments(
     Ok(arguments)
 }
 
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
 /// Starts a proxy and waits until it listens.
 fn start(program: &Path, arguments: &[String], address: SocketAddr) -> io::Result<Process> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["guard", "--"]).arg(program).args(arguments);
-    let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()), true)?;
-    let begin = Instant::now();
-    while TcpStream::connect_timeout(&address, START).is_err() {
-        if let Some(ended) = process.ended() {
-            return Err(io::Error::other(format!("{}: {ended}", program.display())));
-        }
-        if begin.elapsed() > START {
-            return Err(io::Error::other("tabi does not listen"));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    let mut command = guarded(program)?;
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut process = Process::start(&mut command, true)?;
+    process.await_accept(address)?;
     // That connection is over for the proxy, too.
     thread::sleep(Duration::from_millis(500));
     Ok(process)
@@ -257,13 +233,9 @@ fn start(program: &Path, arguments: &[String], address: SocketAddr) -> io::Resul
 
 fn held(pid: u32) -> io::Result<Held> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_whitespace().next()?.parse().ok())
-    };
     Ok(Held {
-        kib: field("VmRSS:").unwrap_or(0),
-        threads: field("Threads:").unwrap_or(0),
-        descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
+        kib: number(&status, "VmRSS")?,
+        threads: number(&status, "Threads")?,
+        descriptors: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
     })
 }

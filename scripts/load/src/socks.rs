@@ -4,8 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Socket, Type};
+use crate::sockets::dial;
 
 /// No answer on loopback takes this long, so one that does is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,51 +37,27 @@ impl From<SocketAddrV4> for Target<'_> {
 
 /// A connection to `target`: through the proxy, or straight to it where there is none.
 pub(crate) fn tunnel(proxy: Option<Proxy>, target: SocketAddrV4) -> io::Result<TcpStream> {
-    tunnel_from(Ipv4Addr::LOCALHOST, proxy, target)
+    tunnel_from(Ipv4Addr::LOCALHOST, proxy, target.into(), PATIENCE)
 }
 
-/// The same from a client address of one's own.
+/// The same from a client address of one's own, to a target that may be a name, which without a proxy
+/// it may not. Nothing is waited for longer than `patience`.
 pub(crate) fn tunnel_from(
     client: Ipv4Addr,
-    proxy: Option<Proxy>,
-    target: SocketAddrV4,
-) -> io::Result<TcpStream> {
-    let Some(proxy) = proxy else {
-        return dial(client, target.into(), PATIENCE);
-    };
-    let mut stream = dial(client, proxy.address, PATIENCE)?;
-    negotiate(&mut stream, proxy.users, CONNECT, target.into())?;
-    Ok(stream)
-}
-
-/// A connection to a target that may be a name, which without a proxy it may not. No read waits
-/// longer than `patience`.
-pub(crate) fn tunnel_to(
     proxy: Option<Proxy>,
     target: Target<'_>,
     patience: Duration,
 ) -> io::Result<TcpStream> {
-    match (proxy, target) {
-        (Some(proxy), target) => {
-            let mut stream = dial(Ipv4Addr::LOCALHOST, proxy.address, patience)?;
-            negotiate(&mut stream, proxy.users, CONNECT, target)?;
-            Ok(stream)
-        }
-        (None, Target::Address(address)) => dial(Ipv4Addr::LOCALHOST, address.into(), patience),
-        (None, Target::Name(..)) => Err(io::Error::other("only a proxy is asked for names")),
+    let to = match (proxy, target) {
+        (Some(proxy), _) => proxy.address,
+        (None, Target::Address(address)) => address.into(),
+        (None, Target::Name(..)) => return Err(io::Error::other("only a proxy knows names")),
+    };
+    let mut stream = dial(client, to, patience)?;
+    if let Some(proxy) = proxy {
+        negotiate(&mut stream, proxy.users, CONNECT, target)?;
     }
-}
-
-fn dial(client: Ipv4Addr, to: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    if client != Ipv4Addr::LOCALHOST {
-        // The port is picked at connect, where one may be in use towards several destinations.
-        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddr::from((client, 0)).into())?;
-    }
-    socket.set_read_timeout(Some(patience))?;
-    socket.connect(&to.into())?;
-    Ok(socket.into())
+    Ok(stream)
 }
 
 /// Greeting, authentication if there are users, and request. The answer is BND, the bound address,
@@ -120,7 +95,7 @@ pub(crate) fn negotiate(
     }
 }
 
-fn request(command: u8, target: Target<'_>) -> io::Result<Vec<u8>> {
+pub(crate) fn request(command: u8, target: Target<'_>) -> io::Result<Vec<u8>> {
     let mut request = vec![0x05, command, 0x00];
     let port = match target {
         Target::Address(address) => {

@@ -4,31 +4,33 @@
 //! for good: those alone are ended, and only once the grace is over.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::backend::Backend;
 use crate::digest;
 use crate::figure::Spread;
-use crate::process::{self, Process};
+use crate::process::{self, Process, guarded};
+use crate::sockets::{dial, free_address};
 use crate::socks::{self, CONNECT, PATIENCE, Target};
 
 /// Clients at once of each kind.
 const SHORT: usize = 8;
 const BULK: usize = 2;
 const ENDLESS: usize = 2;
+
+/// What is sent and comes back.
+const MESSAGE: [u8; 64] = [0x5a; 64];
 
 /// When the signal comes at the earliest, after the load has begun. It comes within a second of that.
 const EARLIEST: Duration = Duration::from_millis(20);
@@ -39,8 +41,8 @@ const LATE: Duration = Duration::from_secs(1);
 /// What is waited for in all, so that there is something to tell of one that does not end.
 const NO_END: Duration = Duration::from_secs(20);
 
-/// Starts that share a line of the table.
-const A_LINE: usize = 10;
+/// A start and its end take no longer than this, unless something is wrong.
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -90,11 +92,7 @@ struct Round {
 
 /// Starts and stops the proxy, and prints the table. An error tells what was wrong.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
-    ctrlc::set_handler(|| {
-        process::end_all();
-        std::process::exit(130);
-    })
-    .map_err(io::Error::other)?;
+    process::limit(MINUTE * u32::try_from(options.times).unwrap_or(u32::MAX))?;
     fs::create_dir_all(&options.out)?;
     let backend = Backend::start()?;
     let (mut rounds, mut wrong) = (Vec::new(), BTreeMap::<String, usize>::new());
@@ -136,7 +134,7 @@ impl Round {
 }
 
 fn round(options: &Options, backend: &Backend, is_endless: bool) -> io::Result<Round> {
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let address = free_address()?;
     let mut proxy = start(options, address)?;
     let stopping = AtomicBool::new(false);
     let kinds = [(Kind::Short, SHORT), (Kind::Bulk, BULK)];
@@ -151,7 +149,7 @@ fn round(options: &Options, backend: &Backend, is_endless: bool) -> io::Result<R
         thread::sleep(signalled_after);
         stopping.store(true, Ordering::Relaxed);
         let signalled = Instant::now();
-        kill(Pid::from_raw(i32::try_from(proxy.id()).map_err(io::Error::other)?), Signal::SIGTERM)?;
+        proxy.signal(Signal::SIGTERM)?;
         let status = await_end(&mut proxy, signalled)?;
         let took = signalled.elapsed();
         // Whoever is not ended by now is ended with this.
@@ -184,32 +182,18 @@ fn round(options: &Options, backend: &Backend, is_endless: bool) -> io::Result<R
 
 /// Starts the proxy, and waits until it has served somebody.
 fn start(options: &Options, address: SocketAddr) -> io::Result<Process> {
-    let log = options.out.join("tabi.log");
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["guard", "--"]).arg(&options.tabi);
-    command.args(["--grace", &options.grace.to_string(), "--log-file"]).arg(&log);
-    command.arg(address.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut command = guarded(&options.tabi)?;
+    command.args(["--grace", &options.grace.to_string(), "--log-file"]);
+    command.arg(options.out.join("tabi.log")).arg(address.to_string());
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut process = Process::start(&mut command, false)?;
-    let begin = Instant::now();
-    while greet(address).is_err() {
-        if let Some(ended) = process.ended() {
-            return Err(io::Error::other(format!("{}: {ended}", shown(&options.tabi))));
-        }
-        if begin.elapsed() > PATIENCE {
-            return Err(io::Error::other("tabi does not serve"));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
+    process.await_accept(address)?;
+    greet(address)?;
     Ok(process)
 }
 
-fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
 fn greet(address: SocketAddr) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = dial(Ipv4Addr::LOCALHOST, address, PATIENCE)?;
     stream.write_all(&[0x05, 0x01, 0x00])?;
     stream.read_exact(&mut [0; 2])
 }
@@ -239,7 +223,7 @@ fn work(
 ) -> Vec<Session> {
     let mut sessions = Vec::new();
     for turn in 0.. {
-        let connected = TcpStream::connect_timeout(&proxy, PATIENCE);
+        let connected = dial(Ipv4Addr::LOCALHOST, proxy, PATIENCE);
         // Nobody new has to get in after the signal. Whoever does has a session like all others.
         if connected.is_err() && stopping.load(Ordering::Relaxed) {
             break;
@@ -255,17 +239,16 @@ fn work(
 }
 
 fn session(kind: Kind, mut stream: TcpStream, number: usize, backend: &Backend) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
     let target = match kind {
         Kind::Short | Kind::Endless => backend.echo(number),
         Kind::Bulk => backend.digest(),
     };
     socks::negotiate(&mut stream, false, CONNECT, Target::Address(target))?;
     match kind {
-        Kind::Short => echo(&mut stream)?,
+        Kind::Short => digest::echo(&mut stream, &MESSAGE)?,
         Kind::Bulk => digest::exchange(&mut stream)?,
         Kind::Endless => loop {
-            echo(&mut stream)?;
+            digest::echo(&mut stream, &MESSAGE)?;
             thread::sleep(Duration::from_millis(10));
         },
     }
@@ -276,30 +259,7 @@ fn session(kind: Kind, mut stream: TcpStream, number: usize, backend: &Backend) 
     }
 }
 
-fn echo(stream: &mut TcpStream) -> io::Result<()> {
-    let (sent, mut received) = ([0x5a; 64], [0; 64]);
-    stream.write_all(&sent)?;
-    stream.read_exact(&mut received)?;
-    if received == sent { Ok(()) } else { Err(io::Error::other("bytes arrived changed")) }
-}
-
 fn table(rounds: &[Round], options: &Options) -> String {
-    let mut table = format!(
-        "| starts | SIGTERM after, s | sessions | finished after it | ended by the grace of {} s \
-         | cut before | until the end, s: all could finish | some stayed | status 0 |\n\
-         |---|---|---:|---:|---:|---:|---|---|---:|\n",
-        options.grace
-    );
-    let lines = rounds.chunks(A_LINE).enumerate();
-    for (number, some) in lines {
-        let first = number * A_LINE + 1;
-        line(&mut table, &format!("{first} to {}", first + some.len() - 1), some);
-    }
-    line(&mut table, "all", rounds);
-    table
-}
-
-fn line(table: &mut String, name: &str, rounds: &[Round]) {
     let sum = |of: fn(&Round) -> usize| rounds.iter().map(of).sum::<usize>();
     let spread = |figures: Vec<f64>| {
         Spread::of(&figures).map_or_else(
@@ -311,9 +271,13 @@ fn line(table: &mut String, name: &str, rounds: &[Round]) {
         let some = rounds.iter().filter(|round| round.is_endless == is_endless);
         spread(some.map(|round| round.took.as_secs_f64()).collect())
     };
-    let _ = writeln!(
-        table,
-        "| {name} | {} | {} | {} | {} | {} | {} | {} | {} |",
+    format!(
+        "| starts | SIGTERM after, s | sessions | finished after it | ended by the grace of {} s \
+         | cut before | until the end, s: all could finish | some stayed | status 0 |\n\
+         |---:|---|---:|---:|---:|---:|---|---|---:|\n\
+         | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+        options.grace,
+        rounds.len(),
         spread(rounds.iter().map(|round| round.signalled_after).collect()),
         sum(|round| round.sessions),
         sum(|round| round.finished),
@@ -322,5 +286,5 @@ fn line(table: &mut String, name: &str, rounds: &[Round]) {
         took(false),
         took(true),
         sum(|round| usize::from(round.status.is_some_and(|status| status.success()))),
-    );
+    )
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::backend::Backend;
-use crate::figure::percentile;
-use crate::socks::{self, Proxy};
+use crate::figure::{percentile, real};
+use crate::socks::{self, PATIENCE, Proxy};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -42,7 +42,7 @@ const CLIENTS: usize = 200;
 #[derive(Default)]
 struct Seen {
     clients: Vec<SocketAddr>,
-    microseconds: Vec<u32>,
+    times: Vec<Duration>,
     failures: Vec<io::Error>,
 }
 
@@ -71,17 +71,15 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
         eprintln!("load: {count} sessions failed: {failure}");
     }
     let failed: usize = all.iter().map(|seen| seen.failures.len()).sum();
-    let mut times: Vec<u32> = all.into_iter().flat_map(|seen| seen.microseconds).collect();
+    let mut times: Vec<_> = all.into_iter().flat_map(|seen| seen.times).collect();
     times.sort_unstable();
-    // Of a list in nanoseconds it makes microseconds, and so of microseconds milliseconds.
-    let milliseconds = |part| percentile(&times, part);
     println!(
         "sessions={} failed={failed} rate={:.0} p50={:.1}ms p99={:.1}ms longest={:.0}ms",
         times.len(),
-        f64::from(u32::try_from(times.len()).unwrap_or(u32::MAX)) / elapsed,
-        milliseconds(0.5),
-        milliseconds(0.99),
-        times.last().map_or(0.0, |longest| f64::from(*longest) / 1e3),
+        real(times.len()) / elapsed,
+        percentile(&times, 0.5) * 1e3,
+        percentile(&times, 0.99) * 1e3,
+        times.last().copied().unwrap_or_default().as_secs_f64() * 1e3,
     );
     Ok(())
 }
@@ -110,8 +108,7 @@ fn one_after_another(
         match session(client, options.proxy, backend.echo(number)) {
             Ok(address) => {
                 seen.clients.push(address);
-                let took = start.elapsed().as_micros();
-                seen.microseconds.push(u32::try_from(took).unwrap_or(u32::MAX));
+                seen.times.push(start.elapsed());
             }
             Err(error) => seen.failures.push(error),
         }
@@ -121,7 +118,7 @@ fn one_after_another(
 /// A message and its echo. Gives back the client's address with its port.
 fn session(client: Ipv4Addr, proxy: SocketAddr, target: SocketAddrV4) -> io::Result<SocketAddr> {
     let proxy = Proxy { address: proxy, users: false };
-    let mut stream = socks::tunnel_from(client, Some(proxy), target)?;
+    let mut stream = socks::tunnel_from(client, Some(proxy), target.into(), PATIENCE)?;
     let mut message = [0x5a; 64];
     stream.write_all(&message)?;
     stream.read_exact(&mut message)?;

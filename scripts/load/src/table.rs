@@ -125,10 +125,10 @@ fn everybody(
 }
 
 fn failures(text: &mut String, results: &Results) -> fmt::Result {
-    if !results.failures().is_empty() {
+    if !results.failures.is_empty() {
         writeln!(text, "\nFailed:\n")?;
     }
-    for failure in results.failures() {
+    for failure in &results.failures {
         let work = failure.work.map_or("start and digest check", Work::title);
         writeln!(text, "- {}, {work}: {}", failure.label, failure.reason)?;
     }

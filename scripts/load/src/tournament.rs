@@ -23,10 +23,18 @@ pub(crate) fn play(options: &Options) -> io::Result<Results> {
     fs::create_dir_all(&options.out)?;
     let begun = Instant::now();
     let backend = Backend::start()?;
-    let failures = introduce(&mut contenders, &backend);
+    let shown = contenders.iter_mut().map(|contender| relays(contender, &backend));
+    let shown: Vec<_> = shown.collect();
     let mut results = Results::new(contenders);
-    for (label, reason) in failures {
-        results.fail(None, &label, reason);
+    for (place, outcome) in shown.into_iter().enumerate() {
+        let label = results.contenders[place].label.clone();
+        match outcome {
+            Ok(()) => eprintln!("{label} relays"),
+            Err(error) => {
+                eprintln!("{label} FAILED: {error}");
+                results.fail(None, &label, error.to_string());
+            }
+        }
     }
     if works.iter().any(|work| work.needs_room()) {
         if let Err(error) = room::inside(|| Ok(())) {
@@ -74,23 +82,8 @@ fn take_turns(
     true
 }
 
-/// Has every contender show that it relays, and says which do not. Of those whose kind is not known
-/// it is found out here whether they have UDP ASSOCIATE.
-fn introduce(contenders: &mut [Contender], backend: &Backend) -> Vec<(String, String)> {
-    let mut failures = Vec::new();
-    for contender in contenders {
-        match relays(contender, backend) {
-            Ok(()) => eprintln!("{} relays", contender.label),
-            Err(error) => {
-                eprintln!("{} FAILED: {error}", contender.label);
-                failures.push((contender.label.clone(), error.to_string()));
-            }
-        }
-    }
-    failures
-}
-
-/// Whether both directions deliver what was sent.
+/// Has a contender show that both directions deliver what was sent. Of one whose kind is not known it is
+/// found out here whether it has UDP ASSOCIATE.
 fn relays(contender: &mut Contender, backend: &Backend) -> io::Result<()> {
     let running = contender.start()?;
     digest::check(running.address, backend.digest())?;

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::contender::Running;
+use crate::figure::{percentile, real};
 
 /// How long clients work before and while they are counted.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +100,58 @@ pub(crate) fn run<T: Send>(
             .collect::<io::Result<_>>()?;
         Ok(Outcome { clients, seconds, cpu: after?.saturating_sub(before?).as_secs_f64() })
     })
+}
+
+/// What came of a job that was done over and over.
+pub(crate) struct Repeated {
+    /// How long each took that was counted, in order.
+    times: Vec<Duration>,
+    seconds: f64,
+    cpu: f64,
+}
+
+impl Repeated {
+    /// How many in a second.
+    pub(crate) fn rate(&self) -> f64 {
+        real(self.times.len()) / self.seconds
+    }
+
+    /// The time in microseconds that such a share of them took at the most.
+    pub(crate) fn percentile(&self, share: f64) -> f64 {
+        percentile(&self.times, share) * 1e6
+    }
+
+    /// The proxy's processor time for each, in microseconds.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.cpu * 1e6 / real(self.times.len())
+    }
+}
+
+/// Has each client do the same over and over: `job` gives back what that is, for the number of the
+/// client. What a step leaves is dropped when its time has been taken.
+pub(crate) fn repeat<Left, Step: FnMut() -> io::Result<Left>>(
+    proxy: &Running,
+    clients: usize,
+    timing: Timing,
+    settle: bool,
+    job: impl Fn(usize) -> io::Result<Step> + Sync,
+) -> io::Result<Repeated> {
+    let outcome = run(proxy, clients, timing, settle, |number, window| {
+        let mut step = job(number)?;
+        let mut times = Vec::with_capacity(1 << 18);
+        window.ready();
+        while !window.is_over() {
+            let begun = Instant::now();
+            let _left = step()?;
+            if window.counts() {
+                times.push(begun.elapsed());
+            }
+        }
+        Ok(times)
+    })?;
+    let mut times = outcome.clients.concat();
+    times.sort_unstable();
+    Ok(Repeated { times, seconds: outcome.seconds, cpu: outcome.cpu })
 }
 
 /// The proxy's processor time once it stands still, or after half a second where it does not.

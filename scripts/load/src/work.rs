@@ -2,12 +2,6 @@
 //!
 //! A new work is a variant of [`Work`], with its lines in [`WORKS`], `suits` and `run`, and a file
 //! below that answers with figures.
-//!
-//! One that goes through an upstream would be `conn8`, `bulk1down` and `ping16` once more: start a
-//! second proxy of the contender's kind first, tell the contender of it by a setting of its own
-//! (beside `Setting::Users`: `--upstream socks5://127.0.0.1:PORT` for tabi, `route` for Dante,
-//! `parent` for 3proxy, and most have nothing of the kind, which `suits` says), and take the
-//! contender's account alone, so that its figures stand beside those without an upstream.
 
 mod associations;
 pub(crate) mod bulk;
@@ -22,16 +16,17 @@ pub(crate) mod whole;
 
 use std::io;
 
+use bulk::Way;
+
 use crate::backend::Backend;
-use crate::contender::Contender;
+use crate::contender::{Contender, most_tunnels};
 use crate::figure::Figure;
 use crate::window::Timing;
 
 /// One way of loading a proxy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Work {
-    BulkDown(usize),
-    BulkUp(usize),
+    Bulk(Way, usize),
     Ping(usize),
     Connect(usize),
     /// The same by a user with a password.
@@ -68,10 +63,10 @@ pub(crate) const SHORT_LAPS: u32 = 3;
 
 /// Every work with the name that the command line knows it by and what the table calls it.
 pub(crate) const WORKS: [(&str, &str, Work); 23] = [
-    ("bulk1down", "bulk down, 1 stream", Work::BulkDown(1)),
-    ("bulk1up", "bulk up, 1 stream", Work::BulkUp(1)),
-    ("bulk8down", "bulk down, 8 streams", Work::BulkDown(8)),
-    ("bulk8up", "bulk up, 8 streams", Work::BulkUp(8)),
+    ("bulk1down", "bulk down, 1 stream", Work::Bulk(Way::Down, 1)),
+    ("bulk1up", "bulk up, 1 stream", Work::Bulk(Way::Up, 1)),
+    ("bulk8down", "bulk down, 8 streams", Work::Bulk(Way::Down, 8)),
+    ("bulk8up", "bulk up, 8 streams", Work::Bulk(Way::Up, 8)),
     ("ping1", "64-octet ping-pong, 1 tunnel", Work::Ping(1)),
     ("ping16", "64-octet ping-pong, 16 tunnels", Work::Ping(16)),
     ("conn1", "connection + 64 octets, 1 client", Work::Connect(1)),
@@ -124,12 +119,9 @@ impl Work {
             Work::ConnectAsUser(_) => contender.has_users(),
             Work::Start | Work::Stalled(_) | Work::WholeCost(_) => contender.is_proxy(),
             Work::Names(names) => contender.is_proxy() || names == Names::Address,
-            Work::BulkDown(_)
-            | Work::BulkUp(_)
-            | Work::Ping(_)
-            | Work::Connect(_)
-            | Work::Idle(_)
-            | Work::MostIdle => true,
+            Work::Bulk(..) | Work::Ping(_) | Work::Connect(_) | Work::Idle(_) | Work::MostIdle => {
+                true
+            }
         }
     }
 
@@ -160,15 +152,14 @@ impl Work {
         let timing = if self.is_short() { timing.short() } else { timing };
         match self {
             Work::Start => start::run(contender),
-            Work::BulkDown(streams) => bulk::down(&proxy()?, backend, timing, streams),
-            Work::BulkUp(streams) => bulk::up(&proxy()?, backend, timing, streams),
+            Work::Bulk(way, streams) => bulk::run(&proxy()?, backend, timing, way, streams),
             Work::Ping(tunnels) => ping::run(&proxy()?, backend, timing, tunnels),
             Work::Connect(clients) => connect::run(&proxy()?, backend, timing, clients),
             Work::ConnectAsUser(clients) => {
                 connect::run(&contender.with_users().start()?, backend, timing, clients)
             }
-            Work::Idle(tunnels) => idle::some(&proxy()?, backend, tunnels),
-            Work::MostIdle => idle::most(&proxy()?, backend),
+            Work::Idle(tunnels) => idle::run(&proxy()?, backend, tunnels, true),
+            Work::MostIdle => idle::run(&proxy()?, backend, most_tunnels()?, false),
             Work::WholeCost(tunnels) => whole::run(contender, backend, tunnels),
             Work::Stalled(tunnels) => stalled::run(&proxy()?, backend, tunnels),
             Work::Names(names) => names::run(contender, names),

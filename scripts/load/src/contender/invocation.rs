@@ -1,12 +1,11 @@
 //! How each kind of proxy is told where to listen, whom to serve, and not to log.
 
-use std::fs::{self, File};
-use std::io::{self, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Contender, Kind, Setting, most_tunnels};
+use crate::process::nameless;
 use crate::room;
 use crate::socks::USER;
 
@@ -63,21 +62,14 @@ impl Contender {
         arguments.extend(more.into_iter().map(str::to_owned));
     }
 
-    /// What the proxy reads from its standard input, which is a file that only its owner can read
-    /// and that has lost its name already, so that none is left behind.
+    /// What the proxy reads from its standard input.
     pub(super) fn input(&self, port: u16) -> io::Result<Stdio> {
         let text = match self.kind {
             Kind::Dante => dante(port, self.setting == Setting::Room),
             Kind::Tabi if self.setting == Setting::Users => format!("{USER}:{USER}\n"),
             _ => return Ok(Stdio::null()),
         };
-        let path = std::env::temp_dir().join(format!("load-{}-{port}", std::process::id()));
-        let mut options = File::options();
-        let mut file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        fs::remove_file(&path)?;
-        file.write_all(text.as_bytes())?;
-        file.rewind()?;
-        Ok(file.into())
+        Ok(nameless(&text)?.into())
     }
 }
 

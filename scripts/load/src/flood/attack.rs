@@ -1,17 +1,17 @@
 //! The attacker: one thread that opens connections at a pace and never waits for an answer.
 
 use std::fmt::Write;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::kind::{Act, FLOODS, Flood, Say};
-use super::{Attack, address, listener};
-use crate::socks::{self, ASSOCIATE};
+use super::{Attack, address};
+use crate::association::{associate, header};
+use crate::sockets::{dial, listen};
 
 /// The attacker acts in rounds of this length.
 const ROUND: Duration = Duration::from_millis(1);
@@ -24,8 +24,6 @@ const ROUNDS_TO_LOOK: usize = 100;
 
 /// Makes one flood for its time, and says what it was.
 pub(crate) fn run(told: &Attack) -> io::Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let flood = FLOODS.iter().find(|flood| flood.name == told.name);
     let flood = flood.ok_or_else(|| io::Error::other("no such flood"))?;
     let mut attacker = Attacker::new(flood, told.proxy)?;
@@ -61,7 +59,7 @@ struct Attacker {
     /// They fill the black hole.
     _full: Vec<Socket>,
     _black_hole: TcpListener,
-    kept: Vec<Option<Socket>>,
+    kept: Vec<Option<TcpStream>>,
     place: usize,
     opened: u64,
     not_accepted: u64,
@@ -69,7 +67,7 @@ struct Attacker {
 
 impl Attacker {
     fn new(flood: &'static Flood, proxy: SocketAddr) -> io::Result<Attacker> {
-        let black_hole = listener(SocketAddrV4::new(address(3, 1), 0), 0)?;
+        let black_hole = listen((address(3, 1), 0), 0)?;
         let SocketAddr::V4(place) = black_hole.local_addr()? else {
             return Err(io::Error::other("IPv4 has become IPv6"));
         };
@@ -114,25 +112,20 @@ impl Attacker {
         }
     }
 
-    fn open(&mut self, say: Say, reset: bool) -> Option<Socket> {
+    fn open(&mut self, say: Say, reset: bool) -> Option<TcpStream> {
         let number = self.opened;
         self.opened += 1;
         let message = say.message(number, self.black_hole, self.sink);
         let client = self.client(number);
         let open = || {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            if reset {
-                socket.set_linger(Some(Duration::ZERO))?;
-            }
-            socket.bind(&SocketAddrV4::new(client, 0).into())?;
             // The handshake is the kernel's, and done at once unless the backlog is full.
-            socket.set_write_timeout(Some(BACKLOG_FULL))?;
-            socket.connect(&self.proxy.into())?;
-            socket.set_nonblocking(true)?;
-            if !message.is_empty() {
-                socket.send(&message)?;
+            let mut stream = dial(client, self.proxy, BACKLOG_FULL)?;
+            if reset {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             }
-            Ok::<_, io::Error>(socket)
+            stream.set_nonblocking(true)?;
+            stream.write_all(&message)?;
+            Ok::<_, io::Error>(stream)
         };
         let opened = open();
         self.not_accepted += u64::from(opened.is_err());
@@ -153,7 +146,8 @@ impl Attacker {
             self.opened += 1;
             let Ok(turn) = usize::try_from(number % count) else { continue };
             let [.., high, low] = (number / count).to_be_bytes();
-            let datagram = [0, 0, 0, 1, 127, 2, high, low, 0x4e, 0x20, b'u'];
+            let target = SocketAddrV4::new(Ipv4Addr::new(127, 2, high, low), 20_000);
+            let datagram = [&header(target)[..], b"u"].concat();
             match from[turn].socket.send(&datagram) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -171,7 +165,7 @@ impl Attacker {
         let what = if matches!(self.flood.act, Act::Datagrams(_)) { "datagrams/s" } else { "/s" };
         let mut text = format!("{} {what}", per_second(self.opened));
         if matches!(self.flood.act, Act::Keep(..)) {
-            let kept = self.kept.iter().flatten().filter(|socket| !is_closed(socket)).count();
+            let kept = self.kept.iter().flatten().filter(|stream| !is_closed(stream)).count();
             let _ = write!(text, ", {kept} open at the end");
         }
         if self.not_accepted > 0 {
@@ -182,9 +176,9 @@ impl Attacker {
 }
 
 /// Whether the proxy has closed a connection. What it has said is thrown away.
-fn is_closed(mut socket: &Socket) -> bool {
+fn is_closed(mut stream: &TcpStream) -> bool {
     let mut said = [0; 64];
-    match socket.read(&mut said) {
+    match stream.read(&mut said) {
         Ok(0) => true,
         Ok(_) => false,
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,
@@ -193,7 +187,7 @@ fn is_closed(mut socket: &Socket) -> bool {
 
 /// Somebody who accepts and says nothing.
 fn sink() -> io::Result<SocketAddrV4> {
-    let sink = listener(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), 4096)?;
+    let sink = listen((Ipv4Addr::LOCALHOST, 0), 4096)?;
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sink.local_addr()?.port());
     thread::Builder::new().spawn(move || {
         let mut accepted = Vec::new();
@@ -227,16 +221,9 @@ struct Association {
 fn associations(flood: &Flood, proxy: SocketAddr, count: usize) -> io::Result<Vec<Association>> {
     let open = |number: usize| {
         let turn = u8::try_from(number % usize::from(flood.addresses)).unwrap_or(0);
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddrV4::new(address(1, 1 + turn), 0).into())?;
-        socket.connect_timeout(&proxy.into(), Duration::from_secs(5))?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut control = TcpStream::from(socket);
-        let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-        let relay = socks::negotiate(&mut control, flood.users, ASSOCIATE, nowhere.into())?;
-        let relay = relay.ok_or_else(|| io::Error::other("the relay has no IPv4 address"))?;
-        let socket = UdpSocket::bind((address(1, 1 + turn), 0))?;
-        socket.connect(relay)?;
+        let client = address(1, 1 + turn);
+        let mut control = dial(client, proxy, Duration::from_secs(5))?;
+        let socket = associate(&mut control, flood.users, client, false)?;
         Ok(Association { socket, _control: control })
     };
     (0..count).map(open).collect()

@@ -3,6 +3,8 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use crate::socks::{CONNECT, Target, request};
+
 /// A flood, and what the proxy is told that has to bear it.
 #[derive(Debug)]
 pub(super) struct Flood {
@@ -69,15 +71,10 @@ impl Say {
         match self {
             Say::Nothing => Vec::new(),
             Say::Half => vec![0x05],
-            Say::BlackHole => to_address(black_hole),
-            Say::BlackHoleEarly => [to_address(black_hole).as_slice(), b"e"].concat(),
-            Say::Sink => to_address(sink),
-            Say::Name => {
-                let name = format!("n{number}.silent.example");
-                let length = [u8::try_from(name.len()).unwrap_or(u8::MAX)];
-                let head = b"\x05\x01\x00\x05\x01\x00\x03".as_slice();
-                [head, &length, name.as_bytes(), &80_u16.to_be_bytes()].concat()
-            }
+            Say::BlackHole => asking(black_hole.into(), b""),
+            Say::BlackHoleEarly => asking(black_hole.into(), b"e"),
+            Say::Sink => asking(sink.into(), b""),
+            Say::Name => asking(Target::Name(&format!("n{number}.silent.example"), 80), b""),
             Say::WrongPassword => {
                 [b"\x05\x01\x02\x01\x05bench\x04".as_slice(), &number.to_be_bytes()[4..]].concat()
             }
@@ -85,9 +82,10 @@ impl Say {
     }
 }
 
-fn to_address(address: SocketAddrV4) -> Vec<u8> {
-    let head = b"\x05\x01\x00\x05\x01\x00\x01".as_slice();
-    [head, &address.ip().octets(), &address.port().to_be_bytes()].concat()
+/// A greeting, a request, and what is for the target, all at once.
+fn asking(target: Target<'_>, early: &[u8]) -> Vec<u8> {
+    let request = request(CONNECT, target).unwrap_or_default();
+    [b"\x05\x01\x00", request.as_slice(), early].concat()
 }
 
 const GOAL: Duration = Duration::from_millis(100);

@@ -1,17 +1,13 @@
-//! The ordinary client, and the target that it wants to reach.
+//! The ordinary client.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddrV4;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Socket, Type};
-
-use super::{address, listener};
-use crate::socks::{self, CONNECT, Proxy, Target};
+use super::address;
+use crate::figure::percentile;
+use crate::socks::{self, Proxy, Target};
 
 /// A client gives up after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,26 +34,17 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn p50(&self) -> Duration {
-        self.part(50)
+    /// The time in which such a share of visits were done, in seconds.
+    pub(super) fn percentile(&self, share: f64) -> f64 {
+        percentile(&self.times, share)
     }
 
-    pub(super) fn p99(&self) -> Duration {
-        self.part(99)
-    }
-
-    pub(super) fn longest(&self) -> Duration {
-        self.times.last().copied().unwrap_or_default()
+    pub(super) fn longest(&self) -> f64 {
+        self.percentile(1.0)
     }
 
     pub(super) fn tried(&self) -> usize {
         self.times.len() + self.failures
-    }
-
-    /// The time that so many in a hundred stayed below.
-    fn part(&self, hundredths: usize) -> Duration {
-        let place = self.times.len() * hundredths / 100;
-        self.times.get(place).or(self.times.last()).copied().unwrap_or_default()
     }
 }
 
@@ -102,63 +89,11 @@ fn visits(visit: &Visit, begin: Instant, number: u32, length: Duration) -> Figur
 
 /// From the connection to the first byte that comes back.
 fn once(visit: &Visit) -> io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-    socket.bind(&SocketAddrV4::new(address(9, 9), 0).into())?;
-    let to = visit.proxy.map_or(visit.target.into(), |proxy| proxy.address);
-    socket.connect_timeout(&to.into(), PATIENCE)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_tcp_nodelay(true)?;
-    let mut stream = TcpStream::from(socket);
-    if let Some(proxy) = visit.proxy {
-        let target = if visit.by_name {
-            Target::Name("localhost", visit.target.port())
-        } else {
-            visit.target.into()
-        };
-        socks::negotiate(&mut stream, proxy.users, CONNECT, target)?;
-    }
+    let target = match visit.proxy {
+        Some(_) if visit.by_name => Target::Name("localhost", visit.target.port()),
+        _ => visit.target.into(),
+    };
+    let mut stream = socks::tunnel_from(address(9, 9), visit.proxy, target, PATIENCE)?;
     stream.write_all(b"?")?;
     stream.read_exact(&mut [0])
-}
-
-/// A target that gives back the first byte of each connection.
-pub(super) struct Echo {
-    pub(super) address: SocketAddrV4,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Echo {
-    pub(super) fn start() -> io::Result<Echo> {
-        let listener = Arc::new(listener(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), 1024)?);
-        let port = listener.local_addr()?.port();
-        let is_over = Arc::new(AtomicBool::new(false));
-        for _ in 0..AT_ONCE {
-            let (listener, is_over) = (Arc::clone(&listener), Arc::clone(&is_over));
-            thread::Builder::new().spawn(move || serve(&listener, &is_over))?;
-        }
-        Ok(Echo { address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port), is_over })
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        for _ in 0..AT_ONCE {
-            let _ = TcpStream::connect(self.address);
-        }
-    }
-}
-
-fn serve(listener: &TcpListener, is_over: &AtomicBool) {
-    while let Ok((mut client, _)) = listener.accept() {
-        if is_over.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut byte = [0];
-        let _ = client.set_read_timeout(Some(PATIENCE));
-        let _ = client.read_exact(&mut byte).and_then(|()| client.write_all(&byte));
-        // The client closes first, so that no port of the proxy is kept waiting.
-        let _ = client.read(&mut byte);
-    }
 }

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Faults that are shown; further ones are only counted.
 const MOST_SHOWN: usize = 20;
@@ -46,15 +45,8 @@ pub(super) const KINDS: [Kind; 11] = [
 impl Kind {
     /// Whether every byte arrives, so that all three books have to agree.
     pub(super) fn is_exact(self) -> bool {
-        matches!(
-            self,
-            Kind::Short
-                | Kind::Long
-                | Kind::Upstream
-                | Kind::Header
-                | Kind::HalfClosed
-                | Kind::Slow
-        )
+        use Kind::{Aborted, Datagrams, Reset, Vanished, WrongPassword};
+        !matches!(self, Datagrams | Aborted | Reset | Vanished | WrongPassword)
     }
 }
 
@@ -66,49 +58,36 @@ pub(super) struct Sums {
     pub(super) down: u64,
 }
 
-#[derive(Default)]
-struct Account {
-    sessions: AtomicU64,
-    up: AtomicU64,
-    down: AtomicU64,
-}
-
-impl Account {
-    fn add(&self, up: u64, down: u64) {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        self.up.fetch_add(up, Ordering::Relaxed);
-        self.down.fetch_add(down, Ordering::Relaxed);
-    }
-
-    fn sums(&self) -> Sums {
-        let [sessions, up, down] =
-            [&self.sessions, &self.up, &self.down].map(|count| count.load(Ordering::Relaxed));
-        Sums { sessions, up, down }
+impl Sums {
+    fn add(&mut self, up: u64, down: u64) {
+        self.sessions += 1;
+        self.up += up;
+        self.down += down;
     }
 }
 
 #[derive(Default)]
 pub(super) struct Books {
-    clients: [Account; KINDS.len()],
-    targets: [Account; KINDS.len()],
+    clients: [Mutex<Sums>; KINDS.len()],
+    targets: [Mutex<Sums>; KINDS.len()],
     faults: Mutex<Vec<String>>,
 }
 
 impl Books {
     pub(super) fn client(&self, kind: Kind, up: u64, down: u64) {
-        self.clients[kind as usize].add(up, down);
+        lock(&self.clients[kind as usize]).add(up, down);
     }
 
     pub(super) fn target(&self, kind: Kind, up: u64, down: u64) {
-        self.targets[kind as usize].add(up, down);
+        lock(&self.targets[kind as usize]).add(up, down);
     }
 
     pub(super) fn sums(&self, kind: Kind) -> [Sums; 2] {
-        [&self.clients, &self.targets].map(|book| book[kind as usize].sums())
+        [&self.clients, &self.targets].map(|book| *lock(&book[kind as usize]))
     }
 
     pub(super) fn fault(&self, told: String) {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut faults = lock(&self.faults);
         if faults.len() < MOST_SHOWN {
             eprintln!("soak: {told}");
         }
@@ -116,12 +95,16 @@ impl Books {
     }
 
     pub(super) fn faults(&self) -> usize {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).len()
+        lock(&self.faults).len()
     }
 
     pub(super) fn sessions(&self) -> u64 {
-        self.clients.iter().map(|book| book.sums().sessions).sum()
+        self.clients.iter().map(|sums| lock(sums).sessions).sum()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the log says of the sessions to each port.
@@ -129,10 +112,7 @@ pub(super) fn read_log(path: &Path) -> io::Result<HashMap<u16, Sums>> {
     let mut ports: HashMap<u16, Sums> = HashMap::new();
     for line in fs::read_to_string(path)?.lines() {
         if let Some((port, up, down)) = read_line(line) {
-            let sums = ports.entry(port).or_default();
-            sums.sessions += 1;
-            sums.up += up;
-            sums.down += down;
+            ports.entry(port).or_default().add(up, down);
         }
     }
     Ok(ports)

@@ -1,7 +1,7 @@
 //! The clients: each does one thing over and over, from ever other addresses.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use sha2::{Digest, Sha256};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use super::books::{Books, Kind};
-use super::targets::{Targets, bytes};
-use crate::socks::{self, ASSOCIATE, CONNECT};
+use super::targets::Targets;
+use crate::association::{associate, header};
+use crate::digest::{echo, octets};
+use crate::sockets::dial;
+use crate::socks::{self, CONNECT};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,8 +72,9 @@ impl Client {
             Kind::Short | Kind::Upstream | Kind::Header => {
                 let mut stream = self.tunnel(round)?;
                 let length = 1 + usize::try_from(round * 7919 % 65_536).unwrap_or(0);
-                let total = echo(&mut stream, round, length)?;
-                Ok((total, total))
+                // Both buffers on the way hold this much.
+                echo(&mut stream, &octets(round, length))?;
+                Ok((length as u64, length as u64))
             }
             Kind::Long => self.long(round),
             Kind::HalfClosed => self.half_closed(round, 200_000, Duration::ZERO),
@@ -84,13 +88,7 @@ impl Client {
     }
 
     fn dial(&self, round: u64) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddrV4::new(self.address(round), 0).into())?;
-        socket.connect_timeout(&self.proxy.into(), PATIENCE)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        let mut stream = TcpStream::from(socket);
+        let mut stream = dial(self.address(round), self.proxy, PATIENCE)?;
         if self.kind == Kind::Header {
             // A client on its machine, whose target may be there, too.
             stream.write_all(b"PROXY TCP4 127.1.1.1 127.0.0.1 50000 1080\r\n")?;
@@ -108,7 +106,8 @@ impl Client {
         let (mut stream, mut total, mut seed) = (self.tunnel(round)?, 0, round);
         while !self.is_over() {
             seed += 1;
-            total += echo(&mut stream, seed, 4096)?;
+            echo(&mut stream, &octets(seed, 4096))?;
+            total += 4096;
             thread::sleep(5 * PAUSE);
         }
         Ok((total, total))
@@ -117,7 +116,7 @@ impl Client {
     /// Says all that it has to say, and then reads, with a pause after each piece.
     fn half_closed(&self, round: u64, length: u32, pause: Duration) -> io::Result<(u64, u64)> {
         let mut stream = self.tunnel(round)?;
-        let up = [&length.to_be_bytes()[..], &bytes(round, 50_000)].concat();
+        let up = [&length.to_be_bytes()[..], &octets(round, 50_000)].concat();
         stream.write_all(&up)?;
         stream.shutdown(Shutdown::Write)?;
         let (mut down, mut piece) = (Vec::new(), vec![0; 32 * 1024]);
@@ -128,7 +127,7 @@ impl Client {
             }
             thread::sleep(pause);
         }
-        let expected = bytes(length.into(), length as usize);
+        let expected = octets(length.into(), length as usize);
         if down.len() != 32 + expected.len() {
             return Err(io::Error::other(format!("{} bytes came down", down.len())));
         }
@@ -140,20 +139,12 @@ impl Client {
 
     fn datagrams(&self, round: u64) -> io::Result<(u64, u64)> {
         let mut control = self.dial(round)?;
-        let socket = UdpSocket::bind((self.address(round), 0))?;
-        let SocketAddr::V4(own) = socket.local_addr()? else {
-            return Err(io::Error::other("IPv4 has become IPv6"));
-        };
-        let relay = socks::negotiate(&mut control, true, ASSOCIATE, own.into())?;
-        socket.connect(relay.ok_or_else(|| io::Error::other("the relay has no IPv4 address"))?)?;
+        let socket = associate(&mut control, true, self.address(round), true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let target = self.targets.of(self.kind);
-        let mut header = vec![0, 0, 0, 1];
-        header.extend(target.ip().octets());
-        header.extend(target.port().to_be_bytes());
+        let header = header(self.targets.of(self.kind));
         let mut total = 0;
         for turn in 0..20 {
-            let payload = bytes(round + turn, 1 + 60 * usize::try_from(turn).unwrap_or(0));
+            let payload = octets(round + turn, 1 + 60 * usize::try_from(turn).unwrap_or(0));
             let sent = [&header[..], &payload].concat();
             socket.send(&sent)?;
             let mut received = [0; 2048];
@@ -207,17 +198,4 @@ impl Client {
             other => Err(io::Error::other(format!("{other:?}: {answer:02x?}"))),
         }
     }
-}
-
-/// Sends bytes and gets the same ones back.
-fn echo(stream: &mut TcpStream, seed: u64, length: usize) -> io::Result<u64> {
-    let sent = bytes(seed, length);
-    let mut received = vec![0; length];
-    // Both buffers on the way hold this much.
-    stream.write_all(&sent)?;
-    stream.read_exact(&mut received)?;
-    if sent != received {
-        return Err(io::Error::other("bytes arrived changed"));
-    }
-    Ok(length as u64)
 }

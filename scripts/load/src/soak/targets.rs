@@ -1,6 +1,5 @@
 //! The targets.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -11,6 +10,8 @@ use sha2::{Digest, Sha256};
 use socket2::SockRef;
 
 use super::books::{Books, KINDS, Kind};
+use crate::digest::octets;
+use crate::echo;
 
 /// Where what goes through the upstream has its target: a rule says so.
 pub(super) const BEHIND_UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 5, 0, 1);
@@ -21,41 +22,31 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Where the target of each kind is.
-pub(super) struct Targets(HashMap<u16, Kind>);
+pub(super) struct Targets(Vec<SocketAddrV4>);
 
 impl Targets {
     pub(super) fn start(books: &Arc<Books>) -> io::Result<Targets> {
-        let mut ports = HashMap::new();
-        for kind in KINDS {
-            let ip = host(kind);
-            if kind == Kind::Datagrams {
-                let socket = UdpSocket::bind((ip, 0))?;
-                ports.insert(socket.local_addr()?.port(), kind);
-                thread::Builder::new().spawn(move || echo_datagrams(&socket))?;
+        let start = |kind| {
+            let host = if kind == Kind::Upstream { BEHIND_UPSTREAM } else { Ipv4Addr::LOCALHOST };
+            let port = if kind == Kind::Datagrams {
+                let socket = UdpSocket::bind((host, 0))?;
+                let port = socket.local_addr()?.port();
+                echo::datagrams(socket)?;
+                port
             } else {
-                let listener = TcpListener::bind((ip, 0))?;
-                ports.insert(listener.local_addr()?.port(), kind);
+                let listener = TcpListener::bind((host, 0))?;
+                let port = listener.local_addr()?.port();
                 let books = Arc::clone(books);
                 thread::Builder::new().spawn(move || accept(&listener, kind, &books))?;
-            }
-        }
-        Ok(Targets(ports))
+                port
+            };
+            Ok(SocketAddrV4::new(host, port))
+        };
+        KINDS.into_iter().map(start).collect::<io::Result<_>>().map(Targets)
     }
 
     pub(super) fn of(&self, kind: Kind) -> SocketAddrV4 {
-        let port = self.0.iter().find(|(_, of)| **of == kind).map_or(0, |(port, _)| *port);
-        SocketAddrV4::new(host(kind), port)
-    }
-}
-
-fn host(kind: Kind) -> Ipv4Addr {
-    if kind == Kind::Upstream { BEHIND_UPSTREAM } else { Ipv4Addr::LOCALHOST }
-}
-
-fn echo_datagrams(socket: &UdpSocket) {
-    let mut datagram = [0; 2048];
-    while let Ok((length, from)) = socket.recv_from(&mut datagram) {
-        let _ = socket.send_to(&datagram[..length], from);
+        self.0[kind as usize]
     }
 }
 
@@ -98,11 +89,11 @@ fn serve(mut stream: TcpStream, kind: Kind) -> io::Result<(u64, u64)> {
         | Kind::Upstream
         | Kind::Header
         | Kind::Datagrams
-        | Kind::WrongPassword => echo(stream),
+        | Kind::WrongPassword => give_back(stream),
     }
 }
 
-fn echo(mut stream: TcpStream) -> io::Result<(u64, u64)> {
+fn give_back(mut stream: TcpStream) -> io::Result<(u64, u64)> {
     let (mut buffer, mut total) = (vec![0; 16 * 1024], 0);
     loop {
         match stream.read(&mut buffer)? {
@@ -123,20 +114,6 @@ fn answer(mut stream: TcpStream) -> io::Result<(u64, u64)> {
     let first = received.first_chunk().copied();
     let length = first.map_or(0, u32::from_be_bytes);
     stream.write_all(&Sha256::digest(&received))?;
-    stream.write_all(&bytes(u64::from(length), length as usize))?;
+    stream.write_all(&octets(length.into(), length as usize))?;
     Ok((received.len() as u64, 32 + u64::from(length)))
-}
-
-/// Bytes that look random, the same ones for the same seed.
-pub(super) fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::association::Association;
 use crate::backend::Backend;
 use crate::contender::Running;
-use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
+use crate::figure::{Better, Figure, Measure, of_client, of_proxy, real};
 
 const TIME: Measure = of_client("time to open, s", Better::Lower);
 const CPU: Measure = of_proxy("proxy CPU µs/association");
@@ -41,8 +41,7 @@ pub(crate) fn run(
     for association in &open {
         association.echo_once()?;
     }
-    #[expect(clippy::cast_precision_loss, reason = "far fewer associations than 2^53")]
-    let count = associations as f64;
+    let count = real(associations);
     Ok(vec![
         (TIME, time.as_secs_f64()),
         (CPU, cpu_then.saturating_sub(cpu).as_secs_f64() * 1e6 / count),

@@ -2,12 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
-use std::time::Instant;
 
 use crate::backend::Backend;
 use crate::contender::Running;
-use crate::figure::{Better, Figure, Measure, of_client, of_proxy, percentile};
-use crate::socks;
+use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
+use crate::socks::{self, PATIENCE};
 use crate::window::{self, Timing};
 
 pub(crate) const RATE: Measure = of_client("conn/s", Better::Higher);
@@ -25,33 +24,24 @@ pub(crate) fn run(
     timing: Timing,
     clients: usize,
 ) -> io::Result<Vec<Figure>> {
-    let outcome = window::run(proxy, clients, timing, true, |number, window| {
-        let mut times = Vec::with_capacity(1 << 16);
+    let repeated = window::repeat(proxy, clients, timing, true, |number| {
         let mut message = [0x5a; 64];
         // Clients start apart on the back end's addresses.
         let mut turn = number * 8;
-        window.ready();
-        while !window.is_over() {
-            let begun = Instant::now();
+        Ok(move || {
             let client = Ipv4Addr::new(127, 0, 0, ADDRESSES[turn % ADDRESSES.len()]);
-            let mut stream = socks::tunnel_from(client, proxy.address, backend.echo(turn))?;
+            let target = backend.echo(turn).into();
+            let mut stream = socks::tunnel_from(client, proxy.address, target, PATIENCE)?;
+            turn += 1;
             stream.write_all(&message)?;
             stream.read_exact(&mut message)?;
-            if window.counts() {
-                times.push(u32::try_from(begun.elapsed().as_nanos()).unwrap_or(u32::MAX));
-            }
-            turn += 1;
-        }
-        Ok(times)
+            Ok(stream)
+        })
     })?;
-    let mut times = outcome.clients.concat();
-    times.sort_unstable();
-    #[expect(clippy::cast_precision_loss, reason = "far fewer connections than 2^53")]
-    let connections = times.len() as f64;
     Ok(vec![
-        (RATE, connections / outcome.seconds),
-        (MEDIAN, percentile(&times, 0.5)),
-        (TAIL, percentile(&times, 0.99)),
-        (CPU, outcome.cpu * 1e6 / connections),
+        (RATE, repeated.rate()),
+        (MEDIAN, repeated.percentile(0.5)),
+        (TAIL, repeated.percentile(0.99)),
+        (CPU, repeated.cpu()),
     ])
 }

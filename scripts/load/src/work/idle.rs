@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
-use crate::contender::{Running, most_tunnels};
-use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
+use crate::contender::Running;
+use crate::figure::{Better, Figure, Measure, of_client, of_proxy, real};
 use crate::machine;
 use crate::socks::{self, PATIENCE};
 
@@ -30,78 +30,27 @@ const MEMORY_LEFT: f64 = 0.1;
 /// Each opener looks at the memory once in so many tunnels.
 const LOOK_EVERY: usize = 100;
 
-/// So many tunnels, and not one less.
-pub(crate) fn some(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Result<Vec<Figure>> {
-    run(proxy, backend, tunnels, true)
-}
-
-/// As many tunnels as the proxy opens within the descriptor limit.
-pub(crate) fn most(proxy: &Running, backend: &Backend) -> io::Result<Vec<Figure>> {
-    run(proxy, backend, most_tunnels()?, false)
-}
-
-/// So many tunnels, and not one less, for as long as they are held.
-pub(super) fn open_all(
-    proxy: &Running,
-    backend: &Backend,
-    wanted: usize,
-) -> io::Result<Vec<TcpStream>> {
-    let openers = open_up_to(proxy, backend, wanted, true)?;
-    Ok(openers.into_iter().flat_map(|opened| opened.tunnels).collect())
-}
-
-/// Has every opener open its share. With `all`, what is missing is an error.
-fn open_up_to(
+/// Opens tunnels, as many as wanted or, with `all` false, as many as there can be.
+pub(crate) fn run(
     proxy: &Running,
     backend: &Backend,
     wanted: usize,
     all: bool,
-) -> io::Result<Vec<Opened>> {
-    let openers: Vec<Opened> = thread::scope(|scope| {
-        let openers: Vec<_> = (0..OPENERS)
-            .map(|opener| {
-                scope.spawn(move || open(proxy, backend, (opener..wanted).step_by(OPENERS)))
-            })
-            .collect();
-        openers.into_iter().filter_map(|opener| opener.join().ok()).collect()
-    });
-    let tunnels = count(&openers);
-    if let Some(error) = openers.iter().find_map(|opened| opened.error.as_ref()) {
-        let reason = format!("{tunnels} of {wanted} tunnels, then: {error}");
-        if all || tunnels == 0 {
-            return Err(io::Error::other(reason));
-        }
-        eprint!("  {reason};");
-    }
-    Ok(openers)
-}
-
-fn count(openers: &[Opened]) -> usize {
-    openers.iter().map(|opened| opened.tunnels.len()).sum()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "far fewer tunnels than 2^53")]
-fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Result<Vec<Figure>> {
+) -> io::Result<Vec<Figure>> {
     let (resident, cpu) = (proxy.resident()?, proxy.cpu()?);
     let begun = Instant::now();
-    let openers = open_up_to(proxy, backend, wanted, all)?;
-    let tunnels = count(&openers);
-    let last = openers.iter().map(|opened| opened.last).max().unwrap_or(begun);
+    let Opened { tunnels, last, .. } = open(proxy, backend, wanted, all)?;
     // Whatever the proxy does for new tunnels is over by then.
     thread::sleep(Duration::from_millis(500));
     let (resident_then, cpu_then) = (proxy.resident()?, proxy.cpu()?);
-    let answers: usize = thread::scope(|scope| {
-        let openers: Vec<_> =
-            openers.iter().map(|opened| scope.spawn(|| answering(&opened.tunnels))).collect();
-        openers.into_iter().filter_map(|opener| opener.join().ok()).sum()
-    });
-    if answers < tunnels {
+    let answers = answering(&tunnels);
+    if answers < tunnels.len() {
         let end = if proxy.has_ended() { ": the proxy has ended" } else { "" };
-        let text = format!("only {answers} of {tunnels} tunnels still answer{end}");
+        let text = format!("only {answers} of {} tunnels still answer{end}", tunnels.len());
         return Err(io::Error::other(text));
     }
     let resident_used = proxy.resident()?;
-    let count = tunnels as f64;
+    let count = real(tunnels.len());
     Ok(vec![
         (TUNNELS, count),
         (TIME, (last - begun).as_secs_f64()),
@@ -112,13 +61,41 @@ fn run(proxy: &Running, backend: &Backend, wanted: usize, all: bool) -> io::Resu
     ])
 }
 
-/// What one opener has got.
-struct Opened {
-    tunnels: Vec<TcpStream>,
+/// What has been opened.
+pub(super) struct Opened {
+    pub(super) tunnels: Vec<TcpStream>,
     /// When the last one was open.
     last: Instant,
     /// What stopped it.
     error: Option<io::Error>,
+}
+
+/// Has every opener open its share. With `all`, what is missing is an error.
+pub(super) fn open(
+    proxy: &Running,
+    backend: &Backend,
+    wanted: usize,
+    all: bool,
+) -> io::Result<Opened> {
+    let mut opened = Opened { tunnels: Vec::new(), last: Instant::now(), error: None };
+    thread::scope(|scope| {
+        let share = |opener| move || open_some(proxy, backend, (opener..wanted).step_by(OPENERS));
+        let openers: Vec<_> = (0..OPENERS).map(|opener| scope.spawn(share(opener))).collect();
+        for some in openers.into_iter().filter_map(|opener| opener.join().ok()) {
+            opened.tunnels.extend(some.tunnels);
+            opened.last = opened.last.max(some.last);
+            opened.error = opened.error.take().or(some.error);
+        }
+    });
+    if let Some(error) = &opened.error {
+        let tunnels = opened.tunnels.len();
+        let reason = format!("{tunnels} of {wanted} tunnels, then: {error}");
+        if all || tunnels == 0 {
+            return Err(io::Error::other(reason));
+        }
+        eprint!("  {reason};");
+    }
+    Ok(opened)
 }
 
 /// One of many addresses: a server need not give all its places to one client.
@@ -128,12 +105,14 @@ fn client(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 4, host)
 }
 
-fn open(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>) -> Opened {
+fn open_some(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = usize>) -> Opened {
     let begun = Instant::now();
     let mut opened = Opened { tunnels: Vec::new(), last: begun, error: None };
     for number in numbers {
-        let tunnel = may_go_on(begun, opened.tunnels.len())
-            .and_then(|()| socks::tunnel_from(client(number), proxy.address, backend.echo(number)));
+        let tunnel = may_go_on(begun, opened.tunnels.len()).and_then(|()| {
+            let target = backend.echo(number).into();
+            socks::tunnel_from(client(number), proxy.address, target, PATIENCE)
+        });
         match tunnel {
             Ok(tunnel) => opened.tunnels.push(tunnel),
             Err(error) => {

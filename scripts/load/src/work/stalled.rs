@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::backend::{BLOCK, Backend};
 use crate::contender::Running;
-use crate::figure::{Figure, Measure, of_proxy};
+use crate::figure::{Figure, Measure, of_proxy, real};
 use crate::socks;
 
 const PER_TUNNEL: Measure = of_proxy("resident KiB/tunnel");
@@ -27,7 +27,6 @@ pub(crate) fn run(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Res
     }
     // The source fills whatever there is to fill.
     thread::sleep(Duration::from_secs(1));
-    #[expect(clippy::cast_precision_loss, reason = "far fewer tunnels than 2^53")]
-    let growth = (proxy.resident()? - before) / 1024.0 / tunnels as f64;
+    let growth = (proxy.resident()? - before) / 1024.0 / real(tunnels);
     Ok(vec![(PER_TUNNEL, growth)])
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::idle;
 use crate::backend::Backend;
 use crate::contender::{Contender, Running};
-use crate::figure::{Figure, Measure, of_proxy};
+use crate::figure::{Figure, Measure, of_proxy, real};
 use crate::machine::{self, Memory};
 
 pub(crate) const COUNTED: Measure = of_proxy("resident + kernel, KiB/tunnel");
@@ -67,12 +67,11 @@ struct Cost {
 fn cost(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Result<Cost> {
     let (before, still_before) = at_rest()?;
     let resident_before = proxy.resident()?;
-    let open = idle::open_all(proxy, backend, tunnels)?;
+    let open = idle::open(proxy, backend, tunnels, true)?.tunnels;
     let (after, still_after) = at_rest()?;
     let resident = proxy.resident()? - resident_before;
     drop(open);
-    #[expect(clippy::cast_precision_loss, reason = "far fewer tunnels than 2^53")]
-    let per_tunnel = |octets: f64| octets / 1024.0 / tunnels as f64;
+    let per_tunnel = |octets: f64| octets / 1024.0 / real(tunnels);
     Ok(Cost {
         available: per_tunnel(before.available - after.available),
         counted: per_tunnel(resident + after.kernel - before.kernel),
