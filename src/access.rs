@@ -1,11 +1,12 @@
 //! Who may do what.
 //!
-//! A client meets this wing three times: when it connects ([`Rules::turned_away`], by its address), when
-//! it says who it is ([`Users::authenticate`]), and with each request ([`Rules::permit`]).
+//! A client meets this wing three times: when it connects ([`policy::Policy::rejection`], by its
+//! address), when it says who it is ([`users::Users::authenticate`]), and with each request
+//! ([`policy::Policy::permit`]).
 //!
 //! What it promises:
 //!
-//! - A [`Permit`] is made here alone and from an [`Identity`], which comes from a finished
+//! - A [`policy::Permit`] is made here alone and from an [`users::Identity`], which comes from a finished
 //!   authentication alone. It has the addresses that were checked, and only those are dialed.
 //! - With no option given nobody but this machine and its neighbours is served, and what listens for
 //!   this machine alone stays closed to them.
@@ -18,20 +19,18 @@
 //!
 //! | type | what it is |
 //! |---|---|
-//! | [`Users`], [`Passwords`] | who must authenticate, and the users file |
-//! | [`Identity`] | who a client is |
-//! | [`Rules`], [`RuleFile`] | who is served and what each may do, and the rules file |
-//! | [`Permit`] | what may be done, and at which addresses |
-//! | [`PermitError`], [`Denied`] | why there is no permit |
-//! | [`Upstream`](upstream::Upstream) | another server, through which requests go |
-//! | [`spelling`](users::spelling), [`networks`](rules::networks) | how names of users and networks are written |
+//! | [`users::Users`], [`users::Passwords`] | who must authenticate, and the users file |
+//! | [`users::Identity`] | who a client is |
+//! | [`policy::Policy`] | the verdict: who is served and what each may do |
+//! | [`rules::RuleFile`] | what a rules file says |
+//! | [`policy::Permit`] | what may be done, and at which addresses |
+//! | [`policy::PermitError`], [`policy::Denied`] | why there is no permit |
+//! | [`upstream::Upstream`] | another server, through which requests go |
+//! | [`users::spelling`], [`rules::networks`] | how names of users and networks are written |
 
-#[cfg(doc)]
-use rules::{Denied, Permit, PermitError, RuleFile, Rules};
-#[cfg(doc)]
-use users::{Identity, Passwords, Users};
-
+mod in_force;
 mod lines;
+pub mod policy;
 pub mod rules;
 mod secret;
 pub mod upstream;

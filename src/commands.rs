@@ -1,6 +1,6 @@
 //! What is asked: the commands of a request, and the lookup of names that they need.
 //!
-//! - [`connect`] dials the addresses of a [`Permit`](crate::access::rules::Permit) and gives back the
+//! - [`connect`] dials the addresses of a [`Permit`](crate::access::policy::Permit) and gives back the
 //!   first connection that the target accepts.
 //! - [`bind`] listens for the one peer that the client expects.
 //! - [`associate`] relays datagrams for as long as the client's TCP connection stays.

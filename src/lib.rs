@@ -22,7 +22,7 @@
 //! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
 //! report/         WHAT IS SEEN    how a session ended, its line in the log, who was turned away,
 //!                                 metrics, the status page
-//! access/         WHO MAY         users and their passwords, client networks, rules
+//! access/         WHO MAY         users and their passwords, rules, the policy that decides
 //! sessions/       WHO IS HERE     the registry, who gets a place in it, time limits
 //! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
 //! system/         WHAT WE HAVE    threads, descriptors, addresses, how many connections they are enough for;
@@ -36,7 +36,7 @@
 //! commands -> access, sessions, system      relay -> sessions, system
 //! report -> sessions, system
 //! access, sessions -> socks5, system
-//! socks5, system, proxy_protocol -> std and small crates
+//! proxy_protocol -> socks5                  socks5, system -> std and small crates
 //! ```
 //!
 //! # Invariants
@@ -46,8 +46,8 @@
 //! 1. [`socks5`] is `Read`, `Write` and bytes. Nothing in it knows a socket, a policy or a log.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
-//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::rules::Permit). Only
-//!    [`Rules`](access::rules::Rules) makes one, it needs an [`Identity`](access::users::Identity),
+//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::policy::Permit). Only
+//!    [`Policy`](access::policy::Policy) makes one, it needs an [`Identity`](access::users::Identity),
 //!    and only [`Users::authenticate`](access::users::Users::authenticate) makes that. A permit
 //!    carries resolved addresses, and only those are dialed.
 //! 4. Every wait has a limit. From greeting to request there is one deadline, not one for each read.

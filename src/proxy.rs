@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use log::debug;
 
-use crate::access::rules::{Permit, PermitError, Rules, UpstreamRoute};
+use crate::access::policy::{Permit, PermitError, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{self, Association};
 use crate::commands::bind::BindListener;
@@ -41,7 +41,7 @@ pub(crate) struct Proxy {
     /// Those who may use the server.
     pub users: Users,
     /// What they may do.
-    pub rules: Rules,
+    pub rules: Policy,
     /// The names that they ask for.
     pub names: Arc<Resolver>,
     /// Those who use it now.
@@ -403,7 +403,7 @@ mod tests {
         let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
         Proxy {
             users: Users::default(),
-            rules: Rules::new(&[], Vec::new()),
+            rules: Policy::new(&[], Vec::new()),
             names: Arc::new(Resolver::new(LONG, &descriptors)),
             sessions: Sessions::new(limits, descriptors),
             source: Egress::default(),

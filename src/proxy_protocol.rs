@@ -14,20 +14,24 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str;
 
 use byteorder::{BigEndian, ReadBytesExt};
 
-mod line;
+use crate::socks5::parse_port;
+
+/// What a version 1 header begins with.
+const WORD: &[u8] = b"PROXY ";
+
+/// The octets of the longest version 1 header, with its line end.
+const LONGEST_LINE: usize = 107;
 
 /// What a version 2 header begins with.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The octets of a version 2 address block: two addresses and two ports.
-const IPV4_BLOCK: u64 = 2 * (4 + 2);
-const IPV6_BLOCK: u64 = 2 * (16 + 2);
-
-/// The octets of a TLV's type and length.
-const TLV_HEAD: u64 = 1 + 2;
+const IPV4_BLOCK: usize = 2 * (4 + 2);
+const IPV6_BLOCK: usize = 2 * (16 + 2);
 
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +76,6 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
-
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Error::Io(error.kind())
@@ -81,18 +83,15 @@ impl From<io::Error> for Error {
 }
 
 impl Header {
-    /// Reads a header of either version, and not one octet more.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`]. What the stream has then read of a bad header is not defined.
+    /// Reads a header of either version, and not one octet more. How much the stream has then read of
+    /// a bad header is not defined.
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         match reader.read_u8()? {
-            first if first == line::WORD[0] => {
-                expect(&line::WORD[1..], reader)?;
-                line::read(reader)
+            b'P' => {
+                expect(&WORD[1..], reader)?;
+                read_version_1(reader)
             }
-            first if first == SIGNATURE[0] => {
+            b'\r' => {
                 expect(&SIGNATURE[1..], reader)?;
                 read_version_2(reader)
             }
@@ -100,12 +99,12 @@ impl Header {
         }
     }
 
+    fn of_client(ip: IpAddr, port: u16) -> Self {
+        Header::Client(SocketAddr::new(ip.to_canonical(), port))
+    }
+
     /// Writes a version 2 header without TLVs, for a connection that the client has made to
     /// `server`.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the stream fails with.
     pub fn write_to(&self, server: SocketAddr, writer: &mut impl Write) -> io::Result<()> {
         let mut header = SIGNATURE.to_vec();
         match *self {
@@ -133,7 +132,7 @@ fn ipv6_octets(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// Reads what has to come. The first octet that differs is the last that is read.
+/// Reads `octets`. The first octet that differs is the last that is read.
 fn expect(octets: &[u8], reader: &mut impl Read) -> Result<(), Error> {
     for octet in octets {
         if reader.read_u8()? != *octet {
@@ -143,65 +142,73 @@ fn expect(octets: &[u8], reader: &mut impl Read) -> Result<(), Error> {
     Ok(())
 }
 
+/// Reads what a version 1 header has behind its first word.
+fn read_version_1(reader: &mut impl Read) -> Result<Header, Error> {
+    let mut line = [0; LONGEST_LINE - WORD.len()];
+    for length in 1..=line.len() {
+        line[length - 1] = reader.read_u8()?;
+        if let [text @ .., b'\r', b'\n'] = &line[..length] {
+            return str::from_utf8(text).ok().and_then(parse_version_1).ok_or(Error::Line);
+        }
+    }
+    Err(Error::Line)
+}
+
+fn parse_version_1(text: &str) -> Option<Header> {
+    let mut words = text.split(' ');
+    let is_ipv4 = match words.next()? {
+        "TCP4" => true,
+        "TCP6" => false,
+        // What follows has no meaning (section 2.1).
+        "UNKNOWN" => return Some(Header::Balancer),
+        _ => return None,
+    };
+    let address = |word: &str| word.parse::<IpAddr>().ok().filter(|ip| ip.is_ipv4() == is_ipv4);
+    let port = |word: &str| parse_port(word).filter(|_| word == "0" || !word.starts_with('0'));
+    let source = address(words.next()?)?;
+    address(words.next()?)?;
+    let source_port = port(words.next()?)?;
+    port(words.next()?)?;
+    words.next().is_none().then(|| Header::of_client(source, source_port))
+}
+
 /// Reads what a version 2 header has behind its signature (section 2.2).
 fn read_version_2(reader: &mut impl Read) -> Result<Header, Error> {
     let command = reader.read_u8()?;
     let family = reader.read_u8()?;
-    let length = u64::from(reader.read_u16::<BigEndian>()?);
-    let mut rest = reader.take(length);
-    let header = match (command, family) {
+    let length = usize::from(reader.read_u16::<BigEndian>()?);
+    let block = match (command, family) {
         // The family and the addresses of LOCAL have no meaning.
-        (0x20, _) => {
-            skip(length, &mut rest)?;
-            return Ok(Header::Balancer);
-        }
-        (0x21, 0x11) if length >= IPV4_BLOCK => {
-            let source = Ipv4Addr::from(rest.read_u32::<BigEndian>()?);
-            skip(4, &mut rest)?;
-            client(source.into(), rest.read_u16::<BigEndian>()?)
-        }
-        (0x21, 0x21) if length >= IPV6_BLOCK => {
-            let source = Ipv6Addr::from(rest.read_u128::<BigEndian>()?);
-            skip(16, &mut rest)?;
-            client(source.into(), rest.read_u16::<BigEndian>()?)
-        }
-        (0x21, 0x11 | 0x21) => return Err(Error::Length),
+        (0x20, _) => 0,
+        (0x21, 0x11) => IPV4_BLOCK,
+        (0x21, 0x21) => IPV6_BLOCK,
         (0x21, _) => return Err(Error::Family(family)),
         _ => return Err(Error::Command(command)),
     };
-    skip(2, &mut rest)?;
-    skip_tlvs(&mut rest)?;
-    Ok(header)
-}
-
-/// Skips what a header says beyond its addresses: none of it is needed, but it has to be whole.
-fn skip_tlvs(rest: &mut io::Take<&mut impl Read>) -> Result<(), Error> {
-    while rest.limit() > 0 {
-        if rest.limit() < TLV_HEAD {
-            return Err(Error::Length);
-        }
-        let _type = rest.read_u8()?;
-        let length = u64::from(rest.read_u16::<BigEndian>()?);
-        if length > rest.limit() {
-            return Err(Error::Length);
-        }
-        skip(length, rest)?;
+    if length < block {
+        return Err(Error::Length);
     }
-    Ok(())
+    let mut rest = vec![0; length];
+    reader.read_exact(&mut rest)?;
+    let (mut addresses, tlvs) = rest.split_at(block);
+    let source = match block {
+        IPV4_BLOCK => Ipv4Addr::from(addresses.read_u32::<BigEndian>()?).into(),
+        IPV6_BLOCK => Ipv6Addr::from(addresses.read_u128::<BigEndian>()?).into(),
+        _ => return Ok(Header::Balancer),
+    };
+    // The two ports stand behind both addresses.
+    let mut ports = &rest[block - 2 * 2..block];
+    check_tlvs(tlvs)?;
+    Ok(Header::of_client(source, ports.read_u16::<BigEndian>()?))
 }
 
-fn skip(mut octets: u64, reader: &mut impl Read) -> io::Result<()> {
-    let mut ignored = [0; 64];
-    while octets > 0 {
-        let length = ignored.len().min(usize::try_from(octets).unwrap_or(usize::MAX));
-        reader.read_exact(&mut ignored[..length])?;
-        octets -= length as u64;
+/// What a header says beyond its addresses is not needed, but it has to be whole.
+fn check_tlvs(mut tlvs: &[u8]) -> Result<(), Error> {
+    while let [_type, high, low, rest @ ..] = tlvs {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        tlvs = rest.get(length..).ok_or(Error::Length)?;
     }
-    Ok(())
-}
-
-fn client(ip: IpAddr, port: u16) -> Header {
-    Header::Client(SocketAddr::new(ip.to_canonical(), port))
+    if tlvs.is_empty() { Ok(()) } else { Err(Error::Length) }
 }
 
 #[cfg(test)]
@@ -374,7 +381,7 @@ mod tests {
                     let mut rest = stream.as_slice();
                     let header = Header::read_from(&mut rest);
                     let end = if stream[0] == b'P' {
-                        line::LONGEST
+                        LONGEST_LINE
                     } else {
                         16 + usize::from(u16::from_be_bytes([stream[14], stream[15]]))
                     };
@@ -383,5 +390,46 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_line_that_is_not_as_the_protocol_says_is_refused() {
+        for line in [
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 1\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080 \r\n",
+            "PROXY TCP4  192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 +50000 1080\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 050000 1080\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 65536\r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1  1080\r\n",
+            "PROXY TCP4 192.0.2.07 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP4 192.0.2 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP4 2001:db8::7 2001:db8::1 50000 1080\r\n",
+            "PROXY TCP6 192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY TCP6 fe80::1%eth0 2001:db8::1 50000 1080\r\n",
+            "PROXY TCP6 [2001:db8::7] 2001:db8::1 50000 1080\r\n",
+            "PROXY UDP4 192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY UNIX /a /b\r\n",
+            "PROXY tcp4 192.0.2.7 198.51.100.1 50000 1080\r\n",
+            "PROXY UNKNOWNS\r\n",
+            "PROXY \r\n",
+            "PROXY TCP4 192.0.2.7 198.51.100.1 50000 1080\r\r\n",
+        ] {
+            assert_eq!(refusal(line.as_bytes()), Error::Line, "{line:?}");
+        }
+        assert_eq!(refusal(b"PROXY TCP4 192.0.2.7 \xff 50000 1080\r\n"), Error::Line);
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_given_up() {
+        let mut stream = [WORD, &[b'x'; 200]].concat();
+        assert_eq!(refusal(&stream), Error::Line);
+        // A line feed alone is no end of a line.
+        stream[50] = b'\n';
+        assert_eq!(refusal(&stream), Error::Line);
+        let mut rest = stream.as_slice();
+        let _ = Header::read_from(&mut rest);
+        assert_eq!(stream.len() - rest.len(), LONGEST_LINE);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 
-use crate::access::rules::Rules;
+use crate::access::policy::Policy;
 use crate::access::users::Users;
 use crate::commands::resolver::{Counts, Resolver};
 use crate::proxy::Proxy;
@@ -99,7 +99,7 @@ impl Server {
             idle: config.idle_timeout,
         };
         let names = Arc::new(Resolver::new(config.name_cache, &descriptors));
-        let rules = Rules::new(&config.allow_from, ports)
+        let rules = Policy::new(&config.allow_from, ports)
             .with_file(Arc::clone(&config.rules))
             .with_upstream(config.upstream.clone());
         if let Some(told) = rules.upstream_is_self(&config.rules, &addresses) {
@@ -253,7 +253,7 @@ impl Server {
 }
 
 /// Logs who may do what, and what of it is hardly meant.
-fn tell_policy(config: &Config, rules: &Rules, addresses: &[SocketAddr]) {
+fn tell_policy(config: &Config, rules: &Policy, addresses: &[SocketAddr]) {
     let clients: Vec<String> = rules.clients().iter().map(ToString::to_string).collect();
     info!("serving clients from {} (--allow-from)", clients.join(", "));
     if !config.proxy_protocol.is_empty() {

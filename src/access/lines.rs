@@ -60,8 +60,8 @@ mod tests {
 
     #[test]
     fn ten_bad_lines_are_named_and_no_more() {
-        let told = each(&b"x\n".repeat(1000), "file", |_, _| Err("bad".into())).unwrap_err();
-        assert_eq!(told.lines().count(), 10);
-        assert_eq!(told.lines().last(), Some("file:10: bad"));
+        let error = each(&b"x\n".repeat(1000), "file", |_, _| Err("bad".into())).unwrap_err();
+        assert_eq!(error.lines().count(), 10);
+        assert_eq!(error.lines().last(), Some("file:10: bad"));
     }
 }

@@ -1,7 +1,7 @@
 //! Files that may have passwords in them.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,26 +15,17 @@ pub(super) struct SecretFile {
 }
 
 impl SecretFile {
-    /// Reads a file.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be read. The error does not name the file.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let read = || {
-            let mut file = File::open(path)?;
-            // Of the open file, not of the path: that may name another file by now.
-            let found = file.metadata()?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes)?;
-            Ok((found, bytes))
-        };
-        let (found, bytes) = read().map_err(|error: std::io::Error| error.to_string())?;
-        let runs_tabi = rustix::process::geteuid().as_raw();
+    /// Reads a file. An error does not name it.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        // Of the open file, not of the path: that may name another file by now.
+        let found = file.metadata()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
         let exposure = if is_among_secrets(path) {
             None
         } else {
-            exposure(found.mode(), found.uid(), runs_tabi, path)
+            exposure(found.mode(), found.uid(), rustix::process::geteuid().as_raw(), path)
         };
         Ok(SecretFile { bytes, exposure })
     }
@@ -60,13 +51,10 @@ fn is_among_secrets(path: &Path) -> bool {
     folders.into_iter().flatten().any(|folder| is_in(path, &folder))
 }
 
+/// The root folder and a relative one are nobody's folder for secrets.
 fn is_in(path: &Path, folder: &Path) -> bool {
-    // The root folder and a relative one are nobody's folder for secrets.
-    if !folder.is_absolute() || folder.parent().is_none() {
-        return false;
-    }
-    let (Ok(path), Ok(folder)) = (path.canonicalize(), folder.canonicalize()) else { return false };
-    folder.parent().is_some() && path.starts_with(folder)
+    let (Ok(path), Ok(real)) = (path.canonicalize(), folder.canonicalize()) else { return false };
+    folder.is_absolute() && real.parent().is_some() && path.starts_with(real)
 }
 
 /// Who has access to a file with this mode and owner, beside root and the user who runs tabi.
@@ -104,9 +92,9 @@ mod tests {
     #[test]
     fn only_the_owner_may_have_access() {
         for mode in [0o640, 0o604, 0o644, 0o620, 0o602, 0o610] {
-            let told = of(mode, 0, 0).unwrap();
-            assert!(told.contains(&format!("{mode:04o}")), "{told}");
-            assert!(told.contains("run: chmod 600 'users'"), "{told}");
+            let error = of(mode, 0, 0).unwrap();
+            assert!(error.contains(&format!("{mode:04o}")), "{error}");
+            assert!(error.contains("run: chmod 600 'users'"), "{error}");
         }
         for mode in [0o600, 0o400] {
             assert_eq!(of(mode, 0, 0), None, "{mode:o}");
@@ -135,9 +123,12 @@ mod tests {
     fn the_owner_is_root_or_who_runs_tabi() {
         assert_eq!(of(0o600, 1000, 1000), None);
         assert_eq!(of(0o600, 0, 1000), None);
-        let told = of(0o600, 1001, 1000).unwrap();
-        assert!(told.contains("it belongs to user 1001") && told.contains("user 1000, who runs"));
-        let told = of(0o600, 1001, 0).unwrap();
-        assert!(told.contains("expected root") && told.contains("run: chown 0 'users'"), "{told}");
+        let error = of(0o600, 1001, 1000).unwrap();
+        assert!(error.contains("it belongs to user 1001") && error.contains("user 1000, who runs"));
+        let error = of(0o600, 1001, 0).unwrap();
+        assert!(
+            error.contains("expected root") && error.contains("run: chown 0 'users'"),
+            "{error}"
+        );
     }
 }

@@ -4,15 +4,15 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
-
-use crate::socks5::{Address, Credentials, Host, Name, Password};
+use super::users::spelling::hexadecimal;
+use crate::socks5::{Address, Credentials, Host, Name, Password, parse_port};
+use crate::system::ip;
 
 /// What is expected of a URL.
 pub const EXPECTED: &str = "socks5://[USER:PASSWORD@]HOST:PORT, where USER and PASSWORD have 1 to 255 \
                             bytes, other bytes than letters and digits as %XX";
 
-const SCHEMES: [&str; 2] = ["socks5://", "socks5h://"];
+const SCHEMES: [&str; 2] = ["socks5", "socks5h"];
 
 /// Another SOCKS5 server. It is shown without its credentials, which are never shown.
 pub struct Upstream {
@@ -25,10 +25,10 @@ impl Upstream {
     /// Takes a URL, if it is one. Whoever tells of one that is not does not show it: there may be a
     /// password in it.
     pub fn parse(url: &str) -> Option<Self> {
-        let scheme = SCHEMES.into_iter().find(|scheme| {
-            url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-        })?;
-        let rest = &url[scheme.len()..];
+        let (scheme, rest) = url.split_once("://")?;
+        if !SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return None;
+        }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (credentials, place) = match rest.rsplit_once('@') {
             Some((credentials, place)) => (Some(parse_credentials(credentials)?), place),
@@ -44,7 +44,7 @@ impl Upstream {
         &self.address
     }
 
-    /// What it is told where it wants to know (RFC 1929).
+    /// What it gets where it asks for credentials (RFC 1929).
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
@@ -59,16 +59,13 @@ impl Upstream {
     pub fn is_at(&self, listener: SocketAddr, is_here: impl Fn(IpAddr) -> bool) -> bool {
         let here = listener.ip().to_canonical();
         let is_listener = |ip: IpAddr| {
-            // An unspecified address listens for every one of its family, that of IPv6 for all.
-            let whole = here.is_unspecified() && (here.is_ipv6() || ip.is_ipv4());
-            ip == here || (whole && (ip.is_loopback() || ip.is_unspecified() || is_here(ip)))
+            ip == here || (ip::listens_at(here, ip) && (ip::is_this_machine(ip) || is_here(ip)))
         };
         self.address.port == listener.port()
             && match &self.address.host {
                 Host::Ip(ip) => is_listener(*ip),
                 Host::Name(name) => {
-                    let loopback: [IpAddr; 2] =
-                        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
                     name.is_localhost() && loopback.into_iter().any(is_listener)
                 }
             }
@@ -85,13 +82,11 @@ fn parse_credentials(text: &str) -> Option<Credentials> {
 /// `HOST:PORT`, an IPv6 address in brackets.
 fn parse_address(text: &str) -> Option<Address> {
     let (host, port) = text.rsplit_once(':')?;
-    let port = port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())??;
-    if port == 0 {
-        return None;
-    }
+    let port = parse_port(port).filter(|port| *port > 0)?;
+    let is_bracketed = host.starts_with('[');
     let host = Host::from(Name::new(host.into()).ok()?);
     let is_plain = match &host {
-        Host::Ip(ip) => ip.is_ipv4() || host_is_bracketed(text),
+        Host::Ip(ip) => ip.is_ipv4() || is_bracketed,
         Host::Name(name) => {
             name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
         }
@@ -99,40 +94,15 @@ fn parse_address(text: &str) -> Option<Address> {
     is_plain.then_some(Address { host, port })
 }
 
-fn host_is_bracketed(text: &str) -> bool {
-    text.starts_with('[')
-}
-
 /// What a text with `%XX` in it stands for.
 fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        rest = others;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let [high, low, others @ ..] = rest else { return None };
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        bytes.push(u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()?);
-        rest = others;
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' { hexadecimal(&mut rest)? } else { byte });
     }
     Some(bytes)
 }
-
-impl PartialEq for Upstream {
-    fn eq(&self, other: &Self) -> bool {
-        let same = |(mine, theirs): (&Credentials, &Credentials)| {
-            mine.name == theirs.name && bool::from(mine.password.ct_eq(&theirs.password))
-        };
-        self.address == other.address
-            && self.credentials.is_some() == other.credentials.is_some()
-            && self.credentials.iter().zip(&other.credentials).all(same)
-    }
-}
-
-impl Eq for Upstream {}
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,6 +119,7 @@ impl fmt::Debug for Upstream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use subtle::ConstantTimeEq;
 
     #[test]
     fn every_form_of_a_url() {
@@ -177,8 +148,8 @@ mod tests {
             let decoded = upstream.credentials().unwrap();
             assert_eq!(decoded.name, name);
             assert!(bool::from(decoded.password.ct_eq(&Password::new(password).unwrap())));
-            let told = format!("{upstream} {upstream:?} {:?}", upstream.shown());
-            assert!(!told.contains(credentials) && !told.contains("sesame"), "{told}");
+            let text = format!("{upstream} {upstream:?} {:?}", upstream.shown());
+            assert!(!text.contains(credentials) && !text.contains("sesame"), "{text}");
         }
     }
 

@@ -1,17 +1,16 @@
 //! Who a client is: method selection, username and password, and the proof that they were right.
 
 use std::io::{Read, Write};
-use std::mem;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::in_force::InForce;
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
 
 mod passwords;
 mod penalties;
 pub mod spelling;
-mod table;
 
 pub use passwords::Passwords;
 use penalties::{Attempt, LoginPenalties};
@@ -33,40 +32,33 @@ impl Identity {
 /// Who may use the server: everybody, or the users of a users file.
 #[derive(Debug, Default)]
 pub struct Users {
-    /// Exchanged as a whole. Whether there are any never changes.
-    passwords: Option<RwLock<Arc<Passwords>>>,
-    brake: LoginPenalties,
+    /// Whether there are any never changes.
+    passwords: Option<InForce<Passwords>>,
+    penalties: LoginPenalties,
 }
 
 impl Users {
     /// The users of `passwords`; everybody if that is `None`.
     pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
-        Users { passwords: passwords.map(RwLock::new), brake: LoginPenalties::default() }
+        Users { passwords: passwords.map(InForce::new), penalties: LoginPenalties::default() }
     }
 
-    /// Asks for `passwords` from now on, and still knows who has failed. Where everybody is served,
+    /// Requires `passwords` from now on, and still knows who has failed. Where everybody is served,
     /// everybody still is.
     pub fn replace(&self, passwords: Arc<Passwords>) {
-        let Some(current) = &self.passwords else { return };
-        let earlier =
-            mem::replace(&mut *current.write().unwrap_or_else(PoisonError::into_inner), passwords);
-        drop(earlier);
+        if let Some(current) = &self.passwords {
+            current.replace(passwords);
+        }
     }
 
-    /// How long the client at `from` is turned away, if it is: it has failed with too many names.
-    pub fn turned_away(&self, from: IpAddr) -> Option<Duration> {
+    /// How long the client at `from` is still rejected, if it is: it has failed with too many names.
+    pub fn penalty_left(&self, from: IpAddr) -> Option<Duration> {
         self.passwords.as_ref()?;
-        self.brake.left(from, Instant::now())
+        self.penalties.left(from, Instant::now())
     }
 
     /// Reads the greeting of the client at `from`, selects a method and carries it out (RFC 1928
     /// section 3, RFC 1929). The answer to a failure is not written: the caller writes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoAcceptableMethod`] when the client offers none that is acceptable,
-    /// [`Error::BadCredentials`], [`Error::IgnoredCredentials`], those of [`Greeting::read_from`] and
-    /// [`Credentials::read_from`], and [`Error::Io`].
     pub fn authenticate(
         &self,
         client: &mut (impl Read + Write),
@@ -81,13 +73,11 @@ impl Users {
             return Err(Error::NoAcceptableMethod(method));
         }
         write_selection(Some(method), client)?;
-        let Some(passwords) = &self.passwords else {
-            return Ok(Identity { user: None });
-        };
+        let Some(passwords) = &self.passwords else { return Ok(Identity { user: None }) };
         let credentials = Credentials::read_from(client)?;
-        let passwords = Arc::clone(&passwords.read().unwrap_or_else(PoisonError::into_inner));
+        let passwords = passwords.get();
         let name = &credentials.name;
-        match self.brake.attempt(from, name, Instant::now(), || passwords.check(&credentials)) {
+        match self.penalties.attempt(from, name, Instant::now(), || passwords.check(&credentials)) {
             Attempt::Right(user) => {
                 write_status(true, client)?;
                 Ok(Identity { user: Some(user) })
@@ -106,22 +96,22 @@ mod tests {
 
     const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    /// A client that sends everything at once, and what it was told. A read gives one byte.
+    /// A client that sends everything at once, and the answers. A read gives one byte.
     struct Script<'a> {
-        said: &'a [u8],
-        told: Vec<u8>,
+        sent: &'a [u8],
+        answers: Vec<u8>,
     }
 
     impl Read for Script<'_> {
         fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
             let most = bytes.len().min(1);
-            self.said.read(&mut bytes[..most])
+            self.sent.read(&mut bytes[..most])
         }
     }
 
     impl Write for Script<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.told.write(bytes)
+            self.answers.write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -134,51 +124,54 @@ mod tests {
         Users::new(Some(Arc::new(passwords)))
     }
 
-    /// The outcome, what the client was told, and what it has said that was not read.
-    fn play<'a>(users: &Users, said: &'a [u8]) -> (Result<Identity, Error>, Vec<u8>, &'a [u8]) {
-        let mut client = Script { said, told: Vec::new() };
+    /// The outcome, the answers, and what the client has sent that was not read.
+    fn play<'a>(users: &Users, sent: &'a [u8]) -> (Result<Identity, Error>, Vec<u8>, &'a [u8]) {
+        let mut client = Script { sent, answers: Vec::new() };
         let outcome = users.authenticate(&mut client, FROM);
-        (outcome, client.told, client.said)
+        (outcome, client.answers, client.sent)
     }
 
     #[test]
-    fn without_users_nobody_is_asked() {
-        let (outcome, told, rest) = play(&Users::default(), b"\x05\x02\x00\x02\x05\x01\x00");
+    fn without_users_no_password_is_required() {
+        let (outcome, answers, rest) = play(&Users::default(), b"\x05\x02\x00\x02\x05\x01\x00");
         assert_eq!(outcome.unwrap().user(), None);
-        assert_eq!((told.as_slice(), rest), (b"\x05\x00".as_slice(), b"\x05\x01\x00".as_slice()));
-        let (outcome, told, _) = play(&Users::default(), b"\x05\x01\x02");
+        assert_eq!(
+            (answers.as_slice(), rest),
+            (b"\x05\x00".as_slice(), b"\x05\x01\x00".as_slice())
+        );
+        let (outcome, answers, _) = play(&Users::default(), b"\x05\x01\x02");
         assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
-        assert_eq!(told, b"");
+        assert_eq!(answers, b"");
     }
 
     #[test]
     fn with_users_the_right_password_is_required() {
-        let said = b"\x05\x02\x00\x02\x01\x05alice\x0bopen sesame\x05\x01\x00";
-        let (outcome, told, rest) = play(&alice(), said);
+        let sent = b"\x05\x02\x00\x02\x01\x05alice\x0bopen sesame\x05\x01\x00";
+        let (outcome, answers, rest) = play(&alice(), sent);
         assert_eq!(outcome.unwrap().user(), Some("alice"));
-        assert_eq!(told, b"\x05\x02\x01\x00");
+        assert_eq!(answers, b"\x05\x02\x01\x00");
         assert_eq!(rest, b"\x05\x01\x00");
     }
 
     #[test]
     fn a_client_that_offers_no_password_is_not_asked_for_one() {
         for greeting in [b"\x05\x01\x00\x05\x01\x00".as_slice(), b"\x05\x00", b"\x05\x02\x01\x80"] {
-            let (outcome, told, _) = play(&alice(), greeting);
+            let (outcome, answers, _) = play(&alice(), greeting);
             assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
-            assert_eq!(told, b"");
+            assert_eq!(answers, b"");
         }
     }
 
     #[test]
     fn a_wrong_name_and_a_wrong_password_look_the_same() {
-        for (said, name) in [
+        for (sent, name) in [
             (b"\x05\x01\x02\x01\x05alice\x04open".as_slice(), "alice"),
             (b"\x05\x01\x02\x01\x05mal y\x0bopen sesame", r"mal\x20y"),
             (b"\x05\x01\x02\x01\x00\x00", ""),
         ] {
-            let (outcome, told, _) = play(&alice(), said);
-            assert!(matches!(outcome, Err(Error::BadCredentials(told)) if told == name));
-            assert_eq!(told, b"\x05\x02");
+            let (outcome, answers, _) = play(&alice(), sent);
+            assert!(matches!(outcome, Err(Error::BadCredentials(user)) if user == name));
+            assert_eq!(answers, b"\x05\x02");
         }
     }
 
@@ -195,7 +188,7 @@ mod tests {
             play(&users, WRONG).0.unwrap_err();
         }
         assert!(matches!(play(&users, RIGHT).0, Err(Error::IgnoredCredentials(..))));
-        assert_eq!(users.turned_away(FROM), None, "others at the address are served");
+        assert_eq!(users.penalty_left(FROM), None, "others at the address are served");
     }
 
     #[test]

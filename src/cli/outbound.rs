@@ -14,6 +14,7 @@ use crate::access::upstream::{EXPECTED, Upstream};
 use crate::commands::egress::Egress;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
+use crate::socks5::parse_ports;
 
 /// The heading in --help.
 const WAYS_OUT: &str = "Outbound out";
@@ -127,15 +128,8 @@ fn conflict(told: &str) -> clap::Error {
 }
 
 fn ports(given: &str) -> Result<RangeInclusive<u16>, String> {
-    let (first, last) = given.split_once('-').unwrap_or((given, given));
-    let port = |digits: &str| {
-        let is_plain = digits.bytes().all(|digit| digit.is_ascii_digit());
-        is_plain.then(|| digits.parse().ok()).flatten().filter(|port| *port > 0)
-    };
-    match (port(first), port(last)) {
-        (Some(first), Some(last)) if first <= last => Ok(first..=last),
-        _ => Err("expected ports from 1 to 65535, as in 40000-40099".into()),
-    }
+    let ports = parse_ports(given).filter(|ports| *ports.start() > 0);
+    ports.ok_or_else(|| "expected ports from 1 to 65535, as in 40000-40099".into())
 }
 
 #[cfg(target_os = "linux")]

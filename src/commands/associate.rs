@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use self::relay::Relay;
 use self::sockets::Outside;
-use crate::access::rules::{Permit, Rules};
+use crate::access::policy::{Permit, Policy};
 use crate::access::users::Identity;
 use crate::commands::egress::Egress;
 use crate::commands::resolver::Resolver;
@@ -98,7 +98,7 @@ impl Association {
 
     /// Relays datagrams until the client's connection ends, or [`SessionState::end`] ends it, or nothing
     /// has moved for five minutes.
-    pub(crate) fn serve(self, client: &AssociateClient<'_>, rules: &Rules, names: &Resolver) {
+    pub(crate) fn serve(self, client: &AssociateClient<'_>, rules: &Policy, names: &Resolver) {
         let mut relay = Relay::new(self, client, rules, names, &budget::ALL);
         while relay.turn() {}
     }
@@ -134,7 +134,7 @@ mod tests {
         Users::default().authenticate(&mut greeting, [127, 0, 0, 1].into()).unwrap()
     }
 
-    fn open(identity: &Identity, rules: &Rules, descriptors: &Arc<Descriptors>) -> Association {
+    fn open(identity: &Identity, rules: &Policy, descriptors: &Arc<Descriptors>) -> Association {
         let local = LOCAL.parse().unwrap();
         let permit = rules.permit_open(identity, local, Command::UdpAssociate).unwrap();
         Association::open(&permit, Egress::default(), local, None, descriptors).unwrap()
@@ -146,7 +146,7 @@ mod tests {
         let descriptors = Descriptors::new(4);
         let _session = descriptors.reserve();
         assert!(!descriptors.are_short());
-        let association = open(&identity(), &Rules::new(&[], vec![]), &descriptors);
+        let association = open(&identity(), &Policy::new(&[], vec![]), &descriptors);
         assert!(descriptors.are_short());
         drop(association);
         assert!(!descriptors.are_short());
@@ -156,11 +156,11 @@ mod tests {
     pub(super) fn with_association<T: Send + 'static>(
         session: Session,
         names: Resolver,
-        job: impl FnOnce(Association, &AssociateClient<'_>, &Rules, &Resolver) -> T + Send + 'static,
+        job: impl FnOnce(Association, &AssociateClient<'_>, &Policy, &Resolver) -> T + Send + 'static,
     ) -> impl FnOnce() -> T {
         let (sender, result) = channel();
         thread::spawn(move || {
-            let (identity, rules) = (identity(), Rules::new(&[], vec![]));
+            let (identity, rules) = (identity(), Policy::new(&[], vec![]));
             let association = open(&identity, &rules, session.descriptors());
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
             let client =

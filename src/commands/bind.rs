@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::access::rules::Permit;
+use crate::access::policy::Permit;
 use crate::commands::client_watch::{ClientWatch, WaitOutcome, wait_for};
 use crate::commands::connect::Error;
 use crate::commands::egress::Egress;

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::client_watch::ClientWatch;
 use super::egress::Egress;
 use super::families::{Attempted, Families};
-use crate::access::rules::Permit;
+use crate::access::policy::Permit;
 use crate::system::descriptors::{Descriptors, Reservation};
 use crate::system::poll::poll;
 

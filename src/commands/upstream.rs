@@ -9,7 +9,7 @@ use rustix::net::{RecvFlags, recv};
 use super::client_watch::{ClientWatch, WaitOutcome, wait_for};
 use super::connect::{self, Dial, race};
 use super::resolver;
-use crate::access::rules::UpstreamRoute;
+use crate::access::policy::UpstreamRoute;
 use crate::access::upstream::Upstream;
 use crate::socks5::{
     AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,

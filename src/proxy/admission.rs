@@ -52,10 +52,10 @@ impl Proxy {
 
     /// Whether the client is served at all.
     fn check(&self, client: SocketAddr) -> Result<(), Rejected> {
-        if let Some(why) = self.rules.turned_away(client) {
+        if let Some(why) = self.rules.rejection(client) {
             return Err((Rejection::Network, format!("{why} (--allow-from)")));
         }
-        let Some(left) = self.users.turned_away(client.ip()) else { return Ok(()) };
+        let Some(left) = self.users.penalty_left(client.ip()) else { return Ok(()) };
         let left = left.as_secs_f32();
         let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
         Err((Rejection::Penalty, why))

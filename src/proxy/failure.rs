@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::access::rules::{Denied, PermitError};
+use crate::access::policy::{Denied, PermitError};
 use crate::commands::{connect, resolver, upstream};
 use crate::proxy_protocol;
 use crate::report::Outcome;

@@ -21,7 +21,7 @@ const MOST_DOUBTS: usize = 10;
 pub struct Config {
     /// Where to listen. The unspecified IPv6 address means every address, of IPv4 too.
     pub listen: Vec<SocketAddr>,
-    /// Networks whose clients are served; none means [`crate::access::rules::DEFAULT_CLIENTS`].
+    /// Networks whose clients are served; none means [`crate::access::policy::DEFAULT_CLIENTS`].
     pub allow_from: Vec<IpNet>,
     /// Who may do what, and where. It comes before the default access.
     pub rules: Arc<RuleFile>,

@@ -1,12 +1,13 @@
 //! An address on the wire: ATYP, the host, the port (RFC 1928 section 5).
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
-use byteorder::{BigEndian, ReadBytesExt, WriteBytesExt};
+use byteorder::{BigEndian, ReadBytesExt};
 
-use super::Error;
+use super::error::Error;
 
 const IPV4: u8 = 0x01;
 const NAME: u8 = 0x03;
@@ -39,11 +40,8 @@ pub enum Host {
 pub struct Name(String);
 
 impl Name {
-    /// Takes the octets of a name.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Name`] when it is empty or too long, or has an octet that no host name has.
+    /// Takes the octets of a name; [`Error::Name`] where it is empty or too long, or has an octet that
+    /// no host name has.
     pub fn new(octets: Vec<u8>) -> Result<Self, Error> {
         if !(1..=LONGEST_NAME).contains(&octets.len())
             || !octets.iter().all(|octet| octet.is_ascii_graphic() && *octet != b'\\')
@@ -56,10 +54,6 @@ impl Name {
     /// The name as the client spelled it.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    fn length(&self) -> u8 {
-        u8::try_from(self.0.len()).expect("a longer one is no name")
     }
 
     /// Whether this names the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
@@ -83,12 +77,7 @@ impl Name {
 }
 
 impl Address {
-    /// Reads ATYP, the host and the port.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::AddressType`] for an unknown ATYP, [`Error::Name`] for a name that no host can have
-    /// (the port has been read then, too), [`Error::Io`] when the stream fails or ends.
+    /// Reads ATYP, the host and the port, the port also behind a name that no host can have.
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         let host = match reader.read_u8()? {
             IPV4 => Ok(Host::Ip(Ipv4Addr::from(reader.read_u32::<BigEndian>()?).into())),
@@ -108,21 +97,22 @@ impl Address {
     }
 
     /// Appends ATYP, the host and the port.
-    pub(super) fn append_to(&self, message: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) fn append_to(&self, message: &mut Vec<u8>) {
         match &self.host {
-            Host::Ip(ip) => append_ip(*ip, message),
-            Host::Name(name) => {
-                message.extend([NAME, name.length()]);
-                message.extend(name.as_str().as_bytes());
+            Host::Ip(IpAddr::V4(ip)) => {
+                message.push(IPV4);
+                message.extend(ip.octets());
+            }
+            Host::Ip(IpAddr::V6(ip)) => {
+                message.push(IPV6);
+                message.extend(ip.octets());
+            }
+            Host::Name(Name(name)) => {
+                message.extend([NAME, u8::try_from(name.len()).expect("a longer one is no name")]);
+                message.extend(name.as_bytes());
             }
         }
-        message.write_u16::<BigEndian>(self.port)
-    }
-
-    /// Appends the wire form of `address`, an IPv4-mapped one as IPv4.
-    pub(super) fn append(address: SocketAddr, message: &mut Vec<u8>) -> io::Result<()> {
-        append_ip(address.ip().to_canonical(), message);
-        message.write_u16::<BigEndian>(address.port())
+        message.extend(self.port.to_be_bytes());
     }
 }
 
@@ -153,17 +143,16 @@ fn number(digits: &str) -> Option<u32> {
     is_plain.then(|| u32::from_str_radix(digits, radix).ok()).flatten()
 }
 
-fn append_ip(ip: IpAddr, message: &mut Vec<u8>) {
-    match ip {
-        IpAddr::V4(ip) => {
-            message.push(IPV4);
-            message.extend(ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            message.push(IPV6);
-            message.extend(ip.octets());
-        }
-    }
+/// A port as people write it: decimal digits alone.
+pub fn parse_port(digits: &str) -> Option<u16> {
+    digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// A port, or the first and the last of several, as in `8000-8999`.
+pub fn parse_ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let ports = parse_port(first)?..=parse_port(last)?;
+    (!ports.is_empty()).then_some(ports)
 }
 
 /// An IPv4-mapped address becomes the IPv4 address that it is.
@@ -174,6 +163,14 @@ impl From<SocketAddr> for Address {
 }
 
 impl Host {
+    /// The name, where it is one, as the client spelled it.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Host::Ip(_) => None,
+            Host::Name(name) => Some(name.as_str()),
+        }
+    }
+
     /// Whether this is nobody in particular: BIND for any peer, or UDP ASSOCIATE before the client
     /// knows where it will send from (RFC 1928 section 7). Some clients say `0` by name.
     pub fn is_unspecified(&self) -> bool {
@@ -227,7 +224,7 @@ mod tests {
     fn what_is_read_can_be_written() {
         let written = |address: &Address| {
             let mut octets = Vec::new();
-            address.append_to(&mut octets).unwrap();
+            address.append_to(&mut octets);
             octets
         };
         for (octets, shown) in WIRE {
@@ -253,10 +250,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_type_is_told() {
+    fn an_unknown_type_is_an_error() {
         for atyp in [0x00, 0x02, 0x05, 0xff] {
             let error = Address::read_from(&mut [atyp, 1, 2, 3, 4, 0, 80].as_slice()).unwrap_err();
-            assert!(matches!(error, Error::AddressType(told) if told == atyp));
+            assert!(matches!(error, Error::AddressType(octet) if octet == atyp));
         }
     }
 
@@ -340,18 +337,23 @@ mod tests {
     }
 
     #[test]
-    fn appends_its_octets() {
-        for (octets, shown) in &WIRE[..2] {
-            let mut message = Vec::new();
-            Address::append(shown.parse().unwrap(), &mut message).unwrap();
-            assert_eq!(&message, octets);
-        }
+    fn a_mapped_address_is_written_as_ipv4() {
+        let mut message = Vec::new();
+        Address::from("[::ffff:192.0.2.7]:80".parse::<SocketAddr>().unwrap())
+            .append_to(&mut message);
+        assert_eq!(message, WIRE[0].0);
     }
 
     #[test]
-    fn a_mapped_address_is_appended_as_ipv4() {
-        let mut message = Vec::new();
-        Address::append("[::ffff:192.0.2.7]:80".parse().unwrap(), &mut message).unwrap();
-        assert_eq!(message, WIRE[0].0);
+    fn a_port_is_decimal_digits_alone() {
+        assert_eq!(["0", "080", "65535"].map(parse_port), [Some(0), Some(80), Some(65535)]);
+        for text in ["", "+80", "-80", " 80", "80 ", "65536", "0x50", "\u{661}"] {
+            assert_eq!(parse_port(text), None, "{text}");
+        }
+        assert_eq!(parse_ports("80"), Some(80..=80));
+        assert_eq!(parse_ports("0-65535"), Some(0..=65535));
+        for text in ["", "-", "80-", "-80", "81-80", "80-81-82", "80-+81"] {
+            assert_eq!(parse_ports(text), None, "{text}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! The datagram between a client and its association (RFC 1928 section 7).
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::SocketAddr;
 
 use byteorder::ReadBytesExt;
 
-use super::{Address, Error};
+use super::address::Address;
+use super::error::Error;
 
 /// The most octets that [`append_header`] appends: RSV, FRAG, ATYP, an IPv6 address, a port.
 pub const LONGEST_HEADER: usize = 22;
@@ -26,10 +27,6 @@ pub struct Datagram<'a> {
 impl<'a> Datagram<'a> {
     /// Reads RSV, FRAG and the destination; the rest is payload. RSV may be anything, as in a
     /// request.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Address::read_from`].
     pub fn read(octets: &'a [u8]) -> Result<Self, Error> {
         let mut rest = octets;
         let mut rsv = [0; 2];
@@ -42,13 +39,9 @@ impl<'a> Datagram<'a> {
 }
 
 /// Appends the header of a datagram that has come from `source`, an IPv4-mapped one as IPv4.
-///
-/// # Errors
-///
-/// None: memory takes every header.
-pub fn append_header(source: SocketAddr, message: &mut Vec<u8>) -> io::Result<()> {
+pub fn append_header(source: SocketAddr, message: &mut Vec<u8>) {
     message.extend([0x00, 0x00, 0x00]);
-    Address::append(source, message)
+    Address::from(source).append_to(message);
 }
 
 #[cfg(test)]
@@ -85,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_fragment() {
+    fn a_fragment_is_known() {
         for frag in [0x01, 0x7f, 0x80, 0xff] {
             let mut octets = WIRE[0].0.to_vec();
             octets[2] = frag;
@@ -111,12 +104,12 @@ mod tests {
     fn appends_its_octets() {
         for (header, shown) in &WIRE[..2] {
             let mut message = Vec::new();
-            append_header(shown.parse().unwrap(), &mut message).unwrap();
+            append_header(shown.parse().unwrap(), &mut message);
             assert_eq!(&message, header);
             assert!(message.len() <= LONGEST_HEADER);
         }
         let mut mapped = Vec::new();
-        append_header("[::ffff:192.0.2.7]:53".parse().unwrap(), &mut mapped).unwrap();
+        append_header("[::ffff:192.0.2.7]:53".parse().unwrap(), &mut mapped);
         assert_eq!(mapped, WIRE[0].0);
     }
 }

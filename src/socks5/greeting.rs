@@ -4,21 +4,11 @@ use std::io::{self, Read, Write};
 
 use byteorder::ReadBytesExt;
 
-use super::{AnswerError, Error, VERSION};
+use super::error::{AnswerError, Error};
+use super::method::Method;
 
-/// An authentication method that tabi can select.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Method {
-    /// No authentication required.
-    NoAuthentication = 0x00,
-    /// Username and password (RFC 1929).
-    UsernamePassword = 0x02,
-}
-
-impl Method {
-    const ALL: [Method; 2] = [Method::NoAuthentication, Method::UsernamePassword];
-}
+/// VER, the first octet of every message but the credentials.
+pub(super) const VERSION: u8 = 0x05;
 
 /// METHOD when none is acceptable.
 const NO_ACCEPTABLE_METHOD: u8 = 0xff;
@@ -53,11 +43,6 @@ impl Greeting {
     }
 
     /// Reads VER, NMETHODS and METHODS.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Socks4`], [`Error::Http`] or [`Error::NotSocks`] for a client that speaks something
-    /// else, [`Error::Io`] when the stream fails or ends.
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         match reader.read_u8()? {
             VERSION => {}
@@ -70,10 +55,6 @@ impl Greeting {
     }
 
     /// Writes VER, NMETHODS and METHODS.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the stream fails with.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
         let count = u8::try_from(self.methods.len()).map_err(io::Error::other)?;
         writer.write_all(&[&[VERSION, count], self.methods.as_slice()].concat())
@@ -86,19 +67,11 @@ impl Greeting {
 }
 
 /// Writes the method selection: VER and METHOD, 0xFF for none.
-///
-/// # Errors
-///
-/// Whatever the stream fails with.
 pub fn write_selection(method: Option<Method>, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&[VERSION, method.map_or(NO_ACCEPTABLE_METHOD, |method| method as u8)])
 }
 
 /// Reads the method selection of another server: VER and METHOD, `None` for 0xFF.
-///
-/// # Errors
-///
-/// [`AnswerError::Version`], [`AnswerError::Method`], and [`AnswerError::Io`].
 pub fn read_selection(reader: &mut impl Read) -> Result<Option<Method>, AnswerError> {
     let version = reader.read_u8()?;
     if version != VERSION {
@@ -106,10 +79,7 @@ pub fn read_selection(reader: &mut impl Read) -> Result<Option<Method>, AnswerEr
     }
     match reader.read_u8()? {
         NO_ACCEPTABLE_METHOD => Ok(None),
-        octet => match Method::ALL.into_iter().find(|method| *method as u8 == octet) {
-            Some(method) => Ok(Some(method)),
-            None => Err(AnswerError::Method(octet)),
-        },
+        octet => Method::from_repr(octet).map(Some).ok_or(AnswerError::Method(octet)),
     }
 }
 
@@ -164,17 +134,17 @@ mod tests {
     }
 
     #[test]
-    fn tells_who_speaks_something_else() {
-        let tell = |mut octets: &[u8]| Greeting::read_from(&mut octets).unwrap_err();
-        assert!(matches!(tell(b"\x04\x01\x00\x50"), Error::Socks4));
+    fn a_client_that_speaks_something_else_is_known() {
+        let error = |mut octets: &[u8]| Greeting::read_from(&mut octets).unwrap_err();
+        assert!(matches!(error(b"\x04\x01\x00\x50"), Error::Socks4));
         for method in HTTP_METHODS {
-            assert!(matches!(tell(&[method, b" / HTTP/1.1\r\n"].concat()), Error::Http));
+            assert!(matches!(error(&[method, b" / HTTP/1.1\r\n"].concat()), Error::Http));
         }
-        assert!(matches!(tell(b"\x16\x03\x01"), Error::NotSocks(0x16)));
-        assert!(matches!(tell(b"GARBAGE "), Error::NotSocks(b'G')));
-        assert!(matches!(tell(b"GETS "), Error::NotSocks(b'G')));
-        assert!(matches!(tell(b"\x00"), Error::NotSocks(0x00)));
-        assert!(matches!(tell(b"PO"), Error::Io(_)));
+        assert!(matches!(error(b"\x16\x03\x01"), Error::NotSocks(0x16)));
+        assert!(matches!(error(b"GARBAGE "), Error::NotSocks(b'G')));
+        assert!(matches!(error(b"GETS "), Error::NotSocks(b'G')));
+        assert!(matches!(error(b"\x00"), Error::NotSocks(0x00)));
+        assert!(matches!(error(b"PO"), Error::Io(_)));
     }
 
     #[test]
@@ -184,7 +154,7 @@ mod tests {
             Greeting::read_from(&mut &wire[..]).unwrap().write_to(&mut written).unwrap();
             assert_eq!(written, wire);
         }
-        let both = Greeting::new(&Method::ALL);
+        let both = Greeting::new(&[Method::NoAuthentication, Method::UsernamePassword]);
         assert_eq!(both, Greeting::read_from(&mut b"\x05\x02\x00\x02".as_slice()).unwrap());
         for method in [Some(Method::NoAuthentication), Some(Method::UsernamePassword), None] {
             let mut wire = Vec::new();
@@ -194,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selection_that_is_none_is_told() {
+    fn what_is_no_selection_is_an_error() {
         let read = |mut octets: &[u8]| read_selection(&mut octets).unwrap_err();
         assert!(matches!(read(b"HTTP"), AnswerError::Version(b'H')));
         assert!(matches!(read(b"\x05\x01"), AnswerError::Method(0x01)));

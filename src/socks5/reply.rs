@@ -4,14 +4,17 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use byteorder::ReadBytesExt;
+use strum::FromRepr;
 
-use super::{Address, AnswerError, VERSION};
+use super::address::Address;
+use super::error::AnswerError;
+use super::greeting::VERSION;
 
 /// Octets of a reply with an IPv6 address.
 const LONGEST: usize = 22;
 
 /// REP: how the request fared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRepr)]
 #[repr(u8)]
 pub enum Rep {
     /// Succeeded.
@@ -34,20 +37,6 @@ pub enum Rep {
     AddressTypeNotSupported = 0x08,
 }
 
-impl Rep {
-    const ALL: [Rep; 9] = [
-        Rep::Succeeded,
-        Rep::GeneralFailure,
-        Rep::NotAllowed,
-        Rep::NetworkUnreachable,
-        Rep::HostUnreachable,
-        Rep::ConnectionRefused,
-        Rep::TtlExpired,
-        Rep::CommandNotSupported,
-        Rep::AddressTypeNotSupported,
-    ];
-}
-
 impl From<&io::Error> for Rep {
     fn from(error: &io::Error) -> Self {
         const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
@@ -62,7 +51,7 @@ impl From<&io::Error> for Rep {
     }
 }
 
-/// What the client is told of its request.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// Another server may have a REP of its own.
@@ -83,10 +72,6 @@ impl Reply {
     }
 
     /// Reads another server's reply: VER, REP, RSV and the bound address.
-    ///
-    /// # Errors
-    ///
-    /// [`AnswerError::Version`], [`AnswerError::Bound`], and [`AnswerError::Io`].
     pub fn read_from(reader: &mut impl Read) -> Result<Self, AnswerError> {
         let version = reader.read_u8()?;
         if version != VERSION {
@@ -97,30 +82,23 @@ impl Reply {
         Ok(Reply { rep, bound: Address::read_from(reader)? })
     }
 
-    /// REP, where it is one of RFC 1928's.
-    ///
-    /// # Errors
-    ///
-    /// The octet, where it is another.
+    /// REP, or the octet where it is none of RFC 1928's.
     pub fn rep(&self) -> Result<Rep, u8> {
-        Rep::ALL.into_iter().find(|rep| *rep as u8 == self.rep).ok_or(self.rep)
+        Rep::from_repr(self.rep).ok_or(self.rep)
     }
 
     /// Writes VER, REP, RSV and the bound address, an IPv4-mapped one as IPv4.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the stream fails with.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
         let mut message = Vec::with_capacity(LONGEST);
         message.extend([VERSION, self.rep, 0x00]);
-        self.bound.append_to(&mut message)?;
+        self.bound.append_to(&mut message);
         writer.write_all(&message)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::error::Error;
     use super::*;
 
     fn wire(reply: &Reply) -> Vec<u8> {
@@ -164,7 +142,7 @@ mod tests {
         let read = |mut octets: &[u8]| Reply::read_from(&mut octets).unwrap_err();
         assert!(matches!(read(b"\x04\x00"), AnswerError::Version(0x04)));
         let nonsense = read(b"\x05\x00\x00\x07\0\0\0\0\0\0");
-        assert!(matches!(nonsense, AnswerError::Bound(super::super::Error::AddressType(0x07))));
+        assert!(matches!(nonsense, AnswerError::Bound(Error::AddressType(0x07))));
     }
 
     #[test]

@@ -1,48 +1,30 @@
 //! The request: what the client wants, and where (RFC 1928 section 4).
 
-use std::fmt;
 use std::io::{self, Read, Write};
 
 use byteorder::ReadBytesExt;
+use strum::{Display, FromRepr};
 
-use super::{Address, Error, VERSION};
+use super::address::Address;
+use super::error::Error;
+use super::greeting::VERSION;
 
-/// CMD: what the client wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// CMD: what the client wants. The log and the metrics write it in capitals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, FromRepr)]
 #[repr(u8)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum Command {
     /// A connection to the destination.
     Connect = 0x01,
     /// One connection from the destination.
     Bind = 0x02,
     /// A relay of UDP datagrams.
+    #[strum(serialize = "UDP")]
     UdpAssociate = 0x03,
     /// The address of a name, without a connection: Tor's extension.
     Resolve = 0xf0,
     /// The name of an address: Tor's extension.
     ResolvePtr = 0xf1,
-}
-
-impl Command {
-    const ALL: [Command; 5] = [
-        Command::Connect,
-        Command::Bind,
-        Command::UdpAssociate,
-        Command::Resolve,
-        Command::ResolvePtr,
-    ];
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Command::Connect => "CONNECT",
-            Command::Bind => "BIND",
-            Command::UdpAssociate => "UDP",
-            Command::Resolve => "RESOLVE",
-            Command::ResolvePtr => "RESOLVE_PTR",
-        })
-    }
 }
 
 /// A client's request.
@@ -56,11 +38,7 @@ pub struct Request {
 
 impl Request {
     /// Reads VER, CMD, RSV and the destination. RSV may be anything: some clients do not clear it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::RequestVersion`], [`Error::Command`] (the request has been read whole then), those
-    /// of [`Address::read_from`], and [`Error::Io`] when the stream fails or ends.
+    /// A request with an unknown CMD, or for a name that no host can have, is read whole.
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         let version = reader.read_u8()?;
         if version != VERSION {
@@ -69,18 +47,14 @@ impl Request {
         let cmd = reader.read_u8()?;
         let _rsv = reader.read_u8()?;
         let destination = Address::read_from(reader)?;
-        let command = Command::ALL.into_iter().find(|&command| command as u8 == cmd);
-        Ok(Request { command: command.ok_or(Error::Command(cmd))?, destination })
+        let command = Command::from_repr(cmd).ok_or(Error::Command(cmd))?;
+        Ok(Request { command, destination })
     }
 
     /// Writes VER, CMD, RSV and the destination.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the stream fails with.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
         let mut message = vec![VERSION, self.command as u8, 0x00];
-        self.destination.append_to(&mut message)?;
+        self.destination.append_to(&mut message);
         writer.write_all(&message)
     }
 }
@@ -103,7 +77,14 @@ mod tests {
 
     #[test]
     fn knows_every_command() {
-        for command in Command::ALL {
+        for (command, word) in [
+            (Command::Connect, "CONNECT"),
+            (Command::Bind, "BIND"),
+            (Command::UdpAssociate, "UDP"),
+            (Command::Resolve, "RESOLVE"),
+            (Command::ResolvePtr, "RESOLVE_PTR"),
+        ] {
+            assert_eq!(command.to_string(), word);
             let mut stream = CONNECT.to_vec();
             stream[1] = command as u8;
             assert_eq!(Request::read_from(&mut stream.as_slice()).unwrap().command, command);
@@ -143,13 +124,13 @@ mod tests {
             stream[1] = cmd;
             let mut rest = stream.as_slice();
             let error = Request::read_from(&mut rest).unwrap_err();
-            assert!(matches!(error, Error::Command(told) if told == cmd));
+            assert!(matches!(error, Error::Command(octet) if octet == cmd));
             assert!(rest.is_empty());
         }
     }
 
     #[test]
-    fn another_version_is_told() {
+    fn another_version_is_an_error() {
         let error = Request::read_from(&mut b"\x04\x01\x00".as_slice()).unwrap_err();
         assert!(matches!(error, Error::RequestVersion(0x04)));
     }

@@ -6,7 +6,8 @@ use std::io::{self, Read, Write};
 use byteorder::ReadBytesExt;
 use subtle::{Choice, ConstantTimeEq};
 
-use super::{AnswerError, Error};
+use super::error::{AnswerError, Error};
+use super::greeting;
 
 /// VER of the subnegotiation, which has a version of its own.
 const VERSION: u8 = 0x01;
@@ -27,11 +28,7 @@ pub struct Credentials {
 impl Credentials {
     /// Reads VER, ULEN, UNAME, PLEN and PASSWD. RFC 1929 has both at 1 octet at least; empty ones
     /// are read all the same, and nobody is named so.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::CredentialsVersion`] for another VER (nothing behind it has been read then), and
-    /// [`Error::Io`] when the stream fails or ends.
+    /// Behind another VER nothing is read.
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         let version = reader.read_u8()?;
         if version != VERSION {
@@ -44,11 +41,7 @@ impl Credentials {
         Ok(Credentials { name, password })
     }
 
-    /// Writes VER, ULEN, UNAME, PLEN and PASSWD.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the stream fails with, and when the name has more than 255 octets.
+    /// Writes VER, ULEN, UNAME, PLEN and PASSWD; an error where the name has more than 255 octets.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
         let length = u8::try_from(self.name.len()).map_err(io::Error::other)?;
         let password = &self.password.octets[..usize::from(self.password.length)];
@@ -57,24 +50,16 @@ impl Credentials {
     }
 }
 
-/// Writes VER and STATUS. A client that is told of a failure is served no further.
-///
-/// # Errors
-///
-/// Whatever the stream fails with.
+/// Writes VER and STATUS. A client that has failed is served no further.
 pub fn write_status(success: bool, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&[VERSION, if success { SUCCESS } else { FAILURE }])
 }
 
 /// Reads the status of another server: VER and STATUS, true for success. Some servers say SOCKS5's
 /// VER, not that of RFC 1929.
-///
-/// # Errors
-///
-/// [`AnswerError::StatusVersion`] for another VER, and [`AnswerError::Io`].
 pub fn read_status(reader: &mut impl Read) -> Result<bool, AnswerError> {
     match reader.read_u8()? {
-        VERSION | super::VERSION => Ok(reader.read_u8()? == SUCCESS),
+        VERSION | greeting::VERSION => Ok(reader.read_u8()? == SUCCESS),
         octet => Err(AnswerError::StatusVersion(octet)),
     }
 }
@@ -154,10 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told() {
+    fn another_version_is_an_error() {
         for version in [0x00, 0x02, 0x05] {
             let error = Credentials::read_from(&mut [version, 1, 2].as_slice()).unwrap_err();
-            assert!(matches!(error, Error::CredentialsVersion(told) if told == version));
+            assert!(matches!(error, Error::CredentialsVersion(octet) if octet == version));
         }
     }
 

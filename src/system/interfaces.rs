@@ -1,15 +1,15 @@
 //! The network interfaces of this machine and their addresses: what is this machine, and which links
 //! are part of the home or office network.
 
-use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::warn;
 use nix::ifaddrs::getifaddrs;
 
-use super::ip::{is_private, is_public};
+use super::ip::{is_private, is_public, is_this_machine};
+use super::sync::Mutex;
 
 /// How long the addresses are believed. To read them takes about 100 µs, more with more interfaces,
 /// and no request should pay that; a new address counts after a second.
@@ -22,7 +22,7 @@ const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 #[derive(Debug)]
 pub struct Interfaces {
     read: fn() -> Option<Vec<InterfaceAddress>>,
-    latest: Mutex<Arc<Snapshot>>,
+    latest: Mutex<Snapshot>,
 }
 
 /// An address of an interface.
@@ -37,19 +37,11 @@ pub struct InterfaceAddress {
 }
 
 /// What was known at one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Snapshot {
     at: Instant,
     /// `None` if the system did not tell.
-    known: Option<Known>,
-}
-
-/// For each address, and for the number of each interface: whether the interface is private, that is,
-/// has a private or unique-local address.
-#[derive(Debug, Default)]
-struct Known {
-    addresses: HashMap<IpAddr, bool>,
-    scopes: HashMap<u32, bool>,
+    addresses: Option<Arc<[InterfaceAddress]>>,
 }
 
 /// The public addresses of an interface.
@@ -72,51 +64,57 @@ impl Default for Interfaces {
 impl Interfaces {
     /// The interfaces that `read` finds; `None` means that it cannot tell.
     pub fn read_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
-        let latest = Mutex::new(Arc::new(Snapshot::of(read)));
-        Interfaces { read, latest }
+        Interfaces { read, latest: Mutex::new(Snapshot::of(read)) }
     }
 
     /// Whether `ip` is an address of this machine, or was within the last second; `None` if the system
     /// does not tell.
     pub fn is_ours(&self, ip: IpAddr) -> Option<bool> {
-        is_in(ip, || self.snapshot())
+        let ip = ip.to_canonical();
+        if is_this_machine(ip) {
+            return Some(true);
+        }
+        self.addresses().map(|addresses| addresses.iter().any(|address| address.ip == ip))
     }
 
     /// The same, and an address that has just come counts as well: for the few requests that are worth
     /// reading the addresses for.
     pub fn is_ours_now(&self, ip: IpAddr) -> Option<bool> {
-        match self.is_ours(ip) {
-            Some(true) => Some(true),
-            Some(false) | None => is_in(ip, || self.refreshed()),
+        if self.is_ours(ip) != Some(true) {
+            self.read_again();
         }
+        self.is_ours(ip)
     }
 
     /// Whether a link-local client is on a private interface. The scope of an IPv6 client names its
     /// interface; an IPv4 client has none, so it is the interface by which replies would leave.
     pub fn is_on_private_link(&self, client: SocketAddr) -> bool {
-        let snapshot = self.snapshot();
-        let Some(known) = &snapshot.known else { return false };
-        let is_private = match client {
-            SocketAddr::V6(client) => known.scopes.get(&client.scope_id()),
-            SocketAddr::V4(client) => {
-                source_towards(*client.ip()).and_then(|source| known.addresses.get(&source))
-            }
+        let source = match client {
+            SocketAddr::V4(client) => source_towards(*client.ip()),
+            SocketAddr::V6(_) => None,
         };
-        is_private.copied().unwrap_or(false)
+        let is_of_link = |address: &&InterfaceAddress| match client {
+            SocketAddr::V4(_) => Some(address.ip) == source,
+            SocketAddr::V6(client) => address.scope != 0 && address.scope == client.scope_id(),
+        };
+        let addresses = self.addresses().unwrap_or_default();
+        // An address that two interfaces have says nothing about either.
+        let mut link = addresses.iter().filter(is_of_link).peekable();
+        link.peek().is_some() && link.all(|it| is_private_interface(&it.interface, &addresses))
     }
 
     /// The interfaces that have public addresses.
     pub fn public(&self) -> Vec<Public> {
         let mut found: Vec<Public> = Vec::new();
-        let addresses = (self.read)().unwrap_or_default();
-        let private = private_interfaces(&addresses);
-        for address in addresses.iter().filter(|address| is_public(address.ip)) {
-            match found.iter_mut().find(|public| public.interface == address.interface) {
-                Some(public) => public.addresses.push(address.ip),
+        let addresses = self.addresses().unwrap_or_default();
+        for InterfaceAddress { interface, ip, .. } in addresses.iter().filter(|it| is_public(it.ip))
+        {
+            match found.iter_mut().find(|public| public.interface == *interface) {
+                Some(public) => public.addresses.push(*ip),
                 None => found.push(Public {
-                    interface: address.interface.clone(),
-                    addresses: vec![address.ip],
-                    is_private: private.contains(&*address.interface),
+                    interface: interface.clone(),
+                    addresses: vec![*ip],
+                    is_private: is_private_interface(interface, &addresses),
                 }),
             }
         }
@@ -126,7 +124,7 @@ impl Interfaces {
     /// The private and unique-local addresses, IPv4 first, and of those the one first by which packets
     /// to the internet leave.
     pub fn private(&self) -> Vec<IpAddr> {
-        let addresses = (self.read)().unwrap_or_default();
+        let addresses = self.addresses().unwrap_or_default();
         let mut found: Vec<_> =
             addresses.iter().map(|address| address.ip).filter(|ip| is_private(*ip)).collect();
         let first = source_towards(SOMEWHERE);
@@ -136,55 +134,27 @@ impl Interfaces {
     }
 
     /// What is known now. Whoever finds it too old reads it again and waits for nobody.
-    fn snapshot(&self) -> Arc<Snapshot> {
-        let latest = Arc::clone(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
-        if latest.at.elapsed() < LASTS {
-            return latest;
-        }
-        self.refreshed()
+    fn addresses(&self) -> Option<Arc<[InterfaceAddress]>> {
+        let latest = self.latest.lock().clone();
+        if latest.at.elapsed() < LASTS { latest.addresses } else { self.read_again() }
     }
 
-    fn refreshed(&self) -> Arc<Snapshot> {
-        let fresh = Arc::new(Snapshot::of(self.read));
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
-        fresh
+    fn read_again(&self) -> Option<Arc<[InterfaceAddress]>> {
+        let fresh = Snapshot::of(self.read);
+        self.latest.lock().clone_from(&fresh);
+        fresh.addresses
     }
-}
-
-/// Whether `ip` is an address of this machine by what `snapshot` tells.
-fn is_in(ip: IpAddr, snapshot: impl FnOnce() -> Arc<Snapshot>) -> Option<bool> {
-    let ip = ip.to_canonical();
-    // All of 127.0.0.0/8 is this machine, and so is whoever connects to 0.0.0.0 or [::].
-    if ip.is_loopback() || ip.is_unspecified() {
-        return Some(true);
-    }
-    snapshot().known.as_ref().map(|known| known.addresses.contains_key(&ip))
 }
 
 impl Snapshot {
     fn of(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
-        let at = Instant::now();
-        let known = read().map(|addresses| {
-            let private = private_interfaces(&addresses);
-            let mut known = Known::default();
-            for address in &addresses {
-                let is_private = private.contains(&*address.interface);
-                // An address that two interfaces have says nothing about either.
-                *known.addresses.entry(address.ip).or_insert(true) &= is_private;
-                if address.scope != 0 {
-                    known.scopes.insert(address.scope, is_private);
-                }
-            }
-            known
-        });
-        Snapshot { at, known }
+        Snapshot { at: Instant::now(), addresses: read().map(Into::into) }
     }
 }
 
-/// The interfaces that have a private or unique-local address.
-fn private_interfaces(addresses: &[InterfaceAddress]) -> HashSet<&str> {
-    let private = addresses.iter().filter(|address| is_private(address.ip));
-    private.map(|address| &*address.interface).collect()
+/// Whether an interface has a private or unique-local address.
+fn is_private_interface(name: &str, addresses: &[InterfaceAddress]) -> bool {
+    addresses.iter().any(|address| address.interface == name && is_private(address.ip))
 }
 
 /// The address of this machine from which a packet to `ip` would leave. To connect a UDP socket asks
@@ -306,8 +276,7 @@ mod tests {
         let seconds = begin.elapsed().as_secs();
         assert!(u64::from(READS.get()) <= 2 + seconds, "{}", READS.get());
         let at = Instant::now().checked_sub(LASTS).unwrap();
-        let outdated = Snapshot { at, known: None };
-        *interfaces.latest.lock().unwrap() = Arc::new(outdated);
+        *interfaces.latest.lock() = Snapshot { at, addresses: None };
         assert_eq!(interfaces.is_ours("192.168.77.1".parse().unwrap()), Some(true));
     }
 

@@ -37,6 +37,23 @@ pub fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
+/// The broadcast address of every link.
+pub fn is_broadcast(ip: IpAddr) -> bool {
+    ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Always an address of this machine: all of 127.0.0.0/8, `::1`, and those where whoever connects to
+/// them reaches itself, 0.0.0.0 and `::`.
+pub fn is_this_machine(ip: IpAddr) -> bool {
+    ip.is_loopback() || ip.is_unspecified()
+}
+
+/// Whether who listens at `listen` can be reached at `ip`: an unspecified address listens at every one
+/// of its family, that of IPv6 at all.
+pub fn listens_at(listen: IpAddr, ip: IpAddr) -> bool {
+    listen == ip || (listen.is_unspecified() && (listen.is_ipv6() || ip.is_ipv4()))
+}
+
 /// Private (RFC 1918) or unique-local (RFC 4193).
 pub fn is_private(ip: IpAddr) -> bool {
     match ip {
@@ -49,10 +66,10 @@ pub fn is_private(ip: IpAddr) -> bool {
 /// customers (RFC 6598), are not.
 pub fn is_public(ip: IpAddr) -> bool {
     match ip {
-        IpAddr::V4(ip) => {
-            let is_shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 0x40;
-            let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-            !(is_shared || is_local || ip.is_unspecified() || ip.is_multicast())
+        IpAddr::V4(v4) => {
+            let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 0x40;
+            let is_local = v4.is_private() || is_this_machine(ip) || v4.is_link_local();
+            !(is_shared || is_local || v4.is_multicast())
         }
         // 2000::/3 is all that is assigned for this.
         IpAddr::V6(ip) => ip.segments()[0] & 0xe000 == 0x2000,
@@ -61,7 +78,6 @@ pub fn is_public(ip: IpAddr) -> bool {
 
 /// The IPv4 addresses inside `ip`: a translator or a tunnel on the way may turn it back into one of them.
 /// IPv4-mapped addresses are not among them: those are IPv4.
-#[must_use = "an iterator does nothing by itself"]
 pub fn embedded_ipv4(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
     let found = match ip.to_canonical() {
         IpAddr::V6(ip) => [by_prefix(ip), by_interface(ip)],
@@ -157,17 +173,17 @@ mod tests {
         }
     }
 
-    fn group(address: &str) -> ClientPrefix {
+    fn prefix(address: &str) -> ClientPrefix {
         address.parse::<IpAddr>().unwrap().into()
     }
 
     #[test]
-    fn a_host_with_many_addresses_is_one_group() {
-        assert_eq!(group("2001:db8:1:2::1"), group("2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert_ne!(group("2001:db8:1:2::1"), group("2001:db8:1:3::1"));
-        assert_eq!(group("::ffff:192.0.2.1"), group("192.0.2.1"));
-        assert_ne!(group("192.0.2.1"), group("192.0.2.2"));
-        assert_eq!(group("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
-        assert_eq!(group("::ffff:192.0.2.7").to_string(), "192.0.2.7");
+    fn a_host_with_many_addresses_is_one_client() {
+        assert_eq!(prefix("2001:db8:1:2::1"), prefix("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(prefix("2001:db8:1:2::1"), prefix("2001:db8:1:3::1"));
+        assert_eq!(prefix("::ffff:192.0.2.1"), prefix("192.0.2.1"));
+        assert_ne!(prefix("192.0.2.1"), prefix("192.0.2.2"));
+        assert_eq!(prefix("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(prefix("::ffff:192.0.2.7").to_string(), "192.0.2.7");
     }
 }

@@ -21,11 +21,9 @@
 use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::networks::Networks;
-use super::rule::{Rule, RuleQuery, To};
-use crate::access::upstream::Upstream;
+use super::rule::{Action, Rule, RuleQuery, To};
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
 type Number = u32;
@@ -33,7 +31,7 @@ const NONE: Number = Number::MAX;
 
 /// The rules of one file.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(in crate::access) struct Index {
     entries: Vec<Entry>,
     /// The first rule without `to`.
     anywhere: Number,
@@ -47,30 +45,22 @@ pub(super) struct Index {
     own: Number,
     /// The rules that allow an address for what it is, in order.
     allowed_addresses: Vec<Number>,
-    /// The rules that tell whether a client can be permitted anything at all, in order.
+    /// The rules that allow something without another server, or are about every destination, in order.
     openings: Vec<Number>,
 }
 
 /// A rule in its chain.
 #[derive(Debug)]
-struct Entry {
+pub(in crate::access) struct Entry {
     /// Without its `to`, which is that of the chain.
-    rule: Rule,
-    verdict: Verdict,
+    pub(in crate::access) rule: Rule,
+    /// Whether its `to` is a network or an address.
+    pub(in crate::access) is_of_network: bool,
+    /// Where the rule stands, from 1.
+    pub(in crate::access) line: u32,
+    number: Number,
     /// The next rule of the chain.
     next: Number,
-}
-
-/// What a rule says once it is the first match.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) allow: bool,
-    /// The rule allows an address or a network, and so opens what is closed by default.
-    pub(super) opens: bool,
-    /// The place of the rule, if what it allows goes through another server.
-    via: Option<Number>,
-    /// Where the rule stands, from 1.
-    pub(super) line: u32,
 }
 
 impl Default for Index {
@@ -105,14 +95,11 @@ impl Index {
 
     fn put(&mut self, number: Number, line: u32, mut rule: Rule) {
         let to = rule.to.take();
-        let allow = rule.allow;
-        let via = rule.via.is_some().then_some(number);
-        let opens = allow && via.is_none() && matches!(to, Some(To::Network(_)));
-        let verdict = Verdict { allow, opens, via, line };
-        if (allow && via.is_none()) || (to.is_none() && rule.ports.is_none()) {
+        if matches!(rule.action, Action::Allow) || (to.is_none() && rule.ports.is_none()) {
             self.openings.push(number);
         }
-        if allow && matches!(to, Some(To::Network(_) | To::Own)) {
+        let is_of_network = matches!(to, Some(To::Network(_)));
+        if (is_of_network || to == Some(To::Own)) && !matches!(rule.action, Action::Deny) {
             self.allowed_addresses.push(number);
         }
         let next = match to {
@@ -125,110 +112,93 @@ impl Index {
             Some(To::Own) => Some(mem::replace(&mut self.own, number)),
             Some(To::Network(net)) => self.networks.insert(net, number),
         };
-        self.entries.push(Entry { rule, verdict, next: next.unwrap_or(NONE) });
+        let next = next.unwrap_or(NONE);
+        self.entries.push(Entry { rule, is_of_network, line, number, next });
     }
 
-    /// How many rules there are.
-    pub(super) fn count(&self) -> usize {
-        self.entries.len()
+    /// Every rule, in the order of the file.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// The users that rules name, and the first line that names each.
     pub(super) fn users(&self) -> impl Iterator<Item = (&str, u32)> {
         let mut seen = HashSet::new();
-        let named = self
-            .entries
-            .iter()
-            .filter_map(|entry| entry.rule.user.as_deref().map(|user| (user, entry.verdict.line)));
+        let named = self.entries.iter().filter_map(|it| Some((it.rule.user.as_deref()?, it.line)));
         named.filter(move |(user, _)| seen.insert(*user))
     }
 
     /// The first rule that matches whatever address the destination has. Letter case and dots at the
     /// end of `name` make no difference.
-    pub(super) fn match_name(&self, asked: &RuleQuery<'_>, name: Option<&str>) -> Option<Number> {
-        let mut first = self.first_in(self.anywhere, asked, NONE);
+    pub(in crate::access) fn match_name(
+        &self,
+        query: &RuleQuery<'_>,
+        name: Option<&str>,
+    ) -> Option<&Entry> {
+        let mut first = self.first_in(self.anywhere, query, NONE);
         if let Some(name) = name {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             let parents =
                 name.rmatch_indices('.').take(self.most_labels).map(|(dot, _)| &name[dot..]);
             for name in parents.chain([name.as_str()]) {
                 let chain = self.names.get(name).copied().unwrap_or(NONE);
-                first = self.first_in(chain, asked, first);
+                first = self.first_in(chain, query, first);
             }
         }
-        (first != NONE).then_some(first)
-    }
-
-    /// The verdict of a rule that was found.
-    pub(super) fn verdict(&self, number: Number) -> Verdict {
-        self.entry(number).verdict
-    }
-
-    /// Through which server goes what `verdict` allows, if it goes through any.
-    pub(super) fn upstream(&self, verdict: Verdict) -> Option<&Arc<Upstream>> {
-        self.entry(verdict.via?).rule.via.as_ref()
-    }
-
-    /// The servers that rules name, each with the line.
-    pub(super) fn upstreams(&self) -> impl Iterator<Item = (&Arc<Upstream>, u32)> {
-        self.entries.iter().filter_map(|entry| Some((entry.rule.via.as_ref()?, entry.verdict.line)))
+        self.entry(first)
     }
 
     /// The first rule that matches a destination with this address, where `named` is the result of
     /// [`Index::match_name`]. `is_ours` tells whether the address is this machine's; if it cannot, rules
     /// that deny match and rules that allow do not. It is asked only if it makes a difference.
-    pub(super) fn match_address(
+    pub(in crate::access) fn match_address(
         &self,
-        asked: &RuleQuery<'_>,
-        named: Option<Number>,
+        query: &RuleQuery<'_>,
+        named: Option<&Entry>,
         ip: IpAddr,
         is_ours: impl FnOnce() -> Option<bool>,
-    ) -> Option<Verdict> {
-        let mut first = named.unwrap_or(NONE);
+    ) -> Option<&Entry> {
+        let mut first = named.map_or(NONE, |entry| entry.number);
         for chain in self.networks.around(ip) {
-            first = self.first_in(chain, asked, first);
+            first = self.first_in(chain, query, first);
         }
         if self.own < first {
             first = match is_ours() {
-                Some(true) => self.first_in(self.own, asked, first),
+                Some(true) => self.first_in(self.own, query, first),
                 Some(false) => first,
-                None => self.first_where(self.own, first, |it| !it.allow && it.matches(asked)),
+                None => self.first_where(self.own, first, |rule| {
+                    matches!(rule.action, Action::Deny) && rule.matches(query)
+                }),
             };
         }
-        (first != NONE).then(|| self.entry(first).verdict)
+        self.entry(first)
     }
 
-    /// The verdict of `named`, if it denies and no earlier rule allows an address for what it is:
-    /// then every address that the name may have is denied.
-    pub(super) fn denial_of_every_address(
+    /// The first rule before `named` that allows an address for what it is.
+    pub(in crate::access) fn match_any_address(
         &self,
-        asked: &RuleQuery<'_>,
-        named: Option<Number>,
-    ) -> Option<Verdict> {
-        let named = named?;
-        let verdict = self.entry(named).verdict;
-        let mut earlier = self.allowed_addresses.iter().take_while(|number| **number < named);
-        let is_certain =
-            !verdict.allow && !earlier.any(|number| self.entry(*number).rule.matches(asked));
-        is_certain.then_some(verdict)
+        query: &RuleQuery<'_>,
+        named: &Entry,
+    ) -> Option<&Entry> {
+        let allowed = self.allowed_addresses.iter().take_while(|number| **number < named.number);
+        allowed.filter_map(|number| self.entry(*number)).find(|entry| entry.rule.matches(query))
     }
 
-    /// The verdict that tells whether this client can be permitted anything without a server to go
-    /// through: the first that allows something, or that leaves no destination to later rules.
-    pub(super) fn opening(&self, asked: &RuleQuery<'_>) -> Option<Verdict> {
-        let mut openings = self.openings.iter().map(|number| self.entry(*number));
-        openings.find(|entry| entry.rule.concerns(asked)).map(|entry| entry.verdict)
+    /// The first rule that allows this client something without another server, or that leaves no
+    /// destination to later rules.
+    pub(in crate::access) fn match_opening(&self, query: &RuleQuery<'_>) -> Option<&Entry> {
+        let mut openings = self.openings.iter().filter_map(|number| self.entry(*number));
+        openings.find(|entry| entry.rule.concerns(query))
     }
 
     /// The first rule of a chain that matches, if it comes before `first`; else `first`.
-    fn first_in(&self, chain: Number, asked: &RuleQuery<'_>, first: Number) -> Number {
-        self.first_where(chain, first, |rule| rule.matches(asked))
+    fn first_in(&self, chain: Number, query: &RuleQuery<'_>, first: Number) -> Number {
+        self.first_where(chain, first, |rule| rule.matches(query))
     }
 
     fn first_where(&self, chain: Number, first: Number, matches: impl Fn(&Rule) -> bool) -> Number {
         let mut number = chain;
-        while number < first {
-            let entry = self.entry(number);
+        while let Some(entry) = self.entry(number).filter(|_| number < first) {
             if matches(&entry.rule) {
                 return number;
             }
@@ -237,8 +207,9 @@ impl Index {
         first
     }
 
-    fn entry(&self, number: Number) -> &Entry {
-        &self.entries[number as usize]
+    /// The rule with this number; none has [`NONE`].
+    fn entry(&self, number: Number) -> Option<&Entry> {
+        self.entries.get(number as usize)
     }
 }
 
@@ -329,44 +300,48 @@ mod tests {
         (1..).zip((0..count).map(|_| rule(dice))).collect()
     }
 
+    fn denies(rule: &Rule) -> bool {
+        matches!(rule.action, Action::Deny)
+    }
+
     struct Request {
-        asked: RuleQuery<'static>,
+        query: RuleQuery<'static>,
         name: Option<&'static str>,
         is_ours: Option<bool>,
     }
 
     fn request(dice: &mut Dice) -> Request {
         let client: IpAddr = dice.one(&FROM).parse().unwrap();
-        let asked = RuleQuery {
+        let query = RuleQuery {
             command: [Command::Connect, Command::Bind, Command::UdpAssociate][dice.below(3)],
             user: [None, Some("alice"), Some(r"car\x20ol"), Some("dave")][dice.below(4)],
             client: client.to_canonical(),
             port: [0, 22, 80, 443, 8080][dice.below(5)],
         };
         Request {
-            asked,
+            query,
             name: (dice.below(2) == 0).then(|| dice.one(&NAMES)),
             is_ours: [None, Some(true), Some(false)][dice.below(3)],
         }
     }
 
     /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
-    fn concerns_client(rule: &Rule, asked: &RuleQuery<'_>) -> bool {
-        (rule.command.is_none() || rule.command == Some(asked.command))
-            && (rule.user.is_none() || rule.user.as_deref() == asked.user)
-            && rule.from.is_none_or(|net| net.contains(&asked.client))
+    fn concerns_client(rule: &Rule, query: &RuleQuery<'_>) -> bool {
+        (rule.command.is_none() || rule.command == Some(query.command))
+            && (rule.user.is_none() || rule.user.as_deref() == query.user)
+            && rule.from.is_none_or(|net| net.contains(&query.client))
     }
 
     fn concerns(rule: &Rule, request: &Request, ip: IpAddr) -> bool {
         let name = request.name.map(|name| name.trim_end_matches('.').to_lowercase());
-        concerns_client(rule, &request.asked)
+        concerns_client(rule, &request.query)
             && rule.ports.as_ref().is_none_or(|ports| {
-                *ports.start() <= request.asked.port && request.asked.port <= *ports.end()
+                *ports.start() <= request.query.port && request.query.port <= *ports.end()
             })
             && match &rule.to {
                 None => true,
                 Some(To::Network(net)) => net.contains(&ip.to_canonical()),
-                Some(To::Own) => request.is_ours.unwrap_or(!rule.allow),
+                Some(To::Own) => request.is_ours.unwrap_or(denies(rule)),
                 Some(To::Name(name_of_rule)) => name.as_ref() == Some(name_of_rule),
                 Some(To::Subdomains(parent)) => {
                     name.is_some_and(|name| name.ends_with(&format!(".{parent}")))
@@ -383,16 +358,17 @@ mod tests {
             let index = Index::new(rules.clone());
             for _ in 0..40 {
                 let request = request(&mut dice);
-                let asked = request.asked;
-                let named = index.match_name(&asked, request.name);
-                let certain = index.denial_of_every_address(&asked, named);
+                let query = request.query;
+                let named = index.match_name(&query, request.name);
+                let certain = named.filter(|named| {
+                    denies(&named.rule) && index.match_any_address(&query, named).is_none()
+                });
                 never_looked_up += usize::from(certain.is_some());
                 for ip in ADDRESSES.map(|ip| ip.parse().unwrap()) {
                     let first = rules.iter().find(|(_, rule)| concerns(rule, &request, ip));
-                    let verdict = index.match_address(&asked, named, ip, || request.is_ours);
-                    assert_eq!(verdict.map(|it| it.line), first.map(|(line, _)| *line));
-                    assert_eq!(verdict.map(|it| it.allow), first.map(|(_, rule)| rule.allow));
-                    assert!(certain.is_none() || !first.unwrap().1.allow);
+                    let rule = index.match_address(&query, named, ip, || request.is_ours);
+                    assert_eq!(rule.map(|it| it.line), first.map(|(line, _)| *line));
+                    assert!(certain.is_none() || denies(&first.unwrap().1));
                     found += usize::from(first.is_some());
                 }
             }
@@ -408,14 +384,14 @@ mod tests {
             let rules = rules(&mut dice, round % 20);
             let index = Index::new(rules.clone());
             for _ in 0..20 {
-                let Request { asked, .. } = request(&mut dice);
+                let Request { query, .. } = request(&mut dice);
                 let first = rules.iter().find(|(_, rule)| {
                     let is_last_word = rule.to.is_none() && rule.ports.is_none();
-                    concerns_client(rule, &asked) && (rule.allow || is_last_word)
+                    concerns_client(rule, &query) && (!denies(rule) || is_last_word)
                 });
-                let expected = first.filter(|(_, rule)| !rule.allow).map(|(line, _)| *line);
+                let expected = first.filter(|(_, rule)| denies(rule)).map(|(line, _)| *line);
                 assert_eq!(
-                    index.opening(&asked).filter(|it| !it.allow).map(|it| it.line),
+                    index.match_opening(&query).filter(|it| denies(&it.rule)).map(|it| it.line),
                     expected
                 );
                 denied += usize::from(expected.is_some());

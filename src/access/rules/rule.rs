@@ -14,15 +14,12 @@ use ipnet::IpNet;
 use super::networks;
 use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::spelling;
-use crate::socks5::Command;
+use crate::socks5::{Command, parse_ports};
 
 /// A rule. A field that is not given matches everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
-    /// Allow, or deny.
-    pub(super) allow: bool,
-    /// The server that what is allowed goes through.
-    pub(super) via: Option<Arc<Upstream>>,
+#[derive(Clone, Debug)]
+pub(in crate::access) struct Rule {
+    pub(in crate::access) action: Action,
     pub(super) command: Option<Command>,
     /// As [`spelling::spell`] writes it.
     pub(super) user: Option<String>,
@@ -30,6 +27,15 @@ pub(super) struct Rule {
     pub(super) from: Option<IpNet>,
     pub(super) to: Option<To>,
     pub(super) ports: Option<RangeInclusive<u16>>,
+}
+
+/// What a rule does with what it matches.
+#[derive(Clone, Debug)]
+pub(in crate::access) enum Action {
+    Allow,
+    Deny,
+    /// Allow it through this server.
+    Via(Arc<Upstream>),
 }
 
 /// The destinations of a rule. Names are in lower case and without a dot at their end.
@@ -45,38 +51,35 @@ pub(super) enum To {
 
 /// A request without its host: what a rule's other fields are compared with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RuleQuery<'a> {
-    pub(super) command: Command,
+pub(in crate::access) struct RuleQuery<'a> {
+    pub(in crate::access) command: Command,
     /// As [`spelling::spell`] writes it.
-    pub(super) user: Option<&'a str>,
+    pub(in crate::access) user: Option<&'a str>,
     /// The client's address, never an IPv4-mapped one.
-    pub(super) client: IpAddr,
-    pub(super) port: u16,
+    pub(in crate::access) client: IpAddr,
+    pub(in crate::access) port: u16,
 }
 
 const COMMANDS: [(&[u8], Command); 3] =
     [(b"connect", Command::Connect), (b"bind", Command::Bind), (b"udp", Command::UdpAssociate)];
 
 impl Rule {
-    /// Parses one line; `None` if it is blank or a comment. The fields may come in any order.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong, and what is expected instead.
+    /// Parses one line; `None` if it is blank or a comment. The fields may come in any order. An error
+    /// says what is wrong, and what is expected instead.
     pub(super) fn parse(line: &[u8]) -> Result<Option<Self>, String> {
         let mut words = line
             .split(u8::is_ascii_whitespace)
             .filter(|word| !word.is_empty())
             .take_while(|word| !word.starts_with(b"#"));
-        let (allow, via) = match words.next() {
+        let action = match words.next() {
             None => return Ok(None),
-            Some(b"allow") => (true, None),
-            Some(b"deny") => (false, None),
-            Some(b"via") => (true, Some(Arc::new(upstream(words.next())?))),
-            Some(other) => return Err(told(other, "allow, deny or via")),
+            Some(b"allow") => Action::Allow,
+            Some(b"deny") => Action::Deny,
+            Some(b"via") => Action::Via(Arc::new(upstream(words.next())?)),
+            Some(other) => return Err(error(other, "allow, deny or via")),
         };
         let mut rule =
-            Rule { allow, via, command: None, user: None, from: None, to: None, ports: None };
+            Rule { action, command: None, user: None, from: None, to: None, ports: None };
         while let Some(field) = words.next() {
             rule.take(field, words.next())?;
         }
@@ -84,15 +87,15 @@ impl Rule {
     }
 
     /// Whether the rule is about this command, user and client.
-    pub(super) fn concerns(&self, asked: &RuleQuery<'_>) -> bool {
-        self.command.is_none_or(|command| command == asked.command)
-            && self.user.as_deref().is_none_or(|user| asked.user == Some(user))
-            && self.from.is_none_or(|net| net.contains(&asked.client))
+    pub(super) fn concerns(&self, query: &RuleQuery<'_>) -> bool {
+        self.command.is_none_or(|command| command == query.command)
+            && self.user.as_deref().is_none_or(|user| query.user == Some(user))
+            && self.from.is_none_or(|net| net.contains(&query.client))
     }
 
     /// Whether every field but `to` matches.
-    pub(super) fn matches(&self, asked: &RuleQuery<'_>) -> bool {
-        self.concerns(asked) && self.ports.as_ref().is_none_or(|ports| ports.contains(&asked.port))
+    pub(super) fn matches(&self, query: &RuleQuery<'_>) -> bool {
+        self.concerns(query) && self.ports.as_ref().is_none_or(|ports| ports.contains(&query.port))
     }
 
     fn take(&mut self, field: &[u8], value: Option<&[u8]>) -> Result<(), String> {
@@ -118,9 +121,9 @@ impl Rule {
                 field,
                 value,
                 "a port from 0 to 65535, or a range as in 8000-8999",
-                ports,
+                |word| parse_ports(std::str::from_utf8(word).ok()?),
             ),
-            other => Err(told(other, "command, user, from, to or port")),
+            other => Err(error(other, "command, user, from, to or port")),
         }
     }
 }
@@ -134,22 +137,22 @@ fn set<T>(
     parse: impl FnOnce(&[u8]) -> Option<T>,
 ) -> Result<(), String> {
     if place.is_some() {
-        return Err(told(field, "every field once"));
+        return Err(error(field, "every field once"));
     }
-    let value = value.ok_or_else(|| told(field, &format!("a value behind it: {expected}")))?;
-    *place = Some(parse(value).ok_or_else(|| told(value, expected))?);
+    let value = value.ok_or_else(|| error(field, &format!("a value behind it: {expected}")))?;
+    *place = Some(parse(value).ok_or_else(|| error(value, expected))?);
     Ok(())
 }
 
-fn told(token: &[u8], expected: &str) -> String {
+fn error(token: &[u8], expected: &str) -> String {
     format!("'{}': expected {expected}", String::from_utf8_lossy(token).escape_debug())
 }
 
-/// What is wrong with a URL is told without showing it.
+/// An error about a URL does not show it: there may be a password in it.
 fn upstream(url: Option<&[u8]>) -> Result<Upstream, String> {
     let url = url.and_then(|url| std::str::from_utf8(url).ok());
-    let told = || format!("'via': expected a URL behind it: {EXPECTED}");
-    url.and_then(Upstream::parse).ok_or_else(told)
+    let upstream = url.and_then(Upstream::parse);
+    upstream.ok_or_else(|| format!("'via': expected a URL behind it: {EXPECTED}"))
 }
 
 fn command(word: &[u8]) -> Option<Command> {
@@ -190,17 +193,6 @@ fn host_name(word: &str) -> Option<String> {
     (name.len() <= 253 && name.split('.').all(is_label) && !is_number).then_some(name)
 }
 
-fn ports(word: &[u8]) -> Option<RangeInclusive<u16>> {
-    let port = |digits: &str| {
-        let only_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
-        only_digits.then(|| digits.parse().ok()).flatten()
-    };
-    let word = std::str::from_utf8(word).ok()?;
-    let (first, last) = word.split_once('-').unwrap_or((word, word));
-    let range = port(first)?..=port(last)?;
-    (!range.is_empty()).then_some(range)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,37 +207,29 @@ mod tests {
 
     #[test]
     fn a_rule_with_every_field_in_any_order() {
-        let expected = Rule {
-            allow: true,
-            via: None,
-            command: Some(Command::UdpAssociate),
-            user: Some("alice".into()),
-            from: Some("192.168.1.0/24".parse().unwrap()),
-            to: Some(To::Subdomains("example.org".into())),
-            ports: Some(53..=54),
-        };
         for line in [
             "allow command udp user alice from 192.168.1.0/24 to *.example.org port 53-54",
             "\tallow  port 53-54 to *.Example.ORG.\tfrom 192.168.1.9/24 user alice command udp # x",
             "allow command udp user al\\x69ce from 192.168.1.0/24 to *.example.org port 53-54\r",
         ] {
-            assert_eq!(rule(line), expected, "{line}");
+            let rule = rule(line);
+            assert!(matches!(rule.action, Action::Allow), "{line}");
+            assert_eq!(rule.command, Some(Command::UdpAssociate), "{line}");
+            assert_eq!(rule.user.as_deref(), Some("alice"), "{line}");
+            assert_eq!(rule.from, "192.168.1.0/24".parse().ok(), "{line}");
+            assert_eq!(rule.to, Some(To::Subdomains("example.org".into())), "{line}");
+            assert_eq!(rule.ports, Some(53..=54), "{line}");
         }
     }
 
     #[test]
     fn a_rule_may_have_no_field() {
-        let bare = Rule {
-            allow: false,
-            via: None,
-            command: None,
-            user: None,
-            from: None,
-            to: None,
-            ports: None,
-        };
-        assert_eq!(rule("deny"), bare);
-        assert_eq!(rule("deny #all"), bare);
+        for line in ["deny", "deny #all"] {
+            let Rule { action, command, user, from, to, ports } = rule(line);
+            assert!(matches!(action, Action::Deny), "{line}");
+            assert!(command.is_none() && user.is_none() && from.is_none(), "{line}");
+            assert!(to.is_none() && ports.is_none(), "{line}");
+        }
         assert_eq!(rule("allow command connect").command, Some(Command::Connect));
         assert_eq!(rule("allow command bind").command, Some(Command::Bind));
         assert_eq!(rule("allow port 0-65535").ports, Some(0..=65535));
@@ -255,20 +239,21 @@ mod tests {
     #[test]
     fn via_names_a_server_and_its_password_is_not_shown() {
         let via = rule("via socks5://alice:sesame@proxy.example:1080 to *.onion port 80");
-        assert_eq!(via.via.as_deref().unwrap().to_string(), "proxy.example:1080");
-        assert_eq!((via.allow, &via.to), (true, &Some(To::Subdomains("onion".into()))));
+        let Action::Via(upstream) = &via.action else { panic!("{via:?}") };
+        assert_eq!(upstream.to_string(), "proxy.example:1080");
+        assert_eq!(via.to, Some(To::Subdomains("onion".into())));
         assert!(!format!("{via:?}").contains("sesame"));
         for line in ["via", "via to *.onion", "via socks5://alice:sesame@proxy.example"] {
-            let told = Rule::parse(line.as_bytes()).unwrap_err();
-            assert!(told.starts_with("'via': expected a URL behind it: socks5://"), "{told}");
-            assert!(!told.contains("sesame"), "{told}");
+            let error = Rule::parse(line.as_bytes()).unwrap_err();
+            assert!(error.starts_with("'via': expected a URL behind it: socks5://"), "{error}");
+            assert!(!error.contains("sesame"), "{error}");
         }
     }
 
     #[test]
     fn comments_and_blank_lines_are_no_rules() {
         for line in [b"".as_slice(), b"  \t", b"# deny", b"  # deny", b"\r", b"#", b"#deny \xff"] {
-            assert_eq!(Rule::parse(line), Ok(None), "{}", line.escape_ascii());
+            assert!(matches!(Rule::parse(line), Ok(None)), "{}", line.escape_ascii());
         }
     }
 
@@ -295,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_with_what_is_expected() {
+    fn an_error_says_what_is_wrong_and_what_is_expected() {
         for (line, token, expected) in [
             ("permit", "permit", "allow, deny or via"),
             ("Allow", "Allow", "allow, deny or via"),
@@ -328,9 +313,9 @@ mod tests {
             ("deny to 10.0.0.1 to 10.0.0.2", "to", "every field once"),
             ("deny\x1b[31m", r"deny\u{1b}[31m", "allow, deny or via"),
         ] {
-            let told = Rule::parse(line.as_bytes()).unwrap_err();
-            assert!(told.starts_with(&format!("'{token}': expected ")), "{line}: {told}");
-            assert!(told.contains(expected), "{line}: {told}");
+            let error = Rule::parse(line.as_bytes()).unwrap_err();
+            assert!(error.starts_with(&format!("'{token}': expected ")), "{line}: {error}");
+            assert!(error.contains(expected), "{line}: {error}");
         }
     }
 }

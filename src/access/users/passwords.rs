@@ -20,13 +20,15 @@ const LONGEST_NAME: usize = 255;
 pub struct Passwords {
     users: HashMap<Box<[u8]>, User>,
     /// An unknown name is compared with this one, so that it takes as long as a known one.
-    nobody: User,
+    nobody: Password,
 }
 
 struct User {
     /// As the log and rules spell it; clones share the text.
     spelled: Arc<str>,
     password: Password,
+    /// Where the file has it.
+    line: u32,
 }
 
 impl Passwords {
@@ -38,9 +40,8 @@ impl Passwords {
     /// it, and when a line is bad: the error names up to ten of those, and never shows a password.
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
-        let in_file = |error| format!("{name}: {error}");
-        let file = SecretFile::read(path).map_err(in_file)?;
-        file.check_private().map_err(in_file)?;
+        let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
+        file.check_private().map_err(|error| format!("{name}: {error}"))?;
         Passwords::parse(&file.bytes, &name)
     }
 
@@ -50,17 +51,25 @@ impl Passwords {
     ///
     /// When a line is bad, as [`Passwords::load`] does.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self, String> {
-        let mut taken = Lines { passwords: Passwords::none(), places: HashMap::new() };
-        lines::each(bytes, file, |number, line| taken.take(number, line))?;
-        if taken.passwords.users.is_empty() {
+        let mut users: HashMap<_, User> = HashMap::new();
+        lines::each(bytes, file, |line, text| {
+            let Some((name, password)) = parse_line(text)? else { return Ok(()) };
+            match users.entry(name.into()) {
+                Entry::Occupied(earlier) => Err(format!(
+                    "'{}': expected every name once, and it is in line {} already",
+                    name.escape_ascii(),
+                    earlier.get().line
+                )),
+                Entry::Vacant(place) => {
+                    place.insert(User { spelled: spelling::spell(name).into(), password, line });
+                    Ok(())
+                }
+            }
+        })?;
+        if users.is_empty() {
             return Err(format!("{file}: no user in it: expected `name:password` a line"));
         }
-        Ok(taken.passwords)
-    }
-
-    fn none() -> Self {
-        let nobody = User { spelled: "".into(), password: Password::NONE };
-        Passwords { users: HashMap::new(), nobody }
+        Ok(Passwords { users, nobody: Password::NONE })
     }
 
     /// How many users there are, one at least.
@@ -78,9 +87,9 @@ impl Passwords {
     pub fn check(&self, credentials: &Credentials) -> Option<Arc<str>> {
         let user = self.users.get(&*credentials.name);
         let known = Choice::from(u8::from(user.is_some()));
-        let user = user.unwrap_or(&self.nobody);
-        let right = known & user.password.ct_eq(&credentials.password);
-        bool::from(right).then(|| Arc::clone(&user.spelled))
+        let password = user.map_or(&self.nobody, |user| &user.password);
+        let right = known & password.ct_eq(&credentials.password);
+        user.filter(|_| right.into()).map(|user| Arc::clone(&user.spelled))
     }
 }
 
@@ -90,45 +99,27 @@ impl fmt::Debug for Passwords {
     }
 }
 
-/// The users of the lines so far, and the line of each.
-struct Lines {
-    passwords: Passwords,
-    places: HashMap<Box<[u8]>, u32>,
-}
-
-impl Lines {
-    fn take(&mut self, number: u32, line: &[u8]) -> Result<(), String> {
-        let text = line.trim_ascii_start();
-        if text.is_empty() || text.starts_with(b"#") {
-            return Ok(());
-        }
-        // A line without a colon may be a password: it is not shown.
-        let colon = line.iter().position(|byte| *byte == b':');
-        let colon = colon.ok_or("no colon in the line: expected `name:password`")?;
-        let (name, password) = (&line[..colon], &line[colon + 1..]);
-        let shown = name[..name.len().min(LONGEST_NAME)].escape_ascii();
-        if !(1..=LONGEST_NAME).contains(&name.len()) {
-            return Err(format!("'{shown}': expected a name of 1 to 255 bytes before the colon"));
-        }
-        if name.trim_ascii() != name {
-            return Err(format!("'{shown}': expected a name without white space at its ends"));
-        }
-        let password = Password::new(password).ok_or_else(|| {
-            format!("'{shown}': expected a password of 1 to 255 bytes behind the colon")
-        })?;
-        match self.places.entry(name.into()) {
-            Entry::Occupied(earlier) => Err(format!(
-                "'{shown}': expected every name once, and it is in line {} already",
-                earlier.get()
-            )),
-            Entry::Vacant(place) => {
-                place.insert(number);
-                let spelled = spelling::spell(name).into();
-                self.passwords.users.insert(name.into(), User { spelled, password });
-                Ok(())
-            }
-        }
+/// The name and the password in a line; `None` if it is blank or a comment.
+fn parse_line(line: &[u8]) -> Result<Option<(&[u8], Password)>, String> {
+    let text = line.trim_ascii_start();
+    if text.is_empty() || text.starts_with(b"#") {
+        return Ok(None);
     }
+    // A line without a colon may be a password: it is not shown.
+    let colon = line.iter().position(|byte| *byte == b':');
+    let colon = colon.ok_or("no colon in the line: expected `name:password`")?;
+    let (name, password) = (&line[..colon], &line[colon + 1..]);
+    let shown = name[..name.len().min(LONGEST_NAME)].escape_ascii();
+    if !(1..=LONGEST_NAME).contains(&name.len()) {
+        return Err(format!("'{shown}': expected a name of 1 to 255 bytes before the colon"));
+    }
+    if name.trim_ascii() != name {
+        return Err(format!("'{shown}': expected a name without white space at its ends"));
+    }
+    let password = Password::new(password).ok_or_else(|| {
+        format!("'{shown}': expected a password of 1 to 255 bytes behind the colon")
+    })?;
+    Ok(Some((name, password)))
 }
 
 #[cfg(test)]
@@ -197,9 +188,9 @@ mod tests {
         let file = format!(
             "alice:a\nsecret\n:secret\nbob:\nalice:secret\n{long}:secret\ncarol:{long}\neve :secret\n"
         );
-        let told = load(file.as_bytes()).unwrap_err();
-        let lines: Vec<&str> = told.lines().collect();
-        assert_eq!(lines.len(), 7, "{told}");
+        let error = load(file.as_bytes()).unwrap_err();
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), 7, "{error}");
         for (line, (number, token, expected)) in lines.iter().zip([
             (2, "no colon", "expected `name:password`"),
             (3, "''", "expected a name of 1 to 255 bytes"),
@@ -212,26 +203,26 @@ mod tests {
             assert!(line.starts_with(&format!("users:{number}: ")), "{line}");
             assert!(line.contains(token) && line.contains(expected), "{line}");
         }
-        assert!(!told.contains("secret"), "{told}");
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]
-    fn no_more_than_ten_bad_lines_are_told() {
+    fn no_more_than_ten_bad_lines_are_named() {
         assert_eq!(load(&b"secret\n".repeat(1000)).unwrap_err().lines().count(), 10);
     }
 
     #[test]
     fn a_file_without_users_is_refused() {
         for empty in [b"".as_slice(), b"# nobody\n\n"] {
-            let told = load(empty).unwrap_err();
-            assert!(told.contains("no user in it"), "{told}");
+            let error = load(empty).unwrap_err();
+            assert!(error.contains("no user in it"), "{error}");
         }
     }
 
     #[test]
     fn a_missing_file_is_named() {
-        let told = Passwords::load(Path::new("/nonexistent/users")).unwrap_err();
-        assert!(told.starts_with("/nonexistent/users: "), "{told}");
+        let error = Passwords::load(Path::new("/nonexistent/users")).unwrap_err();
+        assert!(error.starts_with("/nonexistent/users: "), "{error}");
     }
 
     #[test]

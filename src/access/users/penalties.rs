@@ -1,5 +1,5 @@
-//! The brake against guessing passwords. Nobody is made to wait on a connection: that would hold a
-//! worker. Who has failed too often is refused, and the password is not looked at.
+//! What wrong passwords cost, so that guessing takes long. Nobody is made to wait on a connection: that
+//! would hold a worker. Who has failed too often is refused, and the password is not looked at.
 //!
 //! Failures are counted for a client and a name together. So a guesser cannot wipe them out by
 //! logging in with a name of its own, and a device with an old password shuts out nobody else at its
@@ -9,11 +9,11 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::table::Table;
 use crate::system::ip::ClientPrefix;
+use crate::system::lru::LruMap;
+use crate::system::sync::Mutex;
 
 /// Failures without consequence: anyone mistypes a password.
 const FREE_FAILURES: u32 = 4;
@@ -34,9 +34,8 @@ const FREE_NAMES: u32 = 32;
 /// try one new name in half a minute.
 const EACH_NAME: Duration = Duration::from_secs(30);
 
-/// What is remembered: 4,096 · 32 + 1,024 · 40 + 2,048 · 24 bytes are 216 KiB, taken once there is
-/// something to remember. A client fills 33 places before it is turned away, so it takes 4,096 / 33 =
-/// 124 clients to make the brake forget half of the failures.
+/// What is remembered: at about 110 bytes each, 0.8 MB. A client fills 33 places before it is rejected,
+/// so it takes 4,096 / 33 = 124 clients to make all other failures forgotten.
 const MOST_PAIRS: usize = 4096;
 const MOST_CLIENTS: usize = 1024;
 const MOST_TRUSTED: usize = 2048;
@@ -49,14 +48,28 @@ pub(super) struct LoginPenalties {
     tables: Mutex<Tables>,
 }
 
+/// Each gives up the entry that was written least recently: to read one does not count.
 #[derive(Debug)]
 struct Tables {
-    /// How often a client and name have failed in a row, and when they did last.
-    pairs: Table<u32>,
+    pairs: LruMap<u64, Failures>,
     /// When a client will have paid back for all names with which it has failed.
-    clients: Table<Instant>,
+    clients: LruMap<u64, Instant>,
     /// Clients and names that have succeeded, and the clients of these.
-    trusted: Table<()>,
+    trusted: LruMap<u64, ()>,
+}
+
+/// The keys of an attempt.
+#[derive(Clone, Copy)]
+struct Keys {
+    pair: u64,
+    client: u64,
+}
+
+/// How often a client and name have failed in a row, and when they did last.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    last: Instant,
 }
 
 /// What became of an attempt to log in.
@@ -70,19 +83,12 @@ pub(super) enum Attempt<T> {
     Ignored(Duration),
 }
 
-/// The keys of an attempt.
-#[derive(Clone, Copy)]
-struct Keys {
-    pair: u64,
-    client: u64,
-}
-
 impl Default for LoginPenalties {
     fn default() -> Self {
         let tables = Tables {
-            pairs: Table::new(MOST_PAIRS),
-            clients: Table::new(MOST_CLIENTS),
-            trusted: Table::new(MOST_TRUSTED),
+            pairs: LruMap::new(MOST_PAIRS),
+            clients: LruMap::new(MOST_CLIENTS),
+            trusted: LruMap::new(MOST_TRUSTED),
         };
         LoginPenalties { hasher: RandomState::new(), tables: Mutex::new(tables) }
     }
@@ -93,8 +99,8 @@ impl LoginPenalties {
     /// and has succeeded with none.
     pub(super) fn left(&self, client: IpAddr, now: Instant) -> Option<Duration> {
         let client = self.hasher.hash_one(ClientPrefix::from(client));
-        let tables = self.lock();
-        tables.client_left(client, now).filter(|_| tables.trusted.get(client).is_none())
+        let tables = self.tables.lock();
+        tables.client_left(client, now).filter(|_| tables.trusted.peek(&client).is_none())
     }
 
     /// What becomes of an attempt, where `check` compares the password. It runs under a lock: of many
@@ -106,31 +112,27 @@ impl LoginPenalties {
         now: Instant,
         check: impl FnOnce() -> Option<T>,
     ) -> Attempt<T> {
-        let group = ClientPrefix::from(client);
-        let keys =
-            Keys { pair: self.hasher.hash_one((group, name)), client: self.hasher.hash_one(group) };
-        let mut tables = self.lock();
+        let client = ClientPrefix::from(client);
+        let pair = self.hasher.hash_one((client, name));
+        let keys = Keys { pair, client: self.hasher.hash_one(client) };
+        let mut tables = self.tables.lock();
         if let Some(left) = tables.left(keys, now) {
             return Attempt::Ignored(left);
         }
         if let Some(user) = check() {
-            tables.succeeded(keys, now);
+            tables.succeeded(keys);
             Attempt::Right(user)
         } else {
             tables.failed(keys, now);
             Attempt::Wrong
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Tables {
     /// How long this client and name are still refused.
     fn left(&self, keys: Keys, now: Instant) -> Option<Duration> {
-        let is_trusted = self.trusted.get(keys.pair).is_some();
+        let is_trusted = self.trusted.peek(&keys.pair).is_some();
         let by_client = self.client_left(keys.client, now).filter(|_| !is_trusted);
         // A time is more than none.
         self.pair_left(keys.pair, now).max(by_client)
@@ -138,43 +140,39 @@ impl Tables {
 
     /// How long the client and name are still refused for their failures.
     fn pair_left(&self, pair: u64, now: Instant) -> Option<Duration> {
-        let failures = self.pairs.get(pair)?;
-        let doublings = failures.value.checked_sub(FREE_FAILURES + 1)?;
-        let penalty = 2_u32
-            .checked_pow(doublings)
-            .map_or(LONGEST, |factor| SHORTEST.checked_mul(factor).unwrap_or(LONGEST).min(LONGEST));
-        penalty.checked_sub(now.duration_since(failures.at)).filter(|left| !left.is_zero())
+        let Failures { count, last } = self.pairs.peek(&pair)?;
+        let doublings = count.checked_sub(FREE_FAILURES + 1)?;
+        let penalty = SHORTEST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST);
+        penalty.checked_sub(now.duration_since(*last)).filter(|left| !left.is_zero())
     }
 
     /// How long the client is still refused for all the names with which it has failed.
     fn client_left(&self, client: u64, now: Instant) -> Option<Duration> {
-        let owed = self.clients.get(client)?.value.saturating_duration_since(now);
+        let owed = self.clients.peek(&client)?.saturating_duration_since(now);
         owed.checked_sub(FREE_NAMES * EACH_NAME).filter(|left| !left.is_zero())
     }
 
-    fn failed(&mut self, keys: Keys, now: Instant) {
-        let earlier = self.pairs.get(keys.pair);
-        let earlier = earlier.filter(|it| now.duration_since(it.at) < FORGET_AFTER);
+    fn failed(&mut self, Keys { pair, client }: Keys, now: Instant) {
+        let earlier = self.pairs.peek(&pair);
+        let earlier = earlier.filter(|failures| now.duration_since(failures.last) < FORGET_AFTER);
+        let count = earlier.map_or(0, |failures| failures.count).saturating_add(1);
         if earlier.is_none() {
-            let paid_back =
-                self.clients.get(keys.client).map_or(now, |it| it.value.max(now)) + EACH_NAME;
-            self.clients.insert(keys.client, paid_back, now);
+            let paid_back = self.clients.peek(&client).map_or(now, |paid_back| now.max(*paid_back));
+            self.clients.insert(client, paid_back + EACH_NAME, 1);
         }
-        let failures = earlier.map_or(0, |it| it.value).saturating_add(1);
-        self.pairs.insert(keys.pair, failures, now);
+        self.pairs.insert(pair, Failures { count, last: now }, 1);
     }
 
     /// Forgives this client and name, and nothing else.
-    fn succeeded(&mut self, keys: Keys, now: Instant) {
-        if self.pairs.get(keys.pair).is_some() {
-            self.pairs.remove(keys.pair);
-            let owed = self.clients.get(keys.client).and_then(|it| it.value.checked_sub(EACH_NAME));
-            if let Some(paid_back) = owed {
-                self.clients.insert(keys.client, paid_back, now);
+    fn succeeded(&mut self, Keys { pair, client }: Keys) {
+        if self.pairs.remove(&pair).is_some() {
+            let paid_back = self.clients.peek(&client).and_then(|it| it.checked_sub(EACH_NAME));
+            if let Some(paid_back) = paid_back {
+                self.clients.insert(client, paid_back, 1);
             }
         }
-        self.trusted.insert(keys.pair, (), now);
-        self.trusted.insert(keys.client, (), now);
+        self.trusted.insert(pair, (), 1);
+        self.trusted.insert(client, (), 1);
     }
 }
 
@@ -184,22 +182,22 @@ mod tests {
 
     const HOME: &str = "192.168.0.7";
 
-    /// One brake, and a clock.
+    /// Penalties, and a clock.
     struct Stage {
-        brake: LoginPenalties,
+        penalties: LoginPenalties,
         now: Instant,
     }
 
     impl Stage {
         fn new() -> Self {
-            Stage { brake: LoginPenalties::default(), now: Instant::now() }
+            Stage { penalties: LoginPenalties::default(), now: Instant::now() }
         }
 
         /// Whether the attempt is looked at.
         fn attempt(&self, client: &str, name: &str, right: bool) -> bool {
             let mut looked_at = false;
             let client = client.parse().unwrap();
-            let result = self.brake.attempt(client, name.as_bytes(), self.now, || {
+            let result = self.penalties.attempt(client, name.as_bytes(), self.now, || {
                 looked_at = true;
                 right.then_some(())
             });
@@ -216,7 +214,7 @@ mod tests {
         }
 
         fn left(&self, client: &str) -> Option<Duration> {
-            self.brake.left(client.parse().unwrap(), self.now)
+            self.penalties.left(client.parse().unwrap(), self.now)
         }
 
         fn wait(&mut self, time: Duration) {
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_of_ones_own_gives_no_guesses_at_anothers() {
+    fn a_password_of_ones_own_gives_no_guesses_at_anothers() {
         let mut stage = Stage::new();
         let mut looked_at = 0;
         for _ in 0..6 * 1000 {
@@ -304,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_tries_many_names_is_turned_away_and_who_has_logged_in_before_is_not() {
+    fn one_who_tries_many_names_is_rejected_and_who_has_logged_in_before_is_not() {
         let mut stage = Stage::new();
         assert!(stage.succeed(HOME, "alice"));
         let tried = |stage: &Stage, client| {
@@ -352,21 +350,20 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_pointer_width = "64")]
-    fn memory_is_as_the_constants_say() {
-        let brake = LoginPenalties::default();
+    fn no_more_is_remembered_than_the_constants_say() {
+        let penalties = LoginPenalties::default();
         for client in 0..20_000_u32 {
             let client = IpAddr::V4((0x0a00_0000 + client).into());
-            brake.attempt(client, b"alice", Instant::now(), || None::<()>);
-            brake.attempt(client, b"bob", Instant::now(), || Some(()));
+            penalties.attempt(client, b"alice", Instant::now(), || None::<()>);
+            penalties.attempt(client, b"bob", Instant::now(), || Some(()));
         }
-        let tables = brake.lock();
-        let bytes = tables.pairs.bytes() + tables.clients.bytes() + tables.trusted.bytes();
-        assert_eq!(bytes, 216 * 1024);
+        let tables = penalties.tables.lock();
+        let counts = [tables.pairs.len(), tables.clients.len(), tables.trusted.len()];
+        assert_eq!(counts, [MOST_PAIRS, MOST_CLIENTS, MOST_TRUSTED]);
     }
 
     #[test]
-    fn a_flood_from_few_clients_does_not_make_the_brake_forget() {
+    fn a_flood_from_few_clients_makes_no_failure_forgotten() {
         let stage = Stage::new();
         for _ in 0..12 {
             stage.fail(HOME, "alice");

@@ -1,8 +1,7 @@
 //! How a user name is written in the log and in rules. A client may send any bytes as its name; each
 //! name has one spelling, a word of visible ASCII.
 
-const HEX: [char; 16] =
-    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+use std::fmt::Write;
 
 /// Spells a name. A byte that is not visible ASCII becomes `\xNN`, and so does a quotation mark; a
 /// backslash is doubled. The name `-` becomes `\x2d`, since the log writes `-` for no name.
@@ -11,13 +10,8 @@ pub fn spell(name: &[u8]) -> String {
     for &byte in name {
         match byte {
             b'\\' => spelled.push_str(r"\\"),
-            b'"' => spelled.push_str(r"\x22"),
-            b'-' if name.len() == 1 => spelled.push_str(r"\x2d"),
-            b'!'..=b'~' => spelled.push(char::from(byte)),
-            _ => {
-                spelled.push_str(r"\x");
-                spelled.extend([byte >> 4, byte & 0x0f].map(|digit| HEX[usize::from(digit)]));
-            }
+            b'!'..=b'~' if byte != b'"' && name != b"-" => spelled.push(char::from(byte)),
+            _ => write!(spelled, r"\x{byte:02x}").expect("memory takes every name"),
         }
     }
     spelled
@@ -27,26 +21,24 @@ pub fn spell(name: &[u8]) -> String {
 /// backslash is not followed by `\` or `xNN`.
 pub(in crate::access) fn read(spelled: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(spelled.len());
-    let mut rest = spelled;
-    loop {
-        rest = match rest {
-            [] => return Some(name),
-            [b'\\', b'\\', rest @ ..] => {
-                name.push(b'\\');
-                rest
-            }
-            [b'\\', b'x', high, low, rest @ ..] => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                name.push(u8::try_from((digit(*high)? << 4) | digit(*low)?).ok()?);
-                rest
-            }
-            [b'\\', ..] => return None,
-            [byte, rest @ ..] => {
-                name.push(*byte);
-                rest
-            }
-        };
+    let mut rest = spelled.iter().copied();
+    while let Some(byte) = rest.next() {
+        name.push(match byte {
+            b'\\' => match rest.next()? {
+                b'\\' => b'\\',
+                b'x' => hexadecimal(&mut rest)?,
+                _ => return None,
+            },
+            _ => byte,
+        });
     }
+    Some(name)
+}
+
+/// The byte that the next two hexadecimal digits stand for.
+pub(in crate::access) fn hexadecimal(digits: &mut impl Iterator<Item = u8>) -> Option<u8> {
+    let mut digit = || char::from(digits.next()?).to_digit(16);
+    u8::try_from(digit()? << 4 | digit()?).ok()
 }
 
 #[cfg(test)]

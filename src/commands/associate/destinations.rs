@@ -11,7 +11,7 @@ use super::dropped::Reason;
 use super::lookups::{Fate, Found, Lookups};
 use super::recent::{Recent, Sizes};
 use super::targets::Targets;
-use crate::access::rules::{Permit, PermitError, Rules};
+use crate::access::policy::{Permit, PermitError, Policy};
 use crate::commands::resolver::Resolver;
 use crate::socks5::{Address, Command, Host, Name, Request};
 use crate::system::waker::Waker;
@@ -58,7 +58,7 @@ struct Named {
 /// The destinations of one association.
 pub(super) struct Destinations<'a> {
     client: &'a AssociateClient<'a>,
-    rules: &'a Rules,
+    rules: &'a Policy,
     /// The generation of the rules that have judged what is kept here.
     generation: usize,
     names: &'a Resolver,
@@ -75,7 +75,7 @@ pub(super) struct Destinations<'a> {
 impl<'a> Destinations<'a> {
     pub(super) fn new(
         client: &'a AssociateClient<'a>,
-        rules: &'a Rules,
+        rules: &'a Policy,
         names: &'a Resolver,
         budget: &'static Budget,
     ) -> Self {

@@ -17,7 +17,7 @@ use super::port::Port;
 use super::route::Route;
 use super::sockets::is_unreachable;
 use super::{AssociateClient, Association};
-use crate::access::rules::Rules;
+use crate::access::policy::Policy;
 use crate::commands::resolver::Resolver;
 use crate::sessions::Ending;
 use crate::socks5::{Address, Datagram, append_header};
@@ -74,7 +74,7 @@ impl<'a> Relay<'a> {
     pub(super) fn new(
         association: Association,
         client: &'a AssociateClient<'a>,
-        rules: &'a Rules,
+        rules: &'a Policy,
         names: &'a Resolver,
         budget: &'static Budget,
     ) -> Self {
@@ -322,7 +322,8 @@ impl<'a> Relay<'a> {
         }
         self.source = Some(from);
         self.header.clear();
-        append_header(from, &mut self.header).is_ok()
+        append_header(from, &mut self.header);
+        true
     }
 }
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
-use tabi::access::rules::{Denied, PermitError, RuleFile, Rules};
+use tabi::access::policy::{Denied, PermitError, Policy};
+use tabi::access::rules::RuleFile;
 use tabi::access::users::{Identity, Passwords, Users};
 use tabi::socks5::{Address, Command, Host, Name, Request};
 
@@ -190,7 +191,7 @@ impl Question {
         })
     }
 
-    fn ask(&self, rules: &Rules) -> Answer {
+    fn ask(&self, rules: &Policy) -> Answer {
         let host = match self.name {
             Some(name) => Host::from(Name::new(name.into()).unwrap()),
             None => Host::Ip(self.ip),
@@ -241,7 +242,7 @@ fn agree(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let list = (0..count).map(|_| Rule::any(input)).collect::<Result<Vec<_>, _>>()?;
     let text = list.iter().map(Rule::line).collect::<Vec<_>>().join("\n");
     let file = RuleFile::parse(text.as_bytes(), "rules").unwrap();
-    let rules = Rules::new(&[], vec![1080]).with_file(Arc::new(file));
+    let rules = Policy::new(&[], vec![1080]).with_file(Arc::new(file));
     while !input.is_empty() {
         let asked = Question::any(input)?;
         match (asked.ask(&rules), expected(&list, &asked)) {

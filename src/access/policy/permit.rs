@@ -4,13 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::UpstreamRoute;
-use crate::socks5::Command;
+use crate::access::upstream::Upstream;
+use crate::socks5::{Command, Request};
 
 /// A request that may be carried out, and the addresses that it may go to, or the server that it has
-/// to go through. Only [`Rules::permit`](super::Rules::permit) and, without an address,
-/// [`Rules::permit_open`](super::Rules::permit_open) make one. What was checked is what is reached:
-/// nothing is looked up again.
+/// to go through. Only the policy makes one. What was checked is what is reached: nothing is looked up
+/// again.
 #[derive(Debug)]
 pub struct Permit {
     pub(super) command: Command,
@@ -35,6 +34,25 @@ impl Permit {
     }
 }
 
+/// A request that goes through another server.
+#[derive(Debug)]
+pub struct UpstreamRoute {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) request: Request,
+}
+
+impl UpstreamRoute {
+    /// Through which server.
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// What it is asked for: a name as the client has spelled it, or an address that was checked.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
 /// Why a request is not permitted.
 #[derive(Debug)]
 pub enum PermitError<E> {
@@ -42,6 +60,12 @@ pub enum PermitError<E> {
     Denied(Denied),
     /// The destination's name could not be looked up.
     Lookup(E),
+}
+
+impl<E> From<Denied> for PermitError<E> {
+    fn from(denied: Denied) -> Self {
+        PermitError::Denied(denied)
+    }
 }
 
 /// What denies a request.
