@@ -71,6 +71,14 @@ install_packages() {
     done
 }
 
+# Where this machine has Debian from.
+debian_mirror() {
+    local mirror
+    # shellcheck disable=SC2016  # apt expands this.
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
+    echo "${mirror:-http://deb.debian.org/debian}"
+}
+
 # ---- Programs that are left out -----------------------------------------------------------------
 
 # Those that a suite uses, and those of them that are not here.
@@ -109,14 +117,6 @@ name_absent() { # WHAT-THEY-ARE NAME...
         why="not here"
     fi
     leave_out "$(($# - 1)) of ${#programs[@]} $1 $are $why: $(list "${@:2}")"
-}
-
-# Where this machine has Debian from.
-debian_mirror() {
-    local mirror
-    # shellcheck disable=SC2016  # apt expands this.
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
-    echo "${mirror:-http://deb.debian.org/debian}"
 }
 
 # ---- A network ----------------------------------------------------------------------------------
