@@ -73,7 +73,7 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Serves one client until its session has ended, and tells how it went.
     pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
-        let end = self.ends.begin(session, &self.metrics);
+        let entry = self.ends.entry(session, &self.metrics);
         let result = self.attend(session, partner);
         match &result {
             Err(failure) if session.ending().is_none() => {
@@ -82,7 +82,7 @@ impl Proxy {
             _ => {}
         }
         if session.ending() == Some(Ending::Fault) {
-            // `end` tells so when it is dropped.
+            // The entry says so when it is dropped.
             return;
         }
         let (outcome, why) = match (session.ending(), result) {
@@ -96,7 +96,7 @@ impl Proxy {
                 session.peer()
             ));
         }
-        end.tell(outcome, why.as_deref());
+        entry.write(outcome, why.as_deref());
     }
 
     fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {

@@ -1,20 +1,21 @@
 //! What is seen of the server from outside: how each session ended, and who was turned away.
 //!
-//! - [`Outcome`] is how a session ended: one value, and one word for it wherever it is told.
-//! - [`SessionLog`] counts each session that has ended, and logs a line for it. A session whose thread panics
-//!   is told of, too: it has `failed`. Of a client that has very many, only some are logged.
+//! - [`Outcome`] is how a session ended: one value, and one word for it in the log, the metrics and
+//!   the status page.
+//! - [`SessionLog`] counts each session that has ended, and logs a line for it. A session whose thread
+//!   panics is logged, too: it has `failed`. Of a client that has very many, only some are logged.
 //! - [`Metrics`] counts, for Prometheus and for the status page.
 //! - [`status`] serves the status page, the metrics and the state of health.
 //! - [`RejectionLog`] logs those who were turned away before they had a session, a few each second.
-//! - [`RateLimitedWarning`] logs of what lasts, such as that the server is full, once a minute.
-//! - [`Logger`] is simplelog with a queue behind it. Whoever logs never waits for whoever reads the
-//!   log; what does not fit into the queue is counted, and the log says so.
+//! - [`RateLimitedWarning`] logs what lasts, such as that the server is full, once a minute.
+//! - [`Logger`] makes lines with simplelog and puts them into a queue. Whoever logs never waits for
+//!   whoever reads the log; what does not fit into the queue is counted, and the log says so.
 //!
-//! Inside, `line` prints a session's line, `quota` counts lines, `form` knows how times and levels look
-//! on a terminal, in a file and in systemd's journal, and `queue` has the thread that writes. Everything
-//! that a client chose is escaped once, and every line has a bounded length.
+//! Inside, `line` prints a session's line, `rate_limit` counts lines, `format` knows how times and
+//! levels look on a terminal, in a file and in systemd's journal, and `queue` has the thread that
+//! writes. Everything that a client chose is escaped once, and every line has a bounded length.
 
-mod form;
+mod format;
 mod line;
 mod logger;
 mod metrics;
@@ -29,7 +30,6 @@ pub mod status;
 pub use logger::Logger;
 pub use metrics::{Gauges, Lookups, Metrics, Rejection};
 pub use outcome::Outcome;
-pub use queue::lines_lost;
 pub use rate_limited_warning::RateLimitedWarning;
 pub use rejection_log::RejectionLog;
-pub use session_log::{End, SessionLog};
+pub use session_log::{SessionEntry, SessionLog};

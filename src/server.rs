@@ -17,7 +17,7 @@ use crate::access::policy::Policy;
 use crate::access::users::Users;
 use crate::commands::resolver::{Counts, Resolver};
 use crate::proxy::Proxy;
-use crate::report::status::{Serving, Status, StatusSource};
+use crate::report::status::{Status, StatusServer, StatusSource};
 use crate::report::{Lookups, RateLimitedWarning, RejectionLog, SessionLog};
 use crate::sessions::{Limits, Sessions};
 use crate::system::capacity::{Capacity, SPARE_THREADS};
@@ -241,13 +241,13 @@ impl Server {
     }
 
     /// Lets live sessions finish within the grace, then ends them.
-    fn finish(&self, entrances: &[Arc<Acceptor>], status: Option<&Serving>) {
+    fn finish(&self, entrances: &[Arc<Acceptor>], status: Option<&StatusServer>) {
         self.notify.stopping();
         if let Some(status) = status {
             status.drain();
         }
         drain::drain(&self.proxy.sessions, entrances, self.grace);
-        self.proxy.ends.tell_rest();
+        self.proxy.ends.summarize();
         info!("stopped");
     }
 }

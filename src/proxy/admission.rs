@@ -20,7 +20,7 @@ impl Proxy {
         match self.open(stream, peer) {
             Ok(session) => Some(session),
             Err((kind, why)) => {
-                self.metrics.refused(kind);
+                self.metrics.rejected(kind);
                 self.refusals.log(&format!("turned away client={peer}: {why}"));
                 None
             }
@@ -82,7 +82,7 @@ impl Proxy {
     }
 
     fn refused(&self, (kind, why): Rejected) -> Failure {
-        self.metrics.refused(kind);
+        self.metrics.rejected(kind);
         Failure::Rejected(why)
     }
 }

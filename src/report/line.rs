@@ -2,78 +2,80 @@
 
 use std::fmt::{self, Write};
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::sessions::SessionState;
-use crate::socks5::Command;
+use crate::socks5::{Address, Command};
 
 /// The longest reason in characters: it tells of an address of 47 and what is wrong with it.
-const LONGEST_WHY: usize = 90;
+const MAX_WHY: usize = 90;
 
 /// The longest user name in characters. One that is spelled longer is hardly a user's.
-const LONGEST_USER: usize = 128;
+const MAX_USER: usize = 128;
 
 /// A line of at most about 800 bytes. What the client chose in it was checked to be harmless (host
 /// names) or is escaped (user names, `why`), once.
 pub(super) struct Line<'a> {
-    pub(super) account: &'a SessionState,
+    pub(super) session: &'a SessionState,
     pub(super) outcome: Outcome,
     pub(super) why: Option<&'a str>,
 }
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Line { account, outcome, why } = self;
-        let request = account.request();
-        // The destination of a UDP request is where the client sends from.
-        let destination = request
-            .filter(|(command, _)| *command != Command::UdpAssociate)
-            .map(|(_, to)| to)
-            .or(account.destinations().map(|(first, _)| first));
+        let Line { session, outcome, why } = self;
+        let request = session.request();
         write!(
             f,
             "client={} user={} command={} dest={}",
-            account.peer(),
-            OrNone(account.user().map(|user| Cut(user, LONGEST_USER))),
+            session.peer(),
+            OrNone(session.user().map(|user| Cut(user, MAX_USER))),
             OrNone(request.map(|(command, _)| command)),
-            OrNone(destination),
+            OrNone(destination(session)),
         )?;
-        if let Some((_, count)) = account.destinations() {
+        if let Some((_, count)) = session.destinations() {
             write!(f, " destinations={count}")?;
         }
-        write!(f, " reached={}", OrNone(account.reached()))?;
-        if let Some(via) = account.via() {
+        write!(f, " reached={}", OrNone(session.reached()))?;
+        if let Some(via) = session.via() {
             write!(f, " via={via}")?;
         }
         write!(
             f,
             " up={} down={} seconds={:.3} outcome={outcome}",
-            account.client().sent(),
-            account.target().sent(),
-            account.opened.elapsed().as_secs_f64(),
+            session.client().sent(),
+            session.target().sent(),
+            session.opened.elapsed().as_secs_f64(),
         )?;
         match why {
-            Some(why) => write!(f, " why=\"{}\"", Cut(why, LONGEST_WHY)),
+            Some(why) => write!(f, " why=\"{}\"", Cut(why, MAX_WHY)),
             None => Ok(()),
         }
     }
 }
 
-/// At most so many characters of a text, without a bare quotation mark or control character. A
-/// backslash is left alone: where a client chose the text, it is escaped already.
+/// What the client asked for. The destination of a UDP request is where the client sends from: what
+/// matters then is the first to whom it has sent datagrams.
+pub(super) fn destination(session: &SessionState) -> Option<&Address> {
+    let request = session.request().filter(|(command, _)| *command != Command::UdpAssociate);
+    request.map(|(_, to)| to).or(session.destinations().map(|(first, _)| first))
+}
+
+/// At most so many characters of a text, without a bare quotation mark. A backslash is left alone:
+/// where a client chose the text, it is escaped already. Control characters are escaped with the line.
 struct Cut<'a>(&'a str, usize);
 
 impl fmt::Display for Cut<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Cut(text, longest) = *self;
-        let cut = text.char_indices().nth(longest).map(|_| longest - "...".len());
-        for character in text.chars().take(cut.unwrap_or(longest)) {
-            match character {
-                '"' => f.write_str("\\\"")?,
-                _ if character.is_control() => write!(f, "{}", character.escape_default())?,
-                _ => f.write_char(character)?,
+        let is_cut = text.chars().nth(longest).is_some();
+        let (length, end) = if is_cut { (longest - "...".len(), "...") } else { (longest, "") };
+        for character in text.chars().take(length) {
+            if character == '"' {
+                f.write_char('\\')?;
             }
+            f.write_char(character)?;
         }
-        f.write_str(if cut.is_some() { "..." } else { "" })
+        f.write_str(end)
     }
 }
 
@@ -93,7 +95,7 @@ impl<T: fmt::Display> fmt::Display for OrNone<T> {
 mod tests {
     use super::*;
     use crate::sessions::{Limits, Sessions};
-    use crate::socks5::{Address, Error, Host};
+    use crate::socks5::{Error, Host};
     use crate::system::descriptors::Descriptors;
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
@@ -110,7 +112,7 @@ mod tests {
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session = sessions.open("192.0.2.7:5000".parse().unwrap(), client, || ()).unwrap();
-        let line = |outcome, why| Line { account: &session, outcome, why }.to_string();
+        let line = |outcome, why| Line { session: &session, outcome, why }.to_string();
         let without_time = |line: String| {
             let (head, tail) = line.split_once(" seconds=").unwrap();
             format!("{head} {}", tail.split_once(' ').unwrap().1)
@@ -134,16 +136,16 @@ mod tests {
 
     #[test]
     fn a_name_of_255_control_bytes_is_escaped_once_and_cut() {
-        let told = Error::Name(vec![0x01; 255]).to_string();
-        let cut = Cut(&told, LONGEST_WHY).to_string();
+        let error = Error::Name(vec![0x01; 255]).to_string();
+        let cut = Cut(&error, MAX_WHY).to_string();
         assert!(cut.starts_with(r"no host is named '\x01\x01\x01"), "{cut}");
-        assert!(cut.ends_with("...") && cut.len() == LONGEST_WHY, "{cut}");
+        assert!(cut.ends_with("...") && cut.len() == MAX_WHY, "{cut}");
     }
 
     #[test]
     fn no_name_ends_the_quotation_of_a_reason() {
-        let told = Error::Name(b"a\" outcome=closed \\".to_vec()).to_string();
-        let cut = Cut(&told, LONGEST_WHY).to_string();
+        let error = Error::Name(b"a\" outcome=closed \\".to_vec()).to_string();
+        let cut = Cut(&error, MAX_WHY).to_string();
         assert_eq!(cut, r"no host is named 'a\x22 outcome=closed \\'");
     }
 

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portable_atomic::AtomicU64;
+use strum::{IntoStaticStr, VariantArray};
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::sessions::{AdmissionError, Totals};
 use crate::socks5::Command;
 
@@ -18,8 +19,19 @@ use crate::socks5::Command;
 /// default of `--connect-timeout`.
 const BUCKETS: [u64; 12] = [1, 3, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
 
+/// What a session was for: nothing yet, or a command.
+const COMMANDS: [Option<Command>; 6] = [
+    None,
+    Some(Command::Connect),
+    Some(Command::Bind),
+    Some(Command::UdpAssociate),
+    Some(Command::Resolve),
+    Some(Command::ResolvePtr),
+];
+
 /// The kind of reason why a client was turned away before it had a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Rejection {
     /// It is in no network that is served (`--allow-from`).
     Network,
@@ -33,24 +45,12 @@ pub enum Rejection {
     Stopped,
 }
 
-impl Rejection {
-    /// Every reason.
-    pub const ALL: [Rejection; 5] = [
-        Rejection::Network,
-        Rejection::Penalty,
-        Rejection::PerClient,
-        Rejection::Share,
-        Rejection::Stopped,
-    ];
-
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Rejection::Network => "network",
-            Rejection::Penalty => "penalty",
-            Rejection::PerClient => "per-client",
-            Rejection::Share => "share",
-            Rejection::Stopped => "stopped",
+impl From<AdmissionError> for Rejection {
+    fn from(error: AdmissionError) -> Self {
+        match error {
+            AdmissionError::OfThisClient(_) => Rejection::PerClient,
+            AdmissionError::OfWhatIsFree(_) => Rejection::Share,
+            AdmissionError::Stopped => Rejection::Stopped,
         }
     }
 }
@@ -73,50 +73,13 @@ impl Lookups {
     }
 }
 
-impl From<AdmissionError> for Rejection {
-    fn from(too_many: AdmissionError) -> Self {
-        match too_many {
-            AdmissionError::OfThisClient(_) => Rejection::PerClient,
-            AdmissionError::OfWhatIsFree(_) => Rejection::Share,
-            AdmissionError::Stopped => Rejection::Stopped,
-        }
-    }
-}
-
-/// What a session was for: nothing yet, or a command.
-const COMMANDS: [Option<Command>; 6] = [
-    None,
-    Some(Command::Connect),
-    Some(Command::Bind),
-    Some(Command::UdpAssociate),
-    Some(Command::Resolve),
-    Some(Command::ResolvePtr),
-];
-
-/// Where it stands among these.
-fn place(command: Option<Command>) -> usize {
-    match command {
-        None => 0,
-        Some(Command::Connect) => 1,
-        Some(Command::Bind) => 2,
-        Some(Command::UdpAssociate) => 3,
-        Some(Command::Resolve) => 4,
-        Some(Command::ResolvePtr) => 5,
-    }
-}
-
-/// The word for it, the same as in the log.
-fn word(command: Option<Command>) -> String {
-    command.map_or_else(|| "-".into(), |command| command.to_string())
-}
-
 /// What is counted since the start. Everybody who counts shares one value.
 #[derive(Debug)]
 pub struct Metrics {
     started: SystemTime,
     accepted: AtomicU64,
-    sessions: [[AtomicU64; Outcome::ALL.len()]; COMMANDS.len()],
-    refused: [AtomicU64; Rejection::ALL.len()],
+    sessions: [[AtomicU64; Outcome::VARIANTS.len()]; COMMANDS.len()],
+    rejected: [AtomicU64; Rejection::VARIANTS.len()],
     connect: Histogram,
     reload_success: AtomicBool,
     /// In seconds since 1970.
@@ -136,27 +99,29 @@ pub struct Gauges {
     pub open_fds: Option<usize>,
     /// Descriptors that this process may have.
     pub max_fds: usize,
-    /// Resolver that were asked for.
+    /// Names that were asked for.
     pub lookups: Lookups,
     /// Lines of the log that were lost.
     pub lines_lost: u64,
 }
 
-impl Metrics {
+impl Default for Metrics {
     /// Nothing has been counted yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let started = SystemTime::now();
         Metrics {
             started,
             accepted: AtomicU64::default(),
             sessions: Default::default(),
-            refused: Default::default(),
+            rejected: Default::default(),
             connect: Histogram::default(),
             reload_success: AtomicBool::new(true),
             reload_time: AtomicU64::new(since_1970(started)),
         }
     }
+}
 
+impl Metrics {
     /// A client was accepted by the system, whatever becomes of it.
     pub fn accepted(&self) {
         add(&self.accepted, 1);
@@ -164,13 +129,14 @@ impl Metrics {
 
     /// A client was turned away before it had a session, or, behind a load balancer, one of its
     /// own.
-    pub fn refused(&self, reason: Rejection) {
-        add(&self.refused[reason as usize], 1);
+    pub fn rejected(&self, reason: Rejection) {
+        add(&self.rejected[reason as usize], 1);
     }
 
-    /// A session has ended. What it has moved is not told: [`Totals`] knows it.
+    /// A session has ended. What it has moved is in [`Totals`].
     pub fn ended(&self, command: Option<Command>, outcome: Outcome) {
-        add(&self.sessions[place(command)][outcome as usize], 1);
+        let index = COMMANDS.iter().position(|it| *it == command).expect("all commands are there");
+        add(&self.sessions[index][outcome as usize], 1);
     }
 
     /// A CONNECT was answered with success so long after the request.
@@ -193,92 +159,78 @@ impl Metrics {
 
     /// The clients that were accepted.
     pub fn count_accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
+        get(&self.accepted)
     }
 
     /// How many sessions have ended in which way, whatever they were for.
     pub fn outcomes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Outcome::ALL.into_iter().map(|outcome| {
-            let of_commands = self.sessions.iter().map(|counts| &counts[outcome as usize]);
-            (outcome.word(), of_commands.map(get).sum())
+        Outcome::VARIANTS.iter().map(|outcome| {
+            let of_commands = self.sessions.iter().map(|counts| &counts[*outcome as usize]);
+            (outcome.into(), of_commands.map(get).sum())
         })
     }
 
     /// How many clients were turned away, for each reason.
-    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Rejection::ALL
-            .into_iter()
-            .map(|reason| (reason.word(), get(&self.refused[reason as usize])))
+    pub fn rejections(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let reasons = Rejection::VARIANTS.iter().zip(&self.rejected);
+        reasons.map(|(reason, count)| (reason.into(), get(count)))
     }
 
     /// Everything, as Prometheus reads it (text format 0.0.4).
     pub fn text(&self, gauges: &Gauges) -> String {
-        let mut page = Page(String::with_capacity(10 * 1024));
-        let Gauges { totals, .. } = gauges;
-        page.gauge("tabi_build_info", "The version of this server.");
-        page.line("tabi_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-        page.gauge("tabi_start_time_seconds", "When the server was started, since 1970.");
-        page.line("tabi_start_time_seconds", &[], self.started());
-        page.gauge("tabi_connections", "Live sessions.");
-        page.line("tabi_connections", &[], totals.live);
-        page.gauge("tabi_connections_max", "Sessions that there may be at once.");
-        page.line("tabi_connections_max", &[], gauges.max_connections);
-        page.counter("tabi_accepted_total", "Clients accepted, turned away ones included.");
-        page.line("tabi_accepted_total", &[], get(&self.accepted));
-        self.print_sessions(&mut page);
-        page.counter("tabi_refused_total", "Clients turned away before they had a session.");
-        self.refusals().for_each(|(word, count)| {
-            page.line("tabi_refused_total", &[("reason", word)], count);
-        });
-        page.counter("tabi_bytes_total", "Bytes of payload from clients (up) and to them (down).");
-        page.both_ways("tabi_bytes_total", totals.up.bytes, totals.down.bytes);
-        page.counter("tabi_datagrams_total", "UDP datagrams from clients (up), to them (down).");
-        page.both_ways("tabi_datagrams_total", totals.up.datagrams, totals.down.datagrams);
-        self.connect.print(&mut page);
-        page.counter("tabi_lookups_total", "Resolver looked up.");
-        gauges.lookups.counts().into_iter().for_each(|(word, count)| {
-            page.line("tabi_lookups_total", &[("result", word)], count);
-        });
+        let mut text = Text(String::with_capacity(10 * 1024));
+        let Totals { live, up, down, .. } = gauges.totals;
+        let directions = |up, down| [("up", up), ("down", down)];
+        text.head("tabi_build_info", "gauge", "The version of this server.");
+        text.sample("tabi_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+        let help = "When the server was started, since 1970.";
+        text.gauge("tabi_start_time_seconds", help, self.started());
+        text.gauge("tabi_connections", "Live sessions.", live);
+        let help = "Sessions that there may be at once.";
+        text.gauge("tabi_connections_max", help, gauges.max_connections);
+        let help = "Clients accepted, turned away ones included.";
+        text.counter("tabi_accepted_total", help, get(&self.accepted));
+        self.print_sessions(&mut text);
+        let help = "Clients turned away before they had a session.";
+        text.counters("tabi_refused_total", help, "reason", self.rejections());
+        let help = "Bytes of payload from clients (up) and to them (down).";
+        let bytes = directions(up.bytes, down.bytes);
+        text.counters("tabi_bytes_total", help, "direction", bytes);
+        let help = "UDP datagrams from clients (up), to them (down).";
+        let datagrams = directions(up.datagrams, down.datagrams);
+        text.counters("tabi_datagrams_total", help, "direction", datagrams);
+        self.connect.print(&mut text);
+        let lookups = gauges.lookups.counts();
+        text.counters("tabi_lookups_total", "Names looked up.", "result", lookups);
         if let Some(threads) = gauges.threads {
-            page.gauge("tabi_threads", "Threads of this process.");
-            page.line("tabi_threads", &[], threads);
+            text.gauge("tabi_threads", "Threads of this process.", threads);
         }
         if let Some(open) = gauges.open_fds {
-            page.gauge("tabi_open_fds", "Open descriptors of this process.");
-            page.line("tabi_open_fds", &[], open);
+            text.gauge("tabi_open_fds", "Open descriptors of this process.", open);
         }
-        page.gauge("tabi_max_fds", "Descriptors that this process may have.");
-        page.line("tabi_max_fds", &[], gauges.max_fds);
-        self.print_log_and_reload(&mut page, gauges.lines_lost);
-        page.0
+        let help = "Descriptors that this process may have.";
+        text.gauge("tabi_max_fds", help, gauges.max_fds);
+        let help = "Lines that the log could not take.";
+        text.counter("tabi_log_lines_lost_total", help, gauges.lines_lost);
+        let help = "Whether users and rules were read at the last attempt.";
+        let success = self.reload_success.load(Ordering::Relaxed);
+        text.gauge("tabi_reload_success", help, u8::from(success));
+        let help = "When users and rules were last read, since 1970.";
+        text.gauge("tabi_reload_time_seconds", help, get(&self.reload_time));
+        text.0
     }
 
     #[inline(never)]
-    fn print_sessions(&self, page: &mut Page) {
-        page.counter("tabi_sessions_total", "Sessions that have ended, by what they were for.");
+    fn print_sessions(&self, text: &mut Text) {
+        let name = "tabi_sessions_total";
+        text.head(name, "counter", "Sessions that have ended, by what they were for.");
         for (command, counts) in COMMANDS.into_iter().zip(&self.sessions) {
-            let command = word(command);
-            for (outcome, count) in Outcome::ALL.into_iter().zip(counts) {
-                let labels = [("command", command.as_str()), ("outcome", outcome.word())];
-                page.line("tabi_sessions_total", &labels, get(count));
+            let command = command.map_or_else(|| "-".into(), |command| command.to_string());
+            for (outcome, count) in Outcome::VARIANTS.iter().zip(counts) {
+                let labels = [("command", &*command), ("outcome", outcome.into())];
+                text.sample(name, &labels, get(count));
             }
         }
-    }
-
-    fn print_log_and_reload(&self, page: &mut Page, lines_lost: u64) {
-        page.counter("tabi_log_lines_lost_total", "Lines that the log could not take.");
-        page.line("tabi_log_lines_lost_total", &[], lines_lost);
-        page.gauge("tabi_reload_success", "Whether users and rules were read at the last attempt.");
-        let success = self.reload_success.load(Ordering::Relaxed);
-        page.line("tabi_reload_success", &[], u8::from(success));
-        page.gauge("tabi_reload_time_seconds", "When users and rules were last read, since 1970.");
-        page.line("tabi_reload_time_seconds", &[], get(&self.reload_time));
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -297,54 +249,61 @@ impl Histogram {
         add(&self.microseconds, u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    fn print(&self, page: &mut Page) {
-        page.head("tabi_connect_seconds", "histogram", "From a CONNECT to its successful reply.");
+    fn print(&self, text: &mut Text) {
+        text.head("tabi_connect_seconds", "histogram", "From a CONNECT to its successful reply.");
+        let ends = BUCKETS.map(|end| Duration::from_millis(end).as_secs_f64().to_string());
         let mut count = 0;
-        for (bucket, end) in self.buckets.iter().zip(BUCKETS.map(Some).into_iter().chain([None])) {
+        for (bucket, end) in self.buckets.iter().zip(ends.iter().map(|end| &**end).chain(["+Inf"]))
+        {
             count += get(bucket);
-            let end = end.map_or_else(
-                || "+Inf".into(),
-                |end| Duration::from_millis(end).as_secs_f64().to_string(),
-            );
-            page.line("tabi_connect_seconds_bucket", &[("le", &end)], count);
+            text.sample("tabi_connect_seconds_bucket", &[("le", end)], count);
         }
         let sum = Duration::from_micros(get(&self.microseconds));
-        page.line("tabi_connect_seconds_sum", &[], sum.as_secs_f64());
-        page.line("tabi_connect_seconds_count", &[], count);
+        text.sample("tabi_connect_seconds_sum", &[], sum.as_secs_f64());
+        text.sample("tabi_connect_seconds_count", &[], count);
     }
 }
 
 /// The text that Prometheus reads. No label's value needs to be escaped.
-struct Page(String);
+struct Text(String);
 
-impl Page {
-    fn gauge(&mut self, name: &str, help: &str) {
+impl Text {
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.head(name, "gauge", help);
+        self.sample(name, &[], value);
     }
 
-    fn counter(&mut self, name: &str, help: &str) {
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, "counter", help);
+        self.sample(name, &[], value);
+    }
+
+    /// A counter for each value of `label`.
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        counts: impl IntoIterator<Item = (&'static str, u64)>,
+    ) {
+        self.head(name, "counter", help);
+        for (value, count) in counts {
+            self.sample(name, &[(label, value)], count);
+        }
     }
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         self.write(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    fn both_ways(&mut self, name: &str, up: u64, down: u64) {
-        self.line(name, &[("direction", "up")], up);
-        self.line(name, &[("direction", "down")], down);
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };
             self.write(format_args!("{before}{label}=\"{value}\""));
         }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        self.write(format_args!(" {value}\n"));
+        let end = if labels.is_empty() { "" } else { "}" };
+        self.write(format_args!("{end} {value}\n"));
     }
 
     fn write(&mut self, text: std::fmt::Arguments<'_>) {
@@ -376,11 +335,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_is_counted() {
-        let metrics = Metrics::new();
+    fn what_happens_is_counted() {
+        let metrics = Metrics::default();
         metrics.accepted();
         metrics.accepted();
-        metrics.refused(Rejection::Penalty);
+        metrics.rejected(Rejection::Penalty);
         metrics.ended(Some(Command::Bind), Outcome::TimedOut);
         metrics.ended(None, Outcome::TimedOut);
         metrics.reloaded(false);
@@ -414,7 +373,7 @@ mod tests {
         ] {
             assert_eq!(value(&text, series), expected, "{series}");
         }
-        assert!(!text.contains("tabi_open_fds"), "what is not known is not told");
+        assert!(!text.contains("tabi_open_fds"), "what is not known is left out");
         assert!(metrics.outcomes().any(|count| count == ("timed-out", 2)));
         metrics.reloaded(true);
         assert_eq!(value(&metrics.text(&gauges), "tabi_reload_success"), "1");
@@ -422,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_bucket_holds_all_that_was_not_longer() {
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         for milliseconds in [0, 1, 2, 700, 20_000] {
             metrics.connected(Duration::from_millis(milliseconds));
         }
@@ -438,9 +397,21 @@ mod tests {
     }
 
     #[test]
-    fn every_word_stands_at_its_own_number() {
-        assert!(Rejection::ALL.iter().enumerate().all(|(index, reason)| *reason as usize == index));
-        assert!(Outcome::ALL.iter().enumerate().all(|(index, end)| *end as usize == index));
-        assert!(COMMANDS.iter().enumerate().all(|(index, command)| place(*command) == index));
+    fn each_command_is_counted_under_its_own_word() {
+        let metrics = Metrics::default();
+        for command in COMMANDS {
+            metrics.ended(command, Outcome::Closed);
+        }
+        let text = metrics.text(&Gauges::default());
+        for command in ["-", "CONNECT", "BIND", "UDP", "RESOLVE", "RESOLVE_PTR"] {
+            let series = format!("tabi_sessions_total{{command=\"{command}\",outcome=\"closed\"}}");
+            assert_eq!(value(&text, &series), "1", "{command}");
+        }
+    }
+
+    #[test]
+    fn a_reason_for_a_rejection_is_one_word() {
+        let reasons: Vec<_> = Metrics::default().rejections().map(|(reason, _)| reason).collect();
+        assert_eq!(reasons, ["network", "penalty", "per-client", "share", "stopped"]);
     }
 }

@@ -2,44 +2,49 @@
 //!
 //! Lines are handed over whole, in memory. One thread writes them out and is the only one that waits
 //! when a terminal is stopped, a pipe is full or a disk is slow. Lines for which there is no room are
-//! counted, and the log says how many were lost as soon as it is read again.
+//! dropped and counted, and the log says how many were lost as soon as it is read again.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::mem;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portable_atomic::{AtomicU64, Ordering};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::system::deadline::Deadline;
+use crate::system::sync::{Condvar, Mutex};
+
 /// What waits to be written: 1 MiB is 5,000 lines of 200 bytes, which is what 10,000 sessions a second
-/// log in half a second. 8,192 lines of 128 bytes, the shortest that tell of a session, are 1 MiB too.
+/// log in half a second. 8,192 lines of 128 bytes, the shortest of a session, are 1 MiB too.
 /// With the batch that is being written there are at most twice as many in memory.
-const MOST_BYTES: usize = 1024 * 1024;
-const MOST_LINES: usize = 8192;
+const MAX_BYTES: usize = 1024 * 1024;
+const MAX_LINES: usize = 8192;
 
 /// After a batch the writer lets lines gather: a busy server then wakes it at most 100 times a second,
 /// and not once for each line. A first line after a silence is written at once.
 const GATHER: Duration = Duration::from_millis(10);
 
 /// What a buffer may keep when it has been written: 64 KiB is 10 ms of the busiest server, twice over.
-const KEPT: usize = 64 * 1024;
+const MAX_KEPT: usize = 64 * 1024;
 
 /// Stack of the writer in bytes. It formats one line and makes system calls.
 const STACK: usize = 128 * 1024;
 
-/// Lines that the log of this process has lost: there is one, and the metrics tell of it.
+/// Lines that the log of this process has lost: there is one, and the metrics show it.
 pub(super) static LINES_LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How many lines the log of this process has lost since the start.
-pub fn lines_lost() -> u64 {
+pub(super) fn lines_lost() -> u64 {
     LINES_LOST.load(Ordering::Relaxed)
 }
 
 /// Lines on their way to the log.
 pub(super) struct Queue {
+    /// Nothing that holds this lock formats, waits or makes a system call, so it is free soon, and a
+    /// panic hook may take it.
     state: Mutex<State>,
     /// Signalled when there is something to write and the writer waits for it.
     filled: Condvar,
@@ -52,8 +57,8 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: Batch,
-    /// Lines for which there was no room since the writer took the last batch.
-    without_room: u64,
+    /// Lines that were dropped since the writer took the last batch.
+    dropped: u64,
     /// Where to write from the next batch on.
     redirected: Option<File>,
     /// The writer waits on `filled` for a first line.
@@ -61,7 +66,7 @@ struct State {
     /// The writer has a batch that is not written yet.
     busy: bool,
     /// Somebody waits on `drained`: lines do not gather now.
-    hurried: bool,
+    flushing: bool,
 }
 
 /// Whole lines, one behind the other.
@@ -72,7 +77,7 @@ struct Batch {
 }
 
 impl Queue {
-    /// Starts the thread that writes to `output`. `lost` counts the lines that are lost, and `tell_lost`
+    /// Starts the thread that writes to `output`. `lost` counts the lines that are lost, and `lost_line`
     /// makes the line, with its line feed, that says how many were.
     ///
     /// # Errors
@@ -81,28 +86,26 @@ impl Queue {
     pub(super) fn start(
         output: File,
         lost: &'static AtomicU64,
-        tell_lost: impl Fn(u64) -> Vec<u8> + Send + 'static,
+        lost_line: impl Fn(u64) -> Vec<u8> + Send + 'static,
     ) -> io::Result<Arc<Self>> {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
-            filled: Condvar::new(),
-            drained: Condvar::new(),
+            filled: Condvar::default(),
+            drained: Condvar::default(),
             lost,
         });
-        let written = Arc::clone(&queue);
-        thread::Builder::new()
-            .name("tabi log".into())
-            .stack_size(STACK)
-            .spawn(move || written.write_out(Output { file: output, torn: false }, &tell_lost))?;
+        let of_writer = Arc::clone(&queue);
+        let output = Output { file: output, partial_line: false };
+        let write = move || of_writer.write_out(output, &lost_line);
+        thread::Builder::new().name("tabi log".into()).stack_size(STACK).spawn(write)?;
         Ok(queue)
     }
 
     /// Hands over a line, its line feed included. It is counted as lost when there is no room.
     pub(super) fn push(&self, line: &[u8]) {
-        let mut state = self.lock();
-        if state.waiting.lines >= MOST_LINES || state.waiting.bytes.len() + line.len() > MOST_BYTES
-        {
-            state.without_room += 1;
+        let mut state = self.state.lock();
+        if state.waiting.lines >= MAX_LINES || state.waiting.bytes.len() + line.len() > MAX_BYTES {
+            state.dropped += 1;
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -117,44 +120,41 @@ impl Queue {
 
     /// Waits until all lines are written, for at most `limit`. Says whether they are.
     pub(super) fn flush(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        let mut state = self.lock();
-        state.hurried = true;
+        let deadline = Deadline::after(limit);
+        let mut state = self.state.lock();
+        state.flushing = true;
         self.filled.notify_one();
-        while state.busy || state.waiting.lines > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            state = wait(&self.drained, state, Some(left));
+        while !state.is_drained() {
+            let Some(left) = deadline.left() else { break };
+            state = self.drained.wait(state, Some(left));
         }
-        state.hurried = false;
-        !state.busy && state.waiting.lines == 0
+        state.flushing = false;
+        state.is_drained()
     }
 
     /// Writes to `output` from the next line on.
     pub(super) fn redirect(&self, output: File) {
-        let earlier = self.lock().redirected.replace(output);
+        let earlier = self.state.lock().redirected.replace(output);
         drop(earlier);
     }
 
-    fn write_out(&self, mut output: Output, tell_lost: &dyn Fn(u64) -> Vec<u8>) {
+    fn write_out(&self, mut output: Output, lost_line: &dyn Fn(u64) -> Vec<u8>) {
         let mut batch = Batch::default();
         // Lines that could not be written before this batch.
         let mut unwritten = 0;
         loop {
-            let (without_room, redirected) = self.next(&mut batch);
+            let (dropped, redirected) = self.next(&mut batch);
             if let Some(file) = redirected {
-                output = Output { file, torn: false };
+                output = Output { file, partial_line: false };
             }
-            if unwritten > 0 && output.write(&tell_lost(unwritten)) == 0 {
+            if unwritten > 0 && output.write(&lost_line(unwritten)) == 0 {
                 unwritten = 0;
             }
             let failed = output.write(&batch.bytes);
             unwritten += failed;
-            // These found no room behind the lines of this batch.
-            if without_room > 0 && (failed > 0 || output.write(&tell_lost(without_room)) > 0) {
-                unwritten += without_room;
+            // These would have come behind the lines of this batch.
+            if dropped > 0 && (failed > 0 || output.write(&lost_line(dropped)) > 0) {
+                unwritten += dropped;
             }
             batch.clear();
             self.written(failed);
@@ -163,38 +163,38 @@ impl Queue {
 
     /// Waits for lines and takes them all, with the number of those lost behind them.
     fn next(&self, batch: &mut Batch) -> (u64, Option<File>) {
-        let mut state = self.lock();
-        if !state.hurried && !state.idle {
-            state = wait(&self.filled, state, Some(GATHER));
+        let mut state = self.state.lock();
+        if !state.flushing && !state.idle {
+            state = self.filled.wait(state, Some(GATHER));
         }
         while state.waiting.lines == 0 {
             state.idle = true;
-            state = wait(&self.filled, state, None);
+            state = self.filled.wait(state, None);
         }
         state.idle = false;
         state.busy = true;
         mem::swap(&mut state.waiting, batch);
-        (mem::take(&mut state.without_room), state.redirected.take())
+        (mem::take(&mut state.dropped), state.redirected.take())
     }
 
     /// Notes that a batch is over, and how many of its lines could not be written.
     fn written(&self, failed: u64) {
         self.lost.fetch_add(failed, Ordering::Relaxed);
-        self.lock().busy = false;
+        self.state.lock().busy = false;
         self.drained.notify_all();
     }
+}
 
-    /// Nothing that holds this lock formats, waits or makes a system call, so it is free soon, and a
-    /// panic hook may take it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    fn is_drained(&self) -> bool {
+        !self.busy && self.waiting.lines == 0
     }
 }
 
 impl Batch {
     fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
+        self.bytes.shrink_to(MAX_KEPT);
         self.lines = 0;
     }
 }
@@ -203,17 +203,17 @@ impl Batch {
 struct Output {
     file: File,
     /// The last write stopped within a line.
-    torn: bool,
+    partial_line: bool,
 }
 
 impl Output {
     /// Writes whole lines. Says how many of them could not be written.
     fn write(&mut self, lines: &[u8]) -> u64 {
-        if self.torn && self.write_all(b"\n") == 0 {
+        if self.partial_line && self.write_all(b"\n") == 0 {
             return count(lines);
         }
         let written = self.write_all(lines);
-        self.torn = lines[..written].last().is_some_and(|last| *last != b'\n');
+        self.partial_line = lines[..written].last().is_some_and(|last| *last != b'\n');
         count(&lines[written..])
     }
 
@@ -242,17 +242,6 @@ fn count(lines: &[u8]) -> u64 {
     u64::try_from(feeds).unwrap_or(u64::MAX)
 }
 
-fn wait<'a>(
-    signal: &Condvar,
-    state: MutexGuard<'a, State>,
-    limit: Option<Duration>,
-) -> MutexGuard<'a, State> {
-    match limit {
-        None => signal.wait(state).unwrap_or_else(PoisonError::into_inner),
-        Some(limit) => signal.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,8 +265,8 @@ mod tests {
         let (reader, output) = UnixStream::pair().unwrap();
         reader.set_read_timeout(Some(LONG)).unwrap();
         let output = File::from(OwnedFd::from(output));
-        let tell_lost = |lost| format!("{lost} lost\n").into_bytes();
-        let queue = Queue::start(output, none_lost(), tell_lost).unwrap();
+        let lost_line = |lost| format!("{lost} lost\n").into_bytes();
+        let queue = Queue::start(output, none_lost(), lost_line).unwrap();
         (queue, BufReader::new(reader))
     }
 
@@ -303,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_log_that_is_not_read_and_what_was_lost_is_told() {
+    fn nobody_waits_for_a_log_that_is_not_read_and_it_says_how_many_lines_were_lost() {
         const LINES: u64 = 50_000;
         let (queue, mut reader) = queue();
         for number in 0..LINES {
@@ -312,18 +301,18 @@ mod tests {
         assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
         let lost = lost(&queue);
         assert!(lost > LINES / 2, "{lost}");
-        assert!(queue.lock().waiting.bytes.len() <= MOST_BYTES);
-        let (mut read, mut told) = (0, 0);
-        while read + told < LINES {
+        assert!(queue.state.lock().waiting.bytes.len() <= MAX_BYTES);
+        let (mut read, mut said) = (0, 0);
+        while read + said < LINES {
             let line = line(&mut reader);
             if let Some(lost) = line.strip_suffix(" lost\n") {
-                told += lost.parse::<u64>().unwrap();
+                said += lost.parse::<u64>().unwrap();
             } else {
-                assert_eq!(line.trim_end().parse(), Ok(read + told), "{line}");
+                assert_eq!(line.trim_end().parse(), Ok(read + said), "{line}");
                 read += 1;
             }
         }
-        assert_eq!(told, lost);
+        assert_eq!(said, lost);
         assert!(queue.flush(LONG));
     }
 
@@ -332,15 +321,15 @@ mod tests {
         let (queue, _reader) = queue();
         for _ in 0..1_000_000 {
             queue.push(b"\n");
-            assert!(queue.lock().waiting.lines <= MOST_LINES);
+            assert!(queue.state.lock().waiting.lines <= MAX_LINES);
         }
     }
 
     #[test]
-    fn lines_that_cannot_be_written_are_told_with_the_next_that_can() {
+    fn lines_that_cannot_be_written_are_counted_before_the_next_that_can() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let tell_lost = |lost| format!("{lost} lost\n").into_bytes();
-        let queue = Queue::start(full, none_lost(), tell_lost).unwrap();
+        let lost_line = |lost| format!("{lost} lost\n").into_bytes();
+        let queue = Queue::start(full, none_lost(), lost_line).unwrap();
         queue.push(b"one\n");
         assert!(queue.flush(LONG));
         queue.push(b"two\n");
@@ -357,9 +346,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_torn_is_ended_before_the_next() {
+    fn a_line_of_which_a_part_was_written_is_ended_before_the_next() {
         let (mut reader, output) = UnixStream::pair().unwrap();
-        let mut output = Output { file: File::from(OwnedFd::from(output)), torn: true };
+        let mut output = Output { file: File::from(OwnedFd::from(output)), partial_line: true };
         assert_eq!(output.write(b"whole\n"), 0);
         drop(output);
         let mut written = String::new();

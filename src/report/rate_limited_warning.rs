@@ -1,11 +1,13 @@
 //! Warnings about a state that lasts, at most one a minute.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::warn;
 
-const BETWEEN: Duration = Duration::from_secs(60);
+use crate::system::sync::Mutex;
+
+/// From one warning to the next, at least.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Logs one warning a minute.
 #[derive(Debug, Default)]
@@ -22,8 +24,8 @@ impl RateLimitedWarning {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| now.duration_since(last) >= BETWEEN);
+        let mut last = self.last.lock();
+        let is_due = last.is_none_or(|last| now.duration_since(last) >= INTERVAL);
         if is_due {
             *last = Some(now);
         }
@@ -37,9 +39,9 @@ mod tests {
 
     #[test]
     fn a_minute_has_one_line() {
-        let (rarely, now) = (RateLimitedWarning::default(), Instant::now());
-        assert!(rarely.is_due(now));
-        assert!(!rarely.is_due(now + BETWEEN / 2));
-        assert!(rarely.is_due(now + BETWEEN));
+        let (warning, now) = (RateLimitedWarning::default(), Instant::now());
+        assert!(warning.is_due(now));
+        assert!(!warning.is_due(now + INTERVAL / 2));
+        assert!(warning.is_due(now + INTERVAL));
     }
 }

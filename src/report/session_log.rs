@@ -1,29 +1,30 @@
 //! The end of each session: it is counted, and has a line in the log. Of one client there are so many
 //! lines, and a count of the others.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{Level, info, log, log_enabled, warn};
 
 use super::line::Line;
-use super::rate_limit::{LogDecision, LogRateLimit};
-use super::{Metrics, Outcome};
+use super::metrics::Metrics;
+use super::outcome::Outcome;
+use super::rate_limit::{LogRateLimit, Rate};
 use crate::sessions::SessionState;
 use crate::system::ip::ClientPrefix;
 
 /// A browser that opens thirty tabs makes 1,000 connections. After that ten lines a second of 300 bytes
 /// are 260 MB a day, and a client that makes 10,000 connections a second fills no disk.
-const ALLOWANCE: LogDecision = LogDecision {
+const RATE: Rate<Kind> = Rate {
     burst: 1000,
     every: Duration::from_millis(100),
-    told_after: Duration::from_secs(10),
+    summary_after: Duration::from_secs(10),
+    summary: log_summary,
 };
 
-/// Where every session says how it ended.
+/// The log of sessions that have ended.
 #[derive(Debug)]
-pub struct SessionLog {
-    quota: LogRateLimit<Kind>,
-}
+pub struct SessionLog(Arc<LogRateLimit<Kind>>);
 
 /// A client's lines. Wrong passwords are counted apart: nothing else that a client does can hide them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,84 +33,82 @@ struct Kind {
     level: Level,
 }
 
+fn log_summary(kind: Option<Kind>, count: u64) {
+    match kind {
+        Some(Kind { client, level: Level::Warn }) => {
+            warn!("{count} more lines of client={client}: wrong names or passwords");
+        }
+        Some(Kind { client, .. }) => info!("{count} more lines of client={client}"),
+        None => info!("{count} more lines of other clients"),
+    }
+}
+
 impl Default for SessionLog {
     fn default() -> Self {
-        SessionLog { quota: LogRateLimit::new(ALLOWANCE) }
+        SessionLog(LogRateLimit::new(RATE))
     }
 }
 
 impl SessionLog {
-    /// Waits for the end of a session that has just begun, to log it and to count it in `metrics`.
-    pub fn begin<'a>(&'a self, account: &'a SessionState, metrics: &'a Metrics) -> End<'a> {
-        End { ends: self, metrics, account, is_told: false }
-    }
-
-    /// Logs how many lines were not logged of those clients that have many, when it is time to. Says
-    /// when to call it again, if there is something to tell then.
-    pub fn tell_hidden(&self, now: Instant) -> Option<Duration> {
-        self.tell(now);
-        self.quota.has_hidden().then_some(Duration::from_secs(1))
-    }
-
-    /// Logs how many lines were not logged, now that no session follows.
-    pub fn tell_rest(&self) {
-        self.tell(Instant::now() + ALLOWANCE.told_after);
-    }
-
-    fn tell(&self, now: Instant) {
-        for (kind, count) in self.quota.hidden(now) {
-            match kind {
-                Some(Kind { client, level: Level::Warn }) => {
-                    warn!("{count} more lines of client={client}: wrong names or passwords");
-                }
-                Some(Kind { client, .. }) => info!("{count} more lines of client={client}"),
-                None => info!("{count} more lines of other clients"),
-            }
+    /// The entry of a session that has just begun: it is logged, and counted in `metrics`, when the
+    /// session ends.
+    pub fn entry<'a>(
+        &'a self,
+        session: &'a SessionState,
+        metrics: &'a Metrics,
+    ) -> SessionEntry<'a> {
+        SessionEntry {
+            log: self,
+            metrics,
+            session,
+            outcome: Outcome::Failed,
+            why: Some("internal error"),
         }
+    }
+
+    /// Logs how many lines were not logged, without waiting until that is due.
+    pub fn summarize(&self) {
+        self.0.summarize();
+    }
+
+    /// Summaries come by themselves.
+    pub fn tell_hidden(&self, _: Instant) -> Option<Duration> {
+        None
     }
 
     #[inline(never)]
-    fn log(&self, account: &SessionState, outcome: Outcome, why: Option<&str>) {
-        let level = outcome.level(account.request().is_some());
-        if !log_enabled!(level) {
-            return;
-        }
-        let now = Instant::now();
-        self.tell(now);
-        let kind = Kind { client: account.peer().ip().into(), level: level.min(Level::Info) };
-        if self.quota.take(kind, now) {
-            log!(level, "{}", Line { account, outcome, why });
+    fn log(&self, session: &SessionState, outcome: Outcome, why: Option<&str>) {
+        let level = outcome.level(session.request().is_some());
+        let kind = Kind { client: session.peer().ip().into(), level: level.min(Level::Info) };
+        if log_enabled!(level) && self.0.admits(kind) {
+            log!(level, "{}", Line { session, outcome, why });
         }
     }
 }
 
-/// A session on its way to its end. One whose thread panics is told of when this is dropped.
-pub struct End<'a> {
-    ends: &'a SessionLog,
+/// The entry of a session that has not ended yet. One that is dropped before it was written is that of
+/// a session whose thread has panicked.
+pub struct SessionEntry<'a> {
+    log: &'a SessionLog,
     metrics: &'a Metrics,
-    account: &'a SessionState,
-    is_told: bool,
+    session: &'a SessionState,
+    outcome: Outcome,
+    why: Option<&'a str>,
 }
 
-impl End<'_> {
+impl<'a> SessionEntry<'a> {
     /// Counts and logs how the session has ended, and `why` where the outcome alone does not say it.
-    #[inline(never)]
-    pub fn tell(mut self, outcome: Outcome, why: Option<&str>) {
-        self.is_told = true;
-        self.note(outcome, why);
-    }
-
-    fn note(&self, outcome: Outcome, why: Option<&str>) {
-        self.metrics.ended(self.account.request().map(|(command, _)| *command), outcome);
-        self.ends.log(self.account, outcome, why);
+    pub fn write(mut self, outcome: Outcome, why: Option<&'a str>) {
+        (self.outcome, self.why) = (outcome, why);
     }
 }
 
-impl Drop for End<'_> {
+impl Drop for SessionEntry<'_> {
+    #[inline(never)]
     fn drop(&mut self) {
-        if !self.is_told {
-            self.note(Outcome::Failed, Some("a fault in tabi"));
-        }
+        let command = self.session.request().map(|(command, _)| *command);
+        self.metrics.ended(command, self.outcome);
+        self.log.log(self.session, self.outcome, self.why);
     }
 }
 
@@ -126,9 +125,9 @@ mod tests {
     /// What was logged in this test program.
     static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-    struct Kept;
+    struct Recorder;
 
-    impl Log for Kept {
+    impl Log for Recorder {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
             true
         }
@@ -142,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_session_whose_thread_panics_has_failed() {
-        log::set_boxed_logger(Box::new(Kept)).unwrap();
+        log::set_boxed_logger(Box::new(Recorder)).unwrap();
         log::set_max_level(LevelFilter::Info);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -150,18 +149,18 @@ mod tests {
             Limits { sessions: 1, per_client: 1, handshake: Duration::MAX, idle: Duration::MAX };
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
-        let (ends, metrics) = (SessionLog::default(), Metrics::new());
+        let (log, metrics) = (SessionLog::default(), Metrics::default());
         catch_unwind(AssertUnwindSafe(|| {
-            let _end = ends.begin(&session, &metrics);
+            let _entry = log.entry(&session, &metrics);
             panic!("as this test wants it");
         }))
         .unwrap_err();
-        ends.begin(&session, &metrics).tell(Outcome::Closed, None);
+        log.entry(&session, &metrics).write(Outcome::Closed, None);
         let counted: Vec<_> = metrics.outcomes().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("closed", 1), ("failed", 1)]);
         let logged = LOGGED.lock().unwrap();
         let of_client = logged.iter().filter(|line| line.starts_with("client=192.0.2.77:5000 "));
         let ends: Vec<_> = of_client.map(|line| line.split(" outcome=").nth(1).unwrap()).collect();
-        assert_eq!(ends, ["failed why=\"a fault in tabi\"", "closed"]);
+        assert_eq!(ends, ["failed why=\"internal error\"", "closed"]);
     }
 }

@@ -4,106 +4,100 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::StatusSource;
-use super::answer::{Answer, Kind};
 use super::history::History;
 use super::json;
-use super::request::{self, Wanted};
-use crate::report::{Gauges, lines_lost};
-use crate::system::usage;
+use super::request::{self, Resource};
+use super::response::{JSON, METRICS, PLAIN, Response};
+use super::source::StatusSource;
+use crate::system::sync::Mutex;
 
 /// How long what was made for one visitor is good enough for the next.
-const KEEP: Duration = Duration::from_millis(500);
+const MAX_AGE: Duration = Duration::from_millis(500);
 
 /// What is shown, and what of it was made a moment ago.
 pub(super) struct StatusHandler {
-    shown: StatusSource,
-    draining: Arc<AtomicBool>,
-    machine: String,
-    history: History,
-    sessions: Kept,
-    metrics: Kept,
+    source: StatusSource,
+    draining: AtomicBool,
+    hostname: String,
+    history: Mutex<History>,
+    sessions: Cache,
+    metrics: Cache,
 }
 
 #[derive(Default)]
-struct Kept(Option<(Instant, Arc<str>)>);
+struct Cache(Mutex<Option<(Instant, Arc<str>)>>);
 
 impl StatusHandler {
-    pub(super) fn new(shown: StatusSource, draining: Arc<AtomicBool>) -> Self {
-        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let history = History::new(Instant::now(), sums(&shown));
-        let (sessions, metrics) = Default::default();
-        StatusHandler { shown, draining, machine, history, sessions, metrics }
+    pub(super) fn new(source: StatusSource) -> Self {
+        StatusHandler {
+            draining: AtomicBool::new(false),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            history: Mutex::new(History::new(Instant::now(), source.bytes())),
+            sessions: Cache::default(),
+            metrics: Cache::default(),
+            source,
+        }
     }
 
-    /// The answer to the request that begins with `head`, once that is complete.
-    pub(super) fn answer(&mut self, head: &[u8], now: Instant) -> Option<Answer> {
-        Some(match request::read(head, &self.machine)? {
+    /// From now on the state of health is that of a server that drains.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The response to the request that begins with `head`, once that is complete.
+    pub(super) fn respond(&self, head: &[u8]) -> Option<Response> {
+        Some(match request::read(head, &self.hostname)? {
             Ok(request) => {
-                let answer = self.find(request.wanted, now);
-                if request.head_only { answer.head_only() } else { answer }
+                let response = self.get(request.resource);
+                if request.head_only { response.head_only() } else { response }
             }
-            Err(refusal) => Answer::refused(refusal),
+            Err(error) => error.into(),
         })
     }
 
-    fn find(&mut self, wanted: Wanted, now: Instant) -> Answer {
-        let StatusHandler { shown, history, .. } = self;
+    fn get(&self, resource: Resource) -> Response {
+        let StatusHandler { source, .. } = self;
         let draining = self.draining.load(Ordering::Relaxed);
-        match wanted {
-            Wanted::Page => Answer::page(),
-            Wanted::Sessions => {
-                let make = || json::write(shown, &gauges(shown), history, draining);
-                Answer::new("200 OK", Kind::Json, self.sessions.get(now, make))
+        match resource {
+            Resource::Page => Response::page(),
+            Resource::Sessions => {
+                let make = || json::write(source, &self.history.lock(), draining);
+                Response::ok(JSON, self.sessions.get(Instant::now(), make))
             }
-            Wanted::Metrics => {
-                let make = || shown.metrics.text(&gauges(shown));
-                Answer::new("200 OK", Kind::Metrics, self.metrics.get(now, make))
+            Resource::Metrics => {
+                let make = || source.metrics.text(&source.gauges());
+                Response::ok(METRICS, self.metrics.get(Instant::now(), make))
             }
-            Wanted::Health if draining => {
-                Answer::new("503 Service Unavailable", Kind::Plain, "draining\n".into())
+            Resource::Health if draining => {
+                Response::new("503 Service Unavailable", PLAIN, "draining\n".into())
             }
-            Wanted::Health => Answer::new("200 OK", Kind::Plain, "ok\n".into()),
+            Resource::Health => Response::ok(PLAIN, "ok\n".into()),
         }
     }
 
     /// Does what is due, and says when it has to be called again.
-    pub(super) fn tick(&mut self, now: Instant) -> Instant {
-        if now >= self.history.next() {
-            self.history.note(now, sums(&self.shown));
-        }
+    pub(super) fn tick(&self, now: Instant) -> Instant {
         self.sessions.forget(now);
         self.metrics.forget(now);
-        self.history.next()
+        let mut history = self.history.lock();
+        if now >= history.next() {
+            history.note(now, self.source.bytes());
+        }
+        history.next()
     }
 }
 
-impl Kept {
-    fn get(&mut self, now: Instant, make: impl FnOnce() -> String) -> Arc<str> {
+impl Cache {
+    /// What was made a moment ago, or is made now. Who asks meanwhile waits for it.
+    fn get(&self, now: Instant, make: impl FnOnce() -> String) -> Arc<str> {
         self.forget(now);
-        let (_, kept) = self.0.get_or_insert_with(|| (now, make().into()));
-        Arc::clone(kept)
+        let mut cached = self.0.lock();
+        let (_, text) = cached.get_or_insert_with(|| (now, make().into()));
+        Arc::clone(text)
     }
 
-    fn forget(&mut self, now: Instant) {
-        self.0.take_if(|(made, _)| now.saturating_duration_since(*made) >= KEEP);
-    }
-}
-
-fn sums(shown: &StatusSource) -> [u64; 2] {
-    let totals = shown.sessions.totals();
-    [totals.up.bytes, totals.down.bytes]
-}
-
-fn gauges(shown: &StatusSource) -> Gauges {
-    Gauges {
-        totals: shown.sessions.totals(),
-        max_connections: shown.sessions.max(),
-        threads: usage::threads(),
-        open_fds: usage::descriptors(),
-        max_fds: shown.max_fds,
-        lookups: (shown.lookups)(),
-        lines_lost: lines_lost(),
+    fn forget(&self, now: Instant) {
+        self.0.lock().take_if(|(made, _)| now.saturating_duration_since(*made) >= MAX_AGE);
     }
 }
 
@@ -113,18 +107,19 @@ mod tests {
 
     #[test]
     fn what_is_costly_is_made_once_for_all_who_ask_at_a_time() {
-        let (mut kept, now) = (Kept::default(), Instant::now());
+        let (cache, now) = (Cache::default(), Instant::now());
         let mut made = 0;
         let mut ask = |after: Duration| {
-            kept.get(now + after, || {
-                made += 1;
-                made.to_string()
-            })
-            .to_string()
+            cache
+                .get(now + after, || {
+                    made += 1;
+                    made.to_string()
+                })
+                .to_string()
         };
         assert_eq!(ask(Duration::ZERO), "1");
-        assert_eq!(ask(KEEP / 2), "1");
-        assert_eq!(ask(KEEP), "2");
-        assert_eq!(ask(KEEP), "2");
+        assert_eq!(ask(MAX_AGE / 2), "1");
+        assert_eq!(ask(MAX_AGE), "2");
+        assert_eq!(ask(MAX_AGE), "2");
     }
 }

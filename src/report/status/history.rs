@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How often the sums are looked at.
-pub(super) const EVERY: Duration = Duration::from_secs(1);
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Five minutes.
 const LENGTH: usize = 5 * 60;
@@ -25,7 +25,7 @@ impl History {
 
     /// When the sums have to be looked at again.
     pub(super) fn next(&self) -> Instant {
-        self.last.0 + EVERY
+        self.last.0 + INTERVAL
     }
 
     /// Notes the sums of this moment. Who is late has the bytes of several seconds, which each of
@@ -33,11 +33,9 @@ impl History {
     pub(super) fn note(&mut self, now: Instant, sums: [u64; 2]) {
         let (before, earlier) = self.last;
         let passed = now.saturating_duration_since(before);
-        let seconds = (passed.as_secs_f64() / EVERY.as_secs_f64()).round().max(1.0);
-        // In range: it is a small whole number above 0.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let seconds = seconds as u64;
-        let share = [0, 1].map(|way| sums[way].saturating_sub(earlier[way]) / seconds);
+        let seconds = (passed + INTERVAL / 2).as_secs().max(1);
+        let share =
+            [0, 1].map(|direction| sums[direction].saturating_sub(earlier[direction]) / seconds);
         for _ in 0..seconds.min(LENGTH as u64) {
             if self.seconds.len() == LENGTH {
                 self.seconds.pop_front();
@@ -69,9 +67,9 @@ mod tests {
     fn five_minutes_are_kept() {
         let begin = Instant::now();
         let mut history = History::new(begin, [0, 0]);
-        history.note(begin + 1000 * EVERY, [5000, 0]);
+        history.note(begin + 1000 * INTERVAL, [5000, 0]);
         assert_eq!(history.seconds.len(), LENGTH);
-        history.note(begin + 1001 * EVERY, [5007, 0]);
+        history.note(begin + 1001 * INTERVAL, [5007, 0]);
         assert_eq!(history.seconds.len(), LENGTH);
         assert_eq!(history.seconds.back(), Some(&[7, 0]));
     }

@@ -6,20 +6,20 @@ use httparse::{Header, Status};
 
 /// The longest head of a request, in bytes, and the most headers in it. Browsers send a dozen, in
 /// less than 1 KiB; cookies of other servers on the same host may make it longer.
-pub(super) const LONGEST_HEAD: usize = 8 * 1024;
-const MOST_HEADERS: usize = 64;
+pub(super) const MAX_HEAD: usize = 8 * 1024;
+const MAX_HEADERS: usize = 64;
 
-/// What a visitor wants.
+/// What a visitor asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
-    pub(super) wanted: Wanted,
-    /// HEAD: an answer without its body.
+    pub(super) resource: Resource,
+    /// HEAD: a response without its body.
     pub(super) head_only: bool,
 }
 
 /// What there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Resource {
     /// `/`
     Page,
     /// `/sessions`
@@ -30,9 +30,9 @@ pub(super) enum Wanted {
     Health,
 }
 
-/// Why a visitor gets nothing of it.
+/// Why a visitor gets none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RequestError {
     /// It is no request of HTTP/1.
     Malformed,
     /// The head is too long.
@@ -45,73 +45,70 @@ pub(super) enum Refusal {
     Path,
 }
 
-/// Reads a request's head. `None` while it is not complete. `machine` is the name of this machine.
-pub(super) fn read(head: &[u8], machine: &str) -> Option<Result<Request, Refusal>> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+/// Reads a request's head. `None` while it is not complete. `hostname` is the name of this machine.
+pub(super) fn read(head: &[u8], hostname: &str) -> Option<Result<Request, RequestError>> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(Status::Complete(_)) => {}
-        Ok(Status::Partial) if head.len() < LONGEST_HEAD => return None,
+        Ok(Status::Partial) if head.len() < MAX_HEAD => return None,
         Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Some(Err(Refusal::TooLong));
+            return Some(Err(RequestError::TooLong));
         }
-        Err(_) => return Some(Err(Refusal::Malformed)),
+        Err(_) => return Some(Err(RequestError::Malformed)),
     }
     let is_old = request.version == Some(0);
-    let asked = check_host(request.headers, is_old, machine).and_then(|()| {
+    let request = check_host(request.headers, is_old, hostname).and_then(|()| {
         let head_only = match request.method {
             Some("GET") => false,
             Some("HEAD") => true,
-            _ => return Err(Refusal::Method),
+            _ => return Err(RequestError::Method),
         };
         let path = request.path.unwrap_or_default();
-        let wanted = match path.split_once('?').map_or(path, |(path, _)| path) {
-            "/" => Wanted::Page,
-            "/sessions" => Wanted::Sessions,
-            "/metrics" => Wanted::Metrics,
-            "/healthz" => Wanted::Health,
-            _ => return Err(Refusal::Path),
+        let resource = match path.split_once('?').map_or(path, |(path, _)| path) {
+            "/" => Resource::Page,
+            "/sessions" => Resource::Sessions,
+            "/metrics" => Resource::Metrics,
+            "/healthz" => Resource::Health,
+            _ => return Err(RequestError::Path),
         };
-        Ok(Request { wanted, head_only })
+        Ok(Request { resource, head_only })
     });
-    Some(asked)
+    Some(request)
 }
 
 /// A browser says by which name it has come. Someone else's name that leads here would make the
 /// browser hand what it reads to that someone's pages. Only HTTP/1.0 may leave Host out, as the
 /// health checks of load balancers do.
-fn check_host(headers: &[Header<'_>], may_lack: bool, machine: &str) -> Result<(), Refusal> {
+fn check_host(headers: &[Header<'_>], may_lack: bool, hostname: &str) -> Result<(), RequestError> {
     let mut hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
     match (hosts.next(), hosts.next()) {
         (None, _) if may_lack => Ok(()),
         (Some(host), None) => match std::str::from_utf8(host.value) {
-            Ok(host) if is_ours(host, machine) => Ok(()),
-            Ok(_) | Err(_) => Err(Refusal::Host),
+            Ok(host) if is_ours(host, hostname) => Ok(()),
+            Ok(_) | Err(_) => Err(RequestError::Host),
         },
-        (None | Some(_), _) => Err(Refusal::Malformed),
+        (None | Some(_), _) => Err(RequestError::Malformed),
     }
 }
 
 /// Whether `host`, with or without a port, is an address, `localhost`, or this machine's name: as
 /// the system has it, its first part alone, and that part in `.local`, which no name server can
 /// point here from afar (RFC 6762).
-fn is_ours(host: &str, machine: &str) -> bool {
-    let is_port = |rest: &str| {
-        rest.is_empty() || rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+fn is_ours(host: &str, hostname: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => name,
+        Some(_) | None => host,
     };
-    if let Some((address, rest)) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
-        return address.parse::<Ipv6Addr>().is_ok() && is_port(rest);
-    }
-    let (name, rest) = host.split_at(host.find(':').unwrap_or(host.len()));
-    if name.is_empty() || !is_port(rest) {
-        return false;
+    if let Some(address) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    let first = machine.split('.').next().unwrap_or(machine);
+    let first = hostname.split('.').next().unwrap_or(hostname);
     let is = |other: &str| !other.is_empty() && name.eq_ignore_ascii_case(other);
     name.parse::<Ipv4Addr>().is_ok()
         || is("localhost")
-        || is(machine)
+        || is(hostname)
         || is(first)
         || (!first.is_empty() && is(&format!("{first}.local")))
 }
@@ -120,23 +117,23 @@ fn is_ours(host: &str, machine: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn get(head: &str) -> Option<Result<Request, Refusal>> {
+    fn get(head: &str) -> Option<Result<Request, RequestError>> {
         read(head.as_bytes(), "box.example.org")
     }
 
     #[test]
     fn what_is_asked_for_is_understood() {
-        for (path, wanted) in [
-            ("/", Wanted::Page),
-            ("/?", Wanted::Page),
-            ("/sessions", Wanted::Sessions),
-            ("/sessions?now=1", Wanted::Sessions),
-            ("/metrics", Wanted::Metrics),
-            ("/healthz", Wanted::Health),
+        for (path, resource) in [
+            ("/", Resource::Page),
+            ("/?", Resource::Page),
+            ("/sessions", Resource::Sessions),
+            ("/sessions?now=1", Resource::Sessions),
+            ("/metrics", Resource::Metrics),
+            ("/healthz", Resource::Health),
         ] {
             for (method, head_only) in [("GET", false), ("HEAD", true)] {
                 let head = format!("{method} {path} HTTP/1.1\r\nhOST: localhost:9090\r\n\r\n");
-                assert_eq!(get(&head), Some(Ok(Request { wanted, head_only })), "{head}");
+                assert_eq!(get(&head), Some(Ok(Request { resource, head_only })), "{head}");
             }
         }
     }
@@ -155,31 +152,39 @@ mod tests {
         let ask = |head: &str| get(head).unwrap().unwrap_err();
         let host = "Host: localhost\r\n\r\n";
         for path in ["/favicon.ico", "//", "/sessions/", "/../", "/METRICS", "*", "http://box/"] {
-            assert_eq!(ask(&format!("GET {path} HTTP/1.1\r\n{host}")), Refusal::Path, "{path}");
+            assert_eq!(
+                ask(&format!("GET {path} HTTP/1.1\r\n{host}")),
+                RequestError::Path,
+                "{path}"
+            );
         }
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "get", "PRI"] {
-            assert_eq!(ask(&format!("{method} / HTTP/1.1\r\n{host}")), Refusal::Method, "{method}");
+            assert_eq!(
+                ask(&format!("{method} / HTTP/1.1\r\n{host}")),
+                RequestError::Method,
+                "{method}"
+            );
         }
         for head in
             ["\x05\x01\0", "GET\r\n\r\n", "GET / HTTP/2.0\r\n\r\n", "GET / HTTP/1.1\r\na\r\n"]
         {
-            assert_eq!(ask(head), Refusal::Malformed, "{head:?}");
+            assert_eq!(ask(head), RequestError::Malformed, "{head:?}");
         }
         assert_eq!(
             ask(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{host}")),
-            Refusal::Malformed
+            RequestError::Malformed
         );
-        assert_eq!(ask("GET / HTTP/1.1\r\n\r\n"), Refusal::Malformed);
+        assert_eq!(ask("GET / HTTP/1.1\r\n\r\n"), RequestError::Malformed);
         assert!(get("GET /healthz HTTP/1.0\r\n\r\n").unwrap().is_ok());
     }
 
     #[test]
     fn a_head_that_is_too_long_is_refused() {
-        let endless = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(LONGEST_HEAD));
-        assert_eq!(get(&endless[..LONGEST_HEAD - 1]), None);
-        assert_eq!(get(&endless[..LONGEST_HEAD]), Some(Err(Refusal::TooLong)));
-        let many = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(MOST_HEADERS + 1));
-        assert_eq!(get(&many), Some(Err(Refusal::TooLong)));
+        let endless = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(MAX_HEAD));
+        assert_eq!(get(&endless[..MAX_HEAD - 1]), None);
+        assert_eq!(get(&endless[..MAX_HEAD]), Some(Err(RequestError::TooLong)));
+        let many = format!("GET / HTTP/1.1\r\n{}", "a: b\r\n".repeat(MAX_HEADERS + 1));
+        assert_eq!(get(&many), Some(Err(RequestError::TooLong)));
     }
 
     #[test]

@@ -37,6 +37,8 @@ use tabi::socks5;
 #[path = "../../../src/system"]
 mod system {
     pub mod address_space;
+    pub mod deadline;
+    pub mod sync;
     pub mod ip;
     pub mod waker;
     pub mod descriptors;
@@ -84,7 +86,7 @@ const CHECKS: [(&str, fn()); 20] = [
     ("lookup: who gives up leaves nothing behind", lookups::who_gives_up_leaves_nothing),
     ("lookup: a refused thread is an answer", lookups::a_refused_thread_is_an_answer),
     ("log: each line is written or counted", report::log::each_line_is_written_or_counted),
-    ("log: a line is written pending", report::log::lines_are_written_unasked),
+    ("log: a line is written without a flush", report::log::lines_are_written_unasked),
     ("log: a flush does not wait for lines to gather", report::log::a_flush_does_not_wait),
     ("session: the first ending counts, and what is concluded arrives", sessions::first_counts),
     ("session: a failure resets both sides", sessions::a_failure_resets_both_sides),

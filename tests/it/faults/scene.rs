@@ -242,7 +242,7 @@ impl<'w> Scene<'w> {
         assert_eq!(self.program.wait().code(), Some(status), "the exit status");
         let log = format!("{}{}", self.program.log_so_far(), reader.join().unwrap().unwrap());
         let told = outcomes(&log, self.from.unwrap());
-        let expected: Vec<&str> = self.outcome().into_iter().map(Outcome::word).collect();
+        let expected: Vec<&str> = self.outcome().into_iter().map(Into::into).collect();
         assert_eq!(told, expected, "the lines of the session in\n{log}");
     }
 }

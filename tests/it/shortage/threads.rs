@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, geteuid};
 
 use super::{
-    Killed, Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, rep_of,
-    wait_until,
+    Killed, Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, metric,
+    rep_of, status_of, wait_until,
 };
 use crate::scratch::{Program, bare, ended, program};
-use crate::stage::{GREETING, LONG, connect, echo, reply, request_by_name, take, tunnel_from};
+use crate::stage::{
+    GREETING, LONG, at_end, connect, echo, reply, request_by_name, take, tunnel_from,
+};
 
 /// The program as that of an ordinary user whom nobody else is: the limit is on all that a user has,
 /// and root has none. `limit` is that of `ulimit`. `None` where this process may not become another
@@ -83,6 +85,22 @@ fn assert_waits_for_threads<T>(server: &mut Program, take_threads: impl FnOnce()
     assert_eq!(reply(&mut client).0, 0x00, "the failure is not remembered");
     assert_echoes(&mut client);
     assert_echoes(&mut tunnel);
+}
+
+#[test]
+fn without_a_thread_the_status_page_answers_all_the_same() {
+    let Some(mut command) = of_ordinary_user(None) else { return };
+    command.args(["--status", "0"]);
+    let mut server = Program::spawn(command);
+    let status = status_of(&mut server);
+    let shortage = Lowered::to(1, Resource::Nproc, server.id());
+    let mut silent = connect(status);
+    for _ in 0..3 {
+        assert_eq!(metric(status, "tabi_connections"), 0);
+    }
+    drop(shortage);
+    assert_eq!(metric(status, "tabi_connections"), 0);
+    assert!(at_end(&mut silent), "it was not quick");
 }
 
 #[test]

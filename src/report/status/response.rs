@@ -1,14 +1,13 @@
-//! An answer: its head, and the body that several visitors may share.
+//! A response: its head, and the body that several visitors may share.
 
 use std::collections::hash_map::RandomState;
-use std::fmt::Write;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use super::request::Refusal;
+use super::request::RequestError;
 
-/// The page, and what is put into it, so that it is one answer. `NONCE` stands where the nonce of an
-/// answer goes.
+/// The page, and what is put into it, so that it is one response. `NONCE` stands where the nonce of a
+/// response goes.
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -17,35 +16,24 @@ const NONCE: &str = "NONCE";
 /// What is allowed to what is no page: nothing.
 const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
+/// Media types of what is no page. That of metrics is Prometheus' text format.
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
+pub(super) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// What a visitor gets.
-pub(super) struct Answer {
-    pub(super) head: Vec<u8>,
+pub(super) struct Response {
+    pub(super) head: String,
     pub(super) body: Arc<str>,
 }
 
-/// What kind of text a body is.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    Plain,
-    Json,
-    /// Prometheus' text format 0.0.4.
-    Metrics,
-}
-
-impl Kind {
-    fn media_type(self) -> &'static str {
-        match self {
-            Kind::Plain => "text/plain; charset=utf-8",
-            Kind::Json => "application/json",
-            Kind::Metrics => "text/plain; version=0.0.4; charset=utf-8",
-        }
+impl Response {
+    pub(super) fn ok(media_type: &str, body: Arc<str>) -> Self {
+        Response::new("200 OK", media_type, body)
     }
-}
 
-impl Answer {
-    /// An answer of 200, or another status where that is given.
-    pub(super) fn new(status: &str, kind: Kind, body: Arc<str>) -> Self {
-        Answer { head: head(status, kind.media_type(), NOTHING, &body), body }
+    pub(super) fn new(status: &str, media_type: &str, body: Arc<str>) -> Self {
+        Response { head: head(status, media_type, NOTHING, &body), body }
     }
 
     /// The page. Only the script and the style that are in it may do anything, and no text that a
@@ -59,35 +47,37 @@ impl Answer {
              img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
         );
-        Answer { head: head("200 OK", "text/html; charset=utf-8", &policy, &body), body }
-    }
-
-    pub(super) fn refused(refusal: Refusal) -> Self {
-        let (status, body) = match refusal {
-            Refusal::Malformed => ("400 Bad Request", "This is no request of HTTP/1.1.\n"),
-            Refusal::TooLong => ("431 Request Header Fields Too Large", "Too long.\n"),
-            Refusal::Host => (
-                "403 Forbidden",
-                "Come by an address, by localhost, or by the name of this machine.\n",
-            ),
-            Refusal::Method => {
-                ("405 Method Not Allowed\r\nAllow: GET, HEAD", "Only GET and HEAD.\n")
-            }
-            Refusal::Path => ("404 Not Found", "There are /, /sessions, /metrics and /healthz.\n"),
-        };
-        Answer::new(status, Kind::Plain, body.into())
+        Response { head: head("200 OK", "text/html; charset=utf-8", &policy, &body), body }
     }
 
     /// The same without its body.
     pub(super) fn head_only(self) -> Self {
-        Answer { head: self.head, body: "".into() }
+        Response { head: self.head, body: "".into() }
     }
 }
 
-fn head(status: &str, media_type: &str, policy: &str, body: &str) -> Vec<u8> {
-    let mut head = String::with_capacity(1024);
-    write!(
-        head,
+impl From<RequestError> for Response {
+    fn from(error: RequestError) -> Self {
+        let (status, body) = match error {
+            RequestError::Malformed => ("400 Bad Request", "This is no request of HTTP/1.1.\n"),
+            RequestError::TooLong => ("431 Request Header Fields Too Large", "Too long.\n"),
+            RequestError::Host => (
+                "403 Forbidden",
+                "Come by an address, by localhost, or by the name of this machine.\n",
+            ),
+            RequestError::Method => {
+                ("405 Method Not Allowed\r\nAllow: GET, HEAD", "Only GET and HEAD.\n")
+            }
+            RequestError::Path => {
+                ("404 Not Found", "There are /, /sessions, /metrics and /healthz.\n")
+            }
+        };
+        Response::new(status, PLAIN, body.into())
+    }
+}
+
+fn head(status: &str, media_type: &str, policy: &str, body: &str) -> String {
+    format!(
         "HTTP/1.1 {status}\r\n\
          Content-Type: {media_type}\r\n\
          Content-Length: {}\r\n\
@@ -100,8 +90,6 @@ fn head(status: &str, media_type: &str, policy: &str, body: &str) -> Vec<u8> {
          Connection: close\r\n\r\n",
         body.len()
     )
-    .expect("memory takes every text");
-    head.into_bytes()
 }
 
 /// 128 bits that nobody can guess. A `RandomState` has keys from the system's random numbers.
@@ -114,13 +102,13 @@ fn nonce() -> String {
 mod tests {
     use super::*;
 
-    fn text(answer: &Answer) -> String {
-        String::from_utf8(answer.head.clone()).unwrap() + &answer.body
+    fn text(response: &Response) -> String {
+        response.head.clone() + &response.body
     }
 
     #[test]
-    fn the_page_fits_one_small_answer_and_needs_nothing_else() {
-        let page = Answer::page();
+    fn the_page_fits_one_small_response_and_needs_nothing_else() {
+        let page = Response::page();
         assert!(page.head.len() + page.body.len() < 50 * 1024, "{}", page.body.len());
         for outside in ["http://", "https://", "src=", "@import", "url(", "innerHTML", "style=\""] {
             let without_icon = page.body.replace("http://www.w3.org/2000/svg", "");
@@ -130,7 +118,7 @@ mod tests {
 
     #[test]
     fn each_page_has_a_nonce_of_its_own_wherever_one_is_needed() {
-        let [one, other] = [Answer::page(), Answer::page()].map(|page| text(&page));
+        let [one, other] = [Response::page(), Response::page()].map(|page| text(&page));
         assert_ne!(one, other);
         let nonce = one.split_once("'nonce-").unwrap().1.split_once('\'').unwrap().0.to_owned();
         assert_eq!(nonce.len(), 32);
@@ -141,14 +129,18 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_is_whole_and_is_kept_by_nobody() {
-        let refusals =
-            [Refusal::Malformed, Refusal::TooLong, Refusal::Host, Refusal::Method, Refusal::Path];
-        let refused = refusals.map(Answer::refused);
-        let kinds = [Kind::Plain, Kind::Json, Kind::Metrics];
-        let others = kinds.map(|kind| Answer::new("200 OK", kind, "é".into()));
-        for answer in refused.into_iter().chain(others).chain([Answer::page()]) {
-            let text = text(&answer);
+    fn every_response_is_whole_and_is_stored_by_nobody() {
+        let errors = [
+            RequestError::Malformed,
+            RequestError::TooLong,
+            RequestError::Host,
+            RequestError::Method,
+            RequestError::Path,
+        ];
+        let errors = errors.map(Response::from);
+        let others = [PLAIN, JSON, METRICS].map(|media_type| Response::ok(media_type, "é".into()));
+        for response in errors.into_iter().chain(others).chain([Response::page()]) {
+            let text = text(&response);
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
             for header in [
@@ -159,7 +151,7 @@ mod tests {
             ] {
                 assert!(head.contains(header), "{head}");
             }
-            assert!(answer.head_only().body.is_empty());
+            assert!(response.head_only().body.is_empty());
         }
     }
 }

@@ -1,0 +1,255 @@
+//! The format of a line in the log: where the log goes decides how its time and its level look.
+
+use std::env;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::mem;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use log::{Level, LevelFilter, Log, Record};
+use simplelog::{Config, ConfigBuilder, FormatItem, WriteLogger};
+use time::UtcOffset;
+use time::macros::format_description;
+
+use crate::system::sync::Mutex;
+
+/// The longest message in bytes. A session's line has at most about 800: a name of 255 bytes, a user of
+/// 128, a reason of 80, addresses and counts. A panic's message may be longer than anyone wants.
+const MAX_MESSAGE: usize = 2048;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// RFC 3339 with milliseconds, level, message.
+    Full,
+    /// The time of the day, level, message.
+    Terminal {
+        /// The level is coloured.
+        colours: bool,
+    },
+    /// The level as systemd reads it, message. The journal has the time.
+    Journal,
+}
+
+impl Format {
+    /// The format that suits standard error.
+    pub(super) fn of(output: &File) -> Self {
+        if output.is_terminal() {
+            let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+            let plain = is_set("NO_COLOR") || env::var_os("TERM").is_none_or(|term| term == "dumb");
+            Format::Terminal { colours: !plain }
+        } else if is_journal(output) {
+            Format::Journal
+        } else {
+            Format::Full
+        }
+    }
+
+    /// simplelog writes the time and the message, with the level in it.
+    fn config(self) -> Config {
+        let mut config = ConfigBuilder::new();
+        config
+            .set_max_level(LevelFilter::Off)
+            .set_thread_level(LevelFilter::Off)
+            .set_target_level(LevelFilter::Off)
+            .set_location_level(LevelFilter::Off);
+        let offset = local_offset();
+        config.set_time_offset(offset);
+        match self {
+            Format::Full if offset.is_utc() => config.set_time_format_custom(FULL_UTC),
+            Format::Full => config.set_time_format_custom(FULL),
+            Format::Terminal { .. } => config.set_time_format_custom(SHORT),
+            Format::Journal => config.set_time_level(LevelFilter::Off),
+        };
+        config.build()
+    }
+
+    /// The level as it stands before a message: for systemd by its number in syslog(3).
+    fn level(self, level: Level) -> String {
+        let (severity, colour) = match level {
+            Level::Error => (3, 31),
+            Level::Warn => (4, 33),
+            Level::Info => (6, 34),
+            Level::Debug | Level::Trace => (7, 36),
+        };
+        match self {
+            Format::Journal => format!("<{severity}>"),
+            Format::Terminal { colours: true } => {
+                format!("\x1b[{colour}m[{level:<5}]\x1b[0m ")
+            }
+            Format::Full | Format::Terminal { colours: false } => format!("[{level:<5}] "),
+        }
+    }
+
+    /// A line without a time, which simplelog has no part in. It takes no lock.
+    pub(super) fn plain_line(self, level: Level, message: &str) -> String {
+        let prefix = match self {
+            Format::Journal => self.level(level),
+            Format::Full | Format::Terminal { .. } => "tabi: ".into(),
+        };
+        format!("{prefix}{}\n", single_line(format_args!("{message}")))
+    }
+}
+
+/// Makes lines: simplelog, which writes into memory.
+pub(super) struct Formatter {
+    pub(super) format: Format,
+    simplelog: Mutex<Box<WriteLogger<Buffer>>>,
+    line: Buffer,
+}
+
+impl Formatter {
+    /// To be called while this process has one thread: only then the local time can be had. Otherwise
+    /// times are in UTC, and say so.
+    pub(super) fn new(format: Format) -> Self {
+        let line = Buffer::default();
+        let simplelog = WriteLogger::new(LevelFilter::Trace, format.config(), line.clone());
+        Formatter { format, simplelog: Mutex::new(simplelog), line }
+    }
+
+    /// The whole line, with its line feed. The message is formatted before any lock is taken: it may
+    /// panic.
+    pub(super) fn line(&self, level: Level, message: fmt::Arguments<'_>) -> Vec<u8> {
+        let (level, message) = (self.format.level(level), single_line(message));
+        let simplelog = self.simplelog.lock();
+        simplelog.log(&Record::builder().args(format_args!("{level}{message}")).build());
+        mem::replace(&mut *self.line.0.lock(), Vec::with_capacity(256))
+    }
+}
+
+/// What simplelog writes to, piece by piece.
+#[derive(Clone, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Buffer {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The message without control characters, which are escaped, and cut at [`MAX_MESSAGE`] bytes.
+fn single_line(message: fmt::Arguments<'_>) -> String {
+    let mut line = String::with_capacity(256);
+    for character in message.to_string().chars() {
+        if line.len() >= MAX_MESSAGE {
+            line.push_str("...");
+            break;
+        }
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// RFC 3339 with milliseconds. simplelog's own RFC 3339 has nine digits, and panics where the local
+/// time is not whole minutes ahead of UTC.
+const FULL: &[FormatItem<'static>] = format_description!(
+    "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]\
+     [offset_hour sign:mandatory]:[offset_minute]"
+);
+const FULL_UTC: &[FormatItem<'static>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+const SHORT: &[FormatItem<'static>] = format_description!("[hour]:[minute]:[second]");
+
+/// How far the local time is ahead of UTC now, in whole minutes.
+fn local_offset() -> UtcOffset {
+    UtcOffset::current_local_offset()
+        .and_then(|offset| {
+            let (hours, minutes, _) = offset.as_hms();
+            UtcOffset::from_hms(hours, minutes, 0).map_err(|_| time::error::IndeterminateOffset)
+        })
+        .unwrap_or(UtcOffset::UTC)
+}
+
+/// Whether systemd reads `output` as its journal: `JOURNAL_STREAM` names its device and its inode.
+fn is_journal(output: &File) -> bool {
+    let Ok(stream) = env::var("JOURNAL_STREAM") else { return false };
+    let Ok(metadata) = output.metadata() else { return false };
+    stream == format!("{}:{}", metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is logged in this format.
+    fn logged(format: Format, level: Level, message: &str) -> String {
+        let line = Formatter::new(format).line(level, format_args!("{message}"));
+        String::from_utf8(line).unwrap()
+    }
+
+    /// The text with each digit as a 0.
+    fn zeroed(text: &str) -> String {
+        text.chars().map(|it| if it.is_ascii_digit() { '0' } else { it }).collect()
+    }
+
+    #[test]
+    fn a_line_in_a_file_has_milliseconds_and_an_offset() {
+        let line = zeroed(&logged(Format::Full, Level::Warn, "all is well"));
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(rest, "[WARN ] all is well\n");
+        let (time, offset) = time.split_at("0000-00-00T00:00:00.000".len());
+        assert_eq!(time, "0000-00-00T00:00:00.000");
+        assert!(["Z", "+00:00", "-00:00"].contains(&offset), "{offset}");
+    }
+
+    #[test]
+    fn times_are_short_on_a_terminal_and_levels_coloured() {
+        let plain = Format::Terminal { colours: false };
+        assert_eq!(zeroed(&logged(plain, Level::Info, "hello")), "00:00:00 [INFO ] hello\n");
+        for (level, text) in [
+            (Level::Error, "\x1b[31m[ERROR]\x1b[0m hello\n"),
+            (Level::Warn, "\x1b[33m[WARN ]\x1b[0m hello\n"),
+            (Level::Info, "\x1b[34m[INFO ]\x1b[0m hello\n"),
+            (Level::Debug, "\x1b[36m[DEBUG]\x1b[0m hello\n"),
+        ] {
+            assert_eq!(&logged(Format::Terminal { colours: true }, level, "hello")[9..], text);
+        }
+    }
+
+    #[test]
+    fn systemd_reads_the_level_and_has_the_time_itself() {
+        for (level, line) in [
+            (Level::Error, "<3>hello\n"),
+            (Level::Warn, "<4>hello\n"),
+            (Level::Info, "<6>hello\n"),
+            (Level::Debug, "<7>hello\n"),
+        ] {
+            assert_eq!(logged(Format::Journal, level, "hello"), line);
+            assert_eq!(Format::Journal.plain_line(level, "hello"), line);
+        }
+        assert_eq!(Format::Full.plain_line(Level::Error, "a\nb"), "tabi: a\\nb\n");
+    }
+
+    #[test]
+    fn a_message_is_one_line_of_a_bounded_length() {
+        let line = logged(Format::Journal, Level::Info, "a\nb\x1b[31mc\u{85}d \\ é");
+        assert_eq!(line, "<6>a\\nb\\u{1b}[31mc\\u{85}d \\ é\n");
+        let line = logged(Format::Journal, Level::Info, &"é\n".repeat(MAX_MESSAGE));
+        assert!(line.len() < MAX_MESSAGE + 20 && line.ends_with("...\n"), "{}", line.len());
+    }
+
+    #[test]
+    fn a_message_that_panics_does_not_end_the_log() {
+        struct Faulty;
+        impl fmt::Display for Faulty {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("as this test wants it")
+            }
+        }
+        let formatter = Formatter::new(Format::Journal);
+        let format = || formatter.line(Level::Info, format_args!("{Faulty}"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(format)).unwrap_err();
+        assert_eq!(formatter.line(Level::Info, format_args!("and on")), b"<6>and on\n");
+    }
+}

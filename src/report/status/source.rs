@@ -1,0 +1,42 @@
+//! Where the numbers come from that are shown.
+
+use std::sync::Arc;
+
+use crate::report::metrics::{Gauges, Lookups, Metrics};
+use crate::report::queue::lines_lost;
+use crate::sessions::Sessions;
+use crate::system::usage;
+
+/// What is shown.
+pub struct StatusSource {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The live sessions.
+    pub sessions: Arc<Sessions>,
+    /// Threads that there may be at once.
+    pub max_threads: usize,
+    /// Descriptors that there may be at once.
+    pub max_fds: usize,
+    /// Asks how many names were looked up.
+    pub lookups: Box<dyn Fn() -> Lookups + Send + Sync>,
+}
+
+impl StatusSource {
+    pub(super) fn gauges(&self) -> Gauges {
+        Gauges {
+            totals: self.sessions.totals(),
+            max_connections: self.sessions.max(),
+            threads: usage::threads(),
+            open_fds: usage::descriptors(),
+            max_fds: self.max_fds,
+            lookups: (self.lookups)(),
+            lines_lost: lines_lost(),
+        }
+    }
+
+    /// Bytes up and down since the start.
+    pub(super) fn bytes(&self) -> [u64; 2] {
+        let totals = self.sessions.totals();
+        [totals.up.bytes, totals.down.bytes]
+    }
+}
