@@ -131,9 +131,10 @@ make_boards() {
 # In a folder that is no mount of its own no namespace can be made.
 mount_in() { # FOLDER
     local folder=$folders/$1
-    mount --bind "$folder" "$folder" && mount -t proc proc "$folder/proc" &&
-        mount --rbind /dev "$folder/dev" ||
+    if ! mount --bind "$folder" "$folder" || ! mount -t proc proc "$folder/proc" ||
+        ! mount --rbind /dev "$folder/dev"; then
         stop "nothing can be mounted here."
+    fi
 }
 
 # What an earlier run has built stays.
