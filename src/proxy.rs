@@ -16,19 +16,19 @@ use crate::commands::associate::{self, Association};
 use crate::commands::bind::BindListener;
 use crate::commands::connect::{self, Dial};
 use crate::commands::egress::Egress;
-use crate::commands::resolver::{self, Resolver};
-use crate::commands::upstream;
+use crate::commands::resolver::Resolver;
+use crate::commands::{self, resolve, upstream};
 use crate::relay::{self, relay};
 use crate::report::{Metrics, Outcome, RateLimitedWarning, RejectionLog, SessionLog};
 use crate::sessions::{Ending, Session, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
+use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
 use crate::system::pool::Partner;
 
 mod admission;
 mod client;
 mod failure;
-mod resolve;
 
 use client::ClientStream;
 use failure::Failure;
@@ -74,11 +74,9 @@ impl Proxy {
     /// Serves one client until its session has ended, and tells how it went.
     pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
         let entry = self.ends.entry(session, &self.metrics);
-        let result = self.attend(session, partner);
+        let result = self.attend(session, partner).map_err(|failure| failure.report());
         match &result {
-            Err(failure) if session.ending().is_none() => {
-                farewell(session, &failure.last_words());
-            }
+            Err((message, ..)) if session.ending().is_none() => farewell(session, message),
             _ => {}
         }
         if session.ending() == Some(Ending::Fault) {
@@ -87,7 +85,7 @@ impl Proxy {
         }
         let (outcome, why) = match (session.ending(), result) {
             (Some(ending), _) => (ending.into(), None),
-            (None, Err(failure)) => failure.outcome(),
+            (None, Err((_, outcome, why))) => (outcome, why),
             (None, Ok(())) => (Outcome::Closed, None),
         };
         if outcome == Outcome::Evicted {
@@ -165,7 +163,7 @@ impl Proxy {
         client: &ClientStream<'_>,
     ) -> Result<Reply, Failure> {
         let begin = Instant::now();
-        let deadline = begin + self.connect_timeout;
+        let deadline = Deadline::after(self.connect_timeout);
         let permit = self.permit(context, client, deadline)?;
         let (stream, address, reply) = match permit.route() {
             None => {
@@ -180,7 +178,7 @@ impl Proxy {
                 (target.stream, target.address, target.reply)
             }
         };
-        relay::prepare(&stream).map_err(connect::Error::Unreachable)?;
+        relay::prepare(&stream).map_err(commands::Error::Unreachable)?;
         context.session.connected(stream, address);
         self.metrics.connected(begin.elapsed());
         Ok(reply)
@@ -192,7 +190,7 @@ impl Proxy {
         context: &RequestContext<'_>,
         client: &ClientStream<'_>,
         route: &UpstreamRoute,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<upstream::Connection, Failure> {
         let dial = self.dial(context, client, deadline)?;
         context.session.goes_via(Arc::clone(route.upstream().shown()));
@@ -208,12 +206,12 @@ impl Proxy {
         &'a self,
         context: &RequestContext<'a>,
         client: &'a ClientStream<'_>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> io::Result<Dial<'a>> {
-        let source = self.source(context.session)?;
+        let egress = self.source(context.session)?;
         let descriptors = context.session.descriptors();
         let families = self.names.families();
-        Ok(Dial { source, deadline, client: Some(client.waiting()), descriptors, families })
+        Ok(Dial { egress, deadline, client: Some(client.waiting()), descriptors, families })
     }
 
     /// Where what is done for the client leaves this machine.
@@ -235,15 +233,16 @@ impl Proxy {
         let permit = if request.destination.host.is_unspecified() {
             self.rules.permit_open(identity, session.peer(), Command::Bind)?
         } else {
-            self.permit(context, client, Instant::now() + self.connect_timeout)?
+            self.permit(context, client, Deadline::after(self.connect_timeout))?
         };
-        let door = BindListener::open(&permit, self.source(session)?, control_address(session)?)?;
-        Reply::succeeded(door.bound()).write_to(client)?;
-        let deadline = Instant::now() + 2 * self.connect_timeout;
+        let listener =
+            BindListener::open(&permit, self.source(session)?, control_address(session)?)?;
+        Reply::succeeded(listener.bound()).write_to(client)?;
+        let deadline = Deadline::after(2 * self.connect_timeout);
         let (peer, address) =
-            door.wait(client.waiting(), deadline, |peer| self.admits(context, peer))?;
-        drop(door);
-        relay::prepare(&peer).map_err(connect::Error::Unreachable)?;
+            listener.wait(client.waiting(), deadline, |peer| self.admits(context, peer))?;
+        drop(listener);
+        relay::prepare(&peer).map_err(commands::Error::Unreachable)?;
         session.connected(peer, address);
         Ok(Reply::succeeded(address))
     }
@@ -254,8 +253,8 @@ impl Proxy {
         &self,
         context: &RequestContext<'_>,
         client: &ClientStream<'_>,
-        deadline: Instant,
-    ) -> Result<Permit, PermitError<resolver::Error>> {
+        deadline: Deadline,
+    ) -> Result<Permit, PermitError<commands::Error>> {
         let RequestContext { session, identity, request, .. } = *context;
         self.rules.permit(identity, session.peer(), request, |name, port| {
             self.lookup(context, client, deadline, name, port)
@@ -266,10 +265,10 @@ impl Proxy {
         &self,
         context: &RequestContext<'_>,
         client: &ClientStream<'_>,
-        deadline: Instant,
+        deadline: Deadline,
         name: &Name,
         port: u16,
-    ) -> Result<Vec<SocketAddr>, resolver::Error> {
+    ) -> Result<Vec<SocketAddr>, commands::Error> {
         self.names.resolve(
             name,
             port,
@@ -297,6 +296,27 @@ impl Proxy {
         refusal.is_none()
     }
 
+    /// Answers what the address of a name is, or the name of an address.
+    #[inline(never)]
+    fn resolve(
+        &self,
+        context: &RequestContext<'_>,
+        client: &ClientStream<'_>,
+    ) -> Result<(), Failure> {
+        let deadline = Deadline::after(self.connect_timeout);
+        let permit = self.permit(context, client, deadline)?;
+        let reply = if let Some(route) = permit.route() {
+            self.go_up(context, client, route, deadline)?.reply
+        } else {
+            let peer = context.session.peer().ip();
+            resolve::resolve(&permit, &self.names, peer, deadline, client.waiting())?
+        };
+        let mut message = Vec::new();
+        reply.write_to(&mut message)?;
+        farewell(context.session, &message);
+        Ok(())
+    }
+
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(
@@ -315,17 +335,14 @@ impl Proxy {
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
                 self.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
             }
-            connect::Error::Unreachable(error)
+            commands::Error::Unreachable(error)
         })?;
         let port = association.bound().port();
         let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
         Reply::succeeded(bound).write_to(client)?;
         session.enter(Stage::Relay);
-        let client = associate::AssociateClient {
-            account: session,
-            identity,
-            announced: &request.destination,
-        };
+        let client =
+            associate::AssociateClient { session, identity, announced: &request.destination };
         association.serve(&client, &self.rules, &self.names);
         Ok(())
     }
@@ -404,7 +421,7 @@ mod tests {
         Proxy {
             users: Users::default(),
             rules: Policy::new(&[], Vec::new()),
-            names: Arc::new(Resolver::new(LONG, &descriptors)),
+            names: Resolver::new(LONG, &descriptors),
             sessions: Sessions::new(limits, descriptors),
             source: Egress::default(),
             udp_advertise: None,

@@ -98,7 +98,7 @@ impl Server {
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
         };
-        let names = Arc::new(Resolver::new(config.name_cache, &descriptors));
+        let names = Resolver::new(config.name_cache, &descriptors);
         let rules = Policy::new(&config.allow_from, ports)
             .with_file(Arc::clone(&config.rules))
             .with_upstream(config.upstream.clone());

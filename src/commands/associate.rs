@@ -9,63 +9,38 @@ use std::net::{SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use self::relay::Relay;
+use self::relay::DatagramRelay;
 use self::sockets::Outside;
+use super::egress::Egress;
+use super::resolver::Resolver;
 use crate::access::policy::{Permit, Policy};
-use crate::access::users::Identity;
-use crate::commands::egress::Egress;
-use crate::commands::resolver::Resolver;
-use crate::sessions::SessionState;
-use crate::socks5::{Address, Command, Host};
+use crate::socks5::Command;
 use crate::system::descriptors::{Descriptors, Reservation};
 
 mod batch;
 mod budget;
+mod client;
 mod destinations;
 mod dropped;
 mod lookups;
-mod port;
-mod recent;
 mod relay;
-mod route;
 mod sockets;
+mod table;
 mod targets;
 
-/// Whom an association is for.
-pub(crate) struct AssociateClient<'a> {
-    /// The session: the client's address and connection, and what it has moved.
-    pub account: &'a SessionState,
-    /// Who the client is.
-    pub identity: &'a Identity,
-    /// DST.ADDR and DST.PORT: where the client will send from, as far as it knows.
-    pub announced: &'a Address,
-}
-
-impl AssociateClient<'_> {
-    /// The port that the client has to send from, if it has said so. A client that announces an
-    /// address other than its own is behind a NAT, which changes the port as well.
-    fn announced_port(&self) -> Option<u16> {
-        let here = match self.announced.host {
-            Host::Ip(ip) => ip.is_unspecified() || ip == self.account.peer().ip(),
-            Host::Name(_) => false,
-        };
-        (here && self.announced.port != 0).then_some(self.announced.port)
-    }
-}
+pub(crate) use client::AssociateClient;
 
 /// The sockets of an association. They close when it is dropped.
 pub(crate) struct Association {
-    /// Towards the client, connected to it once it is known.
     inside: UdpSocket,
-    /// Towards everyone else.
     outside: Outside,
     bound: SocketAddr,
-    _held: Vec<Reservation>,
+    _reservations: Vec<Reservation>,
 }
 
 impl Association {
     /// Binds the sockets: the client's to the address of its connection here, `control`, and one of
-    /// `ports`, if they are given; the others to `source`.
+    /// `ports`, if they are given; the others to `egress`.
     ///
     /// # Errors
     ///
@@ -76,7 +51,7 @@ impl Association {
     /// If `permit` is for another command.
     pub(crate) fn open(
         permit: &Permit,
-        source: Egress,
+        egress: Egress,
         control: SocketAddr,
         ports: Option<&RangeInclusive<u16>>,
         descriptors: &Arc<Descriptors>,
@@ -84,11 +59,12 @@ impl Association {
         assert_eq!(permit.command(), Command::UdpAssociate);
         // A session is counted as two descriptors, as which the client's connection and the inner
         // socket are. The others are an outer socket, or one for each family, and the waker of lookups.
-        let more = 1 + usize::from(source.ipv4.or(source.ipv6).is_some());
-        let held = (0..more).map(|_| descriptors.reserve()).collect();
+        let more = 1 + usize::from(egress.ipv4.or(egress.ipv6).is_some());
+        let reservations = (0..more).map(|_| descriptors.reserve()).collect();
         let inside = sockets::inside(control, ports)?;
+        let outside = Outside::open(egress)?;
         let bound = inside.local_addr()?;
-        Ok(Association { inside, outside: Outside::open(source)?, bound, _held: held })
+        Ok(Association { inside, outside, bound, _reservations: reservations })
     }
 
     /// The address to which the client is to send.
@@ -96,10 +72,12 @@ impl Association {
         self.bound
     }
 
-    /// Relays datagrams until the client's connection ends, or [`SessionState::end`] ends it, or nothing
-    /// has moved for five minutes.
-    pub(crate) fn serve(self, client: &AssociateClient<'_>, rules: &Policy, names: &Resolver) {
-        let mut relay = Relay::new(self, client, rules, names, &budget::ALL);
+    /// Relays datagrams until the client's connection ends, or
+    /// [`SessionState::end`](crate::sessions::SessionState::end) ends it, or nothing has moved for five
+    /// minutes.
+    pub(crate) fn serve(self, client: &AssociateClient<'_>, rules: &Policy, names: &Arc<Resolver>) {
+        let sockets = (self.inside, self.outside);
+        let mut relay = DatagramRelay::new(sockets, client, rules, names, &budget::ALL);
         while relay.turn() {}
     }
 }
@@ -107,8 +85,9 @@ impl Association {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::users::Users;
+    use crate::access::users::{Identity, Users};
     use crate::sessions::{Limits, Session, Sessions};
+    use crate::socks5::{Address, Host};
     use std::io::Cursor;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Mutex;
@@ -155,8 +134,10 @@ mod tests {
     /// Runs `job` with an association on a thread of its own. What it gives back waits for the result.
     pub(super) fn with_association<T: Send + 'static>(
         session: Session,
-        names: Resolver,
-        job: impl FnOnce(Association, &AssociateClient<'_>, &Policy, &Resolver) -> T + Send + 'static,
+        names: Arc<Resolver>,
+        job: impl FnOnce(Association, &AssociateClient<'_>, &Policy, &Arc<Resolver>) -> T
+        + Send
+        + 'static,
     ) -> impl FnOnce() -> T {
         let (sender, result) = channel();
         thread::spawn(move || {
@@ -164,14 +145,14 @@ mod tests {
             let association = open(&identity, &rules, session.descriptors());
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
             let client =
-                AssociateClient { account: &session, identity: &identity, announced: &announced };
+                AssociateClient { session: &session, identity: &identity, announced: &announced };
             sender.send(job(association, &client, &rules, &names)).unwrap();
         });
         move || result.recv_timeout(LONG).unwrap()
     }
 
-    /// Resolver that all have these addresses.
-    pub(super) fn names(addresses: &[&str]) -> Resolver {
+    /// A resolver that finds these addresses for all names.
+    pub(super) fn names(addresses: &[&str]) -> Arc<Resolver> {
         let addresses: Vec<SocketAddr> =
             addresses.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
         resolving(move || Ok(addresses.clone()))
@@ -179,20 +160,19 @@ mod tests {
 
     fn resolving(
         resolver: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-    ) -> Resolver {
+    ) -> Arc<Resolver> {
         let descriptors = Descriptors::new(1024);
         Resolver::with_resolver(Duration::from_secs(30), &descriptors, move |_| resolver())
     }
 
     /// An association at work: the client's end of its connection, a socket that is connected to the
     /// association, and what waits for the end.
-    fn working(names: Resolver) -> (TcpStream, UdpSocket, impl FnOnce()) {
+    fn working(names: Arc<Resolver>) -> (TcpStream, UdpSocket, impl FnOnce()) {
         let (session, control) = session("127.0.0.1:1");
         let (bound_to, bound) = channel();
         let ended = with_association(session, names, move |association, client, rules, names| {
             bound_to.send(association.bound()).unwrap();
-            let mut relay = Relay::new(association, client, rules, names, &budget::ALL);
-            while relay.turn() {}
+            association.serve(client, rules, names);
         });
         let client = UdpSocket::bind(LOCAL).unwrap();
         client.connect(bound.recv_timeout(LONG).unwrap()).unwrap();
@@ -206,7 +186,7 @@ mod tests {
         (target, port)
     }
 
-    fn held(released: Receiver<()>) -> Resolver {
+    fn hanging(released: Receiver<()>) -> Arc<Resolver> {
         let released = Mutex::new(released);
         resolving(move || {
             let _ = released.lock().unwrap().recv();
@@ -217,7 +197,7 @@ mod tests {
     #[test]
     fn a_slow_lookup_does_not_stall_the_other_datagrams() {
         let (release, released) = channel();
-        let (control, client, ended) = working(held(released));
+        let (control, client, ended) = working(hanging(released));
         let (target, port) = target("127.0.0.1");
         let by_name = [b"\0\0\0\x03\x04late", &port[..], b"late"].concat();
         let by_address = [b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"at once"].concat();
@@ -238,7 +218,7 @@ mod tests {
     #[test]
     fn a_lookup_that_hangs_does_not_hold_the_end_up() {
         let (release, released) = channel();
-        let (control, client, ended) = working(held(released));
+        let (control, client, ended) = working(hanging(released));
         let (target, port) = target("127.0.0.1");
         client.send(&[b"\0\0\0\x03\x04late", &port[..], b"never"].concat()).unwrap();
         client.send(&[b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"x"].concat()).unwrap();

@@ -1,13 +1,13 @@
 //! A client that waits for the answer to its request, and that may leave meanwhile.
 
 use std::cell::Cell;
-use std::io;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::error::Error;
+use crate::system::deadline::Deadline;
 use crate::system::poll::poll;
 
 /// What an end of file shows as, where the system tells of it without a read.
@@ -29,68 +29,62 @@ const RESET: PollFlags = PollFlags::ERR;
 #[derive(Debug)]
 pub(crate) struct ClientWatch<'a> {
     stream: &'a TcpStream,
-    /// What is looked for besides a reset.
-    news: Cell<PollFlags>,
+    /// The events that are polled for besides a reset.
+    events: Cell<PollFlags>,
 }
 
 impl<'a> ClientWatch<'a> {
     /// The client at the far end of `stream`, which has `sent_more` than its request or not.
     pub(crate) fn new(stream: &'a TcpStream, sent_more: bool) -> Self {
-        let news = if sent_more { PollFlags::empty() } else { END_OF_FILE };
-        ClientWatch { stream, news: Cell::new(news) }
+        let events = if sent_more { PollFlags::empty() } else { END_OF_FILE };
+        ClientWatch { stream, events: Cell::new(events) }
     }
 
     /// What to poll for it.
     pub(super) fn poll_fd(&self) -> PollFd<'a> {
-        PollFd::new(self.stream, self.news.get())
+        PollFd::new(self.stream, self.events.get())
     }
 
-    /// Whether it has left, now that this was `seen` of it.
-    pub(super) fn has_left(&self, seen: PollFlags) -> bool {
-        if seen.intersects(RESET & !self.news.get()) {
+    /// Whether it has left, now that `poll` has returned these events for it.
+    pub(super) fn has_left(&self, returned: PollFlags) -> bool {
+        if returned.intersects(RESET & !self.events.get()) {
             return true;
         }
-        if !seen.intersects(self.news.get()) {
+        if !returned.intersects(self.events.get()) {
             return false;
         }
         // It is readable, so this does not wait.
         let has_sent_more = matches!(self.stream.peek(&mut [0]), Ok(1..));
         if has_sent_more {
-            self.news.set(PollFlags::empty());
+            self.events.set(PollFlags::empty());
         }
         !has_sent_more
     }
 }
 
-/// What there is to do for a client that waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WaitOutcome {
-    /// What it waits for has something to read.
-    Answer,
-    /// The client has left.
-    ClientLeft,
-    /// Neither, so far.
-    Nothing,
-}
-
-/// Waits until `answer` can be read, for at most `limit`, and for as long as `client`, if there is
-/// one, has not left.
+/// Waits until `answer` can be read.
+///
+/// # Errors
+///
+/// [`Error::Unreachable`] with `TimedOut` once `deadline` has passed, [`Error::ClientLeft`] once
+/// `client`, if there is one, has left.
 pub(super) fn wait_for(
     answer: impl AsFd,
     client: Option<&ClientWatch<'_>>,
-    limit: Duration,
-) -> io::Result<WaitOutcome> {
-    let answer = PollFd::from_borrowed_fd(answer.as_fd(), PollFlags::IN);
-    let mut polled = [answer.clone(), client.map_or(answer, ClientWatch::poll_fd)];
-    poll(&mut polled, limit)?;
-    let [answer, of_client] = polled.map(|polled| polled.revents());
-    Ok(if client.is_some_and(|client| client.has_left(of_client)) {
-        WaitOutcome::ClientLeft
-    } else if answer.is_empty() {
-        WaitOutcome::Nothing
-    } else {
-        WaitOutcome::Answer
-    })
+    deadline: Deadline,
+) -> Result<(), Error> {
+    loop {
+        let answer = PollFd::from_borrowed_fd(answer.as_fd(), PollFlags::IN);
+        let mut polled = [answer.clone(), client.map_or(answer, ClientWatch::poll_fd)];
+        poll(&mut polled, deadline.time_left()?)?;
+        let [of_answer, of_client] = polled.map(|polled| polled.revents());
+        if client.is_some_and(|client| client.has_left(of_client)) {
+            return Err(Error::ClientLeft);
+        }
+        if !of_answer.is_empty() {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +95,7 @@ mod tests {
     use socket2::SockRef;
     use std::io::Write;
     use std::net::{Shutdown, TcpListener};
+    use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(100);
@@ -111,37 +106,37 @@ mod tests {
         (client, listener.accept().unwrap().0)
     }
 
-    /// Whether something is seen of the client, and whether it has left then.
-    fn look(waiting: &ClientWatch<'_>, limit: Duration) -> Option<bool> {
-        let mut polled = [waiting.poll_fd()];
+    /// Whether there is an event of the client, and whether it has left then.
+    fn look(client: &ClientWatch<'_>, limit: Duration) -> Option<bool> {
+        let mut polled = [client.poll_fd()];
         poll(&mut polled, limit).unwrap();
-        let seen = polled[0].revents();
-        (!seen.is_empty()).then(|| waiting.has_left(seen))
+        let returned = polled[0].revents();
+        (!returned.is_empty()).then(|| client.has_left(returned))
     }
 
     #[test]
     fn a_client_that_closes_has_left() {
         for sends in [false, true] {
             let (mut client, stream) = connection();
-            let waiting = ClientWatch::new(&stream, false);
-            assert_eq!(look(&waiting, SHORT), None);
+            let watch = ClientWatch::new(&stream, false);
+            assert_eq!(look(&watch, SHORT), None);
             if sends {
                 client.write_all(b"payload").unwrap();
             }
             client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(look(&waiting, LONG), Some(!sends), "{sends}");
+            assert_eq!(look(&watch, LONG), Some(!sends), "{sends}");
         }
     }
 
     #[test]
     fn a_client_that_resets_has_left_though_it_has_sent_bytes_early() {
         let (client, stream) = connection();
-        let waiting = ClientWatch::new(&stream, true);
+        let watch = ClientWatch::new(&stream, true);
         client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(look(&waiting, SHORT), None);
+        assert_eq!(look(&watch, SHORT), None);
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        assert_eq!(look(&waiting, LONG), Some(true));
+        assert_eq!(look(&watch, LONG), Some(true));
     }
 
     /// A stop would wait for its target, and end without a line about it.
@@ -153,13 +148,13 @@ mod tests {
             let (mut client, stream) = connection();
             let peer = client.local_addr().unwrap();
             let session = sessions.open(peer, stream, || ()).unwrap();
-            let waiting = ClientWatch::new(session.stream(), true);
+            let watch = ClientWatch::new(session.stream(), true);
             if sends {
                 client.write_all(b"payload").unwrap();
             }
-            assert_eq!(look(&waiting, SHORT), None);
+            assert_eq!(look(&watch, SHORT), None);
             session.end(Ending::Stopped);
-            assert_eq!(look(&waiting, LONG), Some(true));
+            assert_eq!(look(&watch, LONG), Some(true));
         }
     }
 }

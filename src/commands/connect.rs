@@ -11,8 +11,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::client_watch::ClientWatch;
 use super::egress::Egress;
+use super::error::Error;
 use super::families::{Attempted, Families};
 use crate::access::policy::Permit;
+use crate::system::deadline::Deadline;
 use crate::system::descriptors::{Descriptors, Reservation};
 use crate::system::poll::poll;
 
@@ -20,23 +22,14 @@ use crate::system::poll::poll;
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How many addresses of one name are tried at the most.
-const MOST_ATTEMPTS: usize = 16;
+const MAX_ATTEMPTS: usize = 16;
 
 /// How many attempts one session has in flight at the most.
-const MOST_IN_FLIGHT: usize = 4;
+const MAX_IN_FLIGHT: usize = 4;
 
 /// What every attempt has before it may have to give way: 4 x 250 ms, the time in which as many are
 /// started.
-const CHANCE: Duration = Duration::from_secs(1);
-
-/// Why there is no connection to the target.
-#[derive(Debug)]
-pub(crate) enum Error {
-    /// No address could be reached; this is the failure of the one that came furthest.
-    Unreachable(io::Error),
-    /// The client has left meanwhile.
-    ClientLeft,
-}
+const MIN_ATTEMPT_TIME: Duration = Duration::from_secs(1);
 
 /// A connection with a target.
 #[derive(Debug)]
@@ -53,23 +46,18 @@ pub(crate) struct Connection {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dial<'a> {
     /// Where the sockets leave this machine.
-    pub source: Egress,
+    pub egress: Egress,
     /// When the connection has to be there.
-    pub deadline: Instant,
+    pub deadline: Deadline,
     /// Who waits for it; nobody in tests.
     pub client: Option<&'a ClientWatch<'a>>,
-    /// Those of the process. A session's account holds what one attempt takes.
+    /// Those of the process. What one attempt takes is reserved for the session already.
     pub descriptors: &'a Arc<Descriptors>,
     /// Which family goes first.
     pub families: &'a Families,
 }
 
 /// Connects to the first of the permitted addresses that accepts.
-///
-/// # Errors
-///
-/// [`Error::Unreachable`] when none has by the deadline, [`Error::ClientLeft`] when the client has
-/// gone.
 pub(crate) fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
     race(permit.addresses(), dial)
 }
@@ -80,28 +68,22 @@ pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connectio
     dial.families.order(&mut addresses, Instant::now());
     let mut race = Race::new(interleave(&addresses), dial);
     loop {
+        dial.deadline.time_left()?;
         let now = Instant::now();
-        if now >= dial.deadline {
-            return Err(Error::Unreachable(ErrorKind::TimedOut.into()));
-        }
-        race.make_room(now);
+        race.cancel_surplus(now);
         race.start_if_due(now);
-        if race.attempts.is_empty() {
-            if race.addresses.is_empty() {
-                return Err(Error::Unreachable(race.failure()));
+        if !race.attempts.is_empty() {
+            race.wait(now)?;
+            if let Some(connection) = race.take_winner() {
+                return Ok(connection);
             }
-            continue;
-        }
-        if race.wait(now).map_err(Error::Unreachable)? {
-            return Err(Error::ClientLeft);
-        }
-        if let Some(winner) = race.winner() {
-            return winner.map_err(Error::Unreachable);
+        } else if race.addresses.is_empty() {
+            return Err(race.failure().into());
         }
     }
 }
 
-/// The attempts in flight, the oldest first, and the most telling failure of those that are over.
+/// The attempts in flight, the oldest first, and the failure that says most of those that are over.
 struct Race<'a> {
     dial: Dial<'a>,
     /// Those that are yet to be tried, the next one last.
@@ -109,50 +91,50 @@ struct Race<'a> {
     next_start: Instant,
     attempts: Vec<Attempt>,
     /// For every attempt but one.
-    held: Vec<Reservation>,
-    over: Vec<Attempted>,
+    reservations: Vec<Reservation>,
+    finished: Vec<Attempted>,
     failure: Option<io::Error>,
 }
 
 struct Attempt {
     socket: Socket,
     address: SocketAddr,
-    since: Instant,
-    /// What the last wait has seen of it.
-    seen: Cell<PollFlags>,
+    begun: Instant,
+    /// The events that the last `poll` has returned for it.
+    events: Cell<PollFlags>,
 }
 
 impl<'a> Race<'a> {
     fn new(mut addresses: Vec<SocketAddr>, dial: Dial<'a>) -> Self {
-        addresses.truncate(MOST_ATTEMPTS);
+        addresses.truncate(MAX_ATTEMPTS);
         addresses.reverse();
         Race {
             dial,
             addresses,
             next_start: Instant::now(),
             attempts: Vec::with_capacity(1),
-            held: Vec::new(),
-            over: Vec::new(),
+            reservations: Vec::new(),
+            finished: Vec::new(),
             failure: None,
         }
     }
 
-    /// Starts the next attempt if it is time to. Where none may be added the oldest gives way, once
-    /// it has had its chance.
+    /// Starts the next attempt if it is time to. Where none may be added the oldest gives way, once it
+    /// has had its time.
     fn start_if_due(&mut self, now: Instant) {
         if self.addresses.is_empty() || (now < self.next_start && !self.attempts.is_empty()) {
             return;
         }
         if let Some(oldest) = self.attempts.first() {
-            let more = self.attempts.len() < MOST_IN_FLIGHT;
-            let chance = oldest.since + CHANCE;
-            match more.then(|| self.dial.descriptors.try_reserve()).flatten() {
-                Some(held) => self.held.push(held),
-                None if now < chance => {
-                    self.next_start = chance;
+            let may_give_way = oldest.begun + MIN_ATTEMPT_TIME;
+            let may_add = self.attempts.len() < MAX_IN_FLIGHT;
+            match may_add.then(|| self.dial.descriptors.try_reserve()).flatten() {
+                Some(reservation) => self.reservations.push(reservation),
+                None if now < may_give_way => {
+                    self.next_start = may_give_way;
                     return;
                 }
-                None => self.give_up_oldest(),
+                None => self.cancel_oldest(),
             }
         }
         if let Some(address) = self.addresses.pop() {
@@ -161,67 +143,70 @@ impl<'a> Race<'a> {
         }
     }
 
-    fn start(&mut self, address: SocketAddr, since: Instant) {
-        match begin(address, self.dial.source) {
+    fn start(&mut self, address: SocketAddr, begun: Instant) {
+        match start_connecting(address, self.dial.egress) {
             Ok(socket) => {
-                let seen = Cell::new(PollFlags::empty());
-                self.attempts.push(Attempt { socket, address, since, seen });
+                let events = Cell::new(PollFlags::empty());
+                self.attempts.push(Attempt { socket, address, begun, events });
             }
-            Err(error) => self.fail(error),
+            Err(error) => self.note_failure(error),
         }
-        self.give_back();
+        self.release_reservations();
     }
 
-    /// Gives up attempts that have had their chance, while tunnels are short of descriptors.
-    fn make_room(&mut self, now: Instant) {
+    /// Cancels attempts that have had their time, while tunnels are short of descriptors.
+    fn cancel_surplus(&mut self, now: Instant) {
         while self.attempts.len() > 1
-            && now >= self.attempts[0].since + CHANCE
+            && now >= self.attempts[0].begun + MIN_ATTEMPT_TIME
             && self.dial.descriptors.are_short()
         {
-            self.give_up_oldest();
-            self.give_back();
+            self.cancel_oldest();
+            self.release_reservations();
         }
     }
 
-    fn give_up_oldest(&mut self) {
+    fn cancel_oldest(&mut self) {
         let oldest = self.attempts.remove(0);
-        self.over.push(oldest.attempted(false));
-        self.fail(ErrorKind::TimedOut.into());
+        self.finished.push(oldest.attempted(false));
+        self.note_failure(ErrorKind::TimedOut.into());
     }
 
-    fn give_back(&mut self) {
-        self.held.truncate(self.attempts.len().saturating_sub(1));
+    fn release_reservations(&mut self) {
+        self.reservations.truncate(self.attempts.len().saturating_sub(1));
     }
 
-    /// Waits until an attempt is over, there is something to do, or the client has left (then: true).
-    fn wait(&self, now: Instant) -> io::Result<bool> {
+    /// Waits until an attempt is over, there is something to do, or the client has left.
+    fn wait(&self, now: Instant) -> Result<(), Error> {
         let client = self.dial.client;
-        let mut polled: Vec<PollFd<'_>> = self
-            .attempts
-            .iter()
+        let attempts = self.attempts.iter();
+        let mut polled: Vec<PollFd<'_>> = attempts
             .map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT))
             .chain(client.map(ClientWatch::poll_fd))
             .collect();
-        let mut until = self.dial.deadline;
+        let mut until = Instant::from(self.dial.deadline);
         if !self.addresses.is_empty() {
             until = until.min(self.next_start);
-        } else if !self.held.is_empty() {
+        } else if !self.reservations.is_empty() {
             // Tunnels may want what this race can do without.
-            until = until.min(now + CHANCE);
+            until = until.min(now + MIN_ATTEMPT_TIME);
         }
         poll(&mut polled, until.saturating_duration_since(now))?;
         for (attempt, polled) in self.attempts.iter().zip(&polled) {
-            attempt.seen.set(polled.revents());
+            attempt.events.set(polled.revents());
         }
-        let of_client = client.zip(polled.last());
-        Ok(of_client.is_some_and(|(client, polled)| client.has_left(polled.revents())))
+        match (client, polled.last()) {
+            (Some(client), Some(polled)) if client.has_left(polled.revents()) => {
+                Err(Error::ClientLeft)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The attempt that has connected, if one has; those that have failed are put away.
-    fn winner(&mut self) -> Option<io::Result<Connection>> {
+    fn take_winner(&mut self) -> Option<Connection> {
         let mut index = 0;
         while index < self.attempts.len() {
-            if self.attempts[index].seen.get().is_empty() {
+            if self.attempts[index].events.get().is_empty() {
                 index += 1;
                 continue;
             }
@@ -229,38 +214,33 @@ impl<'a> Race<'a> {
             let attempted = attempt.attempted(true);
             match attempt.finish() {
                 Ok(connection) => {
-                    self.over.push(attempted);
-                    self.tell_families();
-                    return Some(Ok(connection));
+                    let pending = self.attempts.iter().map(|attempt| attempt.attempted(false));
+                    self.finished.extend(pending.chain([attempted]));
+                    self.dial.families.outcome(&self.finished, Instant::now());
+                    return Some(connection);
                 }
                 Err(error) => {
                     let answered = error.kind() == ErrorKind::ConnectionRefused;
-                    self.over.push(Attempted { answered, ..attempted });
-                    self.fail(error);
+                    self.finished.push(Attempted { answered, ..attempted });
+                    self.note_failure(error);
                 }
             }
         }
-        self.give_back();
+        self.release_reservations();
         None
     }
 
-    /// Tells how the race went that one of its attempts has won.
-    fn tell_families(&mut self) {
-        self.over.extend(self.attempts.iter().map(|attempt| attempt.attempted(false)));
-        self.dial.families.outcome(&self.over, Instant::now());
-    }
-
-    /// Keeps the failure that tells most about the target: a refusal came from the target itself,
+    /// Keeps the failure that says most about the target: a refusal came from the target itself,
     /// an unreachable network only from this machine's routes.
-    fn fail(&mut self, error: io::Error) {
-        let telling = |error: &io::Error| match error.kind() {
+    fn note_failure(&mut self, error: io::Error) {
+        let weight = |error: &io::Error| match error.kind() {
             ErrorKind::ConnectionRefused => 4,
             ErrorKind::TimedOut => 3,
             ErrorKind::HostUnreachable => 2,
             ErrorKind::NetworkUnreachable => 1,
             _ => 0,
         };
-        if self.failure.as_ref().is_none_or(|known| telling(&error) > telling(known)) {
+        if self.failure.as_ref().is_none_or(|known| weight(&error) > weight(known)) {
             self.failure = Some(error);
         }
     }
@@ -271,7 +251,7 @@ impl<'a> Race<'a> {
 }
 
 /// Starts to connect without waiting.
-fn begin(address: SocketAddr, source: Egress) -> io::Result<Socket> {
+fn start_connecting(address: SocketAddr, egress: Egress) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     #[cfg(target_os = "linux")]
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -279,7 +259,7 @@ fn begin(address: SocketAddr, source: Egress) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true)?;
-    source.bind(&socket, address)?;
+    egress.bind(&socket, address)?;
     match socket.connect(&address.into()) {
         Err(error)
             if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
@@ -292,12 +272,12 @@ fn begin(address: SocketAddr, source: Egress) -> io::Result<Socket> {
 
 impl Attempt {
     fn attempted(&self, answered: bool) -> Attempted {
-        Attempted { address: self.address, begun: self.since, answered }
+        Attempted { address: self.address, begun: self.begun, answered }
     }
 
     /// Takes the connection out of an attempt that is over, or the failure.
     fn finish(self) -> io::Result<Connection> {
-        if self.seen.get().intersects(PollFlags::ERR | PollFlags::HUP) {
+        if self.events.get().intersects(PollFlags::ERR | PollFlags::HUP) {
             if let Some(error) = self.socket.take_error()? {
                 return Err(error);
             }
@@ -317,12 +297,12 @@ impl Attempt {
 /// Takes the families in turn, beginning with that of the first address (RFC 8305 section 4).
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let [first, _, ..] = addresses else { return addresses.to_vec() };
-    let (mut ours, mut theirs): (Vec<SocketAddr>, Vec<SocketAddr>) =
+    let (mut first_family, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) =
         addresses.iter().rev().copied().partition(|address| address.is_ipv4() == first.is_ipv4());
     let mut order = Vec::with_capacity(addresses.len());
-    while !(ours.is_empty() && theirs.is_empty()) {
-        order.extend(ours.pop());
-        order.extend(theirs.pop());
+    while !(first_family.is_empty() && other.is_empty()) {
+        order.extend(first_family.pop());
+        order.extend(other.pop());
     }
     order
 }
@@ -330,6 +310,7 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
 
     fn all(addresses: &[&str]) -> Vec<SocketAddr> {
         addresses.iter().map(|address| address.parse().unwrap()).collect()
@@ -345,16 +326,16 @@ mod tests {
         assert!(interleave(&[]).is_empty());
     }
 
-    static FAMILIES: Families = Families::new();
+    static FAMILIES: LazyLock<Families> = LazyLock::new(Families::default);
 
     fn dial(descriptors: &Arc<Descriptors>) -> Dial<'_> {
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Deadline::after(Duration::from_secs(3));
         let families = &FAMILIES;
-        Dial { source: Egress::default(), deadline, client: None, descriptors, families }
+        Dial { egress: Egress::default(), deadline, client: None, descriptors, families }
     }
 
     #[test]
-    fn the_most_telling_failure_is_kept() {
+    fn the_failure_that_says_most_is_kept() {
         let descriptors = Descriptors::new(usize::MAX);
         let mut race = Race::new(Vec::new(), dial(&descriptors));
         for kind in [
@@ -363,7 +344,7 @@ mod tests {
             ErrorKind::HostUnreachable,
             ErrorKind::Other,
         ] {
-            race.fail(kind.into());
+            race.note_failure(kind.into());
         }
         assert_eq!(race.failure().kind(), ErrorKind::ConnectionRefused);
     }
@@ -391,12 +372,12 @@ mod tests {
         while !race.addresses.is_empty() {
             assert!(begin.elapsed() < Duration::from_secs(60));
             let now = Instant::now();
-            race.make_room(now);
+            race.cancel_surplus(now);
             race.start_if_due(now);
             at_once = at_once.max(race.attempts.len());
-            counted = counted.max(race.held.len());
+            counted = counted.max(race.reservations.len());
             race.wait(now).unwrap();
-            assert!(race.winner().is_none());
+            assert!(race.take_winner().is_none());
         }
         (at_once, 16 - race.addresses.len(), counted)
     }

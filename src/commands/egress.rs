@@ -8,8 +8,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use crate::system::ip::is_link_local;
+
 /// The longest name of an interface: IFNAMSIZ less the zero at its end.
-const LONGEST_INTERFACE: usize = 16 - 1;
+const MAX_INTERFACE: usize = 16 - 1;
 
 /// Where outgoing sockets leave this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,9 +36,7 @@ impl Egress {
             return self;
         }
         match control.ip().to_canonical() {
-            ip if ip.is_loopback() || ip.is_unspecified() => self,
-            IpAddr::V4(ip) if ip.is_link_local() => self,
-            IpAddr::V6(ip) if ip.is_unicast_link_local() => self,
+            ip if ip.is_loopback() || ip.is_unspecified() || is_link_local(ip) => self,
             ip @ IpAddr::V4(_) => Egress { ipv4: Some(ip), ..self },
             ip @ IpAddr::V6(_) => Egress { ipv6: Some(ip), ..self },
         }
@@ -55,10 +55,10 @@ impl Egress {
     ///
     /// When this process may not do it; the error names the option and the capability.
     pub fn check(&self) -> io::Result<Vec<String>> {
-        let mut doubts = Vec::new();
+        let mut warnings = Vec::new();
         for address in self.ipv4.iter().chain(&self.ipv6) {
             if let Err(error) = UdpSocket::bind((*address, 0)) {
-                doubts.push(format!("--source {address} cannot be used at present: {error}"));
+                warnings.push(format!("--source {address} cannot be used at present: {error}"));
             }
         }
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
@@ -67,13 +67,13 @@ impl Egress {
             if error.kind() == ErrorKind::PermissionDenied {
                 return Err(lacking(&format!("--interface {name}"), "CAP_NET_RAW", &error));
             }
-            doubts.push(format!("--interface {name} cannot be used at present: {error}"));
+            warnings.push(format!("--interface {name} cannot be used at present: {error}"));
         }
         let mark = Egress { mark: self.mark, ..Egress::default() };
         if let (Some(mark), Err(error)) = (self.mark, mark.prepare(&socket)) {
             return Err(lacking(&format!("--mark {mark}"), "CAP_NET_ADMIN", &error));
         }
-        Ok(doubts)
+        Ok(warnings)
     }
 
     /// Gives `socket` the interface and the mark, before it is bound or connected.
@@ -124,14 +124,14 @@ impl Egress {
 }
 
 fn lacking(option: &str, capability: &str, error: &io::Error) -> io::Error {
-    let told = format!("{option}: {error}; it needs the capability {capability}");
-    io::Error::new(error.kind(), told)
+    let message = format!("{option}: {error}; it needs the capability {capability}");
+    io::Error::new(error.kind(), message)
 }
 
 /// The name of a network interface, as in `wg0`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
-    bytes: [u8; LONGEST_INTERFACE],
+    bytes: [u8; MAX_INTERFACE],
     length: u8,
 }
 
@@ -139,27 +139,17 @@ impl Interface {
     /// Takes a name, if an interface can have it. Whether there is such an interface is not asked.
     pub fn new(name: &str) -> Option<Self> {
         let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
-        if !is_plain || !(1..=LONGEST_INTERFACE).contains(&name.len()) {
+        if !is_plain || !(1..=MAX_INTERFACE).contains(&name.len()) {
             return None;
         }
-        let mut bytes = [0; LONGEST_INTERFACE];
+        let mut bytes = [0; MAX_INTERFACE];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         Some(Interface { bytes, length: u8::try_from(name.len()).ok()? })
     }
 
     /// The name.
-    ///
-    /// # Panics
-    ///
-    /// Never: it is ASCII.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("it is ASCII")
-    }
-}
-
-impl fmt::Debug for Interface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
     }
 }
 
@@ -199,10 +189,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_port_is_taken_only_for_the_target_that_is_connected_to() {
         let (ipv4, ipv6) = ("127.0.0.1".parse().ok(), "::1".parse().ok());
-        let source = Egress { ipv4, ipv6, ..Egress::default() };
+        let egress = Egress { ipv4, ipv6, ..Egress::default() };
         for target in ["127.0.0.1:9", "[::1]:9"].map(|target| target.parse().unwrap()) {
             let socket = Socket::new(Domain::for_address(target), Type::STREAM, None).unwrap();
-            match source.bind(&socket, target) {
+            match egress.bind(&socket, target) {
                 Err(_) if target.is_ipv6() => eprintln!("this machine has no IPv6"),
                 bound => bound.unwrap(),
             }

@@ -3,11 +3,12 @@
 
 use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::system::sync::Mutex;
+
 /// So many races in a row lost without an answer put a family second.
-const LOSSES: u8 = 3;
+const MAX_LOSSES: u8 = 3;
 
 /// How long a family starts second. Then it is tried first once more.
 const SECOND_FOR: Duration = Duration::from_secs(60);
@@ -47,46 +48,30 @@ pub(crate) fn is_lacking(error: &Error) -> bool {
 }
 
 impl Families {
-    /// Nothing is known of either family.
-    pub(crate) const fn new() -> Self {
-        const UNKNOWN: Standing = Standing { losses: 0, second_until: None };
-        Families { standings: Mutex::new([UNKNOWN; 2]) }
-    }
-
     /// Puts the addresses of a family that starts second behind those of the other, and keeps the
     /// order within each.
     pub(crate) fn order(&self, addresses: &mut [SocketAddr], now: Instant) {
-        let Some(first) = addresses.first().map(SocketAddr::is_ipv4) else { return };
-        if addresses.iter().all(|address| address.is_ipv4() == first) {
-            return;
-        }
         let is_second = |standing: Standing| standing.second_until.is_some_and(|until| now < until);
-        let [ipv4, ipv6] = self.lock().map(is_second);
-        match (ipv4, ipv6) {
-            (true, false) => addresses.sort_by_key(SocketAddr::is_ipv4),
-            (false, true) => addresses.sort_by_key(SocketAddr::is_ipv6),
-            (false, false) | (true, true) => {}
+        let [ipv4, ipv6] = self.standings.lock().map(is_second);
+        if ipv4 != ipv6 {
+            addresses.sort_by_key(|address| address.is_ipv4() == ipv4);
         }
     }
 
     /// Notes how a race went that one of `attempts` has won.
     pub(crate) fn outcome(&self, attempts: &[Attempted], now: Instant) {
-        let mut standings = self.lock();
+        let mut standings = self.standings.lock();
         for (standing, ipv4) in standings.iter_mut().zip([true, false]) {
-            let mut ours = attempts.iter().filter(|attempt| attempt.address.is_ipv4() == ipv4);
-            if ours.clone().any(|attempt| attempt.answered) {
+            let mut of_family = attempts.iter().filter(|attempt| attempt.address.is_ipv4() == ipv4);
+            if of_family.clone().any(|attempt| attempt.answered) {
                 *standing = Standing::default();
-            } else if ours.any(|attempt| now.duration_since(attempt.begun) >= FAIR_TIME) {
-                standing.losses = standing.losses.saturating_add(1).min(LOSSES);
-                if standing.losses == LOSSES {
+            } else if of_family.any(|attempt| now.duration_since(attempt.begun) >= FAIR_TIME) {
+                standing.losses = (standing.losses + 1).min(MAX_LOSSES);
+                if standing.losses == MAX_LOSSES {
                     standing.second_until = Some(now + SECOND_FOR);
                 }
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, [Standing; 2]> {
-        self.standings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,79 +1,67 @@
-//! Resolver to addresses, and addresses to names, within a deadline.
+//! Names to addresses, and addresses to names, within a deadline.
 //!
-//! The system's resolver cannot be interrupted, so lookups run on a few threads of their own, one for
-//! each name that is asked for, however many ask. Whoever asks waits for the answer or gives up; the
+//! The system's resolver cannot be interrupted, so lookups run on threads of their own, at most 64, one
+//! for each name that is asked for, however many ask. Whoever asks waits for the answer or gives up; the
 //! lookup goes on, and its answer is remembered for a moment. Only what was found is remembered: the
 //! rules are asked at each request.
 
-use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, OnceLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
-use self::queue::Waiter;
-use self::threads::{ResolveFn, Threads};
-use super::client_watch::{ClientWatch, WaitOutcome, wait_for};
+use self::memory::Memory;
+use self::question::{Question, ResolveFn};
+use self::queue::{Job, Queue, Waiter};
+use super::client_watch::{ClientWatch, wait_for};
+use super::error::Error;
 use super::families::Families;
 use crate::socks5::Name;
+use crate::system::address_space;
+use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
-use crate::system::ip::ClientPrefix;
+use crate::system::sync::Mutex;
 use crate::system::waker::Waker;
 
+mod answer;
 mod memory;
+mod question;
 mod queue;
-mod spelling;
-mod threads;
 
-/// What a lookup has found, or why it has found nothing.
-pub(crate) type Answer = Result<Found, Arc<io::Error>>;
+pub(crate) use answer::{Answer, Found};
 
-/// What a lookup has found.
-#[derive(Clone, Debug)]
-pub(crate) enum Found {
-    /// The addresses of a name, with port 0.
-    Addresses(Arc<[SocketAddr]>),
-    /// The name of an address.
-    Name(Name),
-}
+/// Lookups at once. A lookup that hangs waits for as long as `resolv.conf` says, usually 5 s twice
+/// for each name server.
+const MAX_AT_ONCE: usize = 64;
 
-impl Found {
-    /// The addresses of a name.
-    pub(super) fn addresses(&self) -> &[SocketAddr] {
-        match self {
-            Found::Addresses(addresses) => addresses,
-            Found::Name(_) => &[],
-        }
-    }
-}
+/// Of the descriptors one in so many may be a lookup's: 64 of 1,024.
+const SHARE_OF_DESCRIPTORS: usize = 16;
 
-/// Why a name has no addresses, or an address no name.
-#[derive(Debug)]
-pub(crate) enum Error {
-    /// The resolver says so, or cannot be asked.
-    Unresolved(Arc<io::Error>),
-    /// The resolver has not answered within the deadline.
-    TimedOut,
-    /// The client has left meanwhile.
-    ClientLeft,
-}
+/// Stack of a thread. `getaddrinfo` needs less than 128 KiB; the modules that the system's name
+/// service loads may need more.
+const STACK: usize = 512 * 1024;
 
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Error::Unresolved(Arc::new(error))
-    }
-}
-
-/// Resolver that are looked up, and those that were a moment ago.
+/// Names that are looked up, and those that were a moment ago.
 pub(crate) struct Resolver {
-    lasts: Duration,
+    ttl: Duration,
     families: Families,
-    threads: Arc<Threads>,
+    state: Mutex<State>,
+    resolve: Box<ResolveFn>,
+    descriptors: Arc<Descriptors>,
+    stack: usize,
+}
+
+struct State {
+    memory: Memory,
+    queue: Queue,
+    counts: Counts,
 }
 
 /// How many lookups there were.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Lookups that have found an address.
+    /// Lookups that have found something.
     pub found: u64,
     /// Lookups that have not.
     pub failed: u64,
@@ -90,10 +78,10 @@ pub(crate) enum LookupState {
 }
 
 impl Resolver {
-    /// Asks the system's resolver, and remembers its answers for the time of `lasts`; failures for
+    /// Asks the system's resolver, and remembers its answers for `ttl`; failures for
     /// 5 s at the most.
-    pub(crate) fn new(lasts: Duration, descriptors: &Arc<Descriptors>) -> Self {
-        Self::with_resolver(lasts, descriptors, |name| {
+    pub(crate) fn new(ttl: Duration, descriptors: &Arc<Descriptors>) -> Arc<Self> {
+        Self::with_resolver(ttl, descriptors, |name| {
             (name, 0).to_socket_addrs().map(Iterator::collect)
         })
     }
@@ -101,97 +89,95 @@ impl Resolver {
     /// The same with another resolver, which is asked for names as `getaddrinfo` takes them: a dot
     /// at the end means that the name is complete.
     pub(crate) fn with_resolver(
-        lasts: Duration,
+        ttl: Duration,
         descriptors: &Arc<Descriptors>,
-        resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-    ) -> Self {
-        let resolver: Box<ResolveFn> = Box::new(resolver);
-        let threads = Threads::new(lasts, Arc::clone(descriptors), resolver);
-        Resolver { lasts, families: Families::new(), threads }
+        resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let max_running = (descriptors.limit() / SHARE_OF_DESCRIPTORS).clamp(1, MAX_AT_ONCE);
+        let (memory, queue) = (Memory::new(ttl), Queue::new(max_running));
+        Arc::new(Resolver {
+            ttl,
+            families: Families::default(),
+            state: Mutex::new(State { memory, queue, counts: Counts::default() }),
+            resolve: Box::new(resolve),
+            descriptors: Arc::clone(descriptors),
+            stack: STACK,
+        })
     }
 
-    /// The addresses of `name` with `port`, for the client at `asker`. Waits until `deadline` at the
-    /// latest, and for as long as `client`, if it is given, has not left.
+    /// The addresses of `name` with `port`, for `client`. Waits until `deadline` at the latest, and for as
+    /// long as the client of `watch`, if there is one, has not left.
     ///
     /// # Errors
     ///
-    /// See [`Error`]. A name with no address at all is [`Error::Unresolved`].
+    /// [`Error::Unresolved`], also for a name with no address at all; `TimedOut` at the deadline;
+    /// [`Error::ClientLeft`].
     pub(crate) fn resolve(
-        &self,
+        self: &Arc<Self>,
         name: &Name,
         port: u16,
-        asker: IpAddr,
-        deadline: Instant,
-        client: Option<&ClientWatch<'_>>,
+        client: IpAddr,
+        deadline: Deadline,
+        watch: Option<&ClientWatch<'_>>,
     ) -> Result<Vec<SocketAddr>, Error> {
-        let found = self.find(&spelling::key(name.as_str()), asker, deadline, client)?;
-        Ok(with_port(found.addresses(), port))
+        Ok(self.find(name.into(), client, deadline, watch)?.with_port(port))
     }
 
-    /// The name of the host at `ip`, as the system's resolver has it, for the client at `asker`. It
-    /// waits as [`Resolver::resolve`] does.
-    ///
-    /// # Errors
-    ///
-    /// See [`Error`].
+    /// The name of the host at `ip`, as the system's resolver has it, for `client`. It waits as
+    /// [`Resolver::resolve`] does.
     pub(crate) fn name_of(
-        &self,
+        self: &Arc<Self>,
         ip: IpAddr,
-        asker: IpAddr,
-        deadline: Instant,
-        client: Option<&ClientWatch<'_>>,
+        client: IpAddr,
+        deadline: Deadline,
+        watch: Option<&ClientWatch<'_>>,
     ) -> Result<Name, Error> {
-        match self.find(&spelling::key_of_address(ip), asker, deadline, client)? {
+        match self.find(Question::Name(ip), client, deadline, watch)? {
             Found::Name(name) => Ok(name),
-            Found::Addresses(_) => Err(io::Error::from(ErrorKind::NotFound).into()),
+            Found::Addresses(_) => Err(Error::unresolved(io::ErrorKind::NotFound)),
         }
     }
 
     fn find(
-        &self,
-        key: &str,
-        asker: IpAddr,
-        deadline: Instant,
-        client: Option<&ClientWatch<'_>>,
+        self: &Arc<Self>,
+        question: Question,
+        client: IpAddr,
+        deadline: Deadline,
+        watch: Option<&ClientWatch<'_>>,
     ) -> Result<Found, Error> {
-        let answer = if let Some(answer) = self.threads.recall(key) {
-            answer
-        } else {
-            // The session is counted as two descriptors, and has no target yet.
-            let waker = Arc::new(Waker::new()?);
-            match self.join(key, asker, &waker) {
-                LookupState::Known(answer) => answer,
-                LookupState::UnderWay(lookup) => lookup.wait(deadline, client)?,
-            }
+        // The session is counted as two descriptors, and has no target yet.
+        let waker = || Waker::new().map(Arc::new);
+        let answer = match self.ask(question, client, waker).map_err(Error::unresolved)? {
+            LookupState::Known(answer) => answer,
+            LookupState::UnderWay(lookup) => lookup.wait(deadline, watch)?,
         };
         answer.map_err(Error::Unresolved)
     }
 
-    /// The answer for `name`, if it is known without asking anyone.
-    pub(crate) fn recall(&self, name: &Name) -> Option<Answer> {
-        self.threads.recall(&spelling::key(name.as_str()))
-    }
-
-    /// Looks `name` up for the client at `asker`, and rings `waker` when the answer is there.
-    pub(crate) fn ask(&self, name: &Name, asker: IpAddr, waker: &Arc<Waker>) -> LookupState {
-        self.join(&spelling::key(name.as_str()), asker, waker)
-    }
-
-    fn join(&self, key: &str, asker: IpAddr, waker: &Arc<Waker>) -> LookupState {
-        let (group, waker) = (ClientPrefix::from(asker), Arc::clone(waker));
-        let waiter = |number, name| Waiter { number, name, group, waker, answer: OnceLock::new() };
-        match self.threads.join(key, waiter) {
-            Ok(answer) => LookupState::Known(answer),
-            Err(waiter) => {
-                LookupState::UnderWay(Lookup { waiter, threads: Arc::clone(&self.threads) })
-            }
+    /// Looks up a name, or the name of an address, for `client`. If the answer is not known, `waker` gives
+    /// what is woken when it is there.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        question: impl Into<Question>,
+        client: IpAddr,
+        waker: impl FnOnce() -> io::Result<Arc<Waker>>,
+    ) -> io::Result<LookupState> {
+        let question = question.into();
+        let mut state = self.state.lock();
+        if let Some(answer) = state.memory.recall(&question, Instant::now()) {
+            state.counts.remembered += 1;
+            return Ok(LookupState::Known(answer));
         }
+        let (waiter, job) = state.queue.join(question, client.into(), waker()?);
+        drop(state);
+        self.start(job.into_iter().collect());
+        Ok(LookupState::UnderWay(Lookup { waiter, resolver: Arc::clone(self) }))
     }
 
     /// Notes that `address` has won the race among those of `name`. It goes first for as long as the
     /// name is remembered.
     pub(crate) fn won(&self, name: &Name, address: IpAddr) {
-        self.threads.won(&spelling::key(name.as_str()), address);
+        self.state.lock().memory.won(&name.into(), address);
     }
 
     /// Which family of a name's addresses goes first.
@@ -200,63 +186,89 @@ impl Resolver {
     }
 
     /// How long addresses are remembered.
-    pub(crate) fn lasts(&self) -> Duration {
-        self.lasts
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// How many lookups there were so far.
     pub(crate) fn counts(&self) -> Counts {
-        self.threads.counts()
+        self.state.lock().counts
     }
-}
 
-impl Drop for Resolver {
-    fn drop(&mut self) {
-        self.threads.close();
+    /// Starts a thread for each of the lookups. One that the system refuses is the answer.
+    fn start(self: &Arc<Self>, mut jobs: Vec<Job>) {
+        while let Some(job) = jobs.pop() {
+            let (resolver, first) = (Arc::clone(self), job.clone());
+            let thread = thread::Builder::new().name("tabi lookup".into()).stack_size(self.stack);
+            let started = address_space::room_for(self.stack)
+                .and_then(|()| thread.spawn(move || resolver.run(first)));
+            if let Err(error) = started {
+                let error = format!("cannot start a thread for the lookup: {error}");
+                jobs.extend(self.finish(&job, &Err(Arc::new(io::Error::other(error)))));
+            }
+        }
+    }
+
+    /// Does one lookup after the other for as long as more wait than may run.
+    fn run(self: Arc<Self>, job: Job) {
+        let mut next = Some(job);
+        while let Some(job) = next {
+            let answer = self.look_up(&job.question);
+            let answer = self.state.lock().memory.keep(&job.question, answer, Instant::now());
+            let mut jobs = self.finish(&job, &answer);
+            next = jobs.pop();
+            self.start(jobs);
+        }
+    }
+
+    fn look_up(&self, question: &Question) -> Answer {
+        // Its socket, and a file that it reads.
+        let _reservation = self.descriptors.reserve();
+        let found = catch_unwind(AssertUnwindSafe(|| question.look_up(&self.resolve)));
+        found.unwrap_or_else(|_| Err(io::Error::other("the resolver failed"))).map_err(Arc::new)
+    }
+
+    /// Gives the answer to all who wait for it. Gives back the lookups that are to be started now.
+    fn finish(&self, job: &Job, answer: &Answer) -> Vec<Job> {
+        let mut state = self.state.lock();
+        let Counts { found, failed, .. } = &mut state.counts;
+        *(if answer.is_ok() { found } else { failed }) += 1;
+        let (waiters, jobs) = state.queue.finish(job);
+        drop(state);
+        for waiter in waiters {
+            let _ = waiter.answer.set(answer.clone());
+            waiter.waker.wake();
+        }
+        jobs
     }
 }
 
 /// A lookup that somebody waits for. Dropping it gives up on the answer, at once.
 pub(crate) struct Lookup {
     waiter: Arc<Waiter>,
-    threads: Arc<Threads>,
+    resolver: Arc<Resolver>,
 }
 
 impl Lookup {
-    /// The answer, once it is there. The waker has been rung then.
+    /// The answer, once it is there. The waker has been woken then.
     pub(crate) fn answer(&self) -> Option<&Answer> {
         self.waiter.answer.get()
     }
 
-    fn wait(&self, deadline: Instant, client: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
+    fn wait(&self, deadline: Deadline, watch: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
         loop {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Error::TimedOut);
-            }
-            if wait_for(&*self.waiter.waker, client, left)? == WaitOutcome::ClientLeft {
-                return Err(Error::ClientLeft);
-            }
+            wait_for(&*self.waiter.waker, watch, deadline)?;
         }
     }
 }
 
 impl Drop for Lookup {
     fn drop(&mut self) {
-        self.threads.leave(&self.waiter);
+        self.resolver.state.lock().queue.leave(&self.waiter);
     }
-}
-
-/// `addresses` with `port`.
-pub(super) fn with_port(addresses: &[SocketAddr], port: u16) -> Vec<SocketAddr> {
-    let mut addresses = addresses.to_vec();
-    for address in &mut addresses {
-        address.set_port(port);
-    }
-    addresses
 }
 
 #[cfg(test)]
@@ -268,34 +280,34 @@ mod tests {
     use std::thread;
 
     const LONG: Duration = Duration::from_secs(20);
-    const LASTS: Duration = Duration::from_secs(30);
+    const TTL: Duration = Duration::from_secs(30);
 
     fn name(name: &str) -> Name {
         Name::new(name.into()).unwrap()
     }
 
-    fn soon() -> Instant {
-        Instant::now() + LONG
+    fn soon() -> Deadline {
+        Deadline::after(LONG)
     }
 
-    /// An asker with a number.
-    fn asker(number: u8) -> IpAddr {
+    /// A client with a number.
+    fn client(number: u8) -> IpAddr {
         [192, 0, 2, number].into()
     }
 
-    fn resolve(names: &Resolver, host: &str) -> Result<Vec<SocketAddr>, Error> {
-        names.resolve(&name(host), 80, asker(1), soon(), None)
+    fn resolve(names: &Arc<Resolver>, host: &str) -> Result<Vec<SocketAddr>, Error> {
+        names.resolve(&name(host), 80, client(1), soon(), None)
     }
 
-    /// A resolver that tells what it is asked, and hangs until it is released.
-    fn hanging(lasts: Duration) -> (Resolver, Receiver<String>, Sender<()>) {
+    /// A resolver that says what it is asked, and hangs until it is released.
+    fn hanging(ttl: Duration) -> (Arc<Resolver>, Receiver<String>, Sender<()>) {
         let (asked_to, asked) = channel();
         let (release, released) = channel();
-        let held = Mutex::new(released);
+        let released = Mutex::new(released);
         let asked_to = Mutex::new(asked_to);
-        let names = Resolver::with_resolver(lasts, &Descriptors::new(1024), move |name| {
+        let names = Resolver::with_resolver(ttl, &Descriptors::new(1024), move |name| {
             let _ = asked_to.lock().unwrap().send(name.to_owned());
-            let _ = held.lock().unwrap().recv();
+            let _ = released.lock().unwrap().recv();
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
         (names, asked, release)
@@ -303,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_systems_resolver_is_asked() {
-        let names = Resolver::new(LASTS, &Descriptors::new(1024));
+        let names = Resolver::new(TTL, &Descriptors::new(1024));
         for host in ["localhost", "LOCALHOST"] {
             let found = resolve(&names, host).unwrap();
             assert!(found.iter().all(|it| it.ip().is_loopback() && it.port() == 80), "{found:?}");
@@ -316,11 +328,11 @@ mod tests {
 
     #[test]
     fn a_resolver_that_hangs_holds_nobody_longer_than_the_deadline() {
-        let (names, asked, release) = hanging(LASTS);
-        let now = Instant::now();
-        let timed_out =
-            names.resolve(&name("a.example"), 80, asker(1), now + Duration::from_millis(50), None);
-        assert!(matches!(timed_out, Err(Error::TimedOut)), "{timed_out:?}");
+        let (names, asked, release) = hanging(TTL);
+        let deadline = Deadline::after(Duration::from_millis(50));
+        let answer = names.resolve(&name("a.example"), 80, client(1), deadline, None);
+        let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        assert!(matches!(&answer, Err(Error::Unreachable(error)) if is_late(error)), "{answer:?}");
         assert_eq!(asked.recv_timeout(LONG).unwrap(), "a.example.");
         // The lookup goes on, and its answer is there for the next one.
         release.send(()).unwrap();
@@ -331,9 +343,9 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_is_noticed_while_the_resolver_hangs() {
-        let (names, _asked, release) = hanging(LASTS);
+        let (names, _asked, release) = hanging(TTL);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (session, _) = listener.accept().unwrap();
         let (over_to, over) = channel();
         thread::scope(|scope| {
@@ -342,14 +354,14 @@ mod tests {
                 let found = names.resolve(
                     &name("a.example"),
                     80,
-                    asker(1),
+                    client(1),
                     soon(),
                     Some(&ClientWatch::new(&session, false)),
                 );
                 over_to.send(matches!(found, Err(Error::ClientLeft))).unwrap();
             });
             assert!(over.recv_timeout(Duration::from_millis(50)).is_err());
-            drop(client);
+            drop(stream);
             assert_eq!(over.recv_timeout(LONG), Ok(true));
         });
         drop(release);
@@ -357,20 +369,20 @@ mod tests {
 
     #[test]
     fn one_lookup_serves_all_who_ask() {
-        let (names, asked, release) = hanging(LASTS);
+        let (names, asked, release) = hanging(TTL);
         thread::scope(|scope| {
-            let askers: Vec<_> = (0..50)
+            let requests: Vec<_> = (0..50)
                 .map(|number| {
                     let names = &names;
                     scope.spawn(move || {
-                        names.resolve(&name("A.example."), number, asker(1), soon(), None)
+                        names.resolve(&name("A.example."), number, client(1), soon(), None)
                     })
                 })
                 .collect();
             asked.recv_timeout(LONG).unwrap();
             release.send(()).unwrap();
-            for (number, asker) in askers.into_iter().enumerate() {
-                assert_eq!(usize::from(asker.join().unwrap().unwrap()[0].port()), number);
+            for (number, request) in requests.into_iter().enumerate() {
+                assert_eq!(usize::from(request.join().unwrap().unwrap()[0].port()), number);
             }
         });
         assert!(asked.try_recv().is_err(), "it is looked up once");
@@ -381,16 +393,19 @@ mod tests {
     fn lookups_that_hang_for_one_client_leave_room_for_others() {
         let (names, asked, release) = hanging(Duration::ZERO);
         let waker = Arc::new(Waker::new().unwrap());
-        let ask = |host: &str, asker: IpAddr| match names.ask(&name(host), asker, &waker) {
+        let ask = |host: &str, client: IpAddr| match names
+            .ask(&name(host), client, || Ok(Arc::clone(&waker)))
+            .unwrap()
+        {
             LookupState::UnderWay(lookup) => lookup,
             LookupState::Known(_) => panic!("{host} is known"),
         };
         let attacker: Vec<Lookup> =
-            (0..100).map(|number| ask(&format!("n{number}.example"), asker(1))).collect();
+            (0..100).map(|number| ask(&format!("n{number}.example"), client(1))).collect();
         let started: Vec<String> = (0..16).map(|_| asked.recv_timeout(LONG).unwrap()).collect();
         assert!(started.iter().all(|name| name.starts_with('n')));
         assert!(asked.try_recv().is_err());
-        let other = ask("other.example", asker(2));
+        let other = ask("other.example", client(2));
         assert_eq!(asked.recv_timeout(LONG).unwrap(), "other.example.");
         // Whoever gives up does so at once, and what has not begun never does.
         drop(attacker);
@@ -405,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_resolver_that_panics_is_a_failed_lookup() {
-        let names = Resolver::with_resolver(LASTS, &Descriptors::new(1024), |name| {
+        let names = Resolver::with_resolver(TTL, &Descriptors::new(1024), |name| {
             assert_ne!(name, "bad.example.", "as this test wants it");
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
@@ -417,9 +432,26 @@ mod tests {
     fn the_winner_of_a_race_goes_first() {
         let both: [SocketAddr; 2] = ["[::1]:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
         let names =
-            Resolver::with_resolver(LASTS, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
+            Resolver::with_resolver(TTL, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
         names.won(&name("A.example"), both[1].ip());
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());
+    }
+
+    #[test]
+    fn a_thread_that_the_system_refuses_is_a_failed_lookup() {
+        let descriptors = Descriptors::new(1024);
+        let addresses = |_: &str| Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()]);
+        let names = Resolver::with_resolver(TTL, &descriptors, addresses);
+        let mut names = Arc::into_inner(names).unwrap();
+        names.stack = usize::MAX - (1 << 20);
+        let names = Arc::new(names);
+        for _ in 0..100 {
+            let Err(Error::Unresolved(error)) = resolve(&names, "a.example") else {
+                panic!("it has an answer");
+            };
+            assert!(error.to_string().contains("cannot start a thread"), "{error}");
+        }
+        assert_eq!(names.counts(), Counts { failed: 100, ..Counts::default() });
     }
 }

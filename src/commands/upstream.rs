@@ -2,32 +2,18 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
 
 use rustix::net::{RecvFlags, recv};
 
-use super::client_watch::{ClientWatch, WaitOutcome, wait_for};
-use super::connect::{self, Dial, race};
-use super::resolver;
+use super::client_watch::{ClientWatch, wait_for};
+use super::connect::{Dial, race};
+use super::error::Error;
 use crate::access::policy::UpstreamRoute;
 use crate::access::upstream::Upstream;
 use crate::socks5::{
-    AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,
+    Address, AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,
 };
-
-/// Why there is no connection through the upstream.
-#[derive(Debug)]
-pub(crate) enum Error {
-    /// The upstream cannot be reached, does not accept us, or says what it should not; this is what,
-    /// without a password.
-    Failed(String),
-    /// The upstream has failed to reach the target, and this is what it says.
-    Refused(Reply),
-    /// The upstream has not come to an end with the target in time.
-    TimedOut,
-    /// The client has left meanwhile.
-    ClientLeft,
-}
+use crate::system::deadline::Deadline;
 
 /// A connection with a target through an upstream.
 #[derive(Debug)]
@@ -42,91 +28,82 @@ pub(crate) struct Connection {
 
 /// Connects through the upstream of `route`, whose own name is looked up with `lookup`. All of it
 /// has to be done by the deadline of `dial`.
-///
-/// # Errors
-///
-/// See [`Error`].
 pub(crate) fn connect(
     route: &UpstreamRoute,
     dial: Dial<'_>,
-    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, resolver::Error>,
+    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, Error>,
 ) -> Result<Connection, Error> {
     let upstream = route.upstream();
     let addresses = addresses_of(upstream, lookup)?;
-    let reached = race(&addresses, dial).map_err(|error| match error {
-        connect::Error::Unreachable(error) => {
-            Error::Failed(format!("the upstream cannot be reached: {error}"))
-        }
-        connect::Error::ClientLeft => Error::ClientLeft,
+    let connection = race(&addresses, dial).map_err(|error| match error {
+        Error::Unreachable(error) => failed(&format!("cannot be reached: {error}")),
+        error => error,
     })?;
-    let mut talk = UpstreamStream::new(&reached.stream, dial);
-    negotiate(upstream, &mut talk)?;
-    let sent = route.request().write_to(&mut talk);
-    let reply = sent.map_err(AnswerError::from).and_then(|()| Reply::read_from(&mut talk));
-    // What it says of itself is over; for the rest it waits for the target.
-    let reply = reply.map_err(|error| talk.error(error, || Error::TimedOut))?;
+    let mut stream = UpstreamStream::new(&connection.stream, dial);
+    negotiate(upstream, &mut stream).map_err(|error| match error {
+        Error::Unreachable(_) => failed("does not answer"),
+        error => error,
+    })?;
+    let sent = route.request().write_to(&mut stream);
+    let reply = stream.answer(sent, Reply::read_from)?;
     match reply.rep() {
         Ok(Rep::Succeeded) => {
-            Ok(Connection { stream: reached.stream, address: reached.address, reply })
+            Ok(Connection { stream: connection.stream, address: connection.address, reply })
         }
-        _ => Err(Error::Refused(reply)),
+        _ => Err(Error::UpstreamRefused(reply)),
     }
 }
 
 fn addresses_of(
     upstream: &Upstream,
-    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, resolver::Error>,
+    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, Error>,
 ) -> Result<Vec<SocketAddr>, Error> {
-    let port = upstream.address().port;
-    match &upstream.address().host {
-        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, port)]),
-        Host::Name(name) => lookup(name, port).map_err(|error| match error {
-            resolver::Error::Unresolved(error) => {
-                Error::Failed(format!("the upstream's name has no address: {error}"))
+    let Address { host, port } = upstream.address();
+    match host {
+        Host::Ip(ip) => Ok(vec![SocketAddr::new(*ip, *port)]),
+        Host::Name(name) => lookup(name, *port).map_err(|error| match error {
+            Error::Unresolved(error) => {
+                Error::UpstreamFailed(format!("the upstream's name has no address: {error}"))
             }
-            resolver::Error::TimedOut => {
-                Error::Failed("the upstream's name was not looked up in time".into())
+            Error::Unreachable(_) => {
+                Error::UpstreamFailed("the upstream's name was not looked up in time".into())
             }
-            resolver::Error::ClientLeft => Error::ClientLeft,
+            error => error,
         }),
     }
 }
 
 /// Greeting, method selection, credentials, status.
-fn negotiate(upstream: &Upstream, talk: &mut UpstreamStream<'_>) -> Result<(), Error> {
-    const EITHER: &[Method] = &[Method::NoAuthentication, Method::UsernamePassword];
-    let failed = |told: &str| Err(Error::Failed(format!("the upstream {told}")));
+fn negotiate(upstream: &Upstream, stream: &mut UpstreamStream<'_>) -> Result<(), Error> {
+    const METHODS: &[Method] = &[Method::NoAuthentication, Method::UsernamePassword];
     let credentials = upstream.credentials();
-    let offered = if credentials.is_some() { EITHER } else { &EITHER[..1] };
-    let sent = Greeting::new(offered).write_to(talk);
-    let selected = sent.map_err(AnswerError::from).and_then(|()| read_selection(talk));
-    let selected = selected.map_err(|error| talk.error(error, silent))?;
-    match (selected, credentials) {
-        (None, None) => failed("does not serve us without a user name and a password"),
-        (None, Some(_)) => failed("accepts neither our user name and password nor none"),
+    let offered = if credentials.is_some() { METHODS } else { &METHODS[..1] };
+    let sent = Greeting::new(offered).write_to(stream);
+    match (stream.answer(sent, read_selection)?, credentials) {
+        (None, None) => Err(failed("does not serve us without a user name and a password")),
+        (None, Some(_)) => Err(failed("accepts neither our user name and password nor none")),
         (Some(Method::NoAuthentication), _) => Ok(()),
-        (Some(Method::UsernamePassword), None) => failed("wants a user name and a password"),
+        (Some(Method::UsernamePassword), None) => Err(failed("wants a user name and a password")),
         (Some(Method::UsernamePassword), Some(credentials)) => {
-            let sent = credentials.write_to(talk);
-            let status = sent.map_err(AnswerError::from).and_then(|()| read_status(talk));
-            if status.map_err(|error| talk.error(error, silent))? {
-                return Ok(());
-            }
-            failed("refuses our user name or password")
+            let sent = credentials.write_to(stream);
+            let is_accepted = stream.answer(sent, read_status)?;
+            is_accepted.then_some(()).ok_or_else(|| failed("refuses our user name or password"))
         }
     }
 }
 
-fn silent() -> Error {
-    Error::Failed("the upstream does not answer".into())
+fn failed(message: &str) -> Error {
+    Error::UpstreamFailed(format!("the upstream {message}"))
 }
 
-/// A conversation with the upstream that ends at the deadline, or when the client leaves.
+/// The connection with the upstream until it has replied. It ends at the deadline, or when the client
+/// leaves.
 struct UpstreamStream<'a> {
     stream: &'a TcpStream,
-    deadline: Instant,
+    deadline: Deadline,
     client: Option<&'a ClientWatch<'a>>,
-    client_left: bool,
+    /// Why the last wait for an answer has ended without one.
+    wait_error: Option<Error>,
     /// There may be more to read without waiting.
     has_more: bool,
 }
@@ -134,34 +111,20 @@ struct UpstreamStream<'a> {
 impl<'a> UpstreamStream<'a> {
     fn new(stream: &'a TcpStream, dial: Dial<'a>) -> Self {
         let Dial { deadline, client, .. } = dial;
-        UpstreamStream { stream, deadline, client, client_left: false, has_more: false }
+        UpstreamStream { stream, deadline, client, wait_error: None, has_more: false }
     }
 
-    /// What has gone wrong, where `late` is what it is when time is up.
-    fn error(&self, error: AnswerError, late: impl FnOnce() -> Error) -> Error {
-        match error {
-            _ if self.client_left => Error::ClientLeft,
-            AnswerError::Io(error) if error.kind() == ErrorKind::TimedOut => late(),
-            error => Error::Failed(format!("the upstream answers badly: {error}")),
-        }
-    }
-
-    /// Waits until there is something to read.
-    fn wait(&mut self) -> io::Result<()> {
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            match wait_for(self.stream, self.client, left)? {
-                WaitOutcome::Answer => return Ok(()),
-                WaitOutcome::ClientLeft => {
-                    self.client_left = true;
-                    return Err(ErrorKind::ConnectionAborted.into());
-                }
-                WaitOutcome::Nothing => {}
-            }
-        }
+    /// Reads the answer to a message that was `sent`.
+    fn answer<T>(
+        &mut self,
+        sent: io::Result<()>,
+        read: impl FnOnce(&mut Self) -> Result<T, AnswerError>,
+    ) -> Result<T, Error> {
+        let answer = sent.map_err(AnswerError::from).and_then(|()| read(self));
+        answer.map_err(|error| {
+            let wait_error = self.wait_error.take();
+            wait_error.unwrap_or_else(|| failed(&format!("answers badly: {error}")))
+        })
     }
 }
 
@@ -169,7 +132,10 @@ impl Read for UpstreamStream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             if !self.has_more {
-                self.wait()?;
+                wait_for(self.stream, self.client, self.deadline).map_err(|error| {
+                    self.wait_error = Some(error);
+                    io::Error::from(ErrorKind::TimedOut)
+                })?;
                 self.has_more = true;
             }
             match recv(self.stream, &mut *bytes, RecvFlags::DONTWAIT) {

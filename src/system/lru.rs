@@ -90,6 +90,16 @@ impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
         self.entries.iter().map(|(key, entry)| (key, &entry.value))
     }
 
+    /// Every entry, in no order; none is used thereby.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.entries.iter_mut().map(|(key, entry)| (key, &mut entry.value))
+    }
+
+    /// Takes all entries out, and gives their memory back.
+    pub fn clear(&mut self) {
+        *self = LruMap::new(self.max_weight);
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()

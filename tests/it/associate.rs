@@ -170,7 +170,7 @@ fn datagrams_go_there_and_back() {
 }
 
 #[test]
-fn ipv6_goes_both_ways() {
+fn ipv6_datagrams_and_replies_arrive() {
     if !has_ipv6() {
         return;
     }

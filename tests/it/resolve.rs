@@ -7,7 +7,7 @@ use crate::scratch::{Program, Scratch};
 use crate::stage::{accept, listen, start, take, told};
 
 #[test]
-fn an_address_is_told_without_a_connection() {
+fn a_name_is_resolved_without_a_connection() {
     let mut program = Program::start(&[]);
     let localhost = b"\x05\xf0\x00\x03\x09localhost\x00\x00";
     assert_eq!(told(program.address, localhost), b"\x05\x00\x00\x01\x7f\x00\x00\x01\x00\x00");
@@ -21,7 +21,7 @@ fn an_address_is_told_without_a_connection() {
 }
 
 #[test]
-fn who_may_not_connect_is_not_told() {
+fn who_may_not_connect_gets_no_address() {
     let rules = Scratch::new(b"deny command connect to *.invalid\ndeny to 192.0.2.0/24\n");
     let server = start(&["--rules", rules.path()]);
     // A lookup would end in 04.
@@ -60,7 +60,7 @@ fn what_goes_up_is_asked_there() {
 }
 
 #[test]
-fn the_name_of_an_address_is_told() {
+fn an_address_is_resolved_to_its_name() {
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     if !hosts.lines().any(|line| line.split_whitespace().next() == Some("127.0.0.1")) {
         eprintln!("this machine's hosts file does not name 127.0.0.1");

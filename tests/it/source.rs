@@ -95,7 +95,7 @@ fn seen_from(options: &[&str], command: u8) -> Option<IpAddr> {
 }
 
 #[test]
-fn of_two_ways_out_the_one_of_the_mark_or_the_interface_is_taken() {
+fn the_mark_or_the_interface_chooses_between_two_routes() {
     for command in [0x01, BIND, UDP_ASSOCIATE] {
         for (options, way) in [
             (&[][..], "10.1.0.1"),

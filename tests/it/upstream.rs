@@ -112,7 +112,7 @@ fn credentials_go_up_decoded_and_into_no_log() {
 }
 
 #[test]
-fn what_the_upstream_refuses_is_told_as_it_is() {
+fn what_the_upstream_refuses_comes_back_as_it_is() {
     for (answer, outcome) in [
         (b"\x05\x05\x00\x01\x7f\x00\x00\x01\x00\x50".as_slice(), "refused"),
         (b"\x05\x02\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x50", "denied"),
@@ -134,7 +134,7 @@ fn what_the_upstream_refuses_is_told_as_it_is() {
 }
 
 #[test]
-fn an_upstream_at_fault_is_told_with_its_reason() {
+fn a_failing_upstream_is_logged_with_its_reason() {
     let (listener, refusing) = listen();
     drop(listener);
     let mut cases = vec![(via(refusing), "cannot be reached: ")];

@@ -11,15 +11,15 @@ use rustix::net::{RecvFlags, recvfrom};
 
 use crate::socks5::LONGEST_HEADER;
 
-/// What precedes each datagram: room for the header that a reply gets.
+/// What precedes each datagram: space for the header that a reply gets.
 pub(super) const HEADROOM: usize = LONGEST_HEADER;
 
 /// No UDP datagram has more bytes.
-const LONGEST_DATAGRAM: usize = 65_535;
+const MAX_DATAGRAM: usize = 65_535;
 
 /// A batch is full at so many datagrams, or at so many bytes.
-const MOST_DATAGRAMS: usize = 32;
-const MOST_BYTES: usize = 32 * 1024;
+const MAX_DATAGRAMS: usize = 32;
+const MAX_BYTES: usize = 32 * 1024;
 
 /// Datagrams of one socket, in the order in which they have come.
 #[derive(Default)]
@@ -38,11 +38,11 @@ struct Received {
 impl Batch {
     /// Takes what waits in `socket`, in place of what was taken before.
     pub(super) fn receive(&mut self, socket: &UdpSocket) {
-        const CAPACITY: usize = MOST_BYTES + HEADROOM + LONGEST_DATAGRAM;
+        const CAPACITY: usize = MAX_BYTES + HEADROOM + MAX_DATAGRAM;
         self.bytes.clear();
         self.bytes.reserve_exact(CAPACITY);
         self.received.clear();
-        for _ in 0..MOST_DATAGRAMS {
+        for _ in 0..MAX_DATAGRAMS {
             let start = self.bytes.len();
             self.bytes.resize(start + HEADROOM, 0);
             let from = recvfrom(socket, spare_capacity(&mut self.bytes), RecvFlags::DONTWAIT);
@@ -56,7 +56,7 @@ impl Batch {
                 Some(from) => self.received.push(Received { from, end: self.bytes.len() }),
                 None => self.bytes.truncate(start),
             }
-            if self.bytes.len() > MOST_BYTES {
+            if self.bytes.len() > MAX_BYTES {
                 return;
             }
         }

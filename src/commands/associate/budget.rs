@@ -22,15 +22,16 @@ impl Budget {
 #[derive(Debug)]
 pub(super) struct Share {
     budget: &'static Budget,
-    taken: usize,
+    pub(super) taken: usize,
     /// Bytes that are not taken from the budget: everybody has them.
     owned: usize,
+    max: usize,
 }
 
 impl Share {
-    /// A share of `budget`, beside `owned` bytes that are there in any case.
-    pub(super) fn new(budget: &'static Budget, owned: usize) -> Self {
-        Share { budget, taken: 0, owned }
+    /// A share of `budget`, beside `owned` bytes that are there in any case, of `max` bytes in all.
+    pub(super) fn new(budget: &'static Budget, owned: usize, max: usize) -> Self {
+        Share { budget, taken: 0, owned, max }
     }
 
     /// Takes `bytes`, if nobody has more than is left for the others then.
@@ -39,8 +40,13 @@ impl Share {
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let (before, after) = (self.borrowed(self.taken), self.borrowed(self.taken + bytes));
         let left = |free: usize| free.checked_sub(after - before).filter(|&left| after <= left);
-        let granted = after == 0
-            || self.budget.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok();
+        let granted = self.taken + bytes <= self.max
+            && (after == 0
+                || self
+                    .budget
+                    .free
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left)
+                    .is_ok());
         self.taken += if granted { bytes } else { 0 };
         granted
     }
@@ -51,11 +57,6 @@ impl Share {
         self.taken -= bytes;
         let returned = before - self.borrowed(self.taken);
         self.budget.free.fetch_add(returned, Ordering::Relaxed);
-    }
-
-    /// Bytes that are taken.
-    pub(super) fn taken(&self) -> usize {
-        self.taken
     }
 
     fn borrowed(&self, taken: usize) -> usize {
@@ -77,10 +78,10 @@ mod tests {
     fn one_has_no_more_than_is_left_for_the_others() {
         static BUDGET: Budget = Budget::new(1000);
         let free = || BUDGET.free.load(Ordering::Relaxed);
-        let mut greedy = Share::new(&BUDGET, 10);
+        let mut greedy = Share::new(&BUDGET, 10, usize::MAX);
         let count = std::iter::repeat_with(|| greedy.take(10)).take_while(|&took| took).count();
         assert_eq!((count, free()), (1 + 50, 500));
-        let mut other = Share::new(&BUDGET, 10);
+        let mut other = Share::new(&BUDGET, 10, usize::MAX);
         assert!(other.take(260) && !other.take(10));
         assert_eq!(free(), 250);
         greedy.give_back(505);

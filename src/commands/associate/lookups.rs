@@ -1,20 +1,21 @@
 //! Datagrams that wait until the name they are for has been looked up.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
-use crate::commands::resolver::{Answer, Lookup, LookupState, Resolver, with_port};
+use crate::commands::resolver::{Answer, Lookup, LookupState, Resolver};
 use crate::socks5::{Address, Name};
 use crate::system::waker::Waker;
 
 /// Datagrams of one association that wait, and names that are waited for.
-const MOST_WAITING: usize = 64;
+const MAX_PENDING: usize = 64;
 
 /// Bytes in datagrams and lookups of one association: two of the largest datagrams, or a flight of
 /// smaller ones.
-const MOST_BYTES: usize = 128 * 1024 + MOST_WAITING * LOOKUP;
+const MAX_BYTES: usize = 128 * 1024 + MAX_PENDING * LOOKUP;
 
 /// Bytes that any association may have, however many there are: a lookup and two datagrams of QUIC.
 const OWN_BYTES: usize = 4 * 1024;
@@ -23,16 +24,17 @@ const OWN_BYTES: usize = 4 * 1024;
 const LOOKUP: usize = 640;
 
 /// How long a datagram waits. Who has sent it has sent another one by then, or given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// The lookups of one association.
 pub(super) struct Lookups<'a> {
-    names: &'a Resolver,
-    asker: IpAddr,
-    /// Rung at the end of a lookup. It is made for the first.
+    names: &'a Arc<Resolver>,
+    client: IpAddr,
+    /// Woken at the end of a lookup. It is made for the first.
     waker: Option<Arc<Waker>>,
     under_way: Vec<UnderWay>,
-    waiting: usize,
+    /// Datagrams that wait.
+    pending: usize,
     share: Share,
 }
 
@@ -44,7 +46,7 @@ struct UnderWay {
 }
 
 /// A lookup that is over.
-pub(super) struct Found {
+pub(super) struct Finished {
     /// What was looked up.
     pub(super) destination: Address,
     /// What was found: nothing if the lookup failed.
@@ -54,79 +56,68 @@ pub(super) struct Found {
 }
 
 /// What becomes of a datagram for a name.
-pub(super) enum Fate {
+pub(super) enum Resolution {
     /// Its addresses are known.
     Known(Vec<SocketAddr>),
     /// It waits for them.
-    Waits,
+    Pending,
     /// Too many wait already, or the system refuses what is needed to wait.
-    NoRoom,
+    TooMany,
 }
 
 impl<'a> Lookups<'a> {
-    pub(super) fn new(names: &'a Resolver, asker: IpAddr, budget: &'static Budget) -> Self {
-        let share = Share::new(budget, OWN_BYTES);
-        Lookups { names, asker, waker: None, under_way: Vec::new(), waiting: 0, share }
+    pub(super) fn new(names: &'a Arc<Resolver>, client: IpAddr, budget: &'static Budget) -> Self {
+        let share = Share::new(budget, OWN_BYTES, MAX_BYTES);
+        Lookups { names, client, waker: None, under_way: Vec::new(), pending: 0, share }
     }
 
-    /// Looks up the name in `destination`, and keeps `payload` until then if there is room.
-    pub(super) fn ask(
+    /// Looks up the name in `destination`, and keeps `payload` until then if there is memory for it.
+    pub(super) fn resolve(
         &mut self,
         destination: &Address,
         name: &Name,
         payload: Option<&[u8]>,
         now: Instant,
-    ) -> Fate {
-        let is_ours = |under_way: &UnderWay| under_way.destination == *destination;
-        let index = match self.under_way.iter().position(is_ours) {
+    ) -> Resolution {
+        let is_same = |under_way: &UnderWay| under_way.destination == *destination;
+        let index = match self.under_way.iter().position(is_same) {
             Some(index) => index,
-            None if self.under_way.len() >= MOST_WAITING => return Fate::NoRoom,
             None => match self.begin(destination, name, now) {
-                Some(Ok(addresses)) => return Fate::Known(addresses),
-                Some(Err(index)) => index,
-                None => return Fate::NoRoom,
+                Resolution::Pending => self.under_way.len() - 1,
+                known => return known,
             },
         };
-        let Some(payload) = payload else { return Fate::Waits };
-        if self.waiting >= MOST_WAITING
-            || self.share.taken() + payload.len() > MOST_BYTES
-            || !self.share.take(payload.len())
-        {
-            return Fate::NoRoom;
+        let Some(payload) = payload else { return Resolution::Pending };
+        if self.pending >= MAX_PENDING || !self.share.take(payload.len()) {
+            return Resolution::TooMany;
         }
-        self.waiting += 1;
+        self.pending += 1;
         self.under_way[index].payloads.push(payload.to_vec());
-        Fate::Waits
+        Resolution::Pending
     }
 
-    /// The addresses, if they are known, or the place of the lookup.
-    fn begin(
-        &mut self,
-        destination: &Address,
-        name: &Name,
-        now: Instant,
-    ) -> Option<Result<Vec<SocketAddr>, usize>> {
-        if let Some(answer) = self.names.recall(name) {
-            return Some(Ok(addresses(&answer, destination.port)));
+    fn begin(&mut self, destination: &Address, name: &Name, now: Instant) -> Resolution {
+        if self.under_way.len() >= MAX_PENDING {
+            return Resolution::TooMany;
         }
-        let waker = match &self.waker {
-            Some(waker) => Arc::clone(waker),
-            None => Arc::clone(self.waker.insert(Arc::new(Waker::new().ok()?))),
+        let waker = || {
+            if self.waker.is_none() {
+                self.waker = Some(Arc::new(Waker::new()?));
+            }
+            let waker = self.waker.clone().filter(|_| self.share.take(LOOKUP));
+            waker.ok_or_else(|| ErrorKind::OutOfMemory.into())
         };
-        if !self.share.take(LOOKUP) {
-            return None;
-        }
-        Some(match self.names.ask(name, self.asker, &waker) {
-            LookupState::Known(answer) => {
-                self.share.give_back(LOOKUP);
-                Ok(addresses(&answer, destination.port))
+        match self.names.ask(name, self.client, waker) {
+            Ok(LookupState::Known(answer)) => {
+                Resolution::Known(addresses(&answer, destination.port))
             }
-            LookupState::UnderWay(lookup) => {
-                let (destination, until) = (destination.clone(), now + PATIENCE);
+            Ok(LookupState::UnderWay(lookup)) => {
+                let (destination, until) = (destination.clone(), now + MAX_WAIT);
                 self.under_way.push(UnderWay { destination, lookup, until, payloads: Vec::new() });
-                Err(self.under_way.len() - 1)
+                Resolution::Pending
             }
-        })
+            Err(_) => Resolution::TooMany,
+        }
     }
 
     /// What to poll for the end of a lookup, if one has ever begun.
@@ -135,27 +126,27 @@ impl<'a> Lookups<'a> {
     }
 
     /// How long the first of the lookups may still take.
-    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn time_left(&self, now: Instant) -> Option<Duration> {
         let first = self.under_way.iter().map(|under_way| under_way.until).min()?;
         Some(first.saturating_duration_since(now))
     }
 
     /// A lookup that is over, or has taken too long, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Found> {
+    pub(super) fn take_finished(&mut self, now: Instant) -> Option<Finished> {
         let is_over =
             |under_way: &UnderWay| under_way.lookup.answer().is_some() || now >= under_way.until;
         let index = self.under_way.iter().position(is_over)?;
         let UnderWay { destination, lookup, payloads, .. } = self.under_way.swap_remove(index);
-        let addresses =
-            lookup.answer().map_or(Vec::new(), |answer| addresses(answer, destination.port));
-        self.waiting -= payloads.len();
+        let answer = lookup.answer();
+        let addresses = answer.map_or(Vec::new(), |answer| addresses(answer, destination.port));
+        self.pending -= payloads.len();
         self.share.give_back(LOOKUP + payloads.iter().map(Vec::len).sum::<usize>());
-        Some(Found { destination, addresses, payloads })
+        Some(Finished { destination, addresses, payloads })
     }
 }
 
 fn addresses(answer: &Answer, port: u16) -> Vec<SocketAddr> {
-    answer.as_ref().map_or(Vec::new(), |found| with_port(found.addresses(), port))
+    answer.as_ref().map_or(Vec::new(), |found| found.with_port(port))
 }
 
 #[cfg(test)]
@@ -178,15 +169,15 @@ mod tests {
         Name::new(name.into()).unwrap()
     }
 
-    fn ask(lookups: &mut Lookups<'_>, name: &Name, payload: &[u8]) -> Fate {
-        lookups.ask(&to(name), name, Some(payload), Instant::now())
+    fn ask(lookups: &mut Lookups<'_>, name: &Name, payload: &[u8]) -> Resolution {
+        lookups.resolve(&to(name), name, Some(payload), Instant::now())
     }
 
     /// Waits for the waker, without polling.
-    fn next(lookups: &mut Lookups<'_>) -> Found {
+    fn next(lookups: &mut Lookups<'_>) -> Finished {
         loop {
             lookups.waker().unwrap().clear();
-            if let Some(found) = lookups.take(Instant::now()) {
+            if let Some(found) = lookups.take_finished(Instant::now()) {
                 return found;
             }
             let mut polled = [PollFd::new(lookups.waker().unwrap(), PollFlags::IN)];
@@ -195,12 +186,12 @@ mod tests {
         }
     }
 
-    /// Resolver whose lookups wait until something is sent; those that end with `.invalid` fail.
-    fn names() -> (Resolver, std::sync::mpsc::Sender<()>) {
-        let (release, held) = channel();
-        let held = Mutex::new(held);
+    /// A resolver whose lookups wait until something is sent; those that end with `.invalid` fail.
+    fn names() -> (Arc<Resolver>, std::sync::mpsc::Sender<()>) {
+        let (release, released) = channel();
+        let released = Mutex::new(released);
         let names = Resolver::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |name| {
-            let _ = held.lock().unwrap().recv();
+            let _ = released.lock().unwrap().recv();
             if name.ends_with(".invalid.") {
                 return Err(std::io::ErrorKind::NotFound.into());
             }
@@ -215,10 +206,10 @@ mod tests {
         let mut lookups = Lookups::new(&names, [127, 0, 0, 1].into(), &PLENTY);
         let (first, second, unknown) = (name("a"), name("b"), name("c.invalid"));
         for number in 0..=u8::MAX {
-            let fate = ask(&mut lookups, &first, &[number]);
-            assert_eq!(matches!(fate, Fate::Waits), number < 64, "{number}");
+            let resolution = ask(&mut lookups, &first, &[number]);
+            assert_eq!(matches!(resolution, Resolution::Pending), number < 64, "{number}");
         }
-        assert!(matches!(ask(&mut lookups, &second, b"no room"), Fate::NoRoom));
+        assert!(matches!(ask(&mut lookups, &second, b"too many"), Resolution::TooMany));
         release.send(()).unwrap();
         release.send(()).unwrap();
         let mut found = [next(&mut lookups), next(&mut lookups)];
@@ -226,13 +217,16 @@ mod tests {
         assert_eq!(found[1].addresses, ["127.0.0.1:9".parse().unwrap()]);
         let sent: Vec<Vec<u8>> = (0..64).map(|number| vec![number]).collect();
         assert_eq!((found[0].payloads.len(), &found[1].payloads), (0, &sent));
-        let fates = [(); 3].map(|()| ask(&mut lookups, &unknown, &vec![0; 60_000]));
-        assert!(matches!(fates, [Fate::Waits, Fate::Waits, Fate::NoRoom]));
+        let resolutions = [(); 3].map(|()| ask(&mut lookups, &unknown, &vec![0; 60_000]));
+        assert!(matches!(
+            resolutions,
+            [Resolution::Pending, Resolution::Pending, Resolution::TooMany]
+        ));
         release.send(()).unwrap();
         let found = next(&mut lookups);
         assert_eq!((found.addresses.len(), found.payloads.len()), (0, 2));
-        assert_eq!((lookups.waiting, lookups.share.taken()), (0, 0));
-        assert!(lookups.pause(Instant::now()).is_none());
+        assert_eq!((lookups.pending, lookups.share.taken), (0, 0));
+        assert!(lookups.time_left(Instant::now()).is_none());
     }
 
     #[test]
@@ -242,14 +236,15 @@ mod tests {
         let now = Instant::now();
         for number in 0..100 {
             let name = name(&format!("n{number}"));
-            let fate = lookups.ask(&to(&name), &name, Some(b"x"), now);
-            assert_eq!(matches!(fate, Fate::Waits), number < 64, "{number}");
+            let resolution = lookups.resolve(&to(&name), &name, Some(b"x"), now);
+            assert_eq!(matches!(resolution, Resolution::Pending), number < 64, "{number}");
         }
-        assert_eq!(lookups.pause(now), Some(PATIENCE));
-        assert!(lookups.take(now).is_none());
-        let over: Vec<Found> = std::iter::from_fn(|| lookups.take(now + PATIENCE)).collect();
+        assert_eq!(lookups.time_left(now), Some(MAX_WAIT));
+        assert!(lookups.take_finished(now).is_none());
+        let over: Vec<Finished> =
+            std::iter::from_fn(|| lookups.take_finished(now + MAX_WAIT)).collect();
         assert_eq!(over.len(), 64);
-        assert!(matches!(ask(&mut lookups, &name("other"), b"x"), Fate::Waits));
+        assert!(matches!(ask(&mut lookups, &name("other"), b"x"), Resolution::Pending));
     }
 
     #[test]
@@ -262,7 +257,7 @@ mod tests {
         for (number, lookups) in all.iter_mut().enumerate() {
             for other in 0..64 {
                 let name = name(&format!("n{number}-{other}"));
-                waiting += usize::from(matches!(ask(lookups, &name, b"x"), Fate::Waits));
+                waiting += usize::from(matches!(ask(lookups, &name, b"x"), Resolution::Pending));
             }
         }
         assert!(waiting >= 20 * (OWN_BYTES / LOOKUP), "{waiting}");

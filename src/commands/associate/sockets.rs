@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::commands::egress::Egress;
 use crate::commands::families;
 
-/// Bytes of datagrams that the kernel may keep until they are received: room for a burst of 16 of
+/// Bytes of datagrams that the kernel may keep until they are received: enough for a burst of 16 of
 /// the largest, 64 KiB each. The kernel may allow less (sysctl `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
 
@@ -49,22 +49,22 @@ struct Outgoing {
 }
 
 impl Outside {
-    /// One socket for both families. Where `source` binds one of them, each has its own; a family
+    /// One socket for both families. Where `egress` binds one of them, each has its own; a family
     /// that this machine lacks has none.
-    pub(super) fn open(source: Egress) -> io::Result<Self> {
+    pub(super) fn open(egress: Egress) -> io::Result<Self> {
         const IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
-        let (ipv4, ipv6) = (source.of(IPV4), source.of(IPV6));
+        let (ipv4, ipv6) = (egress.of(IPV4), egress.of(IPV6));
         if ipv4.is_none() && ipv6.is_none() {
-            let (socket, has_ipv6) = match bind(IPV6, true, source) {
-                Err(error) if families::is_lacking(&error) => (bind(IPV4, false, source)?, false),
+            let (socket, has_ipv6) = match bind(IPV6, true, egress) {
+                Err(error) if families::is_lacking(&error) => (bind(IPV4, false, egress)?, false),
                 both => (both?, true),
             };
             return Ok(Outside { sockets: vec![Outgoing { socket, ipv4: true, ipv6: has_ipv6 }] });
         }
         let mut sockets = Vec::new();
         for (wanted, any) in [(ipv4, IPV4), (ipv6, IPV6)] {
-            match bind(wanted.unwrap_or(any), false, source) {
+            match bind(wanted.unwrap_or(any), false, egress) {
                 Err(error) if wanted.is_none() && families::is_lacking(&error) => {}
                 socket => sockets.push(Outgoing {
                     socket: socket?,
@@ -76,14 +76,9 @@ impl Outside {
         Ok(Outside { sockets })
     }
 
-    /// How many sockets there are: one or two.
-    pub(super) fn count(&self) -> usize {
-        self.sockets.len()
-    }
-
-    /// Socket `index`, or the last one.
-    pub(super) fn socket(&self, index: usize) -> &UdpSocket {
-        &self.sockets[index.min(self.sockets.len() - 1)].socket
+    /// Socket `index`: 0, and 1 where each family has its own.
+    pub(super) fn socket(&self, index: usize) -> Option<&UdpSocket> {
+        self.sockets.get(index).map(|outgoing| &outgoing.socket)
     }
 
     /// Sends `payload` whole or not at all.
@@ -104,20 +99,20 @@ impl Outside {
     }
 }
 
-fn bind(local: SocketAddr, dual_stack: bool, source: Egress) -> io::Result<UdpSocket> {
-    let socket = socket(local, dual_stack, source)?;
+fn bind(local: SocketAddr, dual_stack: bool, egress: Egress) -> io::Result<UdpSocket> {
+    let socket = socket(local, dual_stack, egress)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
 }
 
-fn socket(local: SocketAddr, dual_stack: bool, source: Egress) -> io::Result<Socket> {
+fn socket(local: SocketAddr, dual_stack: bool, egress: Egress) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if local.is_ipv6() {
         socket.set_only_v6(!dual_stack)?;
     }
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    source.prepare(&socket)?;
+    egress.prepare(&socket)?;
     Ok(socket)
 }
 

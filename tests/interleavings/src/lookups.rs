@@ -6,12 +6,14 @@ use std::panic::panic_any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread::{JoinHandle, refuse_some, spawn, yield_now};
-use std::time::{Duration, FOREVER, Instant, stand_still};
+use std::time::{Duration, FOREVER, stand_still};
 
 use crate::Wanted;
-use crate::commands::resolver::{Error, Resolver};
 use crate::commands::client_watch::ClientWatch;
+use crate::commands::error::Error;
+use crate::commands::resolver::Resolver;
 use crate::socks5::Name;
+use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
 
 /// Enough descriptors for so many lookups at once.
@@ -20,7 +22,7 @@ fn names(
     most: usize,
     resolver: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
 ) -> Arc<Resolver> {
-    Arc::new(Resolver::with_resolver(lasts, &Descriptors::new(16 * most), resolver))
+    Resolver::with_resolver(lasts, &Descriptors::new(16 * most), resolver)
 }
 
 fn found() -> io::Result<Vec<SocketAddr>> {
@@ -34,7 +36,7 @@ fn asker(number: u8) -> IpAddr {
 /// A client of its own that asks.
 fn ask(names: &Arc<Resolver>, host: &str, number: u8) -> JoinHandle<Result<Vec<SocketAddr>, Error>> {
     let (names, host) = (Arc::clone(names), Name::new(host.into()).unwrap());
-    spawn(move || names.resolve(&host, 80, asker(number), Instant::now() + FOREVER, None))
+    spawn(move || names.resolve(&host, 80, asker(number), Deadline::after(FOREVER), None))
 }
 
 /// Three ask for one name. Time stands still: whoever waits has to be told, also of the end.
@@ -80,26 +82,16 @@ pub fn all_are_answered() {
     assert!(!too_many.load(SeqCst), "more lookups than may be");
 }
 
-/// One after the other asks, while the threads of earlier lookups give up waiting for more.
-pub fn idle_threads_leave_no_job() {
-    stand_still(false);
-    ask_one_after_the_other();
-}
-
-/// The same while time stands still: a thread that waits for more has to be woken.
-pub fn idle_threads_are_woken() {
+/// One after the other asks. Time stands still: whoever waits has to be told.
+pub fn each_lookup_gets_a_thread() {
     stand_still(true);
-    ask_one_after_the_other();
-}
-
-fn ask_one_after_the_other() {
     let names = names(Duration::ZERO, 2, |_| found());
     let askers = [1, 2].map(|number| {
         let names = Arc::clone(&names);
         spawn(move || {
             for host in ["a.example", "b.example"] {
                 let host = Name::new(host.into()).unwrap();
-                let deadline = Instant::now() + FOREVER;
+                let deadline = Deadline::after(FOREVER);
                 names.resolve(&host, 80, asker(number), deadline, None).unwrap();
             }
         })
@@ -121,7 +113,7 @@ pub fn who_gives_up_leaves_nothing() {
         let (names, left) = (Arc::clone(&names), Arc::clone(&left));
         move || {
             let (host, client) = (Name::new("a.example".into()).unwrap(), ClientWatch::new(&left));
-            let found = names.resolve(&host, 80, asker(1), Instant::now() + FOREVER, Some(&client));
+            let found = names.resolve(&host, 80, asker(1), Deadline::after(FOREVER), Some(&client));
             assert!(matches!(found, Ok(_) | Err(Error::ClientLeft)));
         }
     });
@@ -129,8 +121,8 @@ pub fn who_gives_up_leaves_nothing() {
         let names = Arc::clone(&names);
         move || {
             let (host, second) = (Name::new("b.example".into()).unwrap(), Duration::from_secs(1));
-            let found = names.resolve(&host, 80, asker(2), Instant::now() + second, None);
-            assert!(matches!(found, Ok(_) | Err(Error::TimedOut)));
+            let found = names.resolve(&host, 80, asker(2), Deadline::after(second), None);
+            assert!(matches!(found, Ok(_) | Err(Error::Unreachable(_))));
         }
     });
     let stays = ask(&names, "b.example", 3);

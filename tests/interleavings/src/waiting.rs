@@ -1,4 +1,4 @@
-//! In the place of tabi's `waiting`, whose `poll` would stop everybody here: it looks again and
+//! In the place of tabi's `client_watch`, whose `poll` would stop everybody here: it looks again and
 //! again.
 
 use std::io;
@@ -6,9 +6,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::yield_now;
-use std::time::{self, Duration};
+use std::time;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::error::Error;
+use crate::system::deadline::Deadline;
 
 /// A client that leaves at some time.
 pub struct ClientWatch<'a>(&'a Arc<AtomicBool>);
@@ -20,29 +23,22 @@ impl<'a> ClientWatch<'a> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WaitOutcome {
-    Answer,
-    ClientLeft,
-    Nothing,
-}
-
 pub(super) fn wait_for(
     answer: impl AsFd,
     client: Option<&ClientWatch<'_>>,
-    limit: Duration,
-) -> io::Result<WaitOutcome> {
+    deadline: Deadline,
+) -> Result<(), Error> {
     const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let deadline = time::deadline(limit);
+    let end = time::deadline(deadline.time_left()?);
     loop {
         if client.is_some_and(|client| client.0.load(Ordering::SeqCst)) {
-            return Ok(WaitOutcome::ClientLeft);
+            return Err(Error::ClientLeft);
         }
-        if poll(&mut [PollFd::new(&answer, PollFlags::IN)], Some(&NOW))? > 0 {
-            return Ok(WaitOutcome::Answer);
+        if poll(&mut [PollFd::new(&answer, PollFlags::IN)], Some(&NOW)).map_err(io::Error::from)? > 0 {
+            return Ok(());
         }
-        if deadline.is_some_and(time::is_past) {
-            return Ok(WaitOutcome::Nothing);
+        if end.is_some_and(time::is_past) {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
         }
         yield_now();
     }

@@ -16,7 +16,7 @@ fn only_those_whom_the_client_has_sent_to_may_reply() {
 }
 
 #[test]
-fn a_server_that_answers_from_another_port_is_heard() {
+fn replies_from_another_port_of_the_server_arrive() {
     let server = start(&[]);
     let client = associate(&server);
     let (target, transfer) = (udp("127.0.0.1"), udp("127.0.0.1"));

@@ -1,7 +1,34 @@
-//! The port that the client sends from.
+//! The client of an association, and the port that it sends from.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use crate::access::users::Identity;
+use crate::sessions::SessionState;
+use crate::socks5::{Address, Host};
+
+/// Whom an association is for.
+pub(crate) struct AssociateClient<'a> {
+    /// The session: the client's address and connection, and what it has moved.
+    pub session: &'a SessionState,
+    /// Who the client is.
+    pub identity: &'a Identity,
+    /// DST.ADDR and DST.PORT: where the client will send from, as far as it knows.
+    pub announced: &'a Address,
+}
+
+impl AssociateClient<'_> {
+    /// What is known of the port that the client sends from. One that announces an address other than
+    /// its own is behind a NAT, which changes the port as well.
+    pub(super) fn port(&self) -> Port {
+        let Address { host, port } = self.announced;
+        let is_its_own = match host {
+            Host::Ip(ip) => ip.is_unspecified() || *ip == self.session.peer().ip(),
+            Host::Name(_) => false,
+        };
+        if is_its_own && *port != 0 { Port::Announced(*port) } else { Port::Unknown }
+    }
+}
 
 /// How long the port may still change, from the first datagram on. Before that one another host may
 /// have sent one in the client's name; it does not keep the association.
@@ -21,10 +48,6 @@ pub(super) enum Port {
 }
 
 impl Port {
-    pub(super) fn new(announced: Option<u16>) -> Self {
-        announced.map_or(Port::Unknown, Port::Announced)
-    }
-
     /// Where the client gets its datagrams, if it has sent one.
     pub(super) fn address(self) -> Option<SocketAddr> {
         match self {
@@ -56,7 +79,7 @@ impl Port {
     pub(super) fn due(self, now: Instant) -> Option<SocketAddr> {
         match self {
             Port::Latest(address, until) if now >= until => Some(address),
-            Port::Unknown | Port::Announced(_) | Port::Latest(..) | Port::Settled(_) => None,
+            _ => None,
         }
     }
 }
@@ -72,7 +95,7 @@ mod tests {
     #[test]
     fn the_latest_port_counts_for_the_first_seconds() {
         let now = Instant::now();
-        let port = Port::new(None);
+        let port = Port::Unknown;
         assert!(port.admits(from(1)) && port.address().is_none());
         let port = port.after(from(1), now);
         assert!(port.admits(from(2)) && port.due(now).is_none());
@@ -87,7 +110,7 @@ mod tests {
     #[test]
     fn an_announced_port_is_settled_at_once() {
         let now = Instant::now();
-        let port = Port::new(Some(1));
+        let port = Port::Announced(1);
         assert!(port.admits(from(1)) && !port.admits(from(2)));
         assert_eq!(port.after(from(1), now).due(now), Some(from(1)));
     }

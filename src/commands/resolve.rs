@@ -1,0 +1,32 @@
+//! RESOLVE and `RESOLVE_PTR`: answers without a connection, which Tor has added to SOCKS5 and of which
+//! torsocks and others make use.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::client_watch::ClientWatch;
+use super::error::Error;
+use super::resolver::Resolver;
+use crate::access::policy::Permit;
+use crate::socks5::{Address, Command, Host, Reply};
+use crate::system::deadline::Deadline;
+
+/// Answers `client` what the address of a permitted name is, or the name of a permitted address.
+pub(crate) fn resolve(
+    permit: &Permit,
+    names: &Arc<Resolver>,
+    client: IpAddr,
+    deadline: Deadline,
+    watch: &ClientWatch<'_>,
+) -> Result<Reply, Error> {
+    let addresses = permit.addresses();
+    let first = addresses.first().ok_or_else(|| Error::unresolved(ErrorKind::NotFound))?;
+    if permit.command() == Command::ResolvePtr {
+        let name = names.name_of(first.ip(), client, deadline, Some(watch))?;
+        return Ok(Reply::succeeded(Address { host: Host::Name(name), port: 0 }));
+    }
+    // torsocks knows no IPv6 address in an answer.
+    let found = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(first);
+    Ok(Reply::succeeded(SocketAddr::new(found.ip(), 0)))
+}

@@ -1,0 +1,135 @@
+//! What is looked up, and how it is put to the system's resolver.
+//!
+//! The resolver completes a name that it does not find with the search list of `resolv.conf`:
+//! `secret.corp` may become `secret.corp.lan`, which a rule about that name has not seen. So a name
+//! with a dot is asked for with a dot at its end, which says that it is complete. Names without a
+//! dot (`nas`) are completed, as their users expect.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+
+use super::answer::Found;
+use crate::socks5::Name;
+
+const HOSTS: &str = "/etc/hosts";
+
+/// Addresses of one name that are used. CONNECT dials 16 at the most.
+const MAX_ADDRESSES: usize = 64;
+
+/// What the system's resolver does: a name, as it is to be asked for, to its addresses.
+pub(super) type ResolveFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+
+/// What is looked up. Two names that are the same here have the same addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Question {
+    /// The addresses of a name, in lower case, without a dot at its end where it has another one.
+    Addresses(Box<str>),
+    /// The name of an address.
+    Name(IpAddr),
+}
+
+impl From<&Name> for Question {
+    fn from(name: &Name) -> Self {
+        let mut name = name.as_str().to_ascii_lowercase();
+        if name.strip_suffix('.').is_some_and(|rest| rest.contains('.')) {
+            name.pop();
+        }
+        Question::Addresses(name.into())
+    }
+}
+
+impl Question {
+    /// Asks the system, and `resolve` for addresses.
+    pub(super) fn look_up(&self, resolve: &ResolveFn) -> io::Result<Found> {
+        match self {
+            Question::Addresses(name) => {
+                let hosts = || File::open(HOSTS).map(BufReader::new);
+                let mut addresses = resolve(&complete(name, hosts))?;
+                addresses.truncate(MAX_ADDRESSES);
+                if addresses.is_empty() {
+                    return Err(ErrorKind::NotFound.into());
+                }
+                Ok(Found::Addresses(addresses.into()))
+            }
+            // As getnameinfo(3) finds it: from the hosts file, a name server, or whatever else this
+            // machine has been told to ask.
+            Question::Name(ip) => {
+                let name = dns_lookup::lookup_addr(ip)?;
+                // What it is instead may be long, and an error is remembered.
+                let is_none = |_| io::Error::other("it has a name that is no host's");
+                Name::new(name.into()).map(Found::Name).map_err(is_none)
+            }
+        }
+    }
+}
+
+/// The name with a dot at its end where it is complete and not in the hosts file: there it is found only
+/// as it stands.
+fn complete<R: BufRead>(name: &str, hosts: impl FnOnce() -> io::Result<R>) -> Cow<'_, str> {
+    // A colon is in no name, but in an address with a zone, such as `fe80::1%eth0.5`.
+    let is_complete = name.contains('.') && !name.ends_with('.') && !name.contains(':');
+    if !is_complete || hosts().and_then(|hosts| has_name(hosts, name)).unwrap_or(false) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(format!("{name}."))
+}
+
+/// Whether a line of `hosts` (hosts(5): an address, its names, perhaps a comment) has this name.
+fn has_name(mut hosts: impl BufRead, name: &str) -> io::Result<bool> {
+    let mut line = Vec::new();
+    while hosts.read_until(b'\n', &mut line)? > 0 {
+        let entry = line.split(|&byte| byte == b'#').next().unwrap_or_default();
+        let words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        if words.skip(1).any(|word| word.eq_ignore_ascii_case(name.as_bytes())) {
+            return Ok(true);
+        }
+        line.clear();
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> String {
+        match Question::from(&Name::new(name.into()).unwrap()) {
+            Question::Addresses(name) => name.into(),
+            Question::Name(ip) => panic!("{ip}"),
+        }
+    }
+
+    fn asked(name: &str) -> String {
+        let hosts: &[u8] = b"127.0.0.1 localhost\n# 192.0.2.1 a.comment\n\
+            192.0.2.2\tnas.home.lan nas # not.this\n\n192.0.2.3 Printer.home.lan\r\n";
+        complete(&key(name), || Ok(hosts)).into_owned()
+    }
+
+    #[test]
+    fn the_search_list_completes_no_name_with_a_dot() {
+        for (name, question) in [
+            ("secret.corp", "secret.corp."),
+            ("Secret.Corp.", "secret.corp."),
+            ("1.2.3.999", "1.2.3.999."),
+            ("nas", "nas"),
+            ("nas.", "nas."),
+            ("fe80::1%eth0.5", "fe80::1%eth0.5"),
+        ] {
+            assert_eq!(asked(name), question);
+        }
+    }
+
+    #[test]
+    fn names_in_the_hosts_file_are_found_there() {
+        for name in ["nas.home.lan", "NAS.home.lan.", "printer.home.lan"] {
+            assert_eq!(asked(name), key(name), "the resolver finds it without a dot at the end");
+        }
+        for name in ["a.comment", "not.this", "192.0.2.2", "home.lan"] {
+            assert!(asked(name).ends_with('.'), "{name}");
+        }
+        let missing = || Err::<&[u8], _>(io::ErrorKind::NotFound.into());
+        assert_eq!(complete("nas.home.lan", missing), "nas.home.lan.");
+    }
+}
