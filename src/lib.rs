@@ -56,7 +56,7 @@
 //!    has its partner before it begins. A live tunnel is two descriptors and two threads; an
 //!    association counts as four descriptors, or six with a source, for its sockets and its lookups.
 //! 6. No password is logged, printed or put into an error.
-//! 7. A failing reply is made in one place ([`proxy`]), from one table ([`socks5::Rep`]).
+//! 7. A failing reply is made in one place (`proxy`), from one table ([`socks5::Rep`]).
 
 pub mod access;
 pub mod cli;

@@ -133,7 +133,7 @@ impl Metrics {
         add(&self.rejected[reason as usize], 1);
     }
 
-    /// A session has ended. What it has moved is in [`Totals`].
+    /// A session has ended. What it has moved is in `Totals`.
     pub fn ended(&self, command: Option<Command>, outcome: Outcome) {
         let index = COMMANDS.iter().position(|it| *it == command).expect("all commands are there");
         add(&self.sessions[index][outcome as usize], 1);
