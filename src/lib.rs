@@ -12,11 +12,13 @@
 //!
 //! ```text
 //! main            arguments, logger, listeners, signals, run, exit status: the only place that exits
-//! cli             the command line, parsed; the defaults stand here
-//! server/         listen, accept, reload, drain; Config; what a service manager gives and is told
-//! proxy/          one client's whole life, top to bottom; failing replies
-//! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
+//! cli             the command line and the environment, parsed
 //! probe           greets a server, for health checks
+//! server/         listen, accept, housekeeping, reload, stop, shutdown; activation and notify are for a
+//!                 service manager
+//! proxy           one client's whole life, top to bottom: admission, request, reply  (proxy/failure)
+//! config          the configuration of a server, an option each, with its default
+//! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
 //! relay/          two directions of a tunnel, half-closes and resets
 //!
 //! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
@@ -29,12 +31,14 @@
 //!                                 and what all stand on: locks, deadlines, a bounded map, kinds of addresses
 //! ```
 //!
-//! Arrows point down only, between wings as between files, and there is no circle:
+//! Arrows point down only, between wings as between files, and there is no circle: a file may name
+//! those in its folder, and they never name it.
 //!
 //! ```text
-//! main -> cli, probe -> server -> proxy -> proxy_protocol, commands, relay, report
-//! commands -> access, sessions, system      relay -> sessions, system
-//! report -> sessions, system
+//! main -> cli, server, probe -> config, proxy_protocol
+//! server -> proxy -> config, relay, commands, report, proxy_protocol
+//! config -> commands, access
+//! commands -> access, sessions, system      relay, report -> sessions, system
 //! access, sessions -> socks5, system
 //! proxy_protocol -> socks5                  socks5, system -> std and small crates
 //! ```
@@ -61,6 +65,7 @@
 pub mod access;
 pub mod cli;
 mod commands;
+pub mod config;
 pub mod probe;
 mod proxy;
 pub mod proxy_protocol;

@@ -15,9 +15,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tabi::cli::{self, Arguments};
+use tabi::config::Config;
 use tabi::probe;
 use tabi::report::Logger;
-use tabi::server::{self, Config, Notify, Reloader, Server};
+use tabi::server::{self, Notify, Reloader, Server};
 use tabi::system::pool;
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
@@ -28,53 +29,54 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // First thing: no other thread and no descriptor of our own is there yet.
-    let handed = server::handed_over();
+    let inherited = server::inherited_sockets();
     let arguments = cli::of_this_process().unwrap_or_else(|error| error.exit());
     if arguments.probe {
         return probe(&arguments.config);
     }
-    let logger = match Logger::start(arguments.level, arguments.log_file.as_deref()) {
+    let logger = match Logger::start(arguments.level(), arguments.log_file.as_deref()) {
         Ok(logger) => Arc::new(logger),
-        Err(told) => {
-            let _ = writeln!(stderr(), "tabi: {told}");
-            return ExitCode::FAILURE;
+        Err(message) => return fail(&message),
+    };
+    log_panics(&logger);
+    let last_lines = LastLines(Arc::clone(&logger));
+    let logs_to_file = arguments.log_file.is_some();
+    let outcome = run(arguments, inherited, &logger);
+    let status = match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) if logs_to_file => {
+            error!("{message}");
+            fail(&message)
+        }
+        Err(message) => {
+            logger.say(Level::Error, &message);
+            ExitCode::FAILURE
         }
     };
-    tell_panics(&logger);
-    let last_lines = LastLines(Arc::clone(&logger));
-    let outcome = run(&arguments, handed, &logger);
-    if let Err(told) = &outcome {
-        if arguments.log_file.is_some() {
-            error!("{told}");
-            let _ = writeln!(stderr(), "tabi: {told}");
-        } else {
-            logger.say(Level::Error, told);
-        }
-    }
     drop(last_lines);
-    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    status
+}
+
+/// Says on standard error why the program fails.
+fn fail(message: &str) -> ExitCode {
+    let _ = writeln!(stderr(), "tabi: {message}");
+    ExitCode::FAILURE
 }
 
 /// Each address where the server is to listen has to answer.
 fn probe(config: &Config) -> ExitCode {
-    let probed =
-        config.listen.iter().try_for_each(|address| probe::probe(*address, &config.proxy_protocol));
-    match probed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(told) => {
-            let _ = writeln!(stderr(), "tabi: {told}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut addresses = config.listen.iter();
+    let probed = addresses.try_for_each(|address| probe::probe(*address, &config.proxy_protocol));
+    probed.map_or_else(|message| fail(&message), |()| ExitCode::SUCCESS)
 }
 
 fn run(
-    arguments: &Arguments,
-    handed: io::Result<Vec<TcpListener>>,
+    arguments: Arguments,
+    inherited: io::Result<Vec<TcpListener>>,
     logger: &Arc<Logger>,
 ) -> Result<(), String> {
-    for told in cli::unknown_variables() {
-        warn!("{told}");
+    for warning in cli::unknown_variables() {
+        warn!("{warning}");
     }
     if arguments.check {
         arguments.config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
@@ -82,10 +84,11 @@ fn run(
         let _ = writeln!(stdout(), "the options are in order");
         return Ok(());
     }
-    let handed = handed.map_err(|error| error.to_string())?;
-    let server = Server::on(handed, Notify::from_environment(), &arguments.config)
+    let inherited = inherited.map_err(|error| error.to_string())?;
+    let server = Server::on(inherited, Notify::from_environment(), arguments.config)
         .map_err(|error| error.to_string())?;
-    heed_signals(&server, logger).map_err(|error| format!("cannot heed signals: {error}"))?;
+    install_signal_handlers(&server, logger)
+        .map_err(|error| format!("cannot install signal handlers: {error}"))?;
     server.run().map_err(|error| format!("cannot start a thread: {error}"))
 }
 
@@ -98,14 +101,14 @@ impl Drop for LastLines {
     }
 }
 
-/// A panic is told where everything else is told, but not through a logger that may have panicked.
-fn tell_panics(logger: &Arc<Logger>) {
+/// A panic stands where all else does, but does not go through a logger that may have panicked.
+fn log_panics(logger: &Arc<Logger>) {
     let logger = Arc::clone(logger);
     std::panic::set_hook(Box::new(move |panic| {
         if !pool::panic_is_expected() {
             let thread = thread::current();
             let name = thread.name().unwrap_or("unnamed");
-            logger.say(Level::Error, &format!("a fault in tabi: thread '{name}' {panic}"));
+            logger.say(Level::Error, &format!("internal error: thread '{name}' {panic}"));
         }
     }));
 }
@@ -113,29 +116,31 @@ fn tell_panics(logger: &Arc<Logger>) {
 /// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself,
 /// which needs no thread and no lock. SIGHUP has files read again. A signal that was ignored when
 /// tabi started stays ignored: `nohup` and a shell's `&` ask for that.
-fn heed_signals(server: &Server, logger: &Arc<Logger>) -> Result<(), Box<dyn std::error::Error>> {
+fn install_signal_handlers(
+    server: &Server,
+    logger: &Arc<Logger>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
-    let is_heeded = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
-    let ending: Vec<i32> = [SIGINT, SIGTERM].into_iter().filter(is_heeded).collect();
+    let is_handled = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let stopper = server.stopper();
-    if is_heeded(&SIGINT) {
+    if is_handled(&SIGINT) {
         let stopper = stopper.clone();
         ctrlc::set_handler(move || stopper.stop()).map_err(|error| match error {
-            // It does not tell what the system has said: most likely that there is no thread.
-            ctrlc::Error::System(error) => error.to_string(),
-            ctrlc::Error::NoSuchSignal(_) | ctrlc::Error::MultipleHandlers => error.to_string(),
+            // Its text hides what the system has said: most likely that there is no thread.
+            ctrlc::Error::System(error) => error,
+            other => io::Error::other(other),
         })?;
     }
     // What was registered first is done first: a first signal does not find the mark of its own.
     let stopping = Arc::new(AtomicBool::new(false));
-    for &signal in &ending {
+    for signal in [SIGINT, SIGTERM].into_iter().filter(is_handled) {
         flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&stopping))?;
         flag::register(signal, Arc::clone(&stopping))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGHUP].into_iter().filter(is_heeded))?;
+    let mut signals = Signals::new([SIGTERM, SIGHUP].into_iter().filter(is_handled))?;
     let reload = reload_on_demand(server.reloader(), Arc::clone(logger))?;
     let had_terminal = stderr().is_terminal();
-    let heed = move || {
+    let handle = move || {
         for signal in signals.forever() {
             // SIGHUP says as well that the terminal is gone. Nobody could end the program then.
             let is_left_alone = had_terminal && !stderr().is_terminal();
@@ -147,18 +152,18 @@ fn heed_signals(server: &Server, logger: &Arc<Logger>) -> Result<(), Box<dyn std
             }
         }
     };
-    thread::Builder::new().name("tabi signals".into()).spawn(heed)?;
+    thread::Builder::new().name("tabi signals".into()).spawn(handle)?;
     Ok(())
 }
 
 /// Opens the log anew and reads users and rules again, each time that it is asked to. A file may be
-/// slow: this has a thread of its own, so that the next signal is heeded.
+/// slow: this has a thread of its own, so that the next signal is handled.
 fn reload_on_demand(reloader: Reloader, logger: Arc<Logger>) -> io::Result<SyncSender<()>> {
     let (sender, demands) = sync_channel(1);
     let reload = move || {
         for () in demands {
-            if let Err(told) = logger.reopen() {
-                error!("cannot open the log anew: {told}");
+            if let Err(error) = logger.reopen() {
+                error!("cannot open the log anew: {error}");
             }
             reloader.reload();
         }

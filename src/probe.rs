@@ -1,12 +1,14 @@
 //! A health check: greets a server as a client does, and says whether it answers.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::proxy_protocol::Header;
+use crate::system::deadline::Deadline;
+use crate::system::ip::loopback_like;
 
 /// How long the server may take from the connection to its answer.
 pub const LIMIT: Duration = Duration::from_secs(2);
@@ -22,18 +24,18 @@ const GREETING: &[u8] = b"\x05\x02\x00\x02";
 ///
 /// Why the server is not well, in words.
 pub fn probe(address: SocketAddr, balancers: &[IpNet]) -> Result<(), String> {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Deadline::after(LIMIT);
     if address.port() == 0 {
         return Err("give the port that the server listens on, not 0".into());
     }
     let server = connect(address, deadline)
-        .map_err(|error| told(address, "cannot connect", &error, "is the server running?"))?;
+        .map_err(|error| explain(address, "cannot connect", &error, "is the server running?"))?;
     ask(&server, balancers, deadline).map_err(|error| {
-        told(address, "no answer", &error, "does the server serve this machine (--allow-from)?")
+        explain(address, "no answer", &error, "does the server serve this machine (--allow-from)?")
     })
 }
 
-fn told(address: SocketAddr, what: &str, error: &io::Error, hint: &str) -> String {
+fn explain(address: SocketAddr, what: &str, error: &io::Error, hint: &str) -> String {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
             format!("{address}: {what} within {} s", LIMIT.as_secs())
@@ -48,31 +50,28 @@ fn told(address: SocketAddr, what: &str, error: &io::Error, hint: &str) -> Strin
 
 /// Connects with `address`. Where a server listens on every address it listens on loopback, too; on
 /// that of IPv4 alone where IPv6 is switched off.
-fn connect(address: SocketAddr, deadline: Instant) -> io::Result<TcpStream> {
-    let port = address.port();
-    let ipv4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let connect = |address: SocketAddr| TcpStream::connect_timeout(&address, left(deadline)?);
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => connect(ipv4),
-        IpAddr::V6(ip) if ip.is_unspecified() => {
-            connect((Ipv6Addr::LOCALHOST, port).into()).or_else(|_| connect(ipv4))
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => connect(address),
+fn connect(address: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
+    let connect = |address| TcpStream::connect_timeout(&address, deadline.time_left()?);
+    let (ip, port) = (address.ip(), address.port());
+    if !ip.is_unspecified() {
+        return connect(address);
     }
+    connect((loopback_like(ip), port).into())
+        .or_else(|_| connect((Ipv4Addr::LOCALHOST, port).into()))
 }
 
-fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Instant) -> io::Result<()> {
+fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Deadline) -> io::Result<()> {
     let own = server.local_addr()?.ip().to_canonical();
     let mut message = Vec::new();
     if balancers.iter().any(|net| net.contains(&own)) {
         Header::Balancer.write_to(server.peer_addr()?, &mut message)?;
     }
     message.extend_from_slice(GREETING);
-    server.set_write_timeout(Some(left(deadline)?))?;
+    server.set_write_timeout(Some(deadline.time_left()?))?;
     server.write_all(&message)?;
     let mut selection = [0; 2];
     for byte in &mut selection {
-        server.set_read_timeout(Some(left(deadline)?))?;
+        server.set_read_timeout(Some(deadline.time_left()?))?;
         server.read_exact(std::slice::from_mut(byte))?;
     }
     match selection {
@@ -82,11 +81,6 @@ fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Instant) -> io::Re
     }
 }
 
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
-}
-
-fn invalid(told: &'static str) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, told)
+fn invalid(message: &'static str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, message)
 }

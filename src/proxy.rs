@@ -1,32 +1,31 @@
-//! One client's whole life, top to bottom: identity, request, permit, dial, reply, relay.
+//! One client's whole life, top to bottom: admission, identity, request, permit, dial, reply, relay.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use log::debug;
 
 use crate::access::policy::{Permit, PermitError, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
-use crate::commands::associate::{self, Association};
+use crate::commands::associate::{AssociateClient, Association};
 use crate::commands::bind::BindListener;
 use crate::commands::connect::{self, Dial};
 use crate::commands::egress::Egress;
 use crate::commands::resolver::Resolver;
 use crate::commands::{self, resolve, upstream};
+use crate::config::Config;
+use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Metrics, Outcome, RateLimitedWarning, RejectionLog, SessionLog};
-use crate::sessions::{Ending, Session, Sessions, Stage};
+use crate::report::{Metrics, Outcome, RateLimitedWarning, Rejection, RejectionLog, SessionLog};
+use crate::sessions::{AdmissionError, Ending, Session, SessionState, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
 use crate::system::pool::Partner;
 
-mod admission;
 mod client;
 mod failure;
 
@@ -34,56 +33,114 @@ use client::ClientStream;
 use failure::Failure;
 
 /// How long a client may take to read the last reply before the connection is closed.
-const FAREWELL: Duration = Duration::from_secs(1);
+const LAST_REPLY: Duration = Duration::from_secs(1);
 
 /// What all sessions have in common.
 pub(crate) struct Proxy {
+    /// The options of the server.
+    pub config: Config,
     /// Those who may use the server.
     pub users: Users,
     /// What they may do.
-    pub rules: Policy,
+    pub policy: Policy,
     /// The names that they ask for.
-    pub names: Arc<Resolver>,
+    pub resolver: Arc<Resolver>,
     /// Those who use it now.
     pub sessions: Arc<Sessions>,
-    /// Where outgoing sockets leave this machine.
-    pub source: Egress,
-    /// The address that clients send datagrams to, if it is not that of their connection.
-    pub udp_advertise: Option<IpAddr>,
-    /// The ports on which clients send datagrams, if not any.
-    pub udp_ports: Option<RangeInclusive<u16>>,
-    /// Associations that found none of those free.
-    pub udp_ports_used_up: RateLimitedWarning,
-    /// From the request to the connection with the target.
-    pub connect_timeout: Duration,
-    /// Clients that were turned away.
-    pub refusals: RejectionLog,
-    /// Sessions that have ended.
-    pub ends: SessionLog,
-    /// Clients that wait because the server is full.
-    pub fullness: RateLimitedWarning,
-    /// Sessions that were ended because the server was full.
-    pub evictions: RateLimitedWarning,
-    /// Load balancers, which say for whom they come.
-    pub balancers: Vec<IpNet>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Clients that were turned away.
+    pub rejection_log: RejectionLog,
+    /// Sessions that have ended.
+    pub session_log: SessionLog,
+    /// Clients wait because the server is full.
+    full: RateLimitedWarning,
+    /// Sessions were ended because the server was full.
+    evictions: RateLimitedWarning,
+    /// Associations found no port of `--udp-ports` free.
+    udp_ports_used_up: RateLimitedWarning,
 }
 
+/// Why a client gets no session: the kind of reason, and what the log says.
+type Rejected = (Rejection, String);
+
 impl Proxy {
-    /// Serves one client until its session has ended, and tells how it went.
+    /// Serves as `config` says, by `rules`.
+    pub(crate) fn new(
+        config: Config,
+        policy: Policy,
+        resolver: Arc<Resolver>,
+        sessions: Arc<Sessions>,
+    ) -> Self {
+        Proxy {
+            users: Users::new(config.users.clone()),
+            config,
+            policy,
+            resolver,
+            sessions,
+            metrics: Arc::default(),
+            rejection_log: RejectionLog::default(),
+            session_log: SessionLog::default(),
+            full: RateLimitedWarning::default(),
+            evictions: RateLimitedWarning::default(),
+            udp_ports_used_up: RateLimitedWarning::default(),
+        }
+    }
+
+    /// Opens a session for a client that is served and has not had its share. It waits where all places
+    /// are taken. A client that is rejected has a line in the log.
+    pub(crate) fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+        let peer = canonical(peer);
+        self.metrics.accepted();
+        let opened = self.open(stream, peer).inspect_err(|(kind, why)| {
+            self.metrics.rejected(*kind);
+            self.rejection_log.log(&format!("turned away client={peer}: {why}"));
+        });
+        opened.ok()
+    }
+
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, Rejected> {
+        let when_full = || {
+            let text = "all connections are in use; further clients wait (--max-connections)";
+            self.full.log(text);
+        };
+        // The scope of an address is for the check alone.
+        let unscoped = SocketAddr::new(peer.ip(), peer.port());
+        let opened = if self.is_balancer(peer) {
+            self.sessions.open_for_balancer(unscoped, stream, when_full)
+        } else {
+            self.check(peer)?;
+            self.sessions.open(unscoped, stream, when_full)
+        };
+        opened.map_err(rejected)
+    }
+
+    fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.config.proxy_protocol.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    /// Whether the client is served at all.
+    fn check(&self, client: SocketAddr) -> Result<(), Rejected> {
+        if let Some(why) = self.policy.rejection(client) {
+            return Err((Rejection::Network, format!("{why} (--allow-from)")));
+        }
+        let Some(left) = self.users.penalty_left(client.ip()) else { return Ok(()) };
+        let left = left.as_secs_f32();
+        let why = format!("wrong passwords for too many names, for another {left:.1} s (--users)");
+        Err((Rejection::Penalty, why))
+    }
+
+    /// Serves one client until its session has ended, and logs how it went.
     pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
-        let entry = self.ends.entry(session, &self.metrics);
-        let result = self.attend(session, partner).map_err(|failure| failure.report());
-        match &result {
-            Err((message, ..)) if session.ending().is_none() => farewell(session, message),
-            _ => {}
+        let state = session.state();
+        let entry = self.session_log.entry(state, &self.metrics);
+        let result = self.run(session, partner).map_err(|failure| failure.report());
+        if let (Err((message, ..)), None) = (&result, state.ending()) {
+            close_with(state, message);
         }
-        if session.ending() == Some(Ending::Fault) {
+        let (outcome, why) = match (state.ending(), result) {
             // The entry says so when it is dropped.
-            return;
-        }
-        let (outcome, why) = match (session.ending(), result) {
+            (Some(Ending::Fault), _) => return,
             (Some(ending), _) => (ending.into(), None),
             (None, Err((_, outcome, why))) => (outcome, why),
             (None, Ok(())) => (Outcome::Closed, None),
@@ -91,19 +148,20 @@ impl Proxy {
         if outcome == Outcome::Evicted {
             self.evictions.log(&format!(
                 "ended the session of client={} to make room for others (--max-connections)",
-                session.peer()
+                state.peer()
             ));
         }
         entry.write(outcome, why.as_deref());
     }
 
-    fn attend(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
+    fn run(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
+        let state = session.state();
         if !relay::ACCEPTED_INHERITS {
-            relay::prepare(session.stream())?;
+            relay::prepare(state.stream())?;
         }
-        let mut client = ClientStream::new(session.stream());
+        let mut client = ClientStream::new(state.stream());
         if let Some(reply) = self.carry_out(session, &mut client)? {
-            tunnel(session, partner, client, &reply);
+            tunnel(state, partner, client, &reply);
         }
         Ok(())
     }
@@ -119,17 +177,44 @@ impl Proxy {
         session: &Session,
         client: &mut ClientStream<'_>,
     ) -> Result<Option<Reply>, Failure> {
-        if self.is_balancer(session.peer()) {
-            self.meet(session, client)?;
+        if self.is_balancer(session.state().peer()) {
+            self.read_proxy_header(session, client)?;
         }
         let (identity, request) = self.negotiate(session, client)?;
-        let context = RequestContext { session, identity: &identity, request: &request };
+        let state = session.state();
+        let exchange =
+            Exchange { proxy: self, state, client, identity: &identity, request: &request };
         match request.command {
-            Command::Connect => self.connect(&context, client).map(Some),
-            Command::Bind => self.bind(&context, client).map(Some),
-            Command::UdpAssociate => self.associate(&context, client).map(|()| None),
-            Command::Resolve | Command::ResolvePtr => self.resolve(&context, client).map(|()| None),
+            Command::Connect => exchange.connect().map(Some),
+            Command::Bind => exchange.bind().map(Some),
+            Command::UdpAssociate => exchange.associate().map(|()| None),
+            Command::Resolve | Command::ResolvePtr => exchange.resolve().map(|()| None),
         }
+    }
+
+    /// Learns from a load balancer for whom it comes, and whether that client is served: the same is
+    /// asked as of one that has come itself.
+    #[inline(never)]
+    fn read_proxy_header(
+        &self,
+        session: &Session,
+        client: &mut ClientStream<'_>,
+    ) -> Result<(), Failure> {
+        let balancer = session.state().peer();
+        let checked = match Header::read_from(client)? {
+            Header::Client(mut client) => {
+                if client.ip().is_loopback() {
+                    // It is on the balancer's machine, which may be another one than this.
+                    client.set_ip(balancer.ip());
+                }
+                self.check(client).and_then(|()| session.rehome(client).map_err(rejected))
+            }
+            Header::Balancer => self.check(balancer),
+        };
+        checked.map_err(|(kind, why)| {
+            self.metrics.rejected(kind);
+            Failure::Rejected(why)
+        })
     }
 
     /// Learns who the client is and what it asks for.
@@ -139,258 +224,234 @@ impl Proxy {
         session: &Session,
         client: &mut ClientStream<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let identity = self.users.authenticate(client, session.peer().ip());
+        let state = session.state();
+        let identity = self.users.authenticate(client, state.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user)
             | socks5::Error::IgnoredCredentials(user, _) = error
             {
-                session.identified(user);
+                state.identified(user);
             }
         })?;
         if let Some(user) = identity.user() {
-            session.identified(user);
+            state.identified(user);
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());
         Ok((identity, request))
     }
+}
 
+fn rejected(error: AdmissionError) -> Rejected {
+    (error.into(), error.to_string())
+}
+
+/// One client's request, and what is needed to carry it out.
+struct Exchange<'a, 's> {
+    proxy: &'a Proxy,
+    state: &'a SessionState,
+    client: &'a ClientStream<'s>,
+    identity: &'a Identity,
+    request: &'a Request,
+}
+
+impl Exchange<'_, '_> {
     /// Dials.
     #[inline(never)]
-    fn connect(
-        &self,
-        context: &RequestContext<'_>,
-        client: &ClientStream<'_>,
-    ) -> Result<Reply, Failure> {
+    fn connect(&self) -> Result<Reply, Failure> {
         let begin = Instant::now();
-        let deadline = Deadline::after(self.connect_timeout);
-        let permit = self.permit(context, client, deadline)?;
+        let deadline = Deadline::after(self.proxy.config.connect_timeout);
+        let permit = self.permit(deadline)?;
         let (stream, address, reply) = match permit.route() {
             None => {
-                let target = connect::connect(&permit, self.dial(context, client, deadline)?)?;
-                if let Host::Name(name) = &context.request.destination.host {
-                    self.names.won(name, target.address.ip());
+                let target = connect::connect(&permit, self.dial(deadline)?)?;
+                if let Host::Name(name) = &self.request.destination.host {
+                    self.proxy.resolver.won(name, target.address.ip());
                 }
                 (target.stream, target.address, Reply::succeeded(target.bound))
             }
             Some(route) => {
-                let target = self.go_up(context, client, route, deadline)?;
+                let target = self.connect_upstream(route, deadline)?;
                 (target.stream, target.address, target.reply)
             }
         };
         relay::prepare(&stream).map_err(commands::Error::Unreachable)?;
-        context.session.connected(stream, address);
-        self.metrics.connected(begin.elapsed());
+        self.state.connected(stream, address);
+        self.proxy.metrics.connected(begin.elapsed());
         Ok(reply)
     }
 
-    /// Goes through the upstream of `route`.
-    fn go_up(
+    /// Has the upstream of `route` carry out the request.
+    fn connect_upstream(
         &self,
-        context: &RequestContext<'_>,
-        client: &ClientStream<'_>,
         route: &UpstreamRoute,
         deadline: Deadline,
     ) -> Result<upstream::Connection, Failure> {
-        let dial = self.dial(context, client, deadline)?;
-        context.session.goes_via(Arc::clone(route.upstream().shown()));
-        let lookup = |name: &_, port| self.lookup(context, client, deadline, name, port);
+        let dial = self.dial(deadline)?;
+        self.state.goes_via(Arc::clone(route.upstream().shown()));
+        let lookup = |name: &_, port| self.lookup(name, port, deadline);
         let reached = upstream::connect(route, dial, lookup)?;
         if let Host::Name(name) = &route.upstream().address().host {
-            self.names.won(name, reached.address.ip());
+            self.proxy.resolver.won(name, reached.address.ip());
         }
         Ok(reached)
     }
 
-    fn dial<'a>(
-        &'a self,
-        context: &RequestContext<'a>,
-        client: &'a ClientStream<'_>,
-        deadline: Deadline,
-    ) -> io::Result<Dial<'a>> {
-        let egress = self.source(context.session)?;
-        let descriptors = context.session.descriptors();
-        let families = self.names.families();
-        Ok(Dial { egress, deadline, client: Some(client.waiting()), descriptors, families })
-    }
-
-    /// Where what is done for the client leaves this machine.
-    fn source(&self, session: &Session) -> io::Result<Egress> {
-        if !self.source.same {
-            return Ok(self.source);
-        }
-        Ok(self.source.for_client_at(control_address(session)?))
-    }
-
     /// Listens, replies, and waits for the peer.
     #[inline(never)]
-    fn bind(
-        &self,
-        context: &RequestContext<'_>,
-        client: &mut ClientStream<'_>,
-    ) -> Result<Reply, Failure> {
-        let RequestContext { session, identity, request, .. } = *context;
-        let permit = if request.destination.host.is_unspecified() {
-            self.rules.permit_open(identity, session.peer(), Command::Bind)?
+    fn bind(&self) -> Result<Reply, Failure> {
+        let timeout = self.proxy.config.connect_timeout;
+        let permit = if self.request.destination.host.is_unspecified() {
+            self.proxy.policy.permit_open(self.identity, self.state.peer(), Command::Bind)?
         } else {
-            self.permit(context, client, Deadline::after(self.connect_timeout))?
+            self.permit(Deadline::after(timeout))?
         };
-        let listener =
-            BindListener::open(&permit, self.source(session)?, control_address(session)?)?;
-        Reply::succeeded(listener.bound()).write_to(client)?;
-        let deadline = Deadline::after(2 * self.connect_timeout);
+        let listener = BindListener::open(&permit, self.egress()?, self.control_address()?)?;
+        self.reply(&Reply::succeeded(listener.bound()))?;
+        let deadline = Deadline::after(2 * timeout);
         let (peer, address) =
-            listener.wait(client.waiting(), deadline, |peer| self.admits(context, peer))?;
+            listener.wait(self.client.watch(), deadline, |peer| self.admits(peer))?;
         drop(listener);
         relay::prepare(&peer).map_err(commands::Error::Unreachable)?;
-        session.connected(peer, address);
+        self.state.connected(peer, address);
         Ok(Reply::succeeded(address))
     }
 
-    /// Asks the rules, and the resolver if they have to know more than a name.
-    #[inline(never)]
-    fn permit(
-        &self,
-        context: &RequestContext<'_>,
-        client: &ClientStream<'_>,
-        deadline: Deadline,
-    ) -> Result<Permit, PermitError<commands::Error>> {
-        let RequestContext { session, identity, request, .. } = *context;
-        self.rules.permit(identity, session.peer(), request, |name, port| {
-            self.lookup(context, client, deadline, name, port)
-        })
-    }
-
-    fn lookup(
-        &self,
-        context: &RequestContext<'_>,
-        client: &ClientStream<'_>,
-        deadline: Deadline,
-        name: &Name,
-        port: u16,
-    ) -> Result<Vec<SocketAddr>, commands::Error> {
-        self.names.resolve(
-            name,
-            port,
-            context.session.peer().ip(),
-            deadline,
-            Some(client.waiting()),
-        )
-    }
-
-    /// Whether the rules let `peer` in for a client that has context for a host, which may be nobody
+    /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
     /// in particular. A name stays one, for the rules about names; it is not looked up again.
-    fn admits(&self, context: &RequestContext<'_>, peer: SocketAddr) -> bool {
-        let RequestContext { session, identity, request, .. } = *context;
-        let host = match &request.destination.host {
+    fn admits(&self, peer: SocketAddr) -> bool {
+        let host = match &self.request.destination.host {
             host if host.is_unspecified() => Host::Ip(peer.ip()),
             host => host.clone(),
         };
         let destination = Address { host, port: peer.port() };
         let request = Request { command: Command::Bind, destination };
         let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
-        let refusal = self.rules.permit(identity, session.peer(), &request, lookup).err();
+        let client = self.state.peer();
+        let refusal = self.proxy.policy.permit(self.identity, client, &request, lookup).err();
         if let Some(PermitError::Denied(denied)) = &refusal {
-            debug!("closed a peer of BIND client={} peer={peer}: {denied}", session.peer());
+            debug!("closed a peer of BIND client={client} peer={peer}: {denied}");
         }
         refusal.is_none()
     }
-
-    /// Answers what the address of a name is, or the name of an address.
-    #[inline(never)]
-    fn resolve(
-        &self,
-        context: &RequestContext<'_>,
-        client: &ClientStream<'_>,
-    ) -> Result<(), Failure> {
-        let deadline = Deadline::after(self.connect_timeout);
-        let permit = self.permit(context, client, deadline)?;
-        let reply = if let Some(route) = permit.route() {
-            self.go_up(context, client, route, deadline)?.reply
-        } else {
-            let peer = context.session.peer().ip();
-            resolve::resolve(&permit, &self.names, peer, deadline, client.waiting())?
-        };
-        let mut message = Vec::new();
-        reply.write_to(&mut message)?;
-        farewell(context.session, &message);
-        Ok(())
-    }
-
     /// Binds, replies and relays datagrams.
     #[inline(never)]
-    fn associate(
-        &self,
-        context: &RequestContext<'_>,
-        client: &mut ClientStream<'_>,
-    ) -> Result<(), Failure> {
-        let RequestContext { session, identity, request, .. } = *context;
+    fn associate(&self) -> Result<(), Failure> {
+        let Exchange { proxy, state, .. } = *self;
         // The destination is where the client will send from: it is no target for the rules.
-        let permit = self.rules.permit_open(identity, session.peer(), Command::UdpAssociate)?;
-        let control = control_address(session)?;
-        let ports = self.udp_ports.as_ref();
-        let (source, descriptors) = (self.source(session)?, session.descriptors());
-        let association = Association::open(&permit, source, control, ports, descriptors);
+        let permit =
+            proxy.policy.permit_open(self.identity, state.peer(), Command::UdpAssociate)?;
+        let control = self.control_address()?;
+        let ports = proxy.config.udp_ports.as_ref();
+        let (egress, descriptors) = (self.egress()?, state.descriptors());
+        let association = Association::open(&permit, egress, control, ports, descriptors);
         let association = association.map_err(|error| {
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
-                self.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
+                proxy.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
             }
             commands::Error::Unreachable(error)
         })?;
-        let port = association.bound().port();
-        let bound = SocketAddr::new(self.udp_advertise.unwrap_or(control.ip()), port);
-        Reply::succeeded(bound).write_to(client)?;
-        session.enter(Stage::Relay);
-        let client =
-            associate::AssociateClient { session, identity, announced: &request.destination };
-        association.serve(&client, &self.rules, &self.names);
+        let ip = proxy.config.udp_advertise.unwrap_or(control.ip());
+        self.reply(&Reply::succeeded(SocketAddr::new(ip, association.bound().port())))?;
+        state.enter(Stage::Relay);
+        let client = AssociateClient {
+            session: state,
+            identity: self.identity,
+            announced: &self.request.destination,
+        };
+        association.serve(&client, &proxy.policy, &proxy.resolver);
         Ok(())
     }
-}
 
-/// What a client has context for.
-#[derive(Clone, Copy)]
-struct RequestContext<'a> {
-    session: &'a Session,
-    identity: &'a Identity,
-    request: &'a Request,
-}
+    /// Answers what the addresses of a name are (RESOLVE), or the name of an address (`RESOLVE_PTR`):
+    /// Tor's extension, of which torsocks and others make use.
+    #[inline(never)]
+    fn resolve(&self) -> Result<(), Failure> {
+        let deadline = Deadline::after(self.proxy.config.connect_timeout);
+        let permit = self.permit(deadline)?;
+        let reply = match permit.route() {
+            Some(route) => self.connect_upstream(route, deadline)?.reply,
+            None => {
+                let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
+                resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
+            }
+        };
+        let mut bytes = Vec::new();
+        reply.write_to(&mut bytes)?;
+        close_with(self.state, &bytes);
+        Ok(())
+    }
 
-/// The address at which the client has reached this server.
-fn control_address(session: &Session) -> io::Result<SocketAddr> {
-    session.stream().local_addr().map(canonical)
+    /// Asks the rules, and the resolver if they have to know more than a name.
+    #[inline(never)]
+    fn permit(&self, deadline: Deadline) -> Result<Permit, PermitError<commands::Error>> {
+        let lookup = |name: &_, port| self.lookup(name, port, deadline);
+        self.proxy.policy.permit(self.identity, self.state.peer(), self.request, lookup)
+    }
+
+    fn lookup(
+        &self,
+        name: &Name,
+        port: u16,
+        deadline: Deadline,
+    ) -> Result<Vec<SocketAddr>, commands::Error> {
+        let (peer, client) = (self.state.peer().ip(), Some(self.client.watch()));
+        self.proxy.resolver.resolve(name, port, peer, deadline, client)
+    }
+
+    fn dial(&self, deadline: Deadline) -> io::Result<Dial<'_>> {
+        Ok(Dial {
+            egress: self.egress()?,
+            deadline,
+            client: Some(self.client.watch()),
+            descriptors: self.state.descriptors(),
+            families: self.proxy.resolver.families(),
+        })
+    }
+
+    /// Where what is done for the client leaves this machine.
+    fn egress(&self) -> io::Result<Egress> {
+        let egress = self.proxy.config.egress;
+        if egress.same { Ok(egress.for_client_at(self.control_address()?)) } else { Ok(egress) }
+    }
+
+    /// The address at which the client has reached this server.
+    fn control_address(&self) -> io::Result<SocketAddr> {
+        self.state.stream().local_addr().map(canonical)
+    }
+
+    fn reply(&self, reply: &Reply) -> io::Result<()> {
+        reply.write_to(&mut self.state.stream())
+    }
 }
 
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(session: &Session, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
-    session.enter(Stage::Relay);
-    if client.pass_on_early_bytes(session).is_err() {
-        session.end(session.target().failure());
+fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
+    state.enter(Stage::Relay);
+    if client.pass_on_early_bytes(state).is_err() {
+        state.end(state.target().failure());
     }
     drop(client);
-    relay(session.account(), partner, || reply.write_to(&mut session.stream()));
+    relay(state, partner, || reply.write_to(&mut state.stream()));
 }
 
-/// Says `words` and gives the client a moment to read them. Closing at once would reset a
-/// connection on which the client has sent more than was read, and the words would be lost.
+/// Sends the last `bytes` and gives the client a moment to read them. Closing at once would reset a
+/// connection on which the client has sent more than was read, and the bytes would be lost.
 #[inline(never)]
-fn farewell(session: &Session, words: &[u8]) {
-    if words.is_empty() {
+fn close_with(state: &SessionState, bytes: &[u8]) {
+    if bytes.is_empty() {
         return;
     }
-    session.enter(Stage::Farewell);
-    let mut stream = session.stream();
-    if stream.write_all(words).and_then(|()| stream.shutdown(Shutdown::Write)).is_err() {
+    state.enter(Stage::Farewell);
+    let mut stream = state.stream();
+    if stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write)).is_err() {
         return;
     }
-    let deadline = Instant::now() + FAREWELL;
+    let deadline = Deadline::after(LAST_REPLY);
     let mut unread = [0; 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
-            return;
-        }
-        if let Ok(0) | Err(_) = stream.read(&mut unread) {
+    while let Some(left) = deadline.left() {
+        let limited = stream.set_read_timeout(Some(left));
+        if limited.is_err() || matches!(stream.read(&mut unread), Ok(0) | Err(_)) {
             return;
         }
     }
@@ -399,11 +460,12 @@ fn farewell(session: &Session, words: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli;
     use crate::sessions::Limits;
     use crate::system::descriptors::Descriptors;
     use crate::system::pool::Pool;
     use socket2::SockRef;
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, TcpListener};
     use std::sync::mpsc::channel;
 
     pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -416,29 +478,16 @@ mod tests {
     }
 
     fn proxy() -> Proxy {
+        let config = cli::parse(["tabi"]).unwrap().config;
         let descriptors = Descriptors::new(100);
         let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
-        Proxy {
-            users: Users::default(),
-            rules: Policy::new(&[], Vec::new()),
-            names: Resolver::new(LONG, &descriptors),
-            sessions: Sessions::new(limits, descriptors),
-            source: Egress::default(),
-            udp_advertise: None,
-            udp_ports: None,
-            udp_ports_used_up: RateLimitedWarning::default(),
-            connect_timeout: LONG,
-            refusals: RejectionLog::default(),
-            ends: SessionLog::default(),
-            fullness: RateLimitedWarning::default(),
-            evictions: RateLimitedWarning::default(),
-            balancers: Vec::new(),
-            metrics: Arc::default(),
-        }
+        let resolver = Resolver::new(LONG, &descriptors);
+        let sessions = Sessions::new(limits, descriptors);
+        Proxy::new(config, Policy::new(&[], Vec::new()), resolver, sessions)
     }
 
     /// Does `job` with a client's session, and its partner.
-    fn attend<J>(stream: TcpStream, job: J) -> (Proxy, Option<Ending>)
+    fn with_session<J>(stream: TcpStream, job: J) -> (Proxy, Option<Ending>)
     where
         J: FnOnce(&Proxy, &Session, &Partner) + Send + 'static,
     {
@@ -447,7 +496,7 @@ mod tests {
         let started = Pool::new(1).start(move |partner| {
             let session = proxy.admit(stream, peer).unwrap();
             job(&proxy, &session, partner);
-            let ending = session.ending();
+            let ending = session.state().ending();
             drop(session);
             over_to.send((proxy, ending)).unwrap();
         });
@@ -464,11 +513,11 @@ mod tests {
         drop(target);
         outgoing.peek(&mut [0]).expect_err("the target has reset the connection");
         let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        let (_, ending) = attend(stream, move |_, session, partner| {
-            session.connected(outgoing, bound);
-            let mut client = ClientStream::new(session.stream());
+        let (_, ending) = with_session(stream, move |_, session, partner| {
+            session.state().connected(outgoing, bound);
+            let mut client = ClientStream::new(session.state().stream());
             client.read_exact(&mut [0; 7]).unwrap();
-            tunnel(session, partner, client, &Reply::succeeded(bound));
+            tunnel(session.state(), partner, client, &Reply::succeeded(bound));
         });
         assert_eq!(ending, Some(Ending::TargetReset));
         let error = client.read(&mut [0]).expect_err("the client sees no clean end");
@@ -478,8 +527,8 @@ mod tests {
     #[test]
     fn a_session_whose_partner_panics_has_failed_and_is_counted_once() {
         let (_client, stream) = connection();
-        let (proxy, _) = attend(stream, |proxy, session, partner| {
-            session.end(Ending::Fault);
+        let (proxy, _) = with_session(stream, |proxy, session, partner| {
+            session.state().end(Ending::Fault);
             proxy.serve(session, partner);
         });
         let counted: Vec<_> = proxy.metrics.outcomes().filter(|(_, count)| *count > 0).collect();

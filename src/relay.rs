@@ -361,7 +361,7 @@ mod tests {
             wait_until(|| account.target().has_ended());
             send_until_stuck(&client, &account);
             thread::scope(|scope| {
-                scope.spawn(|| sessions.watch(|_| None));
+                scope.spawn(|| sessions.watch());
                 account.end(Ending::IdleTimeout);
                 over.recv_timeout(LONG).expect("the relay ends");
                 sessions.stop_watch();

@@ -4,11 +4,9 @@ use std::env;
 use std::ffi::OsString;
 
 use clap::builder::{OsStr, Resettable};
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory};
-
-use super::Options;
+use clap::{ArgMatches, Command};
 
 /// What the names of all variables begin with.
 const PREFIX: &str = "TABI_";
@@ -29,8 +27,8 @@ pub(super) fn without_empty(command: Command) -> Command {
     })
 }
 
-/// Unknown variables that are told of.
-const MOST_TOLD: usize = 10;
+/// Unknown variables that are warned of.
+const MOST_UNKNOWN: usize = 10;
 
 /// Variables of `given` that are named like those of tabi, and that nothing reads: most likely they are
 /// misspelled. A sentence for each.
@@ -38,26 +36,24 @@ pub(super) fn unknown(
     command: &Command,
     given: impl Iterator<Item = (OsString, OsString)>,
 ) -> Vec<String> {
-    let known: Vec<_> =
-        command.get_arguments().filter_map(|option| option.get_env()?.to_str()).collect();
-    let named = given.map(|(name, value)| (name.to_string_lossy().into_owned(), value));
-    let mut unknown: Vec<_> = named
-        .filter(|(name, _)| name.starts_with(PREFIX) && !known.contains(&&**name))
+    let is_known = |name: &str| {
+        command.get_arguments().any(|option| option.get_env().is_some_and(|known| known == name))
+    };
+    let mut unknown: Vec<_> = given
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
+        .filter(|(name, _)| name.starts_with(PREFIX) && !is_known(name))
         .filter(|(name, value)| !is_link(name, &value.to_string_lossy()))
         .map(|(name, _)| name)
         .collect();
     unknown.sort();
-    unknown
-        .iter()
-        .take(MOST_TOLD)
-        .map(|name| {
-            let next = match nearest(name, &known) {
-                Some(known) => format!("did you mean {known}?"),
-                None => "`tabi --help` lists those that are known".into(),
-            };
-            format!("the variable {} is unknown and has no effect: {next}", name.escape_debug())
-        })
-        .collect()
+    unknown.truncate(MOST_UNKNOWN);
+    let warning = |name: &String| {
+        let name = name.escape_debug();
+        format!(
+            "the variable {name} is unknown and has no effect: `tabi --help` lists those that are known"
+        )
+    };
+    unknown.iter().map(warning).collect()
 }
 
 /// Kubernetes and links between containers tell of services in variables of these names: of one called
@@ -70,14 +66,6 @@ fn is_link(name: &str, value: &str) -> bool {
         || port.starts_with(|first: char| first.is_ascii_digit())
         || ["_SERVICE_HOST", "_SERVICE_PORT"].iter().any(|part| name.contains(part))
         || name.starts_with("TABI_ENV_")
-}
-
-/// The known variable that differs by a third of the letters at the most, and by the fewest.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let name = name.strip_prefix(PREFIX)?;
-    let far = |known: &str| strsim::osa_distance(name, known.trim_start_matches(PREFIX));
-    let nearest = known.iter().copied().min_by_key(|known| far(known))?;
-    (far(nearest) * 3 <= name.len()).then_some(nearest)
 }
 
 /// The option as it was given: by its name on the command line, or by its variable.
@@ -99,14 +87,15 @@ pub(super) fn stronger<'a>(
     matches: &ArgMatches,
     one: &'a str,
     other: &'a str,
-) -> Result<&'a str, clap::Error> {
+) -> Result<&'a str, String> {
     let is_typed = |option| matches.value_source(option) == Some(ValueSource::CommandLine);
     match (is_typed(one), is_typed(other)) {
         (true, false) => Ok(one),
         (false, true) => Ok(other),
-        (true, true) | (false, false) => Err(Options::command().error(
-            ErrorKind::ArgumentConflict,
-            format!("{} cannot be used with {}", given_as(matches, one), given_as(matches, other)),
+        (true, true) | (false, false) => Err(format!(
+            "{} cannot be used with {}",
+            given_as(matches, one),
+            given_as(matches, other)
         )),
     }
 }

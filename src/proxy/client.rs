@@ -25,7 +25,7 @@ impl<'a> ClientStream<'a> {
     }
 
     /// The client while it waits for an answer: nothing more is read from it until then.
-    pub(super) fn waiting(&self) -> &ClientWatch<'a> {
+    pub(super) fn watch(&self) -> &ClientWatch<'a> {
         let sent_more = !self.reader.buffer().is_empty();
         self.waiting.get_or_init(|| ClientWatch::new(self.reader.get_ref(), sent_more))
     }

@@ -1,7 +1,7 @@
 //! The lines about clients that were rejected, limited so that they cannot fill a disk.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::warn;
 
@@ -33,16 +33,12 @@ impl RejectionLog {
             warn!("{line}");
         }
     }
-
-    /// Summaries come by themselves.
-    pub fn tell_hidden(&self, _: Instant) -> Option<Duration> {
-        None
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn ten_a_second_are_logged_and_the_others_counted() {

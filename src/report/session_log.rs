@@ -2,7 +2,7 @@
 //! lines, and a count of the others.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{Level, info, log, log_enabled, warn};
 
@@ -69,11 +69,6 @@ impl SessionLog {
     /// Logs how many lines were not logged, without waiting until that is due.
     pub fn summarize(&self) {
         self.0.summarize();
-    }
-
-    /// Summaries come by themselves.
-    pub fn tell_hidden(&self, _: Instant) -> Option<Duration> {
-        None
     }
 
     #[inline(never)]

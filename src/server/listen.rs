@@ -1,14 +1,13 @@
-//! Sockets that listen, and what is told when one cannot.
+//! Sockets that listen, and what to do when one cannot.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use log::info;
 use rustix::event::{PollFd, PollFlags, poll};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::close;
 use crate::commands::families;
 use crate::relay;
 use crate::system::waker::Waker;
@@ -16,30 +15,36 @@ use crate::system::waker::Waker;
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
 pub(super) const BACKLOG: usize = 4096;
 
+/// A client that has been accepted, and where it is.
+pub(super) type Accepted = (TcpStream, SocketAddr);
+
 /// A socket at which clients come in.
 pub(super) struct Listener {
     socket: TcpListener,
-    /// How those who wait at a socket that outlives this server learn of its end.
-    end: Option<Waker>,
+    /// It is the service manager's, and outlives this server: clients that come between two servers
+    /// wait in its backlog, so it is never shut.
+    is_inherited: bool,
+    /// Wakes those who wait for a client where closing the socket does not.
+    waker: Option<Waker>,
 }
 
 impl Listener {
-    /// Takes a socket that was handed over. Whoever has handed it over goes on with it, and clients
-    /// that come between two servers wait in its backlog: it is never shut.
-    ///
     /// # Errors
     ///
-    /// When its options cannot be set or the system has no further descriptors.
-    fn handed_over(socket: TcpListener) -> io::Result<Self> {
-        relay::prepare(&socket)?;
-        // Another worker, or another server, may be faster.
-        socket.set_nonblocking(true)?;
-        Ok(Listener { socket, end: Some(Waker::new()?) })
+    /// When the system has no further descriptors.
+    fn new(socket: TcpListener, is_inherited: bool) -> io::Result<Self> {
+        let needs_waker = is_inherited || cfg!(not(target_os = "linux"));
+        if needs_waker {
+            // Another worker, or another server, may be faster.
+            socket.set_nonblocking(true)?;
+        }
+        let waker = needs_waker.then(Waker::new).transpose()?;
+        Ok(Listener { socket, is_inherited, waker })
     }
 
-    /// Whether the socket outlives this server.
-    pub(super) fn outlives(&self) -> bool {
-        self.end.is_some()
+    /// Whether the socket is the service manager's, and outlives this server.
+    pub(super) fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 
     /// Waits for a client.
@@ -47,70 +52,119 @@ impl Listener {
     /// # Errors
     ///
     /// The error of `accept(2)`, or any other after [`Listener::close`].
-    pub(super) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let Some(end) = &self.end else { return self.socket.accept() };
+    pub(super) fn accept(&self) -> io::Result<Accepted> {
+        let Some(waker) = &self.waker else { return self.socket.accept() };
         loop {
             let mut polled =
-                [PollFd::new(end, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+                [PollFd::new(waker, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
             poll(&mut polled, None)?;
             if !polled[0].revents().is_empty() {
                 return Err(io::ErrorKind::NotConnected.into());
             }
-            match self.socket.accept() {
+            match self.accept_at_once() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                accepted => {
-                    #[cfg(not(target_os = "linux"))]
-                    accepted
-                        .as_ref()
-                        .map_or(Ok(()), |(stream, _)| stream.set_nonblocking(false))?;
-                    return accepted;
-                }
+                accepted => return accepted,
             }
         }
     }
 
+    /// Accepts a client that has connected already.
+    ///
+    /// # Errors
+    ///
+    /// The error of `accept(2)`; `WouldBlock` where there is none.
+    pub(super) fn accept_pending(&self) -> io::Result<Accepted> {
+        self.socket.set_nonblocking(true)?;
+        self.accept_at_once()
+    }
+
+    fn accept_at_once(&self) -> io::Result<Accepted> {
+        let client = self.socket.accept()?;
+        if cfg!(not(target_os = "linux")) {
+            // There it does not wait either where its listener does not.
+            client.0.set_nonblocking(false)?;
+        }
+        Ok(client)
+    }
+
     /// Lets nobody new in. Where the socket outlives this server, this wakes those who wait for a
-    /// client; who has connected already is the next server's. Otherwise it is ours, see
-    /// [`Listener::own`].
+    /// client; who has connected already is the next server's. Otherwise the system ignores those who
+    /// begin to connect from now on, and who has begun already comes through: see
+    /// [`drain`](super::shutdown::drain). Where it cannot do that, clients get in until the socket is
+    /// closed, a moment later.
     pub(super) fn stop(&self) {
-        match &self.end {
-            Some(end) => end.wake(),
-            None => close::let_nobody_begin(&self.socket),
+        if self.is_inherited {
+            self.wake();
+        } else {
+            #[cfg(target_os = "linux")]
+            let _ = SockRef::from(&self.socket).attach_filter(&filter::NO_FIRST_SEGMENT);
         }
     }
 
-    /// The socket, unless it outlives this server.
-    pub(super) fn own(&self) -> Option<&TcpListener> {
-        (!self.outlives()).then_some(&self.socket)
+    /// Closes a port of our own and wakes those who wait for a client.
+    pub(super) fn close(&self) {
+        if !self.is_inherited {
+            let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+            self.wake();
+        }
     }
 
-    /// Closes a port of our own and wakes the threads that are blocked in `accept`.
-    pub(super) fn close(&self) {
-        if let Some(socket) = self.own() {
-            close::close(socket);
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake();
         }
     }
 }
 
-/// Takes the sockets that were `handed` over, or else listens on each of `addresses`. Gives back
+#[cfg(target_os = "linux")]
+mod filter {
+    use socket2::SockFilter;
+
+    /// Where a TCP segment has its flags, and those of the first segment of a connection: SYN
+    /// without ACK (RFC 9293 section 3.1).
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+
+    /// A program for the kernel (`linux/filter.h`) that is run on every segment for the listener. It
+    /// drops those that begin a connection.
+    pub(super) const NO_FIRST_SEGMENT: [SockFilter; 5] = [
+        // ldb [FLAGS]
+        SockFilter::new(0x30, 0, 0, FLAGS),
+        // and #SYN|ACK
+        SockFilter::new(0x54, 0, 0, SYN | ACK),
+        // jeq #SYN: the next one, or the one behind it
+        SockFilter::new(0x15, 0, 1, SYN),
+        // ret #0: none of its bytes
+        SockFilter::new(0x06, 0, 0, 0),
+        // ret #-1: all of its bytes
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+}
+
+/// Takes the sockets that were `inherited`, or else listens on each of `addresses`. Gives back
 /// the addresses as they are, too, which the log tells.
 ///
 /// # Errors
 ///
-/// Those of [`Listener::handed_over`] and [`listen`].
+/// Those of [`listen`], and when an option of a socket cannot be set.
 pub(super) fn open(
-    handed: Vec<TcpListener>,
+    inherited: Vec<TcpListener>,
     addresses: &[SocketAddr],
 ) -> io::Result<(Vec<Arc<Listener>>, Vec<SocketAddr>)> {
-    let listeners = if handed.is_empty() {
+    let listeners = if inherited.is_empty() {
         addresses.iter().map(|&address| listen(address)).collect::<io::Result<Vec<_>>>()?
     } else {
-        handed.into_iter().map(Listener::handed_over).collect::<io::Result<Vec<_>>>()?
+        let listener = |socket| {
+            relay::prepare(&socket)?;
+            Listener::new(socket, true)
+        };
+        inherited.into_iter().map(listener).collect::<io::Result<Vec<_>>>()?
     };
     let mut addresses = Vec::new();
     for listener in &listeners {
         let address = listener.socket.local_addr()?;
-        let whose = if listener.outlives() { " (handed over, instead of LISTEN)" } else { "" };
+        let whose = if listener.is_inherited() { " (handed over, instead of LISTEN)" } else { "" };
         info!("listening on {address}{}{whose}", scope(address.ip()));
         addresses.push(address);
     }
@@ -125,16 +179,14 @@ pub(super) fn open(
 /// The error of `bind(2)` or `listen(2)`, with the address and what to do.
 fn listen(address: SocketAddr) -> io::Result<Listener> {
     let every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let listener = match listen_exactly(address, every) {
+    let socket = match listen_exactly(address, every) {
         Err(error) if every && families::is_lacking(&error) => {
             listen_exactly((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
         }
         result => result,
     };
-    match listener {
-        Ok(socket) => Ok(Listener { socket, end: None }),
-        Err(error) => Err(told(address, &error)),
-    }
+    let listener = socket.and_then(|socket| Listener::new(socket, false));
+    listener.map_err(|error| explain(address, &error))
 }
 
 fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListener> {
@@ -150,7 +202,7 @@ fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListen
     Ok(socket.into())
 }
 
-fn told(address: SocketAddr, error: &io::Error) -> io::Error {
+fn explain(address: SocketAddr, error: &io::Error) -> io::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
             "another program listens there, which `ss -ltnp` names: stop it, or choose another port, as \

@@ -1,23 +1,25 @@
-//! What a service manager is told about the server (`sd_notify(3)`).
+//! What a service manager is told about the server (`sd_notify(3)`). The crate `sd-notify` waits without
+//! a limit for one that does not read, and knows no abstract names.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{debug, warn};
 use rustix::time::{ClockId, clock_gettime};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// How long a service manager that does not read may hold up who tells it something.
-const PATIENCE: Duration = Duration::from_millis(250);
+const SEND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The service manager that has started this program, if one has that wants to be told.
 #[derive(Debug, Default)]
 pub struct Notify {
-    told: Option<(UnixDatagram, SocketAddr)>,
+    manager: Option<(Socket, SockAddr)>,
     /// The server is taken for dead when nothing was heard of it for so long.
     watchdog: Option<Duration>,
 }
@@ -27,15 +29,11 @@ impl Notify {
     /// log says so if it cannot be reached.
     pub fn from_environment() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Notify::default() };
-        let told = match open(&name) {
-            Ok(told) => Some(told),
-            Err(error) => {
-                warn!("cannot tell the service manager anything: NOTIFY_SOCKET: {error}");
-                None
-            }
-        };
+        let manager = open(name).inspect_err(|error| {
+            warn!("cannot tell the service manager anything: NOTIFY_SOCKET: {error}");
+        });
         let [limit, process] = ["WATCHDOG_USEC", "WATCHDOG_PID"].map(|name| env::var(name).ok());
-        Notify { told, watchdog: watchdog(limit.as_deref(), process.as_deref()) }
+        Notify { manager: manager.ok(), watchdog: watchdog(limit.as_deref(), process.as_deref()) }
     }
 
     /// Clients are served.
@@ -55,10 +53,16 @@ impl Notify {
         self.tell("STOPPING=1");
     }
 
-    /// Tells that the server is alive, for as long as its rounds come.
-    pub(super) fn watchdog(&self) -> Watchdog<'_> {
-        let next = self.watchdog.map(|limit| (Instant::now(), limit / 2));
-        Watchdog { notify: self, next }
+    /// The server is taken for dead when [`Notify::alive`] was not called for so long.
+    pub(super) fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
+    }
+
+    /// The server is alive.
+    pub(super) fn alive(&self) {
+        if let Err(error) = self.send("WATCHDOG=1") {
+            debug!("cannot tell the service manager that the server is alive: {error}");
+        }
     }
 
     fn tell(&self, state: &str) {
@@ -68,53 +72,35 @@ impl Notify {
     }
 
     fn send(&self, state: &str) -> io::Result<()> {
-        match &self.told {
-            Some((socket, manager)) => socket.send_to_addr(state.as_bytes(), manager).map(drop),
+        match &self.manager {
+            Some((socket, address)) => socket.send_to(state.as_bytes(), address).map(drop),
             None => Ok(()),
         }
     }
 }
 
-/// The sign of life that a service manager wants, twice within its limit.
-pub(super) struct Watchdog<'a> {
-    notify: &'a Notify,
-    /// When it is due next, and how long after that again.
-    next: Option<(Instant, Duration)>,
-}
-
-impl Watchdog<'_> {
-    /// Gives the sign if it is due. Says how soon it has to be given again, if it has.
-    pub(super) fn round(&mut self, now: Instant) -> Option<Duration> {
-        let (due, pause) = self.next.as_mut()?;
-        if now >= *due {
-            *due = now + *pause;
-            if let Err(error) = self.notify.send("WATCHDOG=1") {
-                debug!("cannot tell the service manager that the server is alive: {error}");
-            }
-        }
-        Some(due.saturating_duration_since(now))
-    }
-}
-
-fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
-    let manager = address(name)?;
-    let socket = UnixDatagram::unbound()?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    Ok((socket, manager))
+fn open(name: OsString) -> io::Result<(Socket, SockAddr)> {
+    let address = address(name)?;
+    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    Ok((socket, address))
 }
 
 /// The address of a socket with this name: a path, or behind an `@` a name in Linux's abstract
 /// namespace.
-fn address(name: &OsStr) -> io::Result<SocketAddr> {
-    #[cfg(target_os = "linux")]
-    if let Some(name) = name.as_encoded_bytes().strip_prefix(b"@") {
-        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+fn address(name: OsString) -> io::Result<SockAddr> {
+    let mut name = name.into_vec();
+    match name.first_mut() {
+        Some(b'/') => {}
+        // So it stands before an abstract name in unix(7).
+        Some(first @ b'@') if cfg!(target_os = "linux") => *first = 0,
+        _ => {
+            let name = Path::new(OsStr::from_bytes(&name)).display();
+            let message = format!("{name}: expected a path or @NAME");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
     }
-    if name.as_encoded_bytes().first() == Some(&b'/') {
-        return SocketAddr::from_pathname(name);
-    }
-    let told = format!("{}: expected a path or @NAME", Path::new(name).display());
-    Err(io::Error::new(io::ErrorKind::InvalidInput, told))
+    SockAddr::unix(OsStr::from_bytes(&name))
 }
 
 /// The limit of the watchdog, if it watches this process.
@@ -127,17 +113,21 @@ fn watchdog(limit: Option<&str>, process: Option<&str>) -> Option<Duration> {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    use std::time::Instant;
 
     /// A service manager's end, and what tells it.
-    fn manager(watchdog: Option<Duration>) -> (UnixDatagram, Notify) {
-        let name = format!("@tabi-notify-{}-{:?}", process::id(), std::thread::current().id());
-        let address = address(OsStr::new(&name)).unwrap();
+    fn manager() -> (UnixDatagram, Notify) {
+        let name = format!("tabi-notify-{}-{:?}", process::id(), std::thread::current().id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let told = Some(open(OsStr::new(&name)).unwrap());
-        (manager, Notify { told, watchdog })
+        let notify = Notify { manager: open(format!("@{name}").into()).ok(), watchdog: None };
+        (manager, notify)
     }
 
     fn heard(manager: &UnixDatagram) -> String {
@@ -147,26 +137,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_of_life_comes_twice_within_the_limit() {
-        let (manager, notify) = manager(Some(Duration::from_secs(3)));
-        let mut watchdog = notify.watchdog();
-        let begin = Instant::now();
-        let at = |milliseconds| begin + Duration::from_millis(milliseconds);
-        assert_eq!(watchdog.round(at(100)), Some(Duration::from_millis(1500)));
-        assert_eq!(watchdog.round(at(600)), Some(Duration::from_secs(1)));
-        assert_eq!(watchdog.round(at(1600)), Some(Duration::from_millis(1500)));
+    fn states_are_told_one_a_message() {
+        let (manager, notify) = manager();
+        notify.ready();
+        notify.alive();
         notify.stopping();
         let heard = [(); 3].map(|()| heard(&manager));
-        assert_eq!(heard, ["WATCHDOG=1", "WATCHDOG=1", "STOPPING=1"]);
+        assert_eq!(heard, ["READY=1", "WATCHDOG=1", "STOPPING=1"]);
     }
 
     #[test]
-    fn who_is_not_watched_gives_no_sign_of_life() {
-        let (manager, notify) = manager(None);
-        assert_eq!(notify.watchdog().round(Instant::now()), None);
-        notify.ready();
-        assert_eq!(heard(&manager), "READY=1");
-        assert_eq!(Notify::default().watchdog().round(Instant::now()), None);
+    fn a_service_manager_that_does_not_read_holds_nobody_up_for_long() {
+        let (_manager, notify) = manager();
+        let begin = Instant::now();
+        while notify.send("READY=1").is_ok() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "its queue has no end");
+        }
     }
 
     #[test]
@@ -183,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_reload_tells_when_it_began() {
-        let (manager, notify) = manager(None);
+        let (manager, notify) = manager();
         notify.reloading();
         let heard = heard(&manager);
         let time = heard.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
@@ -192,9 +178,9 @@ mod tests {
 
     #[test]
     fn a_socket_is_named_by_a_path_or_with_an_at_sign() {
-        assert!(address(OsStr::new("/run/notify")).unwrap().as_pathname().is_some());
+        assert!(address("/run/notify".into()).unwrap().as_pathname().is_some());
         for bad in ["", "notify", "vsock:2:1234"] {
-            assert!(address(OsStr::new(bad)).is_err(), "{bad}");
+            assert!(address(bad.into()).is_err(), "{bad}");
         }
     }
 }

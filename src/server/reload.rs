@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use log::{error, info, warn};
 
-use super::config::doubts;
-use super::counted;
 use super::notify::Notify;
+use super::shutdown::counted;
 use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
+use crate::config::doubts;
 use crate::proxy::Proxy;
 
 /// Reads the files of a server again.
@@ -20,14 +20,6 @@ pub struct Reloader {
     pub(super) notify: Arc<Notify>,
     /// Where the server listens.
     pub(super) addresses: Vec<SocketAddr>,
-    pub(super) rules: Option<PathBuf>,
-    pub(super) users: Option<PathBuf>,
-}
-
-/// The files that were read; none of those that there are not.
-struct Read {
-    rules: Option<Arc<RuleFile>>,
-    users: Option<Arc<Passwords>>,
 }
 
 impl Reloader {
@@ -37,13 +29,18 @@ impl Reloader {
     /// This takes as long as the files take to be read.
     pub fn reload(&self) {
         self.notify.reloading();
-        let read = self.read();
-        self.proxy.metrics.reloaded(read.is_ok());
-        match read {
-            Ok(read) => self.take_over(read),
-            Err(bad) => {
-                for told in bad {
-                    error!("cannot reload {told}");
+        let config = &self.proxy.config;
+        let rules = again("--rules", config.rules_file.as_deref(), |path| {
+            let rules = RuleFile::load(path)?;
+            self.proxy.policy.upstream_is_self(&rules, &self.addresses).map_or(Ok(rules), Err)
+        });
+        let users = again("--users", config.users_file.as_deref(), Passwords::load);
+        self.proxy.metrics.reloaded(rules.is_ok() && users.is_ok());
+        match (rules, users) {
+            (Ok(rules), Ok(users)) => self.take_over(rules, users),
+            (rules, users) => {
+                for line in [rules.err(), users.err()].iter().flatten().flatten() {
+                    error!("cannot reload {line}");
                 }
                 error!("nothing has changed: users and rules are those from before the reload");
             }
@@ -51,33 +48,13 @@ impl Reloader {
         self.notify.ready();
     }
 
-    fn read(&self) -> Result<Read, Vec<String>> {
-        let mut bad = Vec::new();
-        let mut note = |option: &str, told: &str| {
-            bad.extend(told.lines().map(|line| format!("{option} {line}")));
-        };
-        let rules = self.rules.as_deref().map(|path| {
-            let rules = again(path, RuleFile::load)?;
-            self.proxy.rules.upstream_is_self(&rules, &self.addresses).map_or(Ok(rules), Err)
-        });
-        let rules = rules.transpose().inspect_err(|told| note("--rules", told));
-        let users = self.users.as_deref().map(|path| again(path, Passwords::load)).transpose();
-        let users = users.inspect_err(|told| note("--users", told));
-        match (rules, users) {
-            (Ok(rules), Ok(users)) => {
-                Ok(Read { rules: rules.map(Arc::new), users: users.map(Arc::new) })
-            }
-            (Ok(_) | Err(_), Err(_)) | (Err(_), Ok(_)) => Err(bad),
-        }
-    }
-
-    fn take_over(&self, Read { rules, users }: Read) {
+    fn take_over(&self, rules: Option<Arc<RuleFile>>, users: Option<Arc<Passwords>>) {
         let doubts = rules.as_deref().map(|rules| doubts(rules, users.as_deref()));
         let mut read = Vec::new();
         // A user who is new may be in a rule that is new: rules first.
         if let Some(rules) = rules {
             read.push(format!("{} (--rules)", counted(rules.count(), "rule")));
-            self.proxy.rules.replace_file(rules);
+            self.proxy.policy.replace_file(rules);
         }
         if let Some(users) = users {
             read.push(format!("{} (--users)", counted(users.count(), "user")));
@@ -91,13 +68,24 @@ impl Reloader {
     }
 }
 
-/// Reads a file that was read before. What is no regular file is empty the second time, as the pipe
-/// of a shell's `<(…)`, or waits for somebody to write: neither is what was meant.
-fn again<T>(path: &Path, load: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
-    match fs::metadata(path) {
-        Ok(found) if !found.is_file() => {
-            Err(format!("{}: it is no regular file, and cannot be read twice", path.display()))
-        }
-        Ok(_) | Err(_) => load(path),
-    }
+/// Reads the file of an option again, if there is one. Each line of what is wrong with it names the
+/// option.
+///
+/// What is no regular file is empty the second time, as the pipe of a shell's `<(…)`, or waits for
+/// somebody to write: neither is what was meant.
+fn again<T>(
+    option: &str,
+    path: Option<&Path>,
+    load: impl FnOnce(&Path) -> Result<T, String>,
+) -> Result<Option<Arc<T>>, Vec<String>> {
+    let Some(path) = path else { return Ok(None) };
+    let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
+    let loaded = if is_special {
+        Err(format!("{}: it is no regular file, and cannot be read twice", path.display()))
+    } else {
+        load(path)
+    };
+    loaded
+        .map(|file| Some(Arc::new(file)))
+        .map_err(|message| message.lines().map(|line| format!("{option} {line}")).collect())
 }

@@ -1,9 +1,10 @@
-//! The end of a server, and what its main thread waits for until then.
+//! The stop of a server, from whichever thread.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::listen::Listener;
+use crate::system::sync::{Condvar, Mutex};
 
 /// Stops a server. Every clone stops the same one.
 #[derive(Clone)]
@@ -17,60 +18,43 @@ impl Stopper {
     }
 }
 
+/// Whether the server is stopped.
 pub(super) struct Stop {
-    state: Mutex<State>,
-    /// Signalled when the server is stopped, and when an entrance needs help.
-    changed: Condvar,
-}
-
-struct State {
-    /// `None` once the server is stopped.
-    listeners: Option<Vec<Arc<Listener>>>,
-    /// An entrance has no worker, for want of a thread.
-    help_wanted: bool,
+    /// `None` once it is.
+    listeners: Mutex<Option<Vec<Arc<Listener>>>>,
+    stopped: Condvar,
 }
 
 impl Stop {
     pub(super) fn new(listeners: Vec<Arc<Listener>>) -> Arc<Self> {
-        let state = State { listeners: Some(listeners), help_wanted: false };
-        Arc::new(Stop { state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Stop { listeners: Mutex::new(Some(listeners)), stopped: Condvar::default() })
     }
 
     pub(super) fn stop(&self) {
-        let listeners = self.lock().listeners.take();
+        let listeners = self.listeners.lock().take();
         for listener in listeners.iter().flatten() {
             listener.stop();
         }
-        self.changed.notify_all();
+        self.stopped.notify_all();
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.lock().listeners.is_none()
+        self.listeners.lock().is_none()
     }
 
-    /// Waits for at most `limit`, and not beyond the end.
-    pub(super) fn wait(&self, limit: Duration) {
-        let state = self.lock();
-        let _ = self.changed.wait_timeout_while(state, limit, |state| state.listeners.is_some());
-    }
-
-    /// Tells [`Stop::until_help_is_wanted`] that an entrance has no worker.
-    pub(super) fn ask_for_help(&self) {
-        self.lock().help_wanted = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits until an entrance has no worker. False once the server is stopped.
-    pub(super) fn until_help_is_wanted(&self) -> bool {
-        let mut state = self.lock();
-        while state.listeners.is_some() && !state.help_wanted {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until the server is stopped.
+    pub(super) fn wait(&self) {
+        let mut listeners = self.listeners.lock();
+        while listeners.is_some() {
+            listeners = self.stopped.wait(listeners, None);
         }
-        state.help_wanted = false;
-        state.listeners.is_some()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for at most `limit`, and not beyond the stop.
+    pub(super) fn pause(&self, limit: Duration) {
+        let listeners = self.listeners.lock();
+        if listeners.is_some() {
+            drop(self.stopped.wait(listeners, Some(limit)));
+        }
     }
 }

@@ -217,6 +217,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// What the threads of the session know together.
+    pub fn state(&self) -> &Arc<SessionState> {
+        &self.account
+    }
+
     /// The account, to be shared with a second thread.
     pub fn account(&self) -> &Arc<SessionState> {
         &self.account

@@ -33,40 +33,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const HALF_CLOSED: Duration = Duration::from_secs(240);
 
 impl Sessions {
-    /// Ends sessions whose time is up, until [`Sessions::stop_watch`]. `each_round` is called about
-    /// once a second while sessions live, and says how soon it has to be called again in any case.
-    pub fn watch(&self, mut each_round: impl FnMut(Instant) -> Option<Duration>) {
+    /// Ends sessions whose time is up, until [`Sessions::stop_watch`].
+    pub fn watch(&self) {
         let mut live = self.lock();
         while !live.watch_ends {
-            let now = Instant::now();
-            let next = live.sweep(now, self.limits);
-            drop(live);
-            let again = each_round(now);
-            live = self.lock();
-            if live.watch_ends {
-                break;
-            }
             // A session that has opened meanwhile has its deadline after `next` or finds the watch
             // asleep and wakes it.
-            live = match next {
-                Some(next) => {
-                    let pause = next.saturating_duration_since(Instant::now());
-                    let pause = again.map_or(pause, |again| again.min(pause));
-                    self.opened.wait_timeout(live, pause).unwrap_or_else(PoisonError::into_inner).0
-                }
-                None if live.entries.is_empty() => {
-                    live.watch_sleeps = true;
-                    let mut live = match again {
-                        None => self.opened.wait(live).unwrap_or_else(PoisonError::into_inner),
-                        Some(again) => {
-                            let woken = self.opened.wait_timeout(live, again);
-                            woken.unwrap_or_else(PoisonError::into_inner).0
-                        }
-                    };
-                    live.watch_sleeps = false;
-                    live
-                }
-                None => live,
+            live = if let Some(next) = live.sweep(Instant::now(), self.limits) {
+                let pause = next.saturating_duration_since(Instant::now());
+                self.opened.wait_timeout(live, pause).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                live.watch_sleeps = true;
+                let mut live = self.opened.wait(live).unwrap_or_else(PoisonError::into_inner);
+                live.watch_sleeps = false;
+                live
             };
         }
     }
@@ -174,30 +154,6 @@ mod tests {
     use crate::system::descriptors::Descriptors;
     use std::net::{TcpListener, TcpStream};
     use std::sync::Arc;
-    use std::sync::mpsc::channel;
-    use std::thread;
-
-    #[test]
-    fn the_watch_comes_back_to_what_is_not_done_though_nobody_is_there() {
-        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
-        let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
-        let (sender, rounds) = channel();
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut left = 3;
-                sessions.watch(|_| {
-                    left -= 1;
-                    sender.send(left).unwrap();
-                    (left > 0).then_some(Duration::from_millis(10))
-                });
-            });
-            for left in (0..3).rev() {
-                assert_eq!(rounds.recv_timeout(NEVER_HERE), Ok(left));
-            }
-            assert!(rounds.recv_timeout(Duration::from_millis(100)).is_err(), "it sleeps now");
-            sessions.stop_watch();
-        });
-    }
 
     /// The registry's entry of a relaying session, and the far ends of its two connections.
     fn relaying(limits: Limits) -> (Entry, TcpStream, TcpStream) {

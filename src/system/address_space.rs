@@ -22,9 +22,9 @@ pub fn room_for(stack: usize) -> io::Result<()> {
     let Some(limit) = getrlimit(Resource::As).current else { return Ok(()) };
     let taken = usage::address_space().unwrap_or(0);
     if taken.saturating_add(stack as u64).saturating_add(SPARE) > limit {
-        let told =
+        let message =
             format!("its stack has no room in {} KiB of addresses (ulimit -v)", limit / 1024);
-        return Err(io::Error::other(told));
+        return Err(io::Error::other(message));
     }
     Ok(())
 }

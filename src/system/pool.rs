@@ -10,7 +10,7 @@
 //! and a worker has its partner before it begins, so that nothing ever waits behind a live session.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod partner;
@@ -21,14 +21,15 @@ pub use partner::{Partner, PartnerJob};
 pub(super) use threads::STACK;
 pub use threads::panic_is_expected;
 
+use super::sync::Mutex;
 use thread::Thread;
 use threads::Threads;
 
 /// Pairs of threads that stay, however quiet it is.
 const FEWEST_PAIRS: usize = 4;
 
-/// How often the pool looks whether it has become larger than it needs to be.
-const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// How long a further pair stays that does nothing.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A bounded number of threads in pairs.
 pub struct Pool {
@@ -39,11 +40,8 @@ pub struct Pool {
 
 struct State {
     threads: Threads,
-    /// Pairs that do nothing, the most recently used one last.
-    idle: Vec<Pair>,
-    /// The most pairs that were busy at once since the last trim.
-    peak: usize,
-    trimmed: Instant,
+    /// Pairs that do nothing, and since when. The most recently used one stands last and is used next.
+    idle: Vec<(Instant, Pair)>,
 }
 
 struct Pair {
@@ -54,8 +52,7 @@ struct Pair {
 impl Pool {
     /// A pool of at most `max` pairs.
     pub fn new(max: usize) -> Arc<Self> {
-        let state =
-            State { threads: Threads::new(), idle: Vec::new(), peak: 0, trimmed: Instant::now() };
+        let state = State { threads: Threads::new(), idle: Vec::new() };
         Arc::new(Pool { max, state: Mutex::new(state) })
     }
 
@@ -65,7 +62,7 @@ impl Pool {
     ///
     /// When every pair is busy, or when the system refuses a thread.
     pub fn start(self: &Arc<Self>, job: impl FnOnce(&Partner) + Send + 'static) -> io::Result<()> {
-        let pair = self.lock().pair(self.max)?;
+        let pair = self.state.lock().pair(self.max)?;
         let worker = pair.worker.inbox();
         let busy = Busy { pool: Arc::clone(self), pair: Some(pair) };
         worker.run(move || {
@@ -84,28 +81,20 @@ impl Pool {
 
     /// How many threads there are, idle ones included.
     pub fn threads(&self) -> usize {
-        self.lock().threads.count()
+        self.state.lock().threads.count()
     }
 
-    /// Ends threads that the last minute had no use for. Says how soon there may be more to end, if
-    /// there may be.
-    pub fn trim(&self, now: Instant) -> Option<Duration> {
-        let mut state = self.lock();
-        let mut surplus = Vec::new();
-        if now.duration_since(state.trimmed) >= TRIM_EVERY {
-            state.threads.end_surplus();
-            surplus = state.surplus();
-            state.trimmed = now;
-            state.peak = state.busy();
-        }
-        let again = (state.pairs() > FEWEST_PAIRS).then_some(TRIM_EVERY);
+    /// Ends pairs that have done nothing for a minute.
+    pub fn trim(&self, now: Instant) {
+        let mut state = self.state.lock();
+        state.threads.end_surplus();
+        let idle_for = |since: Instant| now.saturating_duration_since(since);
+        let unused = state.idle.partition_point(|(since, _)| idle_for(*since) >= IDLE_LIMIT);
+        let surplus = unused.min(state.pairs().saturating_sub(FEWEST_PAIRS));
+        state.threads.forget(2 * surplus);
+        let ended: Vec<_> = state.idle.drain(..surplus).collect();
         drop(state);
-        drop(surplus);
-        again
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        drop(ended);
     }
 }
 
@@ -114,29 +103,15 @@ impl State {
         self.threads.count() / 2
     }
 
-    fn busy(&self) -> usize {
-        self.pairs() - self.idle.len()
-    }
-
     fn pair(&mut self, max: usize) -> io::Result<Pair> {
-        let pair = match self.idle.pop() {
-            Some(pair) => pair,
-            None if self.pairs() < max => {
-                let [worker, partner] = self.threads.add_two()?;
-                Pair { worker, partner: Partner(partner) }
-            }
-            None => return Err(io::Error::other(format!("all {max} pairs of threads are busy"))),
-        };
-        self.peak = self.peak.max(self.busy());
-        Ok(pair)
-    }
-
-    /// The pairs that were not used since the last trim: the least recently used ones stand first.
-    fn surplus(&mut self) -> Vec<Pair> {
-        let wanted = self.peak.max(FEWEST_PAIRS);
-        let surplus = self.pairs().saturating_sub(wanted).min(self.idle.len());
-        self.threads.forget(2 * surplus);
-        self.idle.drain(..surplus).collect()
+        if let Some((_, pair)) = self.idle.pop() {
+            return Ok(pair);
+        }
+        if self.pairs() >= max {
+            return Err(io::Error::other(format!("all {max} pairs of threads are busy")));
+        }
+        let [worker, partner] = self.threads.add_two()?;
+        Ok(Pair { worker, partner: Partner(partner) })
     }
 }
 
@@ -148,7 +123,8 @@ struct Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.pool.lock().idle.extend(self.pair.take());
+        let pair = self.pair.take().map(|pair| (Instant::now(), pair));
+        self.pool.state.lock().idle.extend(pair);
     }
 }
 
@@ -167,7 +143,7 @@ mod tests {
         let held: Arc<Mutex<Receiver<()>>> = Arc::new(Mutex::new(held));
         for _ in 0..jobs {
             let held = Arc::clone(&held);
-            pool.start(move |_| assert!(held.lock().unwrap().recv().is_err())).unwrap();
+            pool.start(move |_| assert!(held.lock().recv().is_err())).unwrap();
         }
         end
     }
@@ -187,7 +163,7 @@ mod tests {
         assert!(pool.start(|_| ()).is_err());
         assert_eq!(pool.threads(), 4);
         drop(end);
-        wait_until("the pairs stay busy", || pool.lock().idle.len() == 2);
+        wait_until("the pairs stay busy", || pool.state.lock().idle.len() == 2);
         pool.start(|_| ()).unwrap();
         assert_eq!(pool.threads(), 4);
     }
@@ -197,13 +173,13 @@ mod tests {
         let pool = Pool::new(64);
         drop(keep_busy(&pool, 64));
         assert_eq!(pool.threads(), 128);
-        wait_until("the pairs stay busy", || pool.lock().idle.len() == 64);
+        wait_until("the pairs stay busy", || pool.state.lock().idle.len() == 64);
         let now = Instant::now();
-        assert_eq!(pool.trim(now + TRIM_EVERY), Some(TRIM_EVERY));
+        pool.trim(now + IDLE_LIMIT / 2);
         assert_eq!(pool.threads(), 128, "the minute had use for them");
-        assert_eq!(pool.trim(now + 2 * TRIM_EVERY), None);
+        pool.trim(now + IDLE_LIMIT);
         assert_eq!(pool.threads(), 2 * FEWEST_PAIRS);
-        wait_until("the threads stay", || pool.lock().threads.running() <= 2 * FEWEST_PAIRS);
+        wait_until("the threads stay", || pool.state.lock().threads.running() <= 2 * FEWEST_PAIRS);
         let (sender, receiver) = channel();
         pool.start(move |_| sender.send(7).unwrap()).unwrap();
         assert_eq!(receiver.recv_timeout(LONG), Ok(7));
@@ -213,7 +189,7 @@ mod tests {
     fn a_job_that_panics_gives_its_threads_back() {
         let pool = Pool::new(1);
         pool.start(|_| panic!("as this test wants it")).unwrap();
-        wait_until("the pair is lost", || pool.lock().idle.len() == 1);
+        wait_until("the pair is lost", || pool.state.lock().idle.len() == 1);
         let (sender, receiver) = channel();
         pool.start(move |partner| {
             partner.start_job(|| panic!("as this test wants it")).wait();

@@ -23,8 +23,8 @@ fn status(key: &str) -> Option<String> {
 pub fn descriptors() -> Option<usize> {
     // From Linux 6.2 on, the size of the directory is their number. Counting takes a millisecond a
     // thousand, and needs one itself.
-    let told = fs::metadata("/proc/self/fd").ok()?.len();
-    match usize::try_from(told).ok()? {
+    let size = fs::metadata("/proc/self/fd").ok()?.len();
+    match usize::try_from(size).ok()? {
         0 => fs::read_dir("/proc/self/fd").ok().map(|open| open.count().saturating_sub(1)),
         open => Some(open),
     }

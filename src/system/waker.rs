@@ -14,7 +14,7 @@ pub struct Waker {
 
 #[cfg(target_os = "linux")]
 impl Waker {
-    /// A waker that has not been rung. It holds one descriptor.
+    /// A waker that is not readable. It holds one descriptor.
     ///
     /// # Errors
     ///
@@ -26,7 +26,7 @@ impl Waker {
 
     /// Makes it readable.
     pub fn wake(&self) {
-        // It fails only where the waker has been rung 2^64 times.
+        // It fails only where it was called 2^64 times.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
@@ -38,7 +38,7 @@ impl Waker {
 
 #[cfg(not(target_os = "linux"))]
 impl Waker {
-    /// A waker that has not been rung. It holds two descriptors.
+    /// A waker that is not readable. It holds two descriptors.
     ///
     /// # Errors
     ///
@@ -77,18 +77,18 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     #[test]
-    fn rings_until_it_is_hushed() {
+    fn it_is_readable_from_a_wake_to_a_clear() {
         let waker = Waker::new().unwrap();
-        let rings = || {
+        let is_readable = || {
             let mut polled = [PollFd::new(&waker, PollFlags::IN)];
             poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
         };
-        assert!(!rings());
+        assert!(!is_readable());
         for _ in 0..3 {
             waker.wake();
         }
-        assert!(rings() && rings());
+        assert!(is_readable() && is_readable());
         waker.clear();
-        assert!(!rings());
+        assert!(!is_readable());
     }
 }

@@ -95,20 +95,13 @@ fn an_error_names_the_variable_that_the_value_comes_from() {
 }
 
 #[test]
-fn a_misspelled_variable_is_told_with_the_one_that_was_meant_and_stops_nothing() {
-    for (variable, meant) in [
-        ("TABI_USER", "did you mean TABI_USERS?"),
-        ("TABI_MAX_CONECTIONS", "did you mean TABI_MAX_CONNECTIONS?"),
-        ("TABI_QUITE", "did you mean TABI_QUIET?"),
-        ("TABI_PORT", "tabi --help"),
-        ("TABI_VERSION", "tabi --help"),
-        ("TABI_", "tabi --help"),
-    ] {
+fn an_unknown_variable_is_warned_of_and_stops_nothing() {
+    for variable in ["TABI_USER", "TABI_MAX_CONECTIONS", "TABI_PORT", "TABI_VERSION", "TABI_"] {
         let (status, told) = check(&[(variable, "1081")], &[]);
         assert_eq!(status, 0, "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");
         assert!(told.contains(&format!("variable {variable} is unknown")), "{told}");
-        assert!(told.contains(meant), "{told}");
+        assert!(told.contains("tabi --help"), "{told}");
     }
     let program = Program::start_with(&[("TABI_USER", "users"), ("TABI_GRACE", "1")], &[]);
     let told = program.log_so_far();

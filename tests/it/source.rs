@@ -179,7 +179,7 @@ fn without_the_capability_the_start_says_which_one_is_missing() {
             sets.effective -= CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
             set_capabilities(None, sets).unwrap();
             let arguments = cli::parse(["tabi", "127.0.0.1:0", "--mark", "42"]).unwrap();
-            Server::bind(&arguments.config).map(drop).unwrap_err().to_string()
+            Server::bind(arguments.config).map(drop).unwrap_err().to_string()
         };
         scope.spawn(bind).join().unwrap()
     });

@@ -53,7 +53,7 @@ pub fn start(options: &[&str]) -> Running {
 pub fn start_on(listen: &str, options: &[&str]) -> Running {
     let grace: &[&str] = if options.contains(&"--grace") { &[] } else { &["--grace", "0"] };
     let arguments = cli::parse([&["tabi", listen], grace, options].concat()).unwrap();
-    let server = Server::bind(&arguments.config).unwrap();
+    let server = Server::bind(arguments.config).unwrap();
     let address = server.addresses()[0];
     let stopper = server.stopper();
     let status = server.status_address().unwrap();

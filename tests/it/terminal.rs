@@ -64,7 +64,7 @@ fn a_port_of_the_status_page_that_is_in_use_is_to_be_another_one() {
 fn help_is_grouped_and_ends_with_examples() {
     let output = bare().arg("--help").output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap();
-    let headings = ["Who may:", "Outbound out:", "Limits:", "What is seen:", "Instead of serving:"];
+    let headings = ["Access:", "Outbound:", "Limits:", "Monitoring:", "Other modes:"];
     let places: Vec<_> = headings.iter().map(|heading| told.find(heading).unwrap()).collect();
     assert!(places.is_sorted(), "{told}");
     let (_, examples) = told.split_once("Examples:\n").unwrap();

@@ -394,7 +394,7 @@ fn a_password_belongs_neither_on_the_command_line_nor_into_a_file_for_everyone()
 fn a_server_that_is_its_own_upstream_does_not_start() {
     let refusal = |listen: &str, options: &[&str]| {
         let arguments = cli::parse([&["tabi", listen], options].concat()).unwrap();
-        Server::bind(&arguments.config).map(drop).unwrap_err().to_string()
+        Server::bind(arguments.config).map(drop).unwrap_err().to_string()
     };
     // Nobody else uses this address, so the port stays free.
     let free = TcpListener::bind("127.77.0.1:0").unwrap().local_addr().unwrap();

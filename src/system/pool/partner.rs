@@ -13,10 +13,10 @@ impl Partner {
     /// Starts `job` on the partner thread.
     pub fn start_job(&self, job: impl FnOnce() + Send + 'static) -> PartnerJob<'_> {
         let end = Arc::new(End { has_come: AtomicBool::new(false), awaited_by: thread::current() });
-        let told = Told(Arc::clone(&end));
+        let notice = EndNotice(Arc::clone(&end));
         self.0.inbox().run(move || {
             job();
-            drop(told);
+            drop(notice);
         });
         PartnerJob { end, _partner: self }
     }
@@ -28,10 +28,10 @@ struct End {
     awaited_by: thread::Thread,
 }
 
-/// Tells of the end of a job when it is dropped, also by a panic.
-struct Told(Arc<End>);
+/// Reports the end of a job when it is dropped, also by a panic.
+struct EndNotice(Arc<End>);
 
-impl Drop for Told {
+impl Drop for EndNotice {
     fn drop(&mut self) {
         self.0.has_come.store(true, Ordering::Release);
         self.0.awaited_by.unpark();

@@ -1,10 +1,12 @@
 //! A thread that runs one job after the other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::{mem, thread};
 
 use threadpool::ThreadPool;
+
+use crate::system::sync::Mutex;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -57,7 +59,7 @@ impl Inbox {
     }
 
     fn put(&self, next: Next) {
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        *self.next.lock() = next;
         // A thread that has not begun yet looks into its inbox before it parks.
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -66,7 +68,7 @@ impl Inbox {
 
     fn take(&self) -> Option<Job> {
         loop {
-            let next = mem::take(&mut *self.next.lock().unwrap_or_else(PoisonError::into_inner));
+            let next = mem::take(&mut *self.next.lock());
             match next {
                 Next::Wait => thread::park(),
                 Next::Run(job) => return Some(job),

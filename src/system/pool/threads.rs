@@ -31,15 +31,13 @@ pub(super) struct Threads {
     /// `None` before the first thread: there is no pool without one.
     pool: Option<ThreadPool>,
     count: usize,
-    /// The first of two, where the system has refused the second. It is used next time.
-    spare: Option<Thread>,
     /// The system has refused the last one.
     refused: bool,
 }
 
 impl Threads {
     pub(super) fn new() -> Self {
-        Threads { pool: None, count: 0, spare: None, refused: false }
+        Threads { pool: None, count: 0, refused: false }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -52,11 +50,11 @@ impl Threads {
     ///
     /// When the system refuses one of them.
     pub(super) fn add_two(&mut self) -> io::Result<[Thread; 2]> {
-        let first = self.spare.take().map_or_else(|| self.add(), Ok)?;
+        let first = self.add()?;
         match self.add() {
             Ok(second) => Ok([first, second]),
             Err(refused) => {
-                self.spare = Some(first);
+                self.forget(1);
                 Err(refused)
             }
         }
@@ -93,8 +91,7 @@ impl Threads {
     /// Notes that `gone` of them are about to be dropped. A thread whose [`Thread`] is dropped ends
     /// if there are more than this.
     pub(super) fn forget(&mut self, gone: usize) {
-        let spare = self.spare.take();
-        self.count -= gone + usize::from(spare.is_some());
+        self.count -= gone;
         if let Some(pool) = &mut self.pool {
             pool.set_num_threads(self.count.max(1));
         }
@@ -115,7 +112,8 @@ impl Threads {
 }
 
 fn pool_of_one() -> ThreadPool {
-    threadpool::Builder::new().num_threads(1).thread_stack_size(STACK).build()
+    let builder = threadpool::Builder::new().num_threads(1).thread_name("tabi worker".into());
+    builder.thread_stack_size(STACK).build()
 }
 
 /// Fails where the system gives no thread. It costs as much as a thread.

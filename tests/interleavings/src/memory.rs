@@ -43,6 +43,7 @@ mod system {
     pub mod descriptors;
     pub mod ip;
     pub mod poll;
+    pub mod sync;
 
     pub mod pool {
         pub mod partner;

@@ -145,7 +145,7 @@ pub fn a_stop_ends_every_wait() {
         spawn(move || open(&sessions, host).is_some())
     });
     let [watched, emptied] = [(); 2].map(|()| Arc::clone(&sessions));
-    let watch = spawn(move || watched.watch(|_| None));
+    let watch = spawn(move || watched.watch());
     let is_empty = spawn(move || emptied.wait_until_empty(FOREVER));
     sessions.close();
     assert_eq!(waiting.map(|client| client.join().unwrap()), [false; 2]);
@@ -164,7 +164,7 @@ pub fn the_watch_sees_who_comes() {
     let sessions = sessions(1, Duration::from_secs(10));
     let watch = spawn({
         let sessions = Arc::clone(&sessions);
-        move || sessions.watch(|_| None)
+        move || sessions.watch()
     });
     for host in [1, 2] {
         let Open { session, .. } = open(&sessions, host).unwrap();

@@ -38,6 +38,11 @@ impl Builder {
     }
 
     #[must_use]
+    pub fn thread_name(self, _name: String) -> Self {
+        self
+    }
+
+    #[must_use]
     pub fn thread_stack_size(self, _bytes: usize) -> Self {
         self
     }

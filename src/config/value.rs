@@ -1,6 +1,7 @@
 //! The values of options: each parser says what it expects.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -11,8 +12,7 @@ pub(super) fn listen(given: &str) -> Result<SocketAddr, String> {
     if let Some(address) = with_named_zone(given) {
         return address;
     }
-    let every = || given.parse().ok().map(|port| (Ipv6Addr::UNSPECIFIED, port).into());
-    given.parse().ok().or_else(every).ok_or_else(|| {
+    at(Ipv6Addr::UNSPECIFIED, given).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
     })
 }
@@ -33,10 +33,15 @@ fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
 
 /// What the page shows is nobody else's business, so it is on loopback unless an address is given.
 pub(super) fn status(given: &str) -> Result<SocketAddr, String> {
-    let on_loopback = || given.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into());
-    given.parse().ok().or_else(on_loopback).ok_or_else(|| {
+    at(Ipv4Addr::LOCALHOST, given).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 9090 or 192.168.1.1:9090".into()
     })
+}
+
+/// A PORT alone is one of `ip`.
+fn at(ip: impl Into<IpAddr>, given: &str) -> Option<SocketAddr> {
+    let port_alone = || Some(SocketAddr::new(ip.into(), given.parse().ok()?));
+    given.parse().ok().or_else(port_alone)
 }
 
 pub(super) fn network(given: &str) -> Result<IpNet, String> {
@@ -57,12 +62,15 @@ pub(super) fn count(given: &str) -> Result<usize, String> {
     }
 }
 
-/// How often a flag is given: a number, or true or false in the environment.
-pub(super) fn times(given: &str) -> Result<u8, String> {
-    match given {
-        "true" => Ok(1),
-        "false" => Ok(0),
-        _ => given.parse().map_err(|_| "expected true, false or a whole number up to 255".into()),
+pub(super) fn ports(given: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) = given.split_once('-').unwrap_or((given, given));
+    let port = |digits: &str| {
+        let is_plain = digits.bytes().all(|digit| digit.is_ascii_digit());
+        is_plain.then(|| digits.parse().ok()).flatten().filter(|port| *port > 0)
+    };
+    match (port(first), port(last)) {
+        (Some(first), Some(last)) if first <= last => Ok(first..=last),
+        _ => Err("expected ports from 1 to 65535, as in 40000-40099".into()),
     }
 }
 

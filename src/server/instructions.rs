@@ -1,17 +1,15 @@
-//! What is told at the start: how other machines use this server.
+//! What the log says at the start: how other machines use this server.
 
 use std::net::SocketAddr;
 
 use log::info;
 
-use super::Config;
-
-/// Addresses that are told; a machine with containers has many.
-const MOST_TOLD: usize = 4;
+/// Addresses that are logged; a machine with containers has many.
+const MOST_ADDRESSES: usize = 4;
 
 /// Logs where clients on the network reach the server, and a command to try it with.
-pub(super) fn invite(config: &Config, reached_at: &[SocketAddr], addresses: &[SocketAddr]) {
-    for line in lines(config.users.is_some(), reached_at, addresses) {
+pub(super) fn log(with_users: bool, reached_at: &[SocketAddr], addresses: &[SocketAddr]) {
+    for line in lines(with_users, reached_at, addresses) {
         info!("{line}");
     }
 }
@@ -32,9 +30,10 @@ fn lines(with_users: bool, reached_at: &[SocketAddr], addresses: &[SocketAddr]) 
         }
         ([], [first, ..]) => vec![format!("try it: {}", curl(&first.to_string()))],
         ([first, ..], _) => {
-            let told: Vec<_> = reached_at.iter().take(MOST_TOLD).map(ToString::to_string).collect();
+            let logged: Vec<_> =
+                reached_at.iter().take(MOST_ADDRESSES).map(ToString::to_string).collect();
             vec![
-                format!("other machines use it as a SOCKS5 proxy at {}", told.join(" or ")),
+                format!("other machines use it as a SOCKS5 proxy at {}", logged.join(" or ")),
                 format!("try it from one of them: {}", curl(&first.to_string())),
             ]
         }
@@ -45,16 +44,16 @@ fn lines(with_users: bool, reached_at: &[SocketAddr], addresses: &[SocketAddr]) 
 mod tests {
     use super::*;
 
-    fn told(with_users: bool, reached_at: &[&str], listen: &str) -> Vec<String> {
+    fn logged(with_users: bool, reached_at: &[&str], listen: &str) -> Vec<String> {
         let reached_at: Vec<_> = reached_at.iter().map(|it| it.parse().unwrap()).collect();
         lines(with_users, &reached_at, &[listen.parse().unwrap()])
     }
 
     #[test]
     fn two_lines_tell_how_to_use_it_from_another_machine() {
-        let told = told(false, &["192.168.1.5:1080", "[fd00::5]:1080"], "[::]:1080");
+        let logged = logged(false, &["192.168.1.5:1080", "[fd00::5]:1080"], "[::]:1080");
         assert_eq!(
-            told,
+            logged,
             [
                 "other machines use it as a SOCKS5 proxy at 192.168.1.5:1080 or [fd00::5]:1080",
                 "try it from one of them: curl -x socks5h://192.168.1.5:1080 https://example.com/"
@@ -64,28 +63,28 @@ mod tests {
 
     #[test]
     fn a_password_is_asked_for_in_the_command() {
-        let told = told(true, &["192.168.1.5:1080"], "[::]:1080");
-        assert!(told[1].contains("socks5h://NAME:PASSWORD@192.168.1.5:1080 "), "{told:?}");
+        let logged = logged(true, &["192.168.1.5:1080"], "[::]:1080");
+        assert!(logged[1].contains("socks5h://NAME:PASSWORD@192.168.1.5:1080 "), "{logged:?}");
     }
 
     #[test]
     fn nobody_is_sent_to_an_address_that_only_this_machine_reaches() {
         for listen in ["127.0.0.1:1080", "[::1]:1080", "[::]:1080"] {
-            let told = told(false, &[], listen);
-            assert_eq!(told.len(), 1);
-            assert!(told[0].contains("this machine") && told[0].contains("//localhost:1080 "));
+            let logged = logged(false, &[], listen);
+            assert_eq!(logged.len(), 1);
+            assert!(logged[0].contains("this machine") && logged[0].contains("//localhost:1080 "));
         }
     }
 
     #[test]
     fn the_command_can_be_pasted_into_a_shell_that_takes_brackets_for_a_pattern() {
-        let told = told(true, &["[fd00::5]:1080"], "[::]:1080");
-        assert!(told[1].contains(" 'socks5h://NAME:PASSWORD@[fd00::5]:1080' "), "{told:?}");
+        let logged = logged(true, &["[fd00::5]:1080"], "[::]:1080");
+        assert!(logged[1].contains(" 'socks5h://NAME:PASSWORD@[fd00::5]:1080' "), "{logged:?}");
     }
 
     #[test]
     fn a_machine_with_many_networks_tells_a_few() {
-        let told = told(false, &["10.0.0.1:1080"; 20], "[::]:1080");
-        assert_eq!(told[0].matches("10.0.0.1").count(), MOST_TOLD);
+        let logged = logged(false, &["10.0.0.1:1080"; 20], "[::]:1080");
+        assert_eq!(logged[0].matches("10.0.0.1").count(), MOST_ADDRESSES);
     }
 }

@@ -16,16 +16,16 @@ const FIRST: usize = 3;
 /// # Errors
 ///
 /// When something else than a TCP socket that listens is among them; the error says which it is.
-pub fn handed_over() -> io::Result<Vec<TcpListener>> {
-    let mut handed = ListenFd::from_env();
-    let count = handed.len();
+pub fn inherited_sockets() -> io::Result<Vec<TcpListener>> {
+    let mut inherited = ListenFd::from_env();
+    let count = inherited.len();
     let listener = |index| {
-        let listener = handed.take_tcp_listener(index).ok().flatten();
+        let listener = inherited.take_tcp_listener(index).ok().flatten();
         let listener = listener.filter(listens);
         listener.ok_or_else(|| {
             let number = FIRST + index;
-            let told = format!("LISTEN_FDS: descriptor {number} is no TCP socket that listens");
-            io::Error::new(io::ErrorKind::InvalidInput, told)
+            let message = format!("LISTEN_FDS: descriptor {number} is no TCP socket that listens");
+            io::Error::new(io::ErrorKind::InvalidInput, message)
         })
     };
     (0..count).map(listener).collect()

@@ -1,0 +1,151 @@
+//! The configuration of a server: each of its options, with its help and its default.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use ipnet::IpNet;
+
+use crate::access::rules::RuleFile;
+use crate::access::upstream::Upstream;
+use crate::access::users::Passwords;
+use crate::commands::egress::Egress;
+
+mod outbound;
+mod value;
+
+use outbound::{EgressOptions, OUTBOUND, UpstreamUrl};
+
+/// Rules about unknown users that are warned of.
+const MOST_DOUBTS: usize = 10;
+
+// Headings of --help.
+const ACCESS: &str = "Access";
+const LIMITS: &str = "Limits";
+pub(crate) const MONITORING: &str = "Monitoring";
+
+/// The configuration of a server. The comments on options are their help.
+#[derive(Args, Clone, Debug)]
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    reason = "the brackets are those of --help"
+)]
+pub struct Config {
+    /// Where to listen: PORT, ADDRESS:PORT or [IPV6]:PORT; a PORT alone means every address
+    #[arg(value_name = "LISTEN", default_value = "1080", value_parser = value::listen)]
+    #[arg(env = "TABI_LISTEN", value_delimiter = ',')]
+    pub listen: Vec<SocketAddr>,
+
+    /// Clients that are served; repeatable, replaces the default: loopback and private networks
+    #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = ACCESS)]
+    #[arg(env = "TABI_ALLOW_FROM", value_delimiter = ',')]
+    pub allow_from: Vec<IpNet>,
+
+    /// Who may do what, and where: a file with a rule a line, the first that matches decides
+    #[arg(id = "rules", long, value_name = "FILE", env = "TABI_RULES", help_heading = ACCESS)]
+    pub rules_file: Option<PathBuf>,
+
+    /// What that file says.
+    #[arg(skip)]
+    pub(crate) rules: Arc<RuleFile>,
+
+    /// Require username and password: a file with `name:password` a line, that only its owner can read
+    #[arg(id = "users", long, value_name = "FILE", env = "TABI_USERS", help_heading = ACCESS)]
+    pub users_file: Option<PathBuf>,
+
+    /// What that file says; `None` where nobody has to authenticate.
+    #[arg(skip)]
+    pub(crate) users: Option<Arc<Passwords>>,
+
+    /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
+    #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = ACCESS)]
+    #[arg(env = "TABI_PROXY_PROTOCOL", value_delimiter = ',')]
+    pub proxy_protocol: Vec<IpNet>,
+
+    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
+    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
+    #[arg(long, value_name = "URL", value_parser = UpstreamUrl, help_heading = OUTBOUND)]
+    #[arg(env = "TABI_UPSTREAM", hide_env_values = true)]
+    pub upstream: Option<Arc<Upstream>>,
+
+    #[command(flatten)]
+    pub(crate) egress_options: EgressOptions,
+
+    /// Where outgoing sockets leave this machine: what those options come to.
+    #[arg(skip)]
+    pub egress: Egress,
+
+    /// Ports on which clients send UDP datagrams, as in 40000-40099, one of them for each association;
+    /// for a firewall or a container that lets only some ports through
+    #[arg(long, value_name = "FIRST-LAST", value_parser = value::ports)]
+    #[arg(env = "TABI_UDP_PORTS", help_heading = OUTBOUND)]
+    pub udp_ports: Option<RangeInclusive<u16>>,
+
+    /// Address that clients are told to send UDP datagrams to, if this machine has another one for
+    /// them than it knows of
+    #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
+    #[arg(env = "TABI_UDP_ADVERTISE", help_heading = OUTBOUND)]
+    pub udp_advertise: Option<IpAddr>,
+
+    /// Connections that are served at once; further clients wait
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]
+    #[arg(env = "TABI_MAX_CONNECTIONS", help_heading = LIMITS)]
+    pub max_connections: usize,
+
+    /// Connections of one client at once (an IPv4 address, an IPv6 /64); further ones are closed
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = value::count)]
+    #[arg(env = "TABI_MAX_PER_CLIENT", help_heading = LIMITS)]
+    pub max_per_client: usize,
+
+    /// Seconds from a client's connection to its complete request
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
+    #[arg(env = "TABI_HANDSHAKE_TIMEOUT", help_heading = LIMITS)]
+    pub handshake_timeout: Duration,
+
+    /// Seconds from a request to the connection with its target, the name's lookup included
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds)]
+    #[arg(env = "TABI_CONNECT_TIMEOUT", help_heading = LIMITS)]
+    pub connect_timeout: Duration,
+
+    /// Seconds without a byte in either direction after which a session ends
+    #[arg(long, value_name = "S", default_value = "7440", value_parser = value::seconds)]
+    #[arg(env = "TABI_IDLE_TIMEOUT", help_heading = LIMITS)]
+    pub idle_timeout: Duration,
+
+    /// Seconds that live sessions have to finish after SIGINT or SIGTERM
+    #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds_or_none)]
+    #[arg(env = "TABI_GRACE", help_heading = LIMITS)]
+    pub grace: Duration,
+
+    /// Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every
+    /// name is looked up every time
+    #[arg(long, value_name = "S", default_value = "30", value_parser = value::seconds_or_none)]
+    #[arg(env = "TABI_NAME_CACHE", help_heading = LIMITS)]
+    pub name_cache: Duration,
+
+    /// Status page, metrics and health over HTTP; a PORT alone is on loopback
+    #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
+    #[arg(env = "TABI_STATUS", help_heading = MONITORING)]
+    pub status: Option<SocketAddr>,
+}
+
+impl Config {
+    /// What is allowed but hardly meant: rules about users that do not exist.
+    pub fn doubts(&self) -> Vec<String> {
+        doubts(&self.rules, self.users.as_deref())
+    }
+}
+
+/// Rules about users that do not exist.
+pub(crate) fn doubts(rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
+    let is_known = |user| users.is_some_and(|users| users.has(user));
+    let unknown = rules.users().filter(|(user, _)| !is_known(user));
+    let lines = unknown.map(|(user, place)| {
+        format!("{place}: this rule matches nobody: there is no user {user} (--users)")
+    });
+    lines.take(MOST_DOUBTS).collect()
+}
