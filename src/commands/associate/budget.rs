@@ -35,6 +35,8 @@ impl Share {
     }
 
     /// Takes `bytes`, if nobody has more than is left for the others then.
+    // The newest Rust calls `fetch_update` by another name, which 1.85 does not know.
+    #[allow(deprecated)]
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let (before, after) = (self.borrowed(self.taken), self.borrowed(self.taken + bytes));
         let left = |free: usize| free.checked_sub(after - before).filter(|&left| after <= left);
