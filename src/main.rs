@@ -85,7 +85,7 @@ fn run(
         return Ok(());
     }
     let inherited = inherited.map_err(|error| error.to_string())?;
-    let server = Server::on(inherited, Notify::from_environment(), arguments.config)
+    let server = Server::bind(arguments.config, inherited, Notify::from_environment())
         .map_err(|error| error.to_string())?;
     install_signal_handlers(&server, logger)
         .map_err(|error| format!("cannot install signal handlers: {error}"))?;
@@ -124,7 +124,7 @@ fn install_signal_handlers(
     let is_handled = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let stopper = server.stopper();
     if is_handled(&SIGINT) {
-        let stopper = stopper.clone();
+        let stopper = Arc::clone(&stopper);
         ctrlc::set_handler(move || stopper.stop()).map_err(|error| match error {
             // Its text hides what the system has said: most likely that there is no thread.
             ctrlc::Error::System(error) => error,

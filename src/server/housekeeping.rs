@@ -1,61 +1,35 @@
-//! What is done beside serving, about once a second.
+//! What is done beside serving, until the server is stopped.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use super::Server;
 use super::accept::Acceptor;
-use super::notify::Notify;
-use super::stop::Stop;
-use crate::sessions::Sessions;
-use crate::system::pool::Pool;
 
-/// How often, unless the service manager wants a sign of life more often than that.
+/// How often, while something is to be done.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// What is looked after.
-pub(super) struct Housekeeping<'a> {
-    pub(super) sessions: &'a Sessions,
-    pub(super) pool: &'a Pool,
-    pub(super) acceptors: &'a [Arc<Acceptor>],
-    pub(super) stop: &'a Stop,
-    pub(super) notify: &'a Notify,
-    /// The thread that ends sessions whose time is up.
-    pub(super) watch: ScopedJoinHandle<'a, ()>,
-}
+/// How often, while nothing is: no thread is idle for too long before that.
+const IDLE_ROUND: Duration = Duration::from_secs(60);
 
-impl Housekeeping<'_> {
-    /// Looks after everything until `end` has no sender any more.
-    pub(super) fn run(&self, end: &Receiver<()>) {
-        let pause = self.notify.watchdog().map(|limit| limit / 2);
-        let round = pause.filter(|pause| *pause < 2 * ROUND).unwrap_or(ROUND);
-        let mut next_sign = Instant::now();
-        loop {
-            let now = Instant::now();
-            self.round(now);
-            if let Some(pause) = pause.filter(|_| now >= next_sign && self.is_alive()) {
-                self.notify.alive();
-                next_sign = now + pause;
-            }
-            if end.recv_timeout(round) != Err(RecvTimeoutError::Timeout) {
-                return;
-            }
-        }
-    }
-
-    fn round(&self, now: Instant) {
-        if !self.stop.is_stopped() {
+impl Server {
+    /// Waits for the stop, and meanwhile gives each listener a worker, ends threads that nobody needs and
+    /// says that the server is alive, as long as `watch` looks after the time limits of sessions.
+    pub(super) fn keep_house(&self, watch: &ScopedJoinHandle<'_, ()>) {
+        while !self.stopper.is_stopped() {
             // A listener may have lost its last worker for want of a thread. It is tried again.
-            self.acceptors.iter().for_each(|acceptor| drop(acceptor.ensure_worker()));
+            let have_workers = self.acceptors.iter().all(|it| Acceptor::ensure_worker(it).is_ok());
+            let is_trimmed = self.pool.trim(Instant::now());
+            let mut pause = if have_workers && is_trimmed { IDLE_ROUND } else { ROUND };
+            if let Some(limit) = self.notify.watchdog() {
+                pause = pause.min(limit / 2);
+                // Sessions open and end only while the lock that each of them needs is given back.
+                self.proxy.sessions.count();
+                if !watch.is_finished() {
+                    self.notify.alive();
+                }
+            }
+            let _ = self.wakes.recv_timeout(pause);
         }
-        self.pool.trim(now);
-    }
-
-    /// Whether sessions open and end: somebody watches over their time limits, and the lock that each
-    /// of them needs is given back.
-    fn is_alive(&self) -> bool {
-        self.sessions.count();
-        !self.watch.is_finished()
     }
 }
