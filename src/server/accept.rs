@@ -70,7 +70,7 @@ impl Acceptor {
             proxy: Arc::clone(proxy),
             pool: Arc::clone(pool),
             stopper: Arc::clone(stopper),
-            state: Mutex::new(State { is_closed: listener.is_inherited(), ..State::default() }),
+            state: Mutex::new(State { is_closed: listener.is_inherited, ..State::default() }),
             left: Condvar::default(),
             listener,
         })

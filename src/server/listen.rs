@@ -23,7 +23,7 @@ pub(super) struct Listener {
     socket: TcpListener,
     /// It is the service manager's, and outlives this server: clients that come between two servers
     /// wait in its backlog, so it is never shut.
-    is_inherited: bool,
+    pub(super) is_inherited: bool,
     /// Wakes those who wait for a client where closing the socket does not.
     waker: Option<Waker>,
 }
@@ -40,11 +40,6 @@ impl Listener {
         }
         let waker = needs_waker.then(Waker::new).transpose()?;
         Ok(Listener { socket, is_inherited, waker })
-    }
-
-    /// Whether the socket is the service manager's, and outlives this server.
-    pub(super) fn is_inherited(&self) -> bool {
-        self.is_inherited
     }
 
     /// Waits for a client.
@@ -164,7 +159,7 @@ pub(super) fn open(
     let mut addresses = Vec::new();
     for listener in &listeners {
         let address = listener.socket.local_addr()?;
-        let whose = if listener.is_inherited() { " (handed over, instead of LISTEN)" } else { "" };
+        let whose = if listener.is_inherited { " (handed over, instead of LISTEN)" } else { "" };
         info!("listening on {address}{}{whose}", scope(address.ip()));
         addresses.push(address);
     }
