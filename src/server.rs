@@ -11,6 +11,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use log::{info, warn};
 
 use crate::access::policy::Policy;
@@ -180,12 +181,12 @@ impl Server {
 
 /// Logs who may do what, and what of it is hardly meant.
 fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
-    let clients: Vec<String> = policy.clients().iter().map(ToString::to_string).collect();
-    info!("serving clients from {} (--allow-from)", clients.join(", "));
+    let list = |networks: &[IpNet]| -> String {
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    info!("serving clients from {} (--allow-from)", list(policy.clients()));
     if !config.proxy_protocol.is_empty() {
-        let balancers: Vec<String> =
-            config.proxy_protocol.iter().map(ToString::to_string).collect();
-        info!("taking PROXY headers from {} (--proxy-protocol)", balancers.join(", "));
+        info!("taking PROXY headers from {} (--proxy-protocol)", list(&config.proxy_protocol));
     }
     if config.rules.count() > 0 {
         info!("following {} (--rules)", counted(config.rules.count(), "rule"));

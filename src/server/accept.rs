@@ -82,13 +82,12 @@ impl Acceptor {
     ///
     /// When the system refuses a thread.
     pub(super) fn ensure_worker(self: &Arc<Self>) -> io::Result<()> {
-        {
-            let mut state = self.state.lock();
-            if state.waiting > 0 {
-                return Ok(());
-            }
-            state.waiting = 1;
+        let mut state = self.state.lock();
+        if state.waiting > 0 {
+            return Ok(());
         }
+        state.waiting = 1;
+        drop(state);
         let acceptor = Arc::clone(self);
         let started = self.pool.start(move |partner| acceptor.run_worker(partner));
         let mut state = self.state.lock();

@@ -89,7 +89,7 @@ impl Listener {
     /// closed, a moment later.
     pub(super) fn stop(&self) {
         if self.is_inherited {
-            self.wake();
+            self.waker.iter().for_each(Waker::wake);
         } else {
             #[cfg(target_os = "linux")]
             let _ = SockRef::from(&self.socket).attach_filter(&filter::NO_FIRST_SEGMENT);
@@ -100,13 +100,7 @@ impl Listener {
     pub(super) fn close(&self) {
         if !self.is_inherited {
             let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
-            self.wake();
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake();
+            self.waker.iter().for_each(Waker::wake);
         }
     }
 }
