@@ -65,7 +65,7 @@ pub(crate) struct Proxy {
 type Rejected = (Rejection, String);
 
 impl Proxy {
-    /// Serves as `config` says, by `rules`.
+    /// Serves as `config` says, by `policy`.
     pub(crate) fn new(
         config: Config,
         policy: Policy,
@@ -334,6 +334,7 @@ impl Exchange<'_, '_> {
         }
         refusal.is_none()
     }
+
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self) -> Result<(), Failure> {
@@ -369,12 +370,11 @@ impl Exchange<'_, '_> {
     fn resolve(&self) -> Result<(), Failure> {
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
-        let reply = match permit.route() {
-            Some(route) => self.connect_upstream(route, deadline)?.reply,
-            None => {
-                let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
-                resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
-            }
+        let reply = if let Some(route) = permit.route() {
+            self.connect_upstream(route, deadline)?.reply
+        } else {
+            let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
+            resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
         };
         let mut bytes = Vec::new();
         reply.write_to(&mut bytes)?;

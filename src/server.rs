@@ -8,8 +8,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::thread;
-use std::time::Duration;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use log::{info, warn};
@@ -26,7 +26,6 @@ use crate::system::pool::Pool;
 
 mod accept;
 mod activation;
-mod housekeeping;
 mod instructions;
 mod listen;
 mod notify;
@@ -42,6 +41,11 @@ pub use stop::Stopper;
 use accept::{Acceptor, MOST_WAITING};
 use shutdown::{counted, drain};
 
+/// How often housekeeping is done while there is something to do, and while there is nothing: no thread is
+/// idle for too long before that.
+const ROUND: Duration = Duration::from_secs(1);
+const IDLE_ROUND: Duration = Duration::from_secs(60);
+
 /// A server that listens, and that [`Server::run`] makes serve.
 pub struct Server {
     acceptors: Vec<Arc<Acceptor>>,
@@ -49,6 +53,7 @@ pub struct Server {
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
     stopper: Arc<Stopper>,
+    /// Begin a round of the housekeeping early.
     wakes: Receiver<()>,
     status: Option<Status>,
     notify: Arc<Notify>,
@@ -151,6 +156,27 @@ impl Server {
             sessions.stop_watch();
             started
         })
+    }
+
+    /// Waits for the stop. Meanwhile it gives each listener a worker, ends threads that nobody needs, and
+    /// says that the server is alive, as long as `watch` looks after the time limits of sessions; no
+    /// service manager asks that of one that stops.
+    fn keep_house(&self, watch: &ScopedJoinHandle<'_, ()>) {
+        while !self.stopper.is_stopped() {
+            // A listener may have lost its last worker for want of a thread. It is tried again.
+            let have_workers = self.acceptors.iter().all(|it| Acceptor::ensure_worker(it).is_ok());
+            let is_trimmed = self.pool.trim(Instant::now());
+            let mut pause = if have_workers && is_trimmed { IDLE_ROUND } else { ROUND };
+            if let Some(limit) = self.notify.watchdog() {
+                pause = pause.min(limit / 2);
+                // Sessions open and end only while the lock that each of them needs is given back.
+                self.proxy.sessions.count();
+                if !watch.is_finished() {
+                    self.notify.alive();
+                }
+            }
+            let _ = self.wakes.recv_timeout(pause);
+        }
     }
 
     fn status_source(&self) -> StatusSource {
