@@ -129,20 +129,17 @@ pub fn command() -> clap::Command {
 
 fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
     let error = |kind, message: String| command().error(kind, message);
-    let stronger = |one, other| {
-        environment::stronger(matches, one, other)
+    let wins = |one, other| {
+        environment::wins(matches, one, other)
             .map_err(|message| error(ErrorKind::ArgumentConflict, message))
     };
     let mut arguments = Arguments::from_arg_matches(matches)?;
     if arguments.quiet && arguments.verbose > 0 {
-        match stronger("quiet", "verbose")? {
-            "quiet" => arguments.verbose = 0,
-            _ => arguments.quiet = false,
-        }
+        arguments.quiet = wins("quiet", "verbose")?;
     }
     if arguments.check && arguments.probe {
-        arguments.probe = stronger("check", "probe")? == "probe";
-        arguments.check = !arguments.probe;
+        arguments.check = wins("check", "probe")?;
+        arguments.probe = !arguments.check;
     }
     let config = &mut arguments.config;
     let invalid = |message| error(ErrorKind::ValueValidation, message);

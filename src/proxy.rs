@@ -67,13 +67,16 @@ type Rejected = (Rejection, String);
 impl Proxy {
     /// Serves as `config` says, by `policy`.
     pub(crate) fn new(
-        config: Config,
+        mut config: Config,
         policy: Policy,
         resolver: Arc<Resolver>,
         sessions: Arc<Sessions>,
     ) -> Self {
+        // A reload frees the users and rules that it replaces: they are not held here as well.
+        let users = Users::new(config.users.take());
+        config.rules = Arc::default();
         Proxy {
-            users: Users::new(config.users.clone()),
+            users,
             config,
             policy,
             resolver,

@@ -75,27 +75,19 @@ pub(super) fn given_as(matches: &ArgMatches, option: &str) -> String {
     }
 }
 
-/// Which of two options that exclude each other counts, where both are given: the one of the command
-/// line.
+/// Whether `one` of two options that exclude each other counts, where both are given: if it is that of
+/// the command line.
 ///
 /// # Errors
 ///
 /// When both come from the same place.
-pub(super) fn stronger<'a>(
-    matches: &ArgMatches,
-    one: &'a str,
-    other: &'a str,
-) -> Result<&'a str, String> {
+pub(super) fn wins(matches: &ArgMatches, one: &str, other: &str) -> Result<bool, String> {
     let is_typed = |option| matches.value_source(option) == Some(ValueSource::CommandLine);
-    match (is_typed(one), is_typed(other)) {
-        (true, false) => Ok(one),
-        (false, true) => Ok(other),
-        (true, true) | (false, false) => Err(format!(
-            "{} cannot be used with {}",
-            given_as(matches, one),
-            given_as(matches, other)
-        )),
+    if is_typed(one) == is_typed(other) {
+        let [one, other] = [one, other].map(|option| given_as(matches, option));
+        return Err(format!("{one} cannot be used with {other}"));
     }
+    Ok(is_typed(one))
 }
 
 /// An error about a value, with the variable that the value comes from, if it comes from one.
