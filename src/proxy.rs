@@ -65,15 +65,18 @@ pub(crate) struct Proxy {
 type Rejected = (Rejection, String);
 
 impl Proxy {
-    /// Serves as `config` says, by `rules`.
+    /// Serves as `config` says, by `policy`.
     pub(crate) fn new(
-        config: Config,
+        mut config: Config,
         policy: Policy,
         resolver: Arc<Resolver>,
         sessions: Arc<Sessions>,
     ) -> Self {
+        // A reload frees the users and rules that it replaces: they are not held here as well.
+        let users = Users::new(config.users.take());
+        config.rules = Arc::default();
         Proxy {
-            users: Users::new(config.users.clone()),
+            users,
             config,
             policy,
             resolver,
@@ -334,6 +337,7 @@ impl Exchange<'_, '_> {
         }
         refusal.is_none()
     }
+
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self) -> Result<(), Failure> {

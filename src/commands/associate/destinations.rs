@@ -41,7 +41,7 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// The destinations of one association.
 pub(super) struct Destinations<'a> {
     client: &'a AssociateClient<'a>,
-    rules: &'a Policy,
+    policy: &'a Policy,
     /// The generation of the rules that have judged what is kept here.
     generation: usize,
     names: &'a Resolver,
@@ -58,14 +58,14 @@ pub(super) struct Destinations<'a> {
 impl<'a> Destinations<'a> {
     pub(super) fn new(
         client: &'a AssociateClient<'a>,
-        rules: &'a Policy,
+        policy: &'a Policy,
         names: &'a Arc<Resolver>,
         budget: &'static Budget,
     ) -> Self {
         Destinations {
             client,
-            rules,
-            generation: rules.generation(),
+            policy,
+            generation: policy.generation(),
             names,
             by_address: Table::new(BY_ADDRESS, budget),
             by_name: Table::new(BY_NAME, budget),
@@ -79,7 +79,7 @@ impl<'a> Destinations<'a> {
     /// Forgets what earlier rules have said: nothing that was sent after they have changed goes where
     /// they let it. Who may reply still may: what has begun goes on.
     pub(super) fn follow_new_rules(&mut self) {
-        let generation = self.rules.generation();
+        let generation = self.policy.generation();
         if generation != self.generation {
             self.generation = generation;
             self.forget_verdicts();
@@ -155,7 +155,7 @@ impl<'a> Destinations<'a> {
     ) -> Option<Vec<SocketAddr>> {
         let AssociateClient { session, identity, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: to.clone() };
-        match self.rules.permit(identity, session.peer(), &request, |_, _| found.ok_or(())) {
+        match self.policy.permit(identity, session.peer(), &request, |_, _| found.ok_or(())) {
             Ok(permit) => Some(permit.addresses().to_vec()),
             Err(PermitError::Lookup(())) => Some(Vec::new()),
             Err(PermitError::Denied(denied)) => {
@@ -284,8 +284,8 @@ mod tests {
         let names = Resolver::with_resolver(TTL, &Descriptors::new(1024), |_| {
             Ok(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()])
         });
-        with_association(session, names, |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+        with_association(session, names, |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names, &ALL);
             let now = Instant::now();
             for closed in ["127.0.0.1", "::1", "0.0.0.0", "169.254.1.1", "255.255.255.255"] {
                 let route = destinations.route(&to(closed), b"x", now);
@@ -309,8 +309,8 @@ mod tests {
             let _ = released.lock().unwrap().recv();
             Ok(vec!["192.0.2.1:0".parse().unwrap()])
         });
-        with_association(session, names, move |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+        with_association(session, names, move |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names, &ALL);
             let (now, name) = (Instant::now(), to("name.example"));
             release.send(()).unwrap();
             let target = Route::To("192.0.2.1:9".parse().unwrap());
@@ -331,8 +331,8 @@ mod tests {
     fn replies_may_come_until_the_end_though_memory_was_given_back() {
         let (session, _control) = session("192.168.1.7:1");
         let names = Resolver::new(TTL, &Descriptors::new(1024));
-        with_association(session, names, |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+        with_association(session, names, |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names, &ALL);
             destinations.let_reply("192.0.2.1".parse().unwrap());
             destinations.forget_verdicts();
             assert!(destinations.is_reply("::ffff:192.0.2.1".parse().unwrap()));

@@ -52,7 +52,7 @@ impl<'a> DatagramRelay<'a> {
     pub(super) fn new(
         (inside, outside): (UdpSocket, Outside),
         client: &'a AssociateClient<'a>,
-        rules: &'a Policy,
+        policy: &'a Policy,
         names: &'a Arc<Resolver>,
         budget: &'static Budget,
     ) -> Self {
@@ -66,7 +66,7 @@ impl<'a> DatagramRelay<'a> {
             header: Vec::new(),
             now,
             active: now,
-            destinations: Destinations::new(client, rules, names, budget),
+            destinations: Destinations::new(client, policy, names, budget),
             dropped: DropLog::default(),
         }
     }
@@ -261,9 +261,9 @@ mod tests {
     fn five_minutes_of_nothing_end_it() {
         let (session, _control) = session("127.0.0.1:1");
         let state = Arc::clone(session.state());
-        with_association(session, names(&[]), |association, client, rules, names| {
+        with_association(session, names(&[]), |association, client, policy, names| {
             let sockets = (association.inside, association.outside);
-            let mut relay = DatagramRelay::new(sockets, client, rules, names, &ALL);
+            let mut relay = DatagramRelay::new(sockets, client, policy, names, &ALL);
             relay.now = relay.active + IDLE.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.is_alive());
             relay.now += Duration::from_millis(1);

@@ -191,7 +191,7 @@ impl Question {
         })
     }
 
-    fn ask(&self, rules: &Policy) -> Answer {
+    fn ask(&self, policy: &Policy) -> Answer {
         let host = match self.name {
             Some(name) => Host::from(Name::new(name.into()).unwrap()),
             None => Host::Ip(self.ip),
@@ -200,7 +200,7 @@ impl Question {
         let request = Request { command: self.command, destination };
         let lookup = |_: &Name, port| Ok::<_, ()>(vec![SocketAddr::new(self.ip, port)]);
         let client = SocketAddr::new(self.client, 50000);
-        match rules.permit(&identity(self.user), client, &request, lookup) {
+        match policy.permit(&identity(self.user), client, &request, lookup) {
             Ok(permit) if permit.route().is_some() => Answer::Through,
             Ok(permit) => {
                 assert_eq!(permit.addresses(), [SocketAddr::new(self.ip, self.port)]);
@@ -242,10 +242,10 @@ fn agree(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let list = (0..count).map(|_| Rule::any(input)).collect::<Result<Vec<_>, _>>()?;
     let text = list.iter().map(Rule::line).collect::<Vec<_>>().join("\n");
     let file = RuleFile::parse(text.as_bytes(), "rules").unwrap();
-    let rules = Policy::new(&[], vec![1080]).with_file(Arc::new(file));
+    let policy = Policy::new(&[], vec![1080]).with_file(Arc::new(file));
     while !input.is_empty() {
         let asked = Question::any(input)?;
-        match (asked.ask(&rules), expected(&list, &asked)) {
+        match (asked.ask(&policy), expected(&list, &asked)) {
             // Of two rules that deny a name, the one is told that spares a lookup.
             (Answer::Denied(_), Answer::Denied(_)) if asked.name.is_some() => {}
             (answer, expected) => assert_eq!(answer, expected, "{text}\n{asked:?}"),
