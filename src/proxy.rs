@@ -134,15 +134,15 @@ impl Proxy {
     pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
         let state = session.state();
         let entry = self.session_log.entry(state, &self.metrics);
-        let result = self.run(session, partner).map_err(|failure| failure.report());
-        if let (Err((message, ..)), None) = (&result, state.ending()) {
-            close_with(state, message);
+        let result = self.run(session, partner);
+        if let (Err(failure), None) = (&result, state.ending()) {
+            close_with(state, &failure.message);
         }
         let (outcome, why) = match (state.ending(), result) {
             // The entry says so when it is dropped.
             (Some(Ending::Fault), _) => return,
             (Some(ending), _) => (ending.into(), None),
-            (None, Err((_, outcome, why))) => (outcome, why),
+            (None, Err(failure)) => (failure.outcome, failure.why),
             (None, Ok(())) => (Outcome::Closed, None),
         };
         if outcome == Outcome::Evicted {
@@ -213,7 +213,7 @@ impl Proxy {
         };
         checked.map_err(|(kind, why)| {
             self.metrics.rejected(kind);
-            Failure::Rejected(why)
+            Failure::rejected(why)
         })
     }
 
