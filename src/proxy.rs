@@ -12,7 +12,7 @@ use crate::access::policy::{Permit, PermitError, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{AssociateClient, Association};
 use crate::commands::bind::BindListener;
-use crate::commands::connect::{self, Dial};
+use crate::commands::connect::{self, Connection, Dial};
 use crate::commands::egress::Egress;
 use crate::commands::resolver::Resolver;
 use crate::commands::{self, resolve, upstream};
@@ -262,18 +262,13 @@ impl Exchange<'_, '_> {
         let begin = Instant::now();
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
-        let (stream, address, reply) = match permit.route() {
+        let Connection { stream, address, reply } = match permit.route() {
             None => {
                 let target = connect::connect(&permit, self.dial(deadline)?)?;
-                if let Host::Name(name) = &self.request.destination.host {
-                    self.proxy.resolver.won(name, target.address.ip());
-                }
-                (target.stream, target.address, Reply::succeeded(target.bound))
+                self.proxy.resolver.won(&self.request.destination.host, target.address.ip());
+                target
             }
-            Some(route) => {
-                let target = self.connect_upstream(route, deadline)?;
-                (target.stream, target.address, target.reply)
-            }
+            Some(route) => self.connect_upstream(route, deadline)?,
         };
         relay::prepare(&stream).map_err(commands::Error::Unreachable)?;
         self.state.connected(stream, address);
@@ -286,14 +281,12 @@ impl Exchange<'_, '_> {
         &self,
         route: &UpstreamRoute,
         deadline: Deadline,
-    ) -> Result<upstream::Connection, Failure> {
+    ) -> Result<Connection, Failure> {
         let dial = self.dial(deadline)?;
         self.state.goes_via(Arc::clone(route.upstream().shown()));
         let lookup = |name: &_, port| self.lookup(name, port, deadline);
         let reached = upstream::connect(route, dial, lookup)?;
-        if let Host::Name(name) = &route.upstream().address().host {
-            self.proxy.resolver.won(name, reached.address.ip());
-        }
+        self.proxy.resolver.won(&route.upstream().address().host, reached.address.ip());
         Ok(reached)
     }
 

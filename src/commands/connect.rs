@@ -14,6 +14,7 @@ use super::egress::Egress;
 use super::error::Error;
 use super::families::{Attempted, Families};
 use crate::access::policy::Permit;
+use crate::socks5::Reply;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::{Descriptors, Reservation};
 use crate::system::poll::poll;
@@ -38,8 +39,8 @@ pub(crate) struct Connection {
     pub stream: TcpStream,
     /// The address that was reached.
     pub address: SocketAddr,
-    /// The local address: BND.ADDR and BND.PORT.
-    pub bound: SocketAddr,
+    /// What the client is answered; the bound address is the local one.
+    pub reply: Reply,
 }
 
 /// For whom is dialed, from where, and for how long.
@@ -290,7 +291,7 @@ impl Attempt {
             return Err(ErrorKind::ConnectionRefused.into());
         }
         stream.set_nonblocking(false)?;
-        Ok(Connection { stream, address: self.address, bound })
+        Ok(Connection { stream, address: self.address, reply: Reply::succeeded(bound) })
     }
 }
 

@@ -17,7 +17,7 @@ use self::queue::{Job, Queue, Waiter};
 use super::client_watch::{ClientWatch, wait_for};
 use super::error::Error;
 use super::families::Families;
-use crate::socks5::Name;
+use crate::socks5::{Host, Name};
 use crate::system::address_space;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
@@ -174,10 +174,12 @@ impl Resolver {
         Ok(LookupState::UnderWay(Lookup { waiter, resolver: Arc::clone(self) }))
     }
 
-    /// Notes that `address` has won the race among those of `name`. It goes first for as long as the
-    /// name is remembered.
-    pub(crate) fn won(&self, name: &Name, address: IpAddr) {
-        self.state.lock().memory.won(&name.into(), address);
+    /// Notes that `address` has won the race among those of `host`, if that is a name. It goes first
+    /// for as long as the name is remembered.
+    pub(crate) fn won(&self, host: &Host, address: IpAddr) {
+        if let Host::Name(name) = host {
+            self.state.lock().memory.won(&name.into(), address);
+        }
     }
 
     /// Which family of a name's addresses goes first.
@@ -434,7 +436,7 @@ mod tests {
         let names =
             Resolver::with_resolver(TTL, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
-        names.won(&name("A.example"), both[1].ip());
+        names.won(&Host::Name(name("A.example")), both[1].ip());
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());
     }
 

@@ -239,8 +239,8 @@ impl<'a> Destinations<'a> {
         if self.are_unanswered {
             self.are_unanswered = false;
             for (to, targets) in self.by_name.iter_mut() {
-                if let (true, Host::Name(name)) = (targets.note_reply(from), &to.host) {
-                    self.names.won(name, from);
+                if targets.note_reply(from) {
+                    self.names.won(&to.host, from);
                 }
                 self.are_unanswered |= targets.is_unanswered();
             }
