@@ -388,15 +388,15 @@ impl Exchange<'_, '_> {
         port: u16,
         deadline: Deadline,
     ) -> Result<Vec<SocketAddr>, commands::Error> {
-        let (peer, client) = (self.state.peer().ip(), Some(self.client.watch()));
-        self.proxy.resolver.resolve(name, port, peer, deadline, client)
+        let (peer, watch) = (self.state.peer().ip(), self.client.watch());
+        Ok(self.proxy.resolver.resolve(name, peer, deadline, watch)?.with_port(port))
     }
 
     fn dial(&self, deadline: Deadline) -> io::Result<Dial<'_>> {
         Ok(Dial {
             egress: self.egress()?,
             deadline,
-            client: Some(self.client.watch()),
+            client: self.client.watch(),
             descriptors: self.state.descriptors(),
             families: self.proxy.resolver.families(),
         })

@@ -67,7 +67,7 @@ impl BindListener {
         mut admits: impl FnMut(SocketAddr) -> bool,
     ) -> Result<(TcpStream, SocketAddr), Error> {
         loop {
-            wait_for(&self.listener, Some(client), deadline)?;
+            wait_for(&self.listener, client, deadline)?;
             let Some((stream, peer)) = self.accept()? else { continue };
             let is_expected = self.expected.is_empty() || self.expected.contains(&peer.ip());
             if is_expected && admits(peer) {

@@ -90,7 +90,7 @@ fn failed(message: &str) -> Error {
 struct UpstreamStream<'a> {
     stream: &'a TcpStream,
     deadline: Deadline,
-    client: Option<&'a ClientWatch<'a>>,
+    client: &'a ClientWatch<'a>,
     /// Why the last wait for an answer has ended without one.
     wait_error: Option<Error>,
 }
