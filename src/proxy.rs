@@ -300,7 +300,7 @@ impl Exchange<'_, '_> {
             self.permit(Deadline::after(timeout))?
         };
         let listener = BindListener::open(&permit, self.egress()?, self.control_address()?)?;
-        self.reply(&Reply::succeeded(listener.bound()))?;
+        self.reply(&Reply::succeeded(listener.bound))?;
         let deadline = Deadline::after(2 * timeout);
         let (peer, address) =
             listener.wait(self.client.watch(), deadline, |peer| self.admits(peer))?;
@@ -345,7 +345,7 @@ impl Exchange<'_, '_> {
             commands::Error::Unreachable(error)
         })?;
         let ip = proxy.config.udp_advertise.unwrap_or(control.ip());
-        self.reply(&Reply::succeeded(SocketAddr::new(ip, association.bound().port())))?;
+        self.reply(&Reply::succeeded(SocketAddr::new(ip, association.bound.port())))?;
         state.enter(Stage::Relay);
         let client = AssociateClient {
             session: state,
@@ -362,12 +362,11 @@ impl Exchange<'_, '_> {
     fn resolve(&self) -> Result<(), Failure> {
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
-        let reply = match permit.route() {
-            Some(route) => self.connect_upstream(route, deadline)?.reply,
-            None => {
-                let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
-                resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
-            }
+        let reply = if let Some(route) = permit.route() {
+            self.connect_upstream(route, deadline)?.reply
+        } else {
+            let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
+            resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
         };
         let mut bytes = Vec::new();
         reply.write_to(&mut bytes)?;

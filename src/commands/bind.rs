@@ -21,7 +21,8 @@ const ANY_PORT: u16 = 9;
 /// A listener for one peer. It closes when it is dropped.
 pub(crate) struct BindListener {
     listener: TcpListener,
-    bound: SocketAddr,
+    /// The address to which the peer is to connect.
+    pub(crate) bound: SocketAddr,
     /// Who may come. With none, anyone may whom the rules admit.
     expected: Vec<IpAddr>,
 }
@@ -48,11 +49,6 @@ impl BindListener {
         let bound = listener.local_addr()?;
         let expected = permit.addresses().iter().map(|peer| peer.ip().to_canonical()).collect();
         Ok(BindListener { listener, bound, expected })
-    }
-
-    /// The address to which the peer is to connect.
-    pub(crate) fn bound(&self) -> SocketAddr {
-        self.bound
     }
 
     /// Waits for the expected peer. Others, and those whom `admits` does not let in, are closed.

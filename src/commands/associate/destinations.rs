@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 
-use super::budget::Budget;
+use super::budget::ALL;
 use super::client::AssociateClient;
 use super::dropped::Reason;
 use super::lookups::{Finished, Lookups, Resolution};
@@ -60,19 +60,18 @@ impl<'a> Destinations<'a> {
         client: &'a AssociateClient<'a>,
         rules: &'a Policy,
         names: &'a Arc<Resolver>,
-        budget: &'static Budget,
     ) -> Self {
         Destinations {
             client,
             rules,
             generation: rules.generation(),
             names,
-            by_address: Table::new(BY_ADDRESS, budget),
-            by_name: Table::new(BY_NAME, budget),
+            by_address: Table::new(BY_ADDRESS, &ALL),
+            by_name: Table::new(BY_NAME, &ALL),
             are_unanswered: false,
-            repliers: Table::new(REPLIERS, budget),
+            repliers: Table::new(REPLIERS, &ALL),
             has_denied: false,
-            lookups: Lookups::new(names, client.session.peer().ip(), budget),
+            lookups: Lookups::new(names, client.session.peer().ip(), &ALL),
         }
     }
 
@@ -252,7 +251,6 @@ impl<'a> Destinations<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::associate::budget::ALL;
     use crate::commands::associate::tests::{session, with_association};
     use crate::system::descriptors::Descriptors;
     use std::sync::Mutex;
@@ -285,7 +283,7 @@ mod tests {
             Ok(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()])
         });
         with_association(session, names, |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+            let mut destinations = Destinations::new(client, rules, names);
             let now = Instant::now();
             for closed in ["127.0.0.1", "::1", "0.0.0.0", "169.254.1.1", "255.255.255.255"] {
                 let route = destinations.route(&to(closed), b"x", now);
@@ -310,7 +308,7 @@ mod tests {
             Ok(vec!["192.0.2.1:0".parse().unwrap()])
         });
         with_association(session, names, move |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+            let mut destinations = Destinations::new(client, rules, names);
             let (now, name) = (Instant::now(), to("name.example"));
             release.send(()).unwrap();
             let target = Route::To("192.0.2.1:9".parse().unwrap());
@@ -332,7 +330,7 @@ mod tests {
         let (session, _control) = session("192.168.1.7:1");
         let names = Resolver::new(TTL, &Descriptors::new(1024));
         with_association(session, names, |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+            let mut destinations = Destinations::new(client, rules, names);
             destinations.let_reply("192.0.2.1".parse().unwrap());
             destinations.forget_verdicts();
             assert!(destinations.is_reply("::ffff:192.0.2.1".parse().unwrap()));
