@@ -1,6 +1,5 @@
 //! One client's whole life, top to bottom: admission, identity, request, permit, dial, reply, relay.
 
-use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use crate::access::policy::{Permit, PermitError, Policy, UpstreamRoute};
+use crate::access::policy::{Denied, Permit, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{AssociateClient, Association};
 use crate::commands::bind::BindListener;
@@ -319,10 +318,10 @@ impl Exchange<'_, '_> {
         };
         let destination = Address { host, port: peer.port() };
         let request = Request { command: Command::Bind, destination };
-        let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
+        let lookup = |_: &_, _| Ok::<_, Denied>(vec![peer]);
         let client = self.state.peer();
         let refusal = self.proxy.policy.permit(self.identity, client, &request, lookup).err();
-        if let Some(PermitError::Denied(denied)) = &refusal {
+        if let Some(denied) = &refusal {
             debug!("closed a peer of BIND client={client} peer={peer}: {denied}");
         }
         refusal.is_none()
@@ -376,8 +375,8 @@ impl Exchange<'_, '_> {
 
     /// Asks the rules, and the resolver if they have to know more than a name.
     #[inline(never)]
-    fn permit(&self, deadline: Deadline) -> Result<Permit, PermitError<commands::Error>> {
-        let lookup = |name: &_, port| self.lookup(name, port, deadline);
+    fn permit(&self, deadline: Deadline) -> Result<Permit, Failure> {
+        let lookup = |name: &_, port| self.lookup(name, port, deadline).map_err(Failure::from);
         self.proxy.policy.permit(self.identity, self.state.peer(), self.request, lookup)
     }
 

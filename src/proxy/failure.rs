@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::access::policy::{Denied, PermitError};
+use crate::access::policy::Denied;
 use crate::commands;
 use crate::proxy_protocol;
 use crate::report::Outcome;
@@ -113,15 +113,6 @@ impl From<commands::Error> for Failure {
                 Failure::new(written(|message| reply.write_to(message)), outcome, why)
             }
             Error::ClientLeft => Failure::client_left(),
-        }
-    }
-}
-
-impl From<PermitError<commands::Error>> for Failure {
-    fn from(refusal: PermitError<commands::Error>) -> Self {
-        match refusal {
-            PermitError::Denied(denied) => denied.into(),
-            PermitError::Lookup(error) => error.into(),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::dropped::Reason;
 use super::lookups::{Finished, Lookups, Resolution};
 use super::table::{Sizes, Table};
 use super::targets::{Route, Targets};
-use crate::access::policy::{PermitError, Policy};
+use crate::access::policy::Policy;
 use crate::commands::resolver::Resolver;
 use crate::socks5::{Address, Command, Host, Name, Request};
 use crate::system::waker::Waker;
@@ -154,10 +154,10 @@ impl<'a> Destinations<'a> {
     ) -> Option<Vec<SocketAddr>> {
         let AssociateClient { session, identity, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: to.clone() };
-        match self.rules.permit(identity, session.peer(), &request, |_, _| found.ok_or(())) {
+        match self.rules.permit(identity, session.peer(), &request, |_, _| found.ok_or(None)) {
             Ok(permit) => Some(permit.addresses().to_vec()),
-            Err(PermitError::Lookup(())) => Some(Vec::new()),
-            Err(PermitError::Denied(denied)) => {
+            Err(None) => Some(Vec::new()),
+            Err(Some(denied)) => {
                 // A client that scans is not to fill the log.
                 let level = if self.has_denied { Level::Debug } else { Level::Info };
                 let (peer, why) = (session.peer(), denied.to_string());
