@@ -71,9 +71,14 @@ impl Association {
     /// Relays datagrams until the client's connection ends, or
     /// [`SessionState::end`](crate::sessions::SessionState::end) ends it, or nothing has moved for five
     /// minutes.
-    pub(crate) fn serve(self, client: &AssociateClient<'_>, rules: &Policy, names: &Arc<Resolver>) {
+    pub(crate) fn serve(
+        self,
+        client: &AssociateClient<'_>,
+        rules: &Policy,
+        resolver: &Arc<Resolver>,
+    ) {
         let sockets = (self.inside, self.outside);
-        let mut relay = DatagramRelay::new(sockets, client, rules, names);
+        let mut relay = DatagramRelay::new(sockets, client, rules, resolver);
         while relay.turn() {}
     }
 }

@@ -15,7 +15,7 @@ use crate::system::deadline::Deadline;
 /// Answers `client` what the address of a permitted name is, or the name of a permitted address.
 pub(crate) fn resolve(
     permit: &Permit,
-    names: &Arc<Resolver>,
+    resolver: &Arc<Resolver>,
     client: IpAddr,
     deadline: Deadline,
     watch: &ClientWatch<'_>,
@@ -24,7 +24,7 @@ pub(crate) fn resolve(
     let first = addresses.first().ok_or_else(|| Error::unresolved(ErrorKind::NotFound))?;
     if permit.command() == Command::ResolvePtr {
         let question = Question::Name(first.ip());
-        return match names.resolve(question, client, deadline, watch)? {
+        return match resolver.resolve(question, client, deadline, watch)? {
             Found::Name(name) => Ok(Reply::succeeded(Address { host: Host::Name(name), port: 0 })),
             Found::Addresses(_) => Err(Error::unresolved(ErrorKind::NotFound)),
         };

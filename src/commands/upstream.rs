@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::client_watch::{ClientWatch, wait_for};
+use super::client_watch::wait_for;
 use super::connect::{Connection, Dial, race};
 use super::error::Error;
 use crate::access::policy::UpstreamRoute;
@@ -14,7 +14,6 @@ use crate::access::upstream::Upstream;
 use crate::socks5::{
     Address, AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,
 };
-use crate::system::deadline::Deadline;
 
 /// Connects through the upstream of `route`, whose own name is looked up with `lookup`. All of it
 /// has to be done by the deadline of `dial`. The connection is the one with the upstream, and its reply
@@ -30,7 +29,7 @@ pub(crate) fn connect(
         Error::Unreachable(error) => failed(&format!("cannot be reached: {error}")),
         error => error,
     })?;
-    let mut stream = UpstreamStream::new(&connection.stream, dial);
+    let mut stream = UpstreamStream { stream: &connection.stream, dial, wait_error: None };
     negotiate(upstream, &mut stream).map_err(|error| match error {
         Error::Unreachable(_) => failed("does not answer"),
         error => error,
@@ -89,18 +88,12 @@ fn failed(message: &str) -> Error {
 /// leaves.
 struct UpstreamStream<'a> {
     stream: &'a TcpStream,
-    deadline: Deadline,
-    client: &'a ClientWatch<'a>,
+    dial: Dial<'a>,
     /// Why the last wait for an answer has ended without one.
     wait_error: Option<Error>,
 }
 
-impl<'a> UpstreamStream<'a> {
-    fn new(stream: &'a TcpStream, dial: Dial<'a>) -> Self {
-        let Dial { deadline, client, .. } = dial;
-        UpstreamStream { stream, deadline, client, wait_error: None }
-    }
-
+impl UpstreamStream<'_> {
     /// Reads the answer to a message that was `sent`.
     fn answer<T>(
         &mut self,
@@ -123,7 +116,7 @@ impl Read for UpstreamStream<'_> {
                 Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
-            wait_for(self.stream, self.client, self.deadline).map_err(|error| {
+            wait_for(self.stream, self.dial.client, self.dial.deadline).map_err(|error| {
                 self.wait_error = Some(error);
                 io::Error::from(ErrorKind::TimedOut)
             })?;

@@ -44,7 +44,7 @@ pub(super) struct Destinations<'a> {
     rules: &'a Policy,
     /// The generation of the rules that have judged what is kept here.
     generation: usize,
-    names: &'a Resolver,
+    resolver: &'a Resolver,
     /// Whether the rules permit it.
     by_address: Table<(IpAddr, u16), bool>,
     by_name: Table<Address, Targets>,
@@ -59,19 +59,19 @@ impl<'a> Destinations<'a> {
     pub(super) fn new(
         client: &'a AssociateClient<'a>,
         rules: &'a Policy,
-        names: &'a Arc<Resolver>,
+        resolver: &'a Arc<Resolver>,
     ) -> Self {
         Destinations {
             client,
             rules,
             generation: rules.generation(),
-            names,
+            resolver,
             by_address: Table::new(BY_ADDRESS, &ALL),
             by_name: Table::new(BY_NAME, &ALL),
             are_unanswered: false,
             repliers: Table::new(REPLIERS, &ALL),
             has_denied: false,
-            lookups: Lookups::new(names, client.session.peer().ip(), &ALL),
+            lookups: Lookups::new(resolver, client.session.peer().ip(), &ALL),
         }
     }
 
@@ -178,10 +178,10 @@ impl<'a> Destinations<'a> {
         let reason = if permitted.is_some() { Reason::Unresolved } else { Reason::Denied };
         let ttl = match &permitted {
             Some(addresses) if addresses.is_empty() => FAILURE_TTL,
-            _ => self.names.ttl().max(MIN_NAME_TTL),
+            _ => self.resolver.ttl().max(MIN_NAME_TTL),
         };
         let mut addresses = permitted.unwrap_or_default();
-        self.names.families().order(&mut addresses, now);
+        self.resolver.families().order(&mut addresses, now);
         let mut targets = Targets::new(addresses, reason, now + ttl);
         if let Some(earlier) = self.by_name.peek(to) {
             targets = targets.succeed(earlier);
@@ -239,7 +239,7 @@ impl<'a> Destinations<'a> {
             self.are_unanswered = false;
             for (to, targets) in self.by_name.iter_mut() {
                 if targets.note_reply(from) {
-                    self.names.won(&to.host, from);
+                    self.resolver.won(&to.host, from);
                 }
                 self.are_unanswered |= targets.is_unanswered();
             }

@@ -52,7 +52,7 @@ impl<'a> DatagramRelay<'a> {
         (inside, outside): (UdpSocket, Outside),
         client: &'a AssociateClient<'a>,
         rules: &'a Policy,
-        names: &'a Arc<Resolver>,
+        resolver: &'a Arc<Resolver>,
     ) -> Self {
         let now = Instant::now();
         DatagramRelay {
@@ -64,7 +64,7 @@ impl<'a> DatagramRelay<'a> {
             header: Vec::new(),
             now,
             active: now,
-            destinations: Destinations::new(client, rules, names),
+            destinations: Destinations::new(client, rules, resolver),
             dropped: DropLog::default(),
         }
     }
