@@ -34,7 +34,8 @@ pub(crate) use client::AssociateClient;
 pub(crate) struct Association {
     inside: UdpSocket,
     outside: Outside,
-    bound: SocketAddr,
+    /// The address to which the client is to send.
+    pub(crate) bound: SocketAddr,
     _reservations: Vec<Reservation>,
 }
 
@@ -67,11 +68,6 @@ impl Association {
         Ok(Association { inside, outside, bound, _reservations: reservations })
     }
 
-    /// The address to which the client is to send.
-    pub(crate) fn bound(&self) -> SocketAddr {
-        self.bound
-    }
-
     /// Relays datagrams until the client's connection ends, or
     /// [`SessionState::end`](crate::sessions::SessionState::end) ends it, or nothing has moved for five
     /// minutes.
@@ -79,10 +75,10 @@ impl Association {
         self,
         client: &AssociateClient<'_>,
         policy: &Policy,
-        names: &Arc<Resolver>,
+        resolver: &Arc<Resolver>,
     ) {
         let sockets = (self.inside, self.outside);
-        let mut relay = DatagramRelay::new(sockets, client, policy, names, &budget::ALL);
+        let mut relay = DatagramRelay::new(sockets, client, policy, resolver);
         while relay.turn() {}
     }
 }
@@ -179,7 +175,7 @@ mod tests {
         let (session, control) = session("127.0.0.1:1");
         let (bound_to, bound) = channel();
         let ended = with_association(session, names, move |association, client, policy, names| {
-            bound_to.send(association.bound()).unwrap();
+            bound_to.send(association.bound).unwrap();
             association.serve(client, policy, names);
         });
         let client = UdpSocket::bind(LOCAL).unwrap();

@@ -1,7 +1,6 @@
 //! What a client may do, asked of a policy on a machine that is made up.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io::Cursor;
 
 use super::*;
@@ -167,13 +166,13 @@ fn only_the_permitted_addresses_of_a_name_are_in_the_permit() {
     let judge = |found: &[&str]| {
         let policy = Policy::new(&[], vec![1080]);
         let found = all(found);
-        policy.permit(&anyone(), LAN.parse().unwrap(), &request, |_, _| Ok::<_, ()>(found))
+        policy.permit(&anyone(), LAN.parse().unwrap(), &request, |_, _| Ok::<_, Denied>(found))
     };
     let permit = judge(&["127.0.0.1:80", "192.0.2.1:80", "[::1]:80"]).unwrap();
     assert_eq!(permit.addresses(), all(&["192.0.2.1:80"]));
     let error = judge(&["127.0.0.1:80", "[::1]:80"]).unwrap_err();
     assert!(
-        matches!(error, PermitError::Denied(Denied::Closed { address, .. }) if address == all(&["127.0.0.1:80"])[0])
+        matches!(error, Denied::Closed { address, .. } if address == all(&["127.0.0.1:80"])[0])
     );
 }
 
@@ -209,12 +208,11 @@ fn ask(
     let lookup = |name: &Name, port| {
         let found = found.unwrap_or_else(|| panic!("{} is looked up", name.as_str()));
         let all = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
-        Ok::<_, Infallible>(all.collect())
+        Ok::<_, Denied>(all.collect())
     };
     match following(file).permit(&identity, LAN.parse().unwrap(), &request, lookup) {
         Ok(permit) => Ok(permit.addresses().iter().map(|it| it.ip().to_string()).collect()),
-        Err(PermitError::Denied(denied)) => Err(denied.to_string()),
-        Err(PermitError::Lookup(never)) => match never {},
+        Err(denied) => Err(denied.to_string()),
     }
 }
 
@@ -293,9 +291,8 @@ fn rules_are_for_clients_on_this_machine_too() {
     let policy = following("deny to 127.0.0.0/8");
     let destination = Address { host: Host::Ip(Ipv4Addr::LOCALHOST.into()), port: 80 };
     let request = Request { command: Command::Bind, destination };
-    let judged =
-        policy.permit(&anyone(), LOCAL.parse().unwrap(), &request, |_, _| Err::<_, ()>(()));
-    assert!(matches!(judged, Err(PermitError::Denied(Denied::ByRule { line: 1, .. }))));
+    let judged = policy.permit(&anyone(), LOCAL.parse().unwrap(), &request, |_, _| Err(None));
+    assert!(matches!(judged, Err(Some(Denied::ByRule { line: 1, .. }))));
 }
 
 #[test]
@@ -462,7 +459,7 @@ fn request_for(host: &str) -> Request {
 fn the_next_request_is_judged_by_the_new_rules() {
     let policy = following("deny to 192.0.2.1");
     let is_open = |ip| {
-        let found = |_: &_, _| Err::<_, ()>(());
+        let found = |_: &_, _| Err::<_, Option<Denied>>(None);
         policy.permit(&anyone(), LAN.parse().unwrap(), &request_for(ip), found).is_ok()
     };
     let generation = policy.generation();
@@ -480,13 +477,13 @@ fn rules_that_change_during_a_lookup_do_not_mix() {
         policy.replace_file(rule_file("allow to 198.51.100.0/24\ndeny"));
         let found: [SocketAddr; 2] =
             ["192.0.2.1:80", "198.51.100.1:80"].map(|it| it.parse().unwrap());
-        Ok::<_, ()>(found.to_vec())
+        Ok::<_, Option<Denied>>(found.to_vec())
     };
     let judged = policy.permit(&anyone(), LAN.parse().unwrap(), &request_for("a.example"), lookup);
     assert_eq!(judged.unwrap().addresses(), ["192.0.2.1:80".parse().unwrap()]);
-    let found = |_: &Name, _| Ok::<_, ()>(vec!["192.0.2.1:80".parse().unwrap()]);
+    let found = |_: &Name, _| Ok(vec!["192.0.2.1:80".parse().unwrap()]);
     let judged = policy.permit(&anyone(), LAN.parse().unwrap(), &request_for("a.example"), found);
-    assert!(matches!(judged, Err(PermitError::Denied(_))));
+    assert!(matches!(judged, Err(Some(Denied::ByRule { .. }))));
 }
 
 /// What becomes of a request for `destination` where there are rules and perhaps an upstream for
@@ -501,7 +498,11 @@ fn route_of(
     let rest = rest.map(|url| Arc::new(Upstream::parse(url).unwrap()));
     let host = Host::from(Name::new(destination.0.into()).unwrap());
     let request = Request { command, destination: Address { host, port: destination.1 } };
-    let lookup = |name: &Name, _| Err::<Vec<SocketAddr>, _>(name.as_str().to_owned());
+    let mut looked_up = None;
+    let lookup = |name: &Name, _| {
+        looked_up = Some(name.as_str().to_owned());
+        Err(None)
+    };
     let policy = following(rules).with_upstream(rest);
     match policy.permit(&anyone(), client.parse().unwrap(), &request, lookup) {
         Ok(permit) => match permit.route() {
@@ -511,8 +512,8 @@ fn route_of(
             }
             None => "direct".into(),
         },
-        Err(PermitError::Lookup(name)) => format!("{name} is looked up"),
-        Err(PermitError::Denied(_)) => "denied".into(),
+        Err(None) => format!("{} is looked up", looked_up.unwrap()),
+        Err(Some(_)) => "denied".into(),
     }
 }
 
@@ -605,7 +606,7 @@ fn a_name_with_addresses_of_both_kinds_is_reached_directly_if_it_can_be() {
     let request = Request { command: Command::Connect, destination };
     let permit = |found: &[&str]| {
         let found = found.iter().map(|address| address.parse().unwrap()).collect();
-        let lookup = |_: &Name, _| Ok::<_, Infallible>(found);
+        let lookup = |_: &Name, _| Ok::<_, Denied>(found);
         policy.permit(&anyone(), LAN.parse().unwrap(), &request, lookup).unwrap()
     };
     let both = permit(&["198.51.100.1:80", "203.0.113.1:80"]);

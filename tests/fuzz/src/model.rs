@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
-use tabi::access::policy::{Denied, PermitError, Policy};
+use tabi::access::policy::{Denied, Policy};
 use tabi::access::rules::RuleFile;
 use tabi::access::users::{Identity, Passwords, Users};
 use tabi::socks5::{Address, Command, Host, Name, Request};
@@ -198,7 +198,7 @@ impl Question {
         };
         let destination = Address { host, port: self.port };
         let request = Request { command: self.command, destination };
-        let lookup = |_: &Name, port| Ok::<_, ()>(vec![SocketAddr::new(self.ip, port)]);
+        let lookup = |_: &Name, port| Ok::<_, Denied>(vec![SocketAddr::new(self.ip, port)]);
         let client = SocketAddr::new(self.client, 50000);
         match policy.permit(&identity(self.user), client, &request, lookup) {
             Ok(permit) if permit.route().is_some() => Answer::Through,
@@ -206,9 +206,9 @@ impl Question {
                 assert_eq!(permit.addresses(), [SocketAddr::new(self.ip, self.port)]);
                 Answer::Allowed
             }
-            Err(PermitError::Denied(Denied::ByRule { line, .. })) => Answer::Denied(line),
+            Err(Denied::ByRule { line, .. }) => Answer::Denied(line),
             // Only CONNECT goes through an upstream.
-            Err(PermitError::Denied(Denied::Through { command, .. })) => {
+            Err(Denied::Through { command, .. }) => {
                 assert_ne!(command, Command::Connect);
                 Answer::Through
             }
