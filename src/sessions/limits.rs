@@ -126,21 +126,19 @@ impl Activity {
             }
         };
         let idle = now.duration_since(since);
-        if idle >= limit / 2 && self.queues_shrink(session) {
-            self.moved = Some((moved, now));
-            return false;
-        }
-        idle >= limit
-    }
-
-    /// Whether the send queues have become shorter since the last look: somebody still reads, though
-    /// nothing is passed on. Empty ones are not looked at again.
-    fn queues_shrink(&mut self, session: &SessionState) -> bool {
-        if self.queued == Some(0) {
-            return false;
+        if idle < limit / 2 || self.queued == Some(0) {
+            return idle >= limit;
         }
         let before = mem::replace(&mut self.queued, session.unacknowledged());
-        before.zip(self.queued).is_some_and(|(before, now)| now < before)
+        match (before, self.queued) {
+            (Some(before), Some(now_queued)) if now_queued < before => {
+                self.moved = Some((moved, now));
+                false
+            }
+            (_, Some(_)) => idle >= limit,
+            // What the system does not tell of may still move: it has as much time again.
+            (_, None) => idle >= 2 * limit,
+        }
     }
 
     /// For how long nothing has moved, as far as the watch has seen.

@@ -45,11 +45,12 @@ use crate::system::descriptors::{Descriptors, Reservation};
 use crate::system::queue::unacknowledged;
 use crate::system::sync::Mutex;
 
-/// A peer that says nothing for two minutes is asked whether it is still there, and then every 30 s.
-/// After four questions without an answer it is gone: after four minutes in all.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(120);
+/// A peer that says nothing for 90 s is asked whether it is still there, and then every 30 s. After three
+/// questions without an answer it is gone: after three minutes in all, before a half-closed session is
+/// ended as idle.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(90);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
-const KEEPALIVE_PROBES: u32 = 4;
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// What a reader that is slow gets after the session's end: it takes some of it at least once a minute.
 const DELIVERY: Duration = Duration::from_secs(60);
@@ -248,8 +249,8 @@ impl SessionState {
     /// The bytes on their way to both sides that their systems have not acknowledged. `None` where this
     /// system does not say so.
     pub(super) fn unacknowledged(&self) -> Option<u64> {
-        let queues = self.sides().into_iter().filter_map(Endpoint::stream);
-        queues.filter_map(unacknowledged).map(u64::from).reduce(|one, other| one + other)
+        let streams = self.sides().into_iter().filter_map(Endpoint::stream);
+        streams.map(|stream| unacknowledged(stream).map(u64::from)).sum()
     }
 
     /// Whether a side has sent its end of file, and it was passed on.

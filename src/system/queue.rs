@@ -7,10 +7,12 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
+use nix::net::if_::if_nametoindex;
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
+use socket2::SockRef;
 
 /// Type and flag of the message that asks for one socket, the type of the answer, and the kinds of
 /// sockets (`linux/sock_diag.h`, `linux/netlink.h`, `linux/socket.h`, `linux/in.h`).
@@ -39,7 +41,8 @@ const PORTS_IN_ANSWER: Range<usize> = 20..24;
 /// say so. This never waits: the answer is there when the question has been sent.
 pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
     let socket = socket()?;
-    let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?);
+    let interface = interface(stream);
+    let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?, interface);
     sendto(socket, &question, SendFlags::DONTWAIT, &SocketAddrNetlink::new(0, 0)).ok()?;
     let mut answer = [0; 256];
     let (length, _) = recv(socket, &mut answer[..], RecvFlags::DONTWAIT).ok()?;
@@ -58,9 +61,15 @@ fn socket() -> Option<&'static OwnedFd> {
     made.ok().map(|made| SOCKET.get_or_init(|| made))
 }
 
-fn question(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
+/// The number of the interface that a connection is bound to (`--interface`, a VRF, link-local IPv6), 0
+/// if it is bound to none. The system finds only the connection that is asked for with it.
+fn interface(stream: &TcpStream) -> u32 {
+    let name = SockRef::from(stream).device().ok().flatten();
+    name.and_then(|name| if_nametoindex(&*name).ok()).unwrap_or(0)
+}
+
+fn question(local: SocketAddr, peer: SocketAddr, interface: u32) -> Vec<u8> {
     let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
-    let scope = if let SocketAddr::V6(peer) = peer { peer.scope_id() } else { 0 };
     [
         &QUESTION.to_ne_bytes()[..],
         &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
@@ -72,7 +81,7 @@ fn question(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
         &peer.port().to_be_bytes(),
         &padded(local.ip()),
         &padded(peer.ip()),
-        &scope.to_ne_bytes(),
+        &interface.to_ne_bytes(),
         &[0xff; 8], // whatever its cookie
     ]
     .concat()
@@ -103,7 +112,7 @@ mod tests {
     #[test]
     fn an_answer_to_somebody_else_tells_nothing() {
         let [local, peer] = ["127.0.0.1:1080", "127.0.0.1:50000"].map(|it| it.parse().unwrap());
-        let question = question(local, peer);
+        let question = question(local, peer, 0);
         let mut answer = [0; 256];
         answer[TYPE].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         answer[PORTS_IN_ANSWER].copy_from_slice(&question[PORTS_IN_QUESTION]);

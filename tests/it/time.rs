@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::namespace::{ip, with_two_ways};
 use crate::scratch::{Program, of_process};
 use crate::stage::{
-    GREETING, LONG, ask, at_end, black_hole, connect, echo, expect_reset, pair, pattern, request,
-    reset, send, start, take, tunnel,
+    GREETING, LONG, accept, ask, at_end, black_hole, connect, echo, expect_reset, pair, pattern,
+    request, reset, send, start, take, tunnel, tunnel_from,
 };
 
 #[test]
@@ -139,6 +141,28 @@ fn read_slowly(reader: &mut TcpStream) {
         assert!(piece == due, "wrong bytes");
         thread::sleep(PIECE_EVERY);
     }
+}
+
+/// The system tells of a connection that is bound to an interface only if it is asked for it with that.
+#[test]
+fn nobody_who_still_reads_beyond_an_interface_is_cut_off_as_idle() {
+    let beyond: SocketAddr = "192.0.2.1:9000".parse().unwrap();
+    let (listens, is_there) = channel();
+    let target = move || {
+        let listener = TcpListener::bind(beyond).unwrap();
+        listens.send(()).unwrap();
+        let mut upload = accept(&listener);
+        read_slowly(&mut upload);
+        expect_reset(&mut upload);
+    };
+    with_two_ways(target, move || {
+        ip("route add default via 10.2.0.2 metric 9");
+        is_there.recv().unwrap();
+        let server = Program::start(&["--idle-timeout", "2", "--interface", "two0"]);
+        let mut client = tunnel_from(Ipv4Addr::LOCALHOST, server.address, beyond);
+        send(&mut client, pattern(11, DOWNLOAD)).unwrap();
+        expect_reset(&mut client);
+    });
 }
 
 /// The target has not concluded what it sends: the client must not take it for complete.
