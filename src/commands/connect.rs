@@ -247,7 +247,12 @@ impl<'a> Race<'a> {
 
 /// Starts to connect without waiting.
 fn start_connecting(address: SocketAddr, egress: Egress) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let domain = Domain::for_address(address);
+    #[cfg(target_os = "linux")]
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    #[cfg(not(target_os = "linux"))]
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    #[cfg(not(target_os = "linux"))]
     socket.set_nonblocking(true)?;
     egress.bind(&socket, address)?;
     match socket.connect(&address.into()) {
