@@ -24,7 +24,7 @@
 //! | [`policy::Policy`] | the verdict: who is served and what each may do |
 //! | [`rules::RuleFile`] | what a rules file says |
 //! | [`policy::Permit`] | what may be done, and at which addresses |
-//! | [`policy::PermitError`], [`policy::Denied`] | why there is no permit |
+//! | [`policy::Denied`] | why there is no permit |
 //! | [`upstream::Upstream`] | another server, through which requests go |
 //! | [`users::spelling`], [`rules::networks`] | how names of users and networks are written |
 

@@ -2,7 +2,7 @@
 //! option, what was given and what is expected.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use log::LevelFilter;
 
 use crate::access::rules::RuleFile;
+use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::Passwords;
 use crate::config::{Config, MONITORING};
 
@@ -128,24 +129,24 @@ pub fn command() -> clap::Command {
 
 fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
     let error = |kind, message: String| command().error(kind, message);
-    let stronger = |one, other| {
-        environment::stronger(matches, one, other)
+    let wins = |one, other| {
+        environment::wins(matches, one, other)
             .map_err(|message| error(ErrorKind::ArgumentConflict, message))
     };
     let mut arguments = Arguments::from_arg_matches(matches)?;
     if arguments.quiet && arguments.verbose > 0 {
-        match stronger("quiet", "verbose")? {
-            "quiet" => arguments.verbose = 0,
-            _ => arguments.quiet = false,
-        }
+        arguments.quiet = wins("quiet", "verbose")?;
     }
     if arguments.check && arguments.probe {
-        arguments.probe = stronger("check", "probe")? == "probe";
-        arguments.check = !arguments.probe;
+        arguments.check = wins("check", "probe")?;
+        arguments.probe = !arguments.check;
     }
     let config = &mut arguments.config;
-    let egress = config.egress_options.egress();
-    config.egress = egress.map_err(|message| error(ErrorKind::ValueValidation, message))?;
+    let invalid = |message| error(ErrorKind::ValueValidation, message);
+    config.egress = config.egress_of_options().map_err(invalid)?;
+    if let Some(url) = config.upstream_url.take() {
+        config.upstream = Some(upstream(matches, &url).map_err(invalid)?);
+    }
     // A probe reads no files: one that has gone bad since the server has read it is not the server's
     // state of health.
     if !arguments.probe {
@@ -157,6 +158,22 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
         }
     }
     Ok(arguments)
+}
+
+/// Takes a URL. What is wrong with it is said without showing it: there may be a password in it.
+fn upstream(matches: &ArgMatches, url: &OsStr) -> Result<Arc<Upstream>, String> {
+    let given_as = environment::given_as(matches, "upstream");
+    let upstream = url.to_str().and_then(Upstream::parse);
+    let upstream = upstream.ok_or_else(|| format!("{given_as}: expected {EXPECTED}"))?;
+    if given_as == "--upstream" && upstream.credentials().is_some() {
+        return Err(
+            "--upstream: every user of this machine can read a password on the command line; put the \
+             URL into the environment as TABI_UPSTREAM, or into a file for --rules, as in\n  \
+             via socks5://USER:PASSWORD@HOST:PORT"
+                .into(),
+        );
+    }
+    Ok(Arc::new(upstream))
 }
 
 /// Reads the file of an option. Its error begins with the file's name, and with the line's number where

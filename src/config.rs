@@ -1,5 +1,6 @@
 //! The configuration of a server: each of its options, with its help and its default.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -13,17 +14,19 @@ use crate::access::rules::RuleFile;
 use crate::access::upstream::Upstream;
 use crate::access::users::Passwords;
 use crate::commands::egress::Egress;
+#[cfg(target_os = "linux")]
+use crate::commands::egress::Interface;
 
-mod outbound;
 mod value;
 
-use outbound::{EgressOptions, OUTBOUND, UpstreamUrl};
+use value::Source;
 
 /// Rules about unknown users that are warned of.
 const MOST_DOUBTS: usize = 10;
 
 // Headings of --help.
 const ACCESS: &str = "Access";
+const OUTBOUND: &str = "Outbound";
 const LIMITS: &str = "Limits";
 pub(crate) const MONITORING: &str = "Monitoring";
 
@@ -68,12 +71,31 @@ pub struct Config {
 
     /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
     /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
-    #[arg(long, value_name = "URL", value_parser = UpstreamUrl, help_heading = OUTBOUND)]
+    #[arg(id = "upstream", long, value_name = "URL", help_heading = OUTBOUND)]
     #[arg(env = "TABI_UPSTREAM", hide_env_values = true)]
+    pub(crate) upstream_url: Option<OsString>,
+
+    /// What that URL says, which is not kept: there may be a password in it.
+    #[arg(skip)]
     pub upstream: Option<Arc<Upstream>>,
 
-    #[command(flatten)]
-    pub(crate) egress_options: EgressOptions,
+    /// Local address of outgoing connections, repeatable: one a family; `same` is the address at which
+    /// the client has reached this server
+    #[arg(long, value_name = "ADDRESS|same", value_parser = value::source)]
+    #[arg(env = "TABI_SOURCE", value_delimiter = ',', help_heading = OUTBOUND)]
+    source: Vec<Source>,
+
+    /// Interface by which outgoing connections and datagrams leave, whatever the routes say
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "NAME", value_parser = value::interface)]
+    #[arg(env = "TABI_INTERFACE", help_heading = OUTBOUND)]
+    interface: Option<Interface>,
+
+    /// Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "N", value_parser = value::mark)]
+    #[arg(env = "TABI_MARK", help_heading = OUTBOUND)]
+    mark: Option<u32>,
 
     /// Where outgoing sockets leave this machine: what those options come to.
     #[arg(skip)]
@@ -134,6 +156,33 @@ pub struct Config {
 }
 
 impl Config {
+    /// What the options about outgoing sockets come to.
+    pub(crate) fn egress_of_options(&self) -> Result<Egress, String> {
+        let mut egress = Egress::default();
+        #[cfg(target_os = "linux")]
+        {
+            egress.interface = self.interface;
+            egress.mark = self.mark;
+        }
+        for &source in &self.source {
+            let Source::Address(address) = source else {
+                egress.same = true;
+                continue;
+            };
+            let family = if address.is_ipv4() { &mut egress.ipv4 } else { &mut egress.ipv6 };
+            if let Some(earlier) = family.replace(address) {
+                return Err(format!(
+                    "--source {earlier} and --source {address} are of one family; \
+                     expected one address a family"
+                ));
+            }
+        }
+        if egress.same && self.source.len() > 1 {
+            return Err("--source same: expected no further --source beside it".into());
+        }
+        Ok(egress)
+    }
+
     /// What is allowed but hardly meant: rules about users that do not exist.
     pub fn doubts(&self) -> Vec<String> {
         doubts(&self.rules, self.users.as_deref())

@@ -13,11 +13,10 @@
 //! ```text
 //! main            arguments, logger, listeners, signals, run, exit status: the only place that exits
 //! cli             the command line and the environment, parsed
+//! config          the options of a server, each with its help and its default
 //! probe           greets a server, for health checks
-//! server/         listen, accept, housekeeping, reload, stop, shutdown; activation and notify are for a
-//!                 service manager
-//! proxy           one client's whole life, top to bottom: admission, request, reply  (proxy/failure)
-//! config          the configuration of a server, an option each, with its default
+//! server/         listen, accept, reload, stop, shutdown; activation and notify are for a service manager
+//! proxy           one client's whole life, top to bottom: admission, request, reply
 //! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
 //! relay/          two directions of a tunnel, half-closes and resets
 //!
@@ -29,6 +28,21 @@
 //! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
 //! system/         WHAT WE HAVE    threads, descriptors, addresses, how many connections they are enough for;
 //!                                 and what all stand on: locks, deadlines, a bounded map, kinds of addresses
+//! ```
+//!
+//! Where to look for what newcomers ask first:
+//!
+//! ```text
+//! where a new option goes             config, its value in config/value; people read of it in scripts/docs
+//! how many connections there can be   system/capacity
+//! who gets a place, who has to go     sessions/admission
+//! where a wrong password is counted   access/users/penalties
+//! what decides about a request        access/policy; the rule that matches is found in access/rules/index
+//! which address is dialed first       commands/connect
+//! what a client gets that has failed  proxy/failure
+//! how bytes are copied                relay/direction, and relay/splice where there are many
+//! where a reset is passed on          sessions/state, in `SessionState::end`
+//! the line in the log                 report/line; why a session has ended is report/outcome
 //! ```
 //!
 //! Arrows point down only, between wings as between files, and there is no circle: a file may name

@@ -35,14 +35,13 @@ fn main() -> ExitCode {
         return probe(&arguments.config);
     }
     let logger = match Logger::start(arguments.level(), arguments.log_file.as_deref()) {
-        Ok(logger) => Arc::new(logger),
+        Ok(logger) => logger,
         Err(message) => return fail(&message),
     };
-    log_panics(&logger);
-    let last_lines = LastLines(Arc::clone(&logger));
+    log_panics(logger.clone());
+    let _last_lines = LastLines(logger.clone());
     let logs_to_file = arguments.log_file.is_some();
-    let outcome = run(arguments, inherited, &logger);
-    let status = match outcome {
+    match run(arguments, inherited, &logger) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) if logs_to_file => {
             error!("{message}");
@@ -52,9 +51,7 @@ fn main() -> ExitCode {
             logger.say(Level::Error, &message);
             ExitCode::FAILURE
         }
-    };
-    drop(last_lines);
-    status
+    }
 }
 
 /// Says on standard error why the program fails.
@@ -73,7 +70,7 @@ fn probe(config: &Config) -> ExitCode {
 fn run(
     arguments: Arguments,
     inherited: io::Result<Vec<TcpListener>>,
-    logger: &Arc<Logger>,
+    logger: &Logger,
 ) -> Result<(), String> {
     for warning in cli::unknown_variables() {
         warn!("{warning}");
@@ -85,7 +82,7 @@ fn run(
         return Ok(());
     }
     let inherited = inherited.map_err(|error| error.to_string())?;
-    let server = Server::on(inherited, Notify::from_environment(), arguments.config)
+    let server = Server::bind(arguments.config, inherited, Notify::from_environment())
         .map_err(|error| error.to_string())?;
     install_signal_handlers(&server, logger)
         .map_err(|error| format!("cannot install signal handlers: {error}"))?;
@@ -93,7 +90,7 @@ fn run(
 }
 
 /// Waits for the last lines of the log when it is dropped, after a panic too.
-struct LastLines(Arc<Logger>);
+struct LastLines(Logger);
 
 impl Drop for LastLines {
     fn drop(&mut self) {
@@ -102,8 +99,7 @@ impl Drop for LastLines {
 }
 
 /// A panic stands where all else does, but does not go through a logger that may have panicked.
-fn log_panics(logger: &Arc<Logger>) {
-    let logger = Arc::clone(logger);
+fn log_panics(logger: Logger) {
     std::panic::set_hook(Box::new(move |panic| {
         if !pool::panic_is_expected() {
             let thread = thread::current();
@@ -118,13 +114,13 @@ fn log_panics(logger: &Arc<Logger>) {
 /// tabi started stays ignored: `nohup` and a shell's `&` ask for that.
 fn install_signal_handlers(
     server: &Server,
-    logger: &Arc<Logger>,
+    logger: &Logger,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
     let is_handled = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let stopper = server.stopper();
     if is_handled(&SIGINT) {
-        let stopper = stopper.clone();
+        let stopper = Arc::clone(&stopper);
         ctrlc::set_handler(move || stopper.stop()).map_err(|error| match error {
             // Its text hides what the system has said: most likely that there is no thread.
             ctrlc::Error::System(error) => error,
@@ -138,7 +134,7 @@ fn install_signal_handlers(
         flag::register(signal, Arc::clone(&stopping))?;
     }
     let mut signals = Signals::new([SIGTERM, SIGHUP].into_iter().filter(is_handled))?;
-    let reload = reload_on_demand(server.reloader(), Arc::clone(logger))?;
+    let reload = reload_on_demand(server.reloader(), logger.clone())?;
     let had_terminal = stderr().is_terminal();
     let handle = move || {
         for signal in signals.forever() {
@@ -158,7 +154,7 @@ fn install_signal_handlers(
 
 /// Opens the log anew and reads users and rules again, each time that it is asked to. A file may be
 /// slow: this has a thread of its own, so that the next signal is handled.
-fn reload_on_demand(reloader: Reloader, logger: Arc<Logger>) -> io::Result<SyncSender<()>> {
+fn reload_on_demand(reloader: Reloader, logger: Logger) -> io::Result<SyncSender<()>> {
     let (sender, demands) = sync_channel(1);
     let reload = move || {
         for () in demands {

@@ -1,6 +1,5 @@
 //! One client's whole life, top to bottom: admission, identity, request, permit, dial, reply, relay.
 
-use std::convert::Infallible;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -8,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use crate::access::policy::{Permit, PermitError, Policy, UpstreamRoute};
+use crate::access::policy::{Denied, Permit, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{AssociateClient, Association};
 use crate::commands::bind::BindListener;
-use crate::commands::connect::{self, Dial};
+use crate::commands::connect::{self, Connection, Dial};
 use crate::commands::egress::Egress;
 use crate::commands::resolver::Resolver;
 use crate::commands::{self, resolve, upstream};
@@ -65,15 +64,18 @@ pub(crate) struct Proxy {
 type Rejected = (Rejection, String);
 
 impl Proxy {
-    /// Serves as `config` says, by `rules`.
+    /// Serves as `config` says, by `policy`.
     pub(crate) fn new(
-        config: Config,
+        mut config: Config,
         policy: Policy,
         resolver: Arc<Resolver>,
         sessions: Arc<Sessions>,
     ) -> Self {
+        // A reload frees the users and rules that it replaces: they are not held here as well.
+        let users = Users::new(config.users.take());
+        config.rules = Arc::default();
         Proxy {
-            users: Users::new(config.users.clone()),
+            users,
             config,
             policy,
             resolver,
@@ -134,15 +136,15 @@ impl Proxy {
     pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
         let state = session.state();
         let entry = self.session_log.entry(state, &self.metrics);
-        let result = self.run(session, partner).map_err(|failure| failure.report());
-        if let (Err((message, ..)), None) = (&result, state.ending()) {
-            close_with(state, message);
+        let result = self.run(session, partner);
+        if let (Err(failure), None) = (&result, state.ending()) {
+            close_with(state, &failure.message);
         }
         let (outcome, why) = match (state.ending(), result) {
             // The entry says so when it is dropped.
             (Some(Ending::Fault), _) => return,
             (Some(ending), _) => (ending.into(), None),
-            (None, Err((_, outcome, why))) => (outcome, why),
+            (None, Err(failure)) => (failure.outcome, failure.why),
             (None, Ok(())) => (Outcome::Closed, None),
         };
         if outcome == Outcome::Evicted {
@@ -213,7 +215,7 @@ impl Proxy {
         };
         checked.map_err(|(kind, why)| {
             self.metrics.rejected(kind);
-            Failure::Rejected(why)
+            Failure::rejected(why)
         })
     }
 
@@ -262,18 +264,13 @@ impl Exchange<'_, '_> {
         let begin = Instant::now();
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
-        let (stream, address, reply) = match permit.route() {
+        let Connection { stream, address, reply } = match permit.route() {
             None => {
                 let target = connect::connect(&permit, self.dial(deadline)?)?;
-                if let Host::Name(name) = &self.request.destination.host {
-                    self.proxy.resolver.won(name, target.address.ip());
-                }
-                (target.stream, target.address, Reply::succeeded(target.bound))
+                self.proxy.resolver.won(&self.request.destination.host, target.address.ip());
+                target
             }
-            Some(route) => {
-                let target = self.connect_upstream(route, deadline)?;
-                (target.stream, target.address, target.reply)
-            }
+            Some(route) => self.connect_upstream(route, deadline)?,
         };
         relay::prepare(&stream).map_err(commands::Error::Unreachable)?;
         self.state.connected(stream, address);
@@ -286,14 +283,12 @@ impl Exchange<'_, '_> {
         &self,
         route: &UpstreamRoute,
         deadline: Deadline,
-    ) -> Result<upstream::Connection, Failure> {
+    ) -> Result<Connection, Failure> {
         let dial = self.dial(deadline)?;
         self.state.goes_via(Arc::clone(route.upstream().shown()));
         let lookup = |name: &_, port| self.lookup(name, port, deadline);
         let reached = upstream::connect(route, dial, lookup)?;
-        if let Host::Name(name) = &route.upstream().address().host {
-            self.proxy.resolver.won(name, reached.address.ip());
-        }
+        self.proxy.resolver.won(&route.upstream().address().host, reached.address.ip());
         Ok(reached)
     }
 
@@ -307,7 +302,7 @@ impl Exchange<'_, '_> {
             self.permit(Deadline::after(timeout))?
         };
         let listener = BindListener::open(&permit, self.egress()?, self.control_address()?)?;
-        self.reply(&Reply::succeeded(listener.bound()))?;
+        self.reply(&Reply::succeeded(listener.bound))?;
         let deadline = Deadline::after(2 * timeout);
         let (peer, address) =
             listener.wait(self.client.watch(), deadline, |peer| self.admits(peer))?;
@@ -326,14 +321,15 @@ impl Exchange<'_, '_> {
         };
         let destination = Address { host, port: peer.port() };
         let request = Request { command: Command::Bind, destination };
-        let lookup = |_: &_, _| Ok::<_, Infallible>(vec![peer]);
+        let lookup = |_: &_, _| Ok::<_, Denied>(vec![peer]);
         let client = self.state.peer();
         let refusal = self.proxy.policy.permit(self.identity, client, &request, lookup).err();
-        if let Some(PermitError::Denied(denied)) = &refusal {
+        if let Some(denied) = &refusal {
             debug!("closed a peer of BIND client={client} peer={peer}: {denied}");
         }
         refusal.is_none()
     }
+
     /// Binds, replies and relays datagrams.
     #[inline(never)]
     fn associate(&self) -> Result<(), Failure> {
@@ -352,7 +348,7 @@ impl Exchange<'_, '_> {
             commands::Error::Unreachable(error)
         })?;
         let ip = proxy.config.udp_advertise.unwrap_or(control.ip());
-        self.reply(&Reply::succeeded(SocketAddr::new(ip, association.bound().port())))?;
+        self.reply(&Reply::succeeded(SocketAddr::new(ip, association.bound.port())))?;
         state.enter(Stage::Relay);
         let client = AssociateClient {
             session: state,
@@ -369,12 +365,11 @@ impl Exchange<'_, '_> {
     fn resolve(&self) -> Result<(), Failure> {
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
-        let reply = match permit.route() {
-            Some(route) => self.connect_upstream(route, deadline)?.reply,
-            None => {
-                let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
-                resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
-            }
+        let reply = if let Some(route) = permit.route() {
+            self.connect_upstream(route, deadline)?.reply
+        } else {
+            let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
+            resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
         };
         let mut bytes = Vec::new();
         reply.write_to(&mut bytes)?;
@@ -384,8 +379,8 @@ impl Exchange<'_, '_> {
 
     /// Asks the rules, and the resolver if they have to know more than a name.
     #[inline(never)]
-    fn permit(&self, deadline: Deadline) -> Result<Permit, PermitError<commands::Error>> {
-        let lookup = |name: &_, port| self.lookup(name, port, deadline);
+    fn permit(&self, deadline: Deadline) -> Result<Permit, Failure> {
+        let lookup = |name: &_, port| self.lookup(name, port, deadline).map_err(Failure::from);
         self.proxy.policy.permit(self.identity, self.state.peer(), self.request, lookup)
     }
 
@@ -395,15 +390,15 @@ impl Exchange<'_, '_> {
         port: u16,
         deadline: Deadline,
     ) -> Result<Vec<SocketAddr>, commands::Error> {
-        let (peer, client) = (self.state.peer().ip(), Some(self.client.watch()));
-        self.proxy.resolver.resolve(name, port, peer, deadline, client)
+        let (peer, watch) = (self.state.peer().ip(), self.client.watch());
+        Ok(self.proxy.resolver.resolve(name, peer, deadline, watch)?.with_port(port))
     }
 
     fn dial(&self, deadline: Deadline) -> io::Result<Dial<'_>> {
         Ok(Dial {
             egress: self.egress()?,
             deadline,
-            client: Some(self.client.watch()),
+            client: self.client.watch(),
             descriptors: self.state.descriptors(),
             families: self.proxy.resolver.families(),
         })

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use log::{info, warn};
 
 use crate::access::policy::Policy;
@@ -24,7 +26,6 @@ use crate::system::pool::Pool;
 
 mod accept;
 mod activation;
-mod housekeeping;
 mod instructions;
 mod listen;
 mod notify;
@@ -38,9 +39,12 @@ pub use reload::Reloader;
 pub use stop::Stopper;
 
 use accept::{Acceptor, MOST_WAITING};
-use housekeeping::Housekeeping;
 use shutdown::{counted, drain};
-use stop::Stop;
+
+/// How often housekeeping is done while there is something to do, and while there is nothing: no thread is
+/// idle for too long before that.
+const ROUND: Duration = Duration::from_secs(1);
+const IDLE_ROUND: Duration = Duration::from_secs(60);
 
 /// A server that listens, and that [`Server::run`] makes serve.
 pub struct Server {
@@ -48,29 +52,22 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
-    stop: Arc<Stop>,
+    stopper: Arc<Stopper>,
+    /// Begin a round of the housekeeping early.
+    wakes: Receiver<()>,
     status: Option<Status>,
     notify: Arc<Notify>,
 }
 
 impl Server {
-    /// Listens on every address of `config`, and raises the limit on descriptors.
+    /// Listens on the sockets `inherited`, if there are any, or else on every address of `config`, and
+    /// raises the limit on descriptors. `notify` is told how the server is.
     ///
     /// # Errors
     ///
     /// When an address cannot be listened on, or used for outgoing connections; the error says
     /// which.
-    pub fn bind(config: Config) -> io::Result<Self> {
-        Self::on(Vec::new(), Notify::default(), config)
-    }
-
-    /// The same, but listens on the sockets `inherited`, if there are any, and not on the addresses of `config`;
-    /// and tells `notify` how it is.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Server::bind`].
-    pub fn on(inherited: Vec<TcpListener>, notify: Notify, config: Config) -> io::Result<Self> {
+    pub fn bind(config: Config, inherited: Vec<TcpListener>, notify: Notify) -> io::Result<Self> {
         let (listeners, addresses) = listen::open(inherited, &config.listen)?;
         let status = config.status.map(Status::bind).transpose()?;
         // Nobody may come to the page by way of this server, and so from this machine.
@@ -99,11 +96,11 @@ impl Server {
         let sessions = Sessions::new(limits, descriptors);
         let proxy = Arc::new(Proxy::new(config, policy, resolver, sessions));
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
-        let stop = Stop::new(listeners.clone());
-        let acceptor = |listener| Acceptor::new(listener, &proxy, &pool, &stop);
+        let (stopper, wakes) = Stopper::new(listeners.clone());
+        let acceptor = |listener| Acceptor::new(listener, &proxy, &pool, &stopper);
         let acceptors = listeners.into_iter().map(acceptor).collect();
         let notify = Arc::new(notify);
-        Ok(Server { acceptors, addresses, proxy, pool, stop, status, notify })
+        Ok(Server { acceptors, addresses, proxy, pool, stopper, wakes, status, notify })
     }
 
     /// Where the status page is, if there is one.
@@ -130,8 +127,8 @@ impl Server {
     }
 
     /// The means to stop the server from another thread.
-    pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.stop))
+    pub fn stopper(&self) -> Arc<Stopper> {
+        Arc::clone(&self.stopper)
     }
 
     /// Serves until it is stopped, and then until the last session has finished or the grace is
@@ -145,34 +142,41 @@ impl Server {
         let status = status.map(|status| status.start(self.status_source())).transpose()?;
         let sessions = &self.proxy.sessions;
         thread::scope(|scope| {
-            let named = |name: &str| thread::Builder::new().name(name.into());
-            let watch = named("tabi watch").spawn_scoped(scope, || sessions.watch())?;
-            let kept = Housekeeping {
-                sessions,
-                pool: &self.pool,
-                acceptors: &self.acceptors,
-                stop: &self.stop,
-                notify: &self.notify,
-                watch,
-            };
-            let (end, ended) = mpsc::channel();
-            let opened = self.acceptors.iter().try_for_each(Acceptor::ensure_worker);
-            let result = opened.and_then(|()| {
-                let housekeeping = named("tabi housekeeping");
-                housekeeping.spawn_scoped(scope, move || kept.run(&ended)).map(drop)
-            });
-            if result.is_ok() {
+            let watch = thread::Builder::new().name("tabi watch".into());
+            let watch = watch.spawn_scoped(scope, || sessions.watch())?;
+            let started = self.acceptors.iter().try_for_each(Acceptor::ensure_worker);
+            if started.is_ok() {
                 self.notify.ready();
-                self.stop.wait();
+                self.keep_house(&watch);
                 self.finish(status.as_ref());
             } else {
-                self.stop.stop();
+                self.stopper.stop();
                 drain(sessions, &self.acceptors, Duration::ZERO);
             }
-            drop(end);
             sessions.stop_watch();
-            result
+            started
         })
+    }
+
+    /// Waits for the stop. Meanwhile it gives each listener a worker, ends threads that nobody needs, and
+    /// says that the server is alive, as long as `watch` looks after the time limits of sessions; no
+    /// service manager asks that of one that stops.
+    fn keep_house(&self, watch: &ScopedJoinHandle<'_, ()>) {
+        while !self.stopper.is_stopped() {
+            // A listener may have lost its last worker for want of a thread. It is tried again.
+            let have_workers = self.acceptors.iter().all(|it| Acceptor::ensure_worker(it).is_ok());
+            let is_trimmed = self.pool.trim(Instant::now());
+            let mut pause = if have_workers && is_trimmed { IDLE_ROUND } else { ROUND };
+            if let Some(limit) = self.notify.watchdog() {
+                pause = pause.min(limit / 2);
+                // Sessions open and end only while the lock that each of them needs is given back.
+                self.proxy.sessions.count();
+                if !watch.is_finished() {
+                    self.notify.alive();
+                }
+            }
+            let _ = self.wakes.recv_timeout(pause);
+        }
     }
 
     fn status_source(&self) -> StatusSource {
@@ -203,12 +207,12 @@ impl Server {
 
 /// Logs who may do what, and what of it is hardly meant.
 fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
-    let clients: Vec<String> = policy.clients().iter().map(ToString::to_string).collect();
-    info!("serving clients from {} (--allow-from)", clients.join(", "));
+    let list = |networks: &[IpNet]| -> String {
+        networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    info!("serving clients from {} (--allow-from)", list(policy.clients()));
     if !config.proxy_protocol.is_empty() {
-        let balancers: Vec<String> =
-            config.proxy_protocol.iter().map(ToString::to_string).collect();
-        info!("taking PROXY headers from {} (--proxy-protocol)", balancers.join(", "));
+        info!("taking PROXY headers from {} (--proxy-protocol)", list(&config.proxy_protocol));
     }
     if config.rules.count() > 0 {
         info!("following {} (--rules)", counted(config.rules.count(), "rule"));

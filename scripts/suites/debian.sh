@@ -128,8 +128,11 @@ make_boards() {
         done' bash "${architectures[@]}"
 }
 
+# In a folder that is no mount of its own no namespace can be made.
 mount_in() { # FOLDER
-    if ! mount -t proc proc "$folders/$1/proc" || ! mount --rbind /dev "$folders/$1/dev"; then
+    local folder=$folders/$1
+    if ! mount --bind "$folder" "$folder" || ! mount -t proc proc "$folder/proc" ||
+        ! mount --rbind /dev "$folder/dev"; then
         stop "nothing can be mounted here."
     fi
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 mod exposure;
 mod permit;
 
-pub use permit::{Denied, Permit, PermitError, UpstreamRoute};
+pub use permit::{Denied, Permit, UpstreamRoute};
 
 use super::in_force::InForce;
 use super::rules::{Action, Entry, RuleFile, RuleQuery};
@@ -146,14 +146,14 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// [`PermitError::Denied`] when no address is permitted, [`PermitError::Lookup`] when `lookup` fails.
-    pub fn permit<E>(
+    /// [`Denied`] when no address is permitted, and the error of `lookup`.
+    pub fn permit<E: From<Denied>>(
         &self,
         identity: &Identity,
         client: SocketAddr,
         request: &Request,
         lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, E>,
-    ) -> Result<Permit, PermitError<E>> {
+    ) -> Result<Permit, E> {
         let Request { command, destination } = request;
         let query = query(identity, client, *command, destination.port);
         let file = self.rules.get();
@@ -166,7 +166,7 @@ impl Policy {
                     return Ok(permit_through(upstream, request.clone())?);
                 }
                 check_any_address(&file, named, &query)?;
-                lookup(name, destination.port).map_err(PermitError::Lookup)?
+                lookup(name, destination.port)?
             }
         };
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);

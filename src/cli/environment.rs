@@ -1,5 +1,6 @@
 //! The variables of the environment, which stand in for options that the command line does not give.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 
@@ -39,21 +40,19 @@ pub(super) fn unknown(
     let is_known = |name: &str| {
         command.get_arguments().any(|option| option.get_env().is_some_and(|known| known == name))
     };
-    let mut unknown: Vec<_> = given
+    let unknown: BTreeSet<_> = given
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, _)| name.starts_with(PREFIX) && !is_known(name))
         .filter(|(name, value)| !is_link(name, &value.to_string_lossy()))
         .map(|(name, _)| name)
         .collect();
-    unknown.sort();
-    unknown.truncate(MOST_UNKNOWN);
     let warning = |name: &String| {
         let name = name.escape_debug();
         format!(
             "the variable {name} is unknown and has no effect: `tabi --help` lists those that are known"
         )
     };
-    unknown.iter().map(warning).collect()
+    unknown.iter().take(MOST_UNKNOWN).map(warning).collect()
 }
 
 /// Kubernetes and links between containers tell of services in variables of these names: of one called
@@ -70,49 +69,38 @@ fn is_link(name: &str, value: &str) -> bool {
 
 /// The option as it was given: by its name on the command line, or by its variable.
 pub(super) fn given_as(matches: &ArgMatches, option: &str) -> String {
-    let name = option.replace('_', "-");
     match matches.value_source(option) {
         Some(ValueSource::EnvVariable) => format!("{PREFIX}{}", option.to_uppercase()),
-        Some(_) | None => format!("--{name}"),
+        Some(_) | None => format!("--{option}"),
     }
 }
 
-/// Which of two options that exclude each other counts, where both are given: the one of the command
-/// line.
+/// Whether `one` of two options that exclude each other counts, where both are given: if it is that of
+/// the command line.
 ///
 /// # Errors
 ///
 /// When both come from the same place.
-pub(super) fn stronger<'a>(
-    matches: &ArgMatches,
-    one: &'a str,
-    other: &'a str,
-) -> Result<&'a str, String> {
+pub(super) fn wins(matches: &ArgMatches, one: &str, other: &str) -> Result<bool, String> {
     let is_typed = |option| matches.value_source(option) == Some(ValueSource::CommandLine);
-    match (is_typed(one), is_typed(other)) {
-        (true, false) => Ok(one),
-        (false, true) => Ok(other),
-        (true, true) | (false, false) => Err(format!(
-            "{} cannot be used with {}",
-            given_as(matches, one),
-            given_as(matches, other)
-        )),
+    if is_typed(one) == is_typed(other) {
+        let [one, other] = [one, other].map(|option| given_as(matches, option));
+        return Err(format!("{one} cannot be used with {other}"));
     }
+    Ok(is_typed(one))
 }
 
 /// An error about a value, with the variable that the value comes from, if it comes from one.
 pub(super) fn name_variable(mut error: clap::Error, command: &Command) -> clap::Error {
-    let variable = match (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
-    {
-        (Some(ContextValue::String(option)), Some(ContextValue::String(bad))) => {
-            let named = command.get_arguments().find(|known| known.to_string() == *option);
-            named.and_then(clap::Arg::get_env).filter(|name| {
-                env::var(name)
-                    .is_ok_and(|value| value == *bad || value.split(',').any(|v| v == bad))
-            })
-        }
-        _ => None,
+    let (Some(ContextValue::String(option)), Some(ContextValue::String(bad))) =
+        (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
+    else {
+        return error;
     };
+    let named = command.get_arguments().find(|known| known.to_string() == *option);
+    let variable = named.and_then(clap::Arg::get_env).filter(|name| {
+        env::var(name).is_ok_and(|value| value == *bad || value.split(',').any(|v| v == bad))
+    });
     if let Some(variable) = variable {
         let tip = format!("the value comes from the variable {}", variable.to_string_lossy());
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));

@@ -34,7 +34,8 @@ pub(crate) use client::AssociateClient;
 pub(crate) struct Association {
     inside: UdpSocket,
     outside: Outside,
-    bound: SocketAddr,
+    /// The address to which the client is to send.
+    pub(crate) bound: SocketAddr,
     _reservations: Vec<Reservation>,
 }
 
@@ -67,17 +68,17 @@ impl Association {
         Ok(Association { inside, outside, bound, _reservations: reservations })
     }
 
-    /// The address to which the client is to send.
-    pub(crate) fn bound(&self) -> SocketAddr {
-        self.bound
-    }
-
     /// Relays datagrams until the client's connection ends, or
     /// [`SessionState::end`](crate::sessions::SessionState::end) ends it, or nothing has moved for five
     /// minutes.
-    pub(crate) fn serve(self, client: &AssociateClient<'_>, rules: &Policy, names: &Arc<Resolver>) {
+    pub(crate) fn serve(
+        self,
+        client: &AssociateClient<'_>,
+        policy: &Policy,
+        resolver: &Arc<Resolver>,
+    ) {
         let sockets = (self.inside, self.outside);
-        let mut relay = DatagramRelay::new(sockets, client, rules, names, &budget::ALL);
+        let mut relay = DatagramRelay::new(sockets, client, policy, resolver);
         while relay.turn() {}
     }
 }
@@ -113,9 +114,9 @@ mod tests {
         Users::default().authenticate(&mut greeting, [127, 0, 0, 1].into()).unwrap()
     }
 
-    fn open(identity: &Identity, rules: &Policy, descriptors: &Arc<Descriptors>) -> Association {
+    fn open(identity: &Identity, policy: &Policy, descriptors: &Arc<Descriptors>) -> Association {
         let local = LOCAL.parse().unwrap();
-        let permit = rules.permit_open(identity, local, Command::UdpAssociate).unwrap();
+        let permit = policy.permit_open(identity, local, Command::UdpAssociate).unwrap();
         Association::open(&permit, Egress::default(), local, None, descriptors).unwrap()
     }
 
@@ -141,15 +142,15 @@ mod tests {
     ) -> impl FnOnce() -> T {
         let (sender, result) = channel();
         thread::spawn(move || {
-            let (identity, rules) = (identity(), Policy::new(&[], vec![]));
-            let association = open(&identity, &rules, session.state().descriptors());
+            let (identity, policy) = (identity(), Policy::new(&[], vec![]));
+            let association = open(&identity, &policy, session.state().descriptors());
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
             let client = AssociateClient {
                 session: session.state(),
                 identity: &identity,
                 announced: &announced,
             };
-            sender.send(job(association, &client, &rules, &names)).unwrap();
+            sender.send(job(association, &client, &policy, &names)).unwrap();
         });
         move || result.recv_timeout(LONG).unwrap()
     }
@@ -173,9 +174,9 @@ mod tests {
     fn working(names: Arc<Resolver>) -> (TcpStream, UdpSocket, impl FnOnce()) {
         let (session, control) = session("127.0.0.1:1");
         let (bound_to, bound) = channel();
-        let ended = with_association(session, names, move |association, client, rules, names| {
-            bound_to.send(association.bound()).unwrap();
-            association.serve(client, rules, names);
+        let ended = with_association(session, names, move |association, client, policy, names| {
+            bound_to.send(association.bound).unwrap();
+            association.serve(client, policy, names);
         });
         let client = UdpSocket::bind(LOCAL).unwrap();
         client.connect(bound.recv_timeout(LONG).unwrap()).unwrap();

@@ -21,7 +21,8 @@ const ANY_PORT: u16 = 9;
 /// A listener for one peer. It closes when it is dropped.
 pub(crate) struct BindListener {
     listener: TcpListener,
-    bound: SocketAddr,
+    /// The address to which the peer is to connect.
+    pub(crate) bound: SocketAddr,
     /// Who may come. With none, anyone may whom the rules admit.
     expected: Vec<IpAddr>,
 }
@@ -50,11 +51,6 @@ impl BindListener {
         Ok(BindListener { listener, bound, expected })
     }
 
-    /// The address to which the peer is to connect.
-    pub(crate) fn bound(&self) -> SocketAddr {
-        self.bound
-    }
-
     /// Waits for the expected peer. Others, and those whom `admits` does not let in, are closed.
     ///
     /// # Errors
@@ -67,7 +63,7 @@ impl BindListener {
         mut admits: impl FnMut(SocketAddr) -> bool,
     ) -> Result<(TcpStream, SocketAddr), Error> {
         loop {
-            wait_for(&self.listener, Some(client), deadline)?;
+            wait_for(&self.listener, client, deadline)?;
             let Some((stream, peer)) = self.accept()? else { continue };
             let is_expected = self.expected.is_empty() || self.expected.contains(&peer.ip());
             if is_expected && admits(peer) {

@@ -67,23 +67,32 @@ impl<'a> ClientWatch<'a> {
 /// # Errors
 ///
 /// [`Error::Unreachable`] with `TimedOut` once `deadline` has passed, [`Error::ClientLeft`] once
-/// `client`, if there is one, has left.
+/// `client` has left.
 pub(super) fn wait_for(
     answer: impl AsFd,
-    client: Option<&ClientWatch<'_>>,
+    client: &ClientWatch<'_>,
     deadline: Deadline,
 ) -> Result<(), Error> {
     loop {
-        let answer = PollFd::from_borrowed_fd(answer.as_fd(), PollFlags::IN);
-        let mut polled = [answer.clone(), client.map_or(answer, ClientWatch::poll_fd)];
+        let mut polled = [PollFd::new(&answer, PollFlags::IN), client.poll_fd()];
         poll(&mut polled, deadline.time_left()?)?;
         let [of_answer, of_client] = polled.map(|polled| polled.revents());
-        if client.is_some_and(|client| client.has_left(of_client)) {
+        if client.has_left(of_client) {
             return Err(Error::ClientLeft);
         }
         if !of_answer.is_empty() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+impl ClientWatch<'static> {
+    /// A client that waits for as long as it takes.
+    pub(crate) fn that_stays() -> Self {
+        let (client, stream) = tests::connection();
+        std::mem::forget(client);
+        ClientWatch::new(Box::leak(Box::new(stream)), false)
     }
 }
 
@@ -100,7 +109,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(100);
 
-    fn connection() -> (TcpStream, TcpStream) {
+    pub(super) fn connection() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (client, listener.accept().unwrap().0)

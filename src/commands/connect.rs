@@ -1,12 +1,14 @@
 //! CONNECT: races the permitted addresses within a deadline, as RFC 8305 says.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::client_watch::ClientWatch;
@@ -14,6 +16,7 @@ use super::egress::Egress;
 use super::error::Error;
 use super::families::{Attempted, Families};
 use crate::access::policy::Permit;
+use crate::socks5::Reply;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::{Descriptors, Reservation};
 use crate::system::poll::poll;
@@ -38,8 +41,8 @@ pub(crate) struct Connection {
     pub stream: TcpStream,
     /// The address that was reached.
     pub address: SocketAddr,
-    /// The local address: BND.ADDR and BND.PORT.
-    pub bound: SocketAddr,
+    /// What the client is answered; the bound address is the local one.
+    pub reply: Reply,
 }
 
 /// For whom is dialed, from where, and for how long.
@@ -49,8 +52,8 @@ pub(crate) struct Dial<'a> {
     pub egress: Egress,
     /// When the connection has to be there.
     pub deadline: Deadline,
-    /// Who waits for it; nobody in tests.
-    pub client: Option<&'a ClientWatch<'a>>,
+    /// Who waits for it.
+    pub client: &'a ClientWatch<'a>,
     /// Those of the process. What one attempt takes is reserved for the session already.
     pub descriptors: &'a Arc<Descriptors>,
     /// Which family goes first.
@@ -78,7 +81,8 @@ pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connectio
                 return Ok(connection);
             }
         } else if race.addresses.is_empty() {
-            return Err(race.failure().into());
+            let none = || ErrorKind::AddrNotAvailable.into();
+            return Err(race.failure.unwrap_or_else(none).into());
         }
     }
 }
@@ -86,8 +90,8 @@ pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connectio
 /// The attempts in flight, the oldest first, and the failure that says most of those that are over.
 struct Race<'a> {
     dial: Dial<'a>,
-    /// Those that are yet to be tried, the next one last.
-    addresses: Vec<SocketAddr>,
+    /// Those that are yet to be tried.
+    addresses: VecDeque<SocketAddr>,
     next_start: Instant,
     attempts: Vec<Attempt>,
     /// For every attempt but one.
@@ -105,12 +109,10 @@ struct Attempt {
 }
 
 impl<'a> Race<'a> {
-    fn new(mut addresses: Vec<SocketAddr>, dial: Dial<'a>) -> Self {
-        addresses.truncate(MAX_ATTEMPTS);
-        addresses.reverse();
+    fn new(addresses: Vec<SocketAddr>, dial: Dial<'a>) -> Self {
         Race {
             dial,
-            addresses,
+            addresses: addresses.into_iter().take(MAX_ATTEMPTS).collect(),
             next_start: Instant::now(),
             attempts: Vec::with_capacity(1),
             reservations: Vec::new(),
@@ -137,7 +139,7 @@ impl<'a> Race<'a> {
                 None => self.cancel_oldest(),
             }
         }
-        if let Some(address) = self.addresses.pop() {
+        if let Some(address) = self.addresses.pop_front() {
             self.start(address, now);
             self.next_start = now + ATTEMPT_DELAY;
         }
@@ -177,11 +179,10 @@ impl<'a> Race<'a> {
 
     /// Waits until an attempt is over, there is something to do, or the client has left.
     fn wait(&self, now: Instant) -> Result<(), Error> {
-        let client = self.dial.client;
         let attempts = self.attempts.iter();
-        let mut polled: Vec<PollFd<'_>> = attempts
-            .map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT))
-            .chain(client.map(ClientWatch::poll_fd))
+        let mut polled: Vec<PollFd<'_>> = [self.dial.client.poll_fd()]
+            .into_iter()
+            .chain(attempts.map(|attempt| PollFd::new(&attempt.socket, PollFlags::OUT)))
             .collect();
         let mut until = Instant::from(self.dial.deadline);
         if !self.addresses.is_empty() {
@@ -191,15 +192,13 @@ impl<'a> Race<'a> {
             until = until.min(now + MIN_ATTEMPT_TIME);
         }
         poll(&mut polled, until.saturating_duration_since(now))?;
-        for (attempt, polled) in self.attempts.iter().zip(&polled) {
+        for (attempt, polled) in self.attempts.iter().zip(&polled[1..]) {
             attempt.events.set(polled.revents());
         }
-        match (client, polled.last()) {
-            (Some(client), Some(polled)) if client.has_left(polled.revents()) => {
-                Err(Error::ClientLeft)
-            }
-            _ => Ok(()),
+        if self.dial.client.has_left(polled[0].revents()) {
+            return Err(Error::ClientLeft);
         }
+        Ok(())
     }
 
     /// The attempt that has connected, if one has; those that have failed are put away.
@@ -244,28 +243,15 @@ impl<'a> Race<'a> {
             self.failure = Some(error);
         }
     }
-
-    fn failure(self) -> io::Error {
-        self.failure.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())
-    }
 }
 
 /// Starts to connect without waiting.
 fn start_connecting(address: SocketAddr, egress: Egress) -> io::Result<Socket> {
-    let domain = Domain::for_address(address);
-    #[cfg(target_os = "linux")]
-    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    #[cfg(not(target_os = "linux"))]
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    #[cfg(not(target_os = "linux"))]
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     egress.bind(&socket, address)?;
     match socket.connect(&address.into()) {
-        Err(error)
-            if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) =>
-        {
-            Err(error)
-        }
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
         _ => Ok(socket),
     }
 }
@@ -290,7 +276,7 @@ impl Attempt {
             return Err(ErrorKind::ConnectionRefused.into());
         }
         stream.set_nonblocking(false)?;
-        Ok(Connection { stream, address: self.address, bound })
+        Ok(Connection { stream, address: self.address, reply: Reply::succeeded(bound) })
     }
 }
 
@@ -330,8 +316,9 @@ mod tests {
 
     fn dial(descriptors: &Arc<Descriptors>) -> Dial<'_> {
         let deadline = Deadline::after(Duration::from_secs(3));
+        let client = Box::leak(Box::new(ClientWatch::that_stays()));
         let families = &FAMILIES;
-        Dial { egress: Egress::default(), deadline, client: None, descriptors, families }
+        Dial { egress: Egress::default(), deadline, client, descriptors, families }
     }
 
     #[test]
@@ -346,7 +333,7 @@ mod tests {
         ] {
             race.note_failure(kind.into());
         }
-        assert_eq!(race.failure().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(race.failure.unwrap().kind(), ErrorKind::ConnectionRefused);
     }
 
     /// A target whose backlog is full: it neither accepts nor refuses.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 #[cfg(target_os = "linux")]
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::system::ip::is_link_local;
 
@@ -82,15 +82,8 @@ impl Egress {
     ///
     /// `PermissionDenied` without `CAP_NET_RAW` for an interface (before Linux 5.7) or
     /// `CAP_NET_ADMIN` for a mark; no such device where there is no such interface.
-    pub fn prepare<'s>(&self, socket: impl Into<SockRef<'s>>) -> io::Result<()> {
-        if self.interface.is_none() && self.mark.is_none() {
-            return Ok(());
-        }
-        self.prepare_on_linux(&socket.into())
-    }
-
     #[cfg(target_os = "linux")]
-    fn prepare_on_linux(&self, socket: &Socket) -> io::Result<()> {
+    pub fn prepare(&self, socket: &Socket) -> io::Result<()> {
         if let Some(interface) = &self.interface {
             socket.bind_device(Some(interface.as_str().as_bytes()))?;
         }
@@ -100,9 +93,11 @@ impl Egress {
         Ok(())
     }
 
+    /// The same, where the system can do neither.
     #[cfg(not(target_os = "linux"))]
-    fn prepare_on_linux(&self, _socket: &Socket) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn prepare(&self, _socket: &Socket) -> io::Result<()> {
+        let is_plain = self.interface.is_none() && self.mark.is_none();
+        is_plain.then_some(()).ok_or_else(|| ErrorKind::Unsupported.into())
     }
 
     /// Makes `socket` leave for `target` as this says, before it is connected. What is for this machine
@@ -128,12 +123,9 @@ fn lacking(option: &str, capability: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), message)
 }
 
-/// The name of a network interface, as in `wg0`.
+/// The name of a network interface, as in `wg0`, and zeros behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interface {
-    bytes: [u8; MAX_INTERFACE],
-    length: u8,
-}
+pub struct Interface([u8; MAX_INTERFACE]);
 
 impl Interface {
     /// Takes a name, if an interface can have it. Whether there is such an interface is not asked.
@@ -144,12 +136,12 @@ impl Interface {
         }
         let mut bytes = [0; MAX_INTERFACE];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
-        Some(Interface { bytes, length: u8::try_from(name.len()).ok()? })
+        Some(Interface(bytes))
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("it is ASCII")
+        std::str::from_utf8(&self.0).expect("it is ASCII").trim_end_matches('\0')
     }
 }
 

@@ -5,6 +5,8 @@ use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::system::sync::Mutex;
 
 /// So many races in a row lost without an answer put a family second.
@@ -43,8 +45,8 @@ pub(crate) struct Attempted {
 
 /// Whether a socket could not be made or bound because this machine lacks its family.
 pub(crate) fn is_lacking(error: &Error) -> bool {
-    const NO_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-    error.raw_os_error() == Some(NO_FAMILY) || error.kind() == ErrorKind::AddrNotAvailable
+    Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
+        || error.kind() == ErrorKind::AddrNotAvailable
 }
 
 impl Families {

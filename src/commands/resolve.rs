@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::client_watch::ClientWatch;
 use super::error::Error;
-use super::resolver::Resolver;
+use super::resolver::{Found, Question, Resolver};
 use crate::access::policy::Permit;
 use crate::socks5::{Address, Command, Host, Reply};
 use crate::system::deadline::Deadline;
@@ -15,7 +15,7 @@ use crate::system::deadline::Deadline;
 /// Answers `client` what the address of a permitted name is, or the name of a permitted address.
 pub(crate) fn resolve(
     permit: &Permit,
-    names: &Arc<Resolver>,
+    resolver: &Arc<Resolver>,
     client: IpAddr,
     deadline: Deadline,
     watch: &ClientWatch<'_>,
@@ -23,8 +23,11 @@ pub(crate) fn resolve(
     let addresses = permit.addresses();
     let first = addresses.first().ok_or_else(|| Error::unresolved(ErrorKind::NotFound))?;
     if permit.command() == Command::ResolvePtr {
-        let name = names.name_of(first.ip(), client, deadline, Some(watch))?;
-        return Ok(Reply::succeeded(Address { host: Host::Name(name), port: 0 }));
+        let question = Question::Name(first.ip());
+        return match resolver.resolve(question, client, deadline, watch)? {
+            Found::Name(name) => Ok(Reply::succeeded(Address { host: Host::Name(name), port: 0 })),
+            Found::Addresses(_) => Err(Error::unresolved(ErrorKind::NotFound)),
+        };
     }
     // torsocks knows no IPv6 address in an answer.
     let found = addresses.iter().find(|address| address.is_ipv4()).unwrap_or(first);

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use self::memory::Memory;
-use self::question::{Question, ResolveFn};
+use self::question::ResolveFn;
 use self::queue::{Job, Queue, Waiter};
 use super::client_watch::{ClientWatch, wait_for};
 use super::error::Error;
 use super::families::Families;
-use crate::socks5::Name;
+use crate::socks5::Host;
 use crate::system::address_space;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
@@ -30,6 +30,7 @@ mod question;
 mod queue;
 
 pub(crate) use answer::{Answer, Found};
+pub(crate) use question::Question;
 
 /// Lookups at once. A lookup that hangs waits for as long as `resolv.conf` says, usually 5 s twice
 /// for each name server.
@@ -105,8 +106,8 @@ impl Resolver {
         })
     }
 
-    /// The addresses of `name` with `port`, for `client`. Waits until `deadline` at the latest, and for as
-    /// long as the client of `watch`, if there is one, has not left.
+    /// Looks up a name, or the name of an address, for `client`. Waits until `deadline` at the latest, and
+    /// for as long as the client of `watch` has not left.
     ///
     /// # Errors
     ///
@@ -114,36 +115,10 @@ impl Resolver {
     /// [`Error::ClientLeft`].
     pub(crate) fn resolve(
         self: &Arc<Self>,
-        name: &Name,
-        port: u16,
+        question: impl Into<Question>,
         client: IpAddr,
         deadline: Deadline,
-        watch: Option<&ClientWatch<'_>>,
-    ) -> Result<Vec<SocketAddr>, Error> {
-        Ok(self.find(name.into(), client, deadline, watch)?.with_port(port))
-    }
-
-    /// The name of the host at `ip`, as the system's resolver has it, for `client`. It waits as
-    /// [`Resolver::resolve`] does.
-    pub(crate) fn name_of(
-        self: &Arc<Self>,
-        ip: IpAddr,
-        client: IpAddr,
-        deadline: Deadline,
-        watch: Option<&ClientWatch<'_>>,
-    ) -> Result<Name, Error> {
-        match self.find(Question::Name(ip), client, deadline, watch)? {
-            Found::Name(name) => Ok(name),
-            Found::Addresses(_) => Err(Error::unresolved(io::ErrorKind::NotFound)),
-        }
-    }
-
-    fn find(
-        self: &Arc<Self>,
-        question: Question,
-        client: IpAddr,
-        deadline: Deadline,
-        watch: Option<&ClientWatch<'_>>,
+        watch: &ClientWatch<'_>,
     ) -> Result<Found, Error> {
         // The session is counted as two descriptors, and has no target yet.
         let waker = || Waker::new().map(Arc::new);
@@ -154,8 +129,8 @@ impl Resolver {
         answer.map_err(Error::Unresolved)
     }
 
-    /// Looks up a name, or the name of an address, for `client`. If the answer is not known, `waker` gives
-    /// what is woken when it is there.
+    /// The same without waiting: if the answer is not known, `waker` gives what is woken when it is
+    /// there.
     pub(crate) fn ask(
         self: &Arc<Self>,
         question: impl Into<Question>,
@@ -174,10 +149,12 @@ impl Resolver {
         Ok(LookupState::UnderWay(Lookup { waiter, resolver: Arc::clone(self) }))
     }
 
-    /// Notes that `address` has won the race among those of `name`. It goes first for as long as the
-    /// name is remembered.
-    pub(crate) fn won(&self, name: &Name, address: IpAddr) {
-        self.state.lock().memory.won(&name.into(), address);
+    /// Notes that `address` has won the race among those of `host`, if that is a name. It goes first
+    /// for as long as the name is remembered.
+    pub(crate) fn won(&self, host: &Host, address: IpAddr) {
+        if let Host::Name(name) = host {
+            self.state.lock().memory.won(&name.into(), address);
+        }
     }
 
     /// Which family of a name's addresses goes first.
@@ -255,7 +232,7 @@ impl Lookup {
         self.waiter.answer.get()
     }
 
-    fn wait(&self, deadline: Deadline, watch: Option<&ClientWatch<'_>>) -> Result<Answer, Error> {
+    fn wait(&self, deadline: Deadline, watch: &ClientWatch<'_>) -> Result<Answer, Error> {
         loop {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
@@ -274,6 +251,7 @@ impl Drop for Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socks5::Name;
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, Sender, channel};
@@ -296,7 +274,8 @@ mod tests {
     }
 
     fn resolve(names: &Arc<Resolver>, host: &str) -> Result<Vec<SocketAddr>, Error> {
-        names.resolve(&name(host), 80, client(1), soon(), None)
+        let found = names.resolve(&name(host), client(1), soon(), &ClientWatch::that_stays())?;
+        Ok(found.with_port(80))
     }
 
     /// A resolver that says what it is asked, and hangs until it is released.
@@ -330,7 +309,8 @@ mod tests {
     fn a_resolver_that_hangs_holds_nobody_longer_than_the_deadline() {
         let (names, asked, release) = hanging(TTL);
         let deadline = Deadline::after(Duration::from_millis(50));
-        let answer = names.resolve(&name("a.example"), 80, client(1), deadline, None);
+        let watch = ClientWatch::that_stays();
+        let answer = names.resolve(&name("a.example"), client(1), deadline, &watch);
         let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
         assert!(matches!(&answer, Err(Error::Unreachable(error)) if is_late(error)), "{answer:?}");
         assert_eq!(asked.recv_timeout(LONG).unwrap(), "a.example.");
@@ -351,13 +331,8 @@ mod tests {
         thread::scope(|scope| {
             let names = &names;
             scope.spawn(move || {
-                let found = names.resolve(
-                    &name("a.example"),
-                    80,
-                    client(1),
-                    soon(),
-                    Some(&ClientWatch::new(&session, false)),
-                );
+                let watch = ClientWatch::new(&session, false);
+                let found = names.resolve(&name("a.example"), client(1), soon(), &watch);
                 over_to.send(matches!(found, Err(Error::ClientLeft))).unwrap();
             });
             assert!(over.recv_timeout(Duration::from_millis(50)).is_err());
@@ -372,17 +347,19 @@ mod tests {
         let (names, asked, release) = hanging(TTL);
         thread::scope(|scope| {
             let requests: Vec<_> = (0..50)
-                .map(|number| {
+                .map(|_| {
                     let names = &names;
                     scope.spawn(move || {
-                        names.resolve(&name("A.example."), number, client(1), soon(), None)
+                        let watch = ClientWatch::that_stays();
+                        names.resolve(&name("A.example."), client(1), soon(), &watch)
                     })
                 })
                 .collect();
             asked.recv_timeout(LONG).unwrap();
             release.send(()).unwrap();
-            for (number, request) in requests.into_iter().enumerate() {
-                assert_eq!(usize::from(request.join().unwrap().unwrap()[0].port()), number);
+            for (number, request) in (0..).zip(requests) {
+                let found = request.join().unwrap().unwrap().with_port(number);
+                assert_eq!(found, [(Ipv4Addr::LOCALHOST, number).into()]);
             }
         });
         assert!(asked.try_recv().is_err(), "it is looked up once");
@@ -434,7 +411,7 @@ mod tests {
         let names =
             Resolver::with_resolver(TTL, &Descriptors::new(1024), move |_| Ok(both.to_vec()));
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv6());
-        names.won(&name("A.example"), both[1].ip());
+        names.won(&Host::Name(name("A.example")), both[1].ip());
         assert!(resolve(&names, "a.example").unwrap()[0].is_ipv4());
     }
 

@@ -3,31 +3,21 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::client_watch::{ClientWatch, wait_for};
-use super::connect::{Dial, race};
+use super::client_watch::wait_for;
+use super::connect::{Connection, Dial, race};
 use super::error::Error;
 use crate::access::policy::UpstreamRoute;
 use crate::access::upstream::Upstream;
 use crate::socks5::{
     Address, AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,
 };
-use crate::system::deadline::Deadline;
-
-/// A connection with a target through an upstream.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    /// The connection with the upstream. What comes next is the target's.
-    pub stream: TcpStream,
-    /// The upstream's address.
-    pub address: SocketAddr,
-    /// What the upstream says of the target.
-    pub reply: Reply,
-}
 
 /// Connects through the upstream of `route`, whose own name is looked up with `lookup`. All of it
-/// has to be done by the deadline of `dial`.
+/// has to be done by the deadline of `dial`. The connection is the one with the upstream, and its reply
+/// what the upstream says of the target.
 pub(crate) fn connect(
     route: &UpstreamRoute,
     dial: Dial<'_>,
@@ -39,7 +29,7 @@ pub(crate) fn connect(
         Error::Unreachable(error) => failed(&format!("cannot be reached: {error}")),
         error => error,
     })?;
-    let mut stream = UpstreamStream::new(&connection.stream, dial);
+    let mut stream = UpstreamStream { stream: &connection.stream, dial, wait_error: None };
     negotiate(upstream, &mut stream).map_err(|error| match error {
         Error::Unreachable(_) => failed("does not answer"),
         error => error,
@@ -47,9 +37,7 @@ pub(crate) fn connect(
     let sent = route.request().write_to(&mut stream);
     let reply = stream.answer(sent, Reply::read_from)?;
     match reply.rep() {
-        Ok(Rep::Succeeded) => {
-            Ok(Connection { stream: connection.stream, address: connection.address, reply })
-        }
+        Ok(Rep::Succeeded) => Ok(Connection { reply, ..connection }),
         _ => Err(Error::UpstreamRefused(reply)),
     }
 }
@@ -100,20 +88,12 @@ fn failed(message: &str) -> Error {
 /// leaves.
 struct UpstreamStream<'a> {
     stream: &'a TcpStream,
-    deadline: Deadline,
-    client: Option<&'a ClientWatch<'a>>,
+    dial: Dial<'a>,
     /// Why the last wait for an answer has ended without one.
     wait_error: Option<Error>,
-    /// There may be more to read without waiting.
-    has_more: bool,
 }
 
-impl<'a> UpstreamStream<'a> {
-    fn new(stream: &'a TcpStream, dial: Dial<'a>) -> Self {
-        let Dial { deadline, client, .. } = dial;
-        UpstreamStream { stream, deadline, client, wait_error: None, has_more: false }
-    }
-
+impl UpstreamStream<'_> {
     /// Reads the answer to a message that was `sent`.
     fn answer<T>(
         &mut self,
@@ -131,18 +111,15 @@ impl<'a> UpstreamStream<'a> {
 impl Read for UpstreamStream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
-            if !self.has_more {
-                wait_for(self.stream, self.client, self.deadline).map_err(|error| {
-                    self.wait_error = Some(error);
-                    io::Error::from(ErrorKind::TimedOut)
-                })?;
-                self.has_more = true;
-            }
             match recv(self.stream, &mut *bytes, RecvFlags::DONTWAIT) {
                 Ok((_, length)) => return Ok(length),
-                Err(rustix::io::Errno::AGAIN) => self.has_more = false,
+                Err(Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
+            wait_for(self.stream, self.dial.client, self.dial.deadline).map_err(|error| {
+                self.wait_error = Some(error);
+                io::Error::from(ErrorKind::TimedOut)
+            })?;
         }
     }
 }
@@ -150,7 +127,6 @@ impl Read for UpstreamStream<'_> {
 impl Write for UpstreamStream<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // The connection is new and its buffers are empty, so that this does not wait.
-        self.has_more = false;
         self.stream.write(bytes)
     }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::access::rules::networks;
+#[cfg(target_os = "linux")]
+use crate::commands::egress::Interface;
 
 pub(super) fn listen(given: &str) -> Result<SocketAddr, String> {
     if let Some(address) = with_named_zone(given) {
@@ -55,6 +57,40 @@ pub(super) fn address(given: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// A local address as `--source` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Same,
+    Address(IpAddr),
+}
+
+pub(super) fn source(given: &str) -> Result<Source, String> {
+    if given == "same" {
+        return Ok(Source::Same);
+    }
+    match address(given) {
+        Ok(address) => Ok(Source::Address(address)),
+        Err(expected) => Err(format!("{expected}, or the word same")),
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn interface(given: &str) -> Result<Interface, String> {
+    Interface::new(given).ok_or_else(|| "expected the name of an interface, as in wg0".into())
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn mark(given: &str) -> Result<u32, String> {
+    let mark = match given.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => given.parse(),
+    };
+    match mark {
+        Ok(mark @ 1..) => Ok(mark),
+        _ => Err("expected a whole number of 32 bits above 0, as in 42 or 0x2a".into()),
+    }
+}
+
 pub(super) fn count(given: &str) -> Result<usize, String> {
     match given.parse() {
         Ok(count @ 1..) => Ok(count),
@@ -89,4 +125,62 @@ pub(super) fn seconds_or_none(given: &str) -> Result<Duration, String> {
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|duration| *duration <= A_YEAR)
         .ok_or_else(|| "expected seconds, at most a year, as in 10 or 0.5".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::{parsed, refusal};
+
+    #[test]
+    fn sources_are_one_a_family() {
+        let egress = parsed(&["--source", "192.0.2.1", "--source", "2001:db8::1"]).config.egress;
+        assert_eq!(egress.ipv4, "192.0.2.1".parse().ok());
+        assert_eq!(egress.ipv6, "2001:db8::1".parse().ok());
+        let message = refusal(&["--source", "192.0.2.1", "--source", "192.0.2.2"]);
+        assert!(message.contains("--source 192.0.2.2"), "{message}");
+        assert!(parsed(&["--source", "same"]).config.egress.same);
+        let message = refusal(&["--source", "same", "--source", "192.0.2.1"]);
+        assert!(message.contains("--source same"), "{message}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_interface_and_a_mark() {
+        let egress = parsed(&["--interface", "wg0", "--mark", "0x2a"]).config.egress;
+        assert_eq!(egress.interface, Interface::new("wg0"));
+        assert_eq!(egress.mark, Some(42));
+        assert_eq!(parsed(&["--mark", "42"]).config.egress.mark, Some(42));
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        const BITS: &str = "expected a whole number of 32 bits above 0";
+        const PORTS: &str = "expected ports from 1 to 65535";
+        for (option, bad, expected) in [
+            ("--source", "0.0.0.0", "expected an address of this machine"),
+            ("--source", "Same", "or the word same"),
+            ("--interface", "a/b", "expected the name of an interface"),
+            ("--mark", "0", BITS),
+            ("--mark", "0x100000000", BITS),
+            ("--udp-ports", "0-9", PORTS),
+            ("--udp-ports", "9-8", PORTS),
+            ("--udp-ports", "80-", PORTS),
+            ("--udp-ports", "+80-90", PORTS),
+        ] {
+            let message = refusal(&[&format!("{option}={bad}")]);
+            assert!(
+                message.contains(option) && message.contains(bad) && message.contains(expected),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn ports_and_an_upstream() {
+        assert_eq!(parsed(&["--udp-ports", "40000-40099"]).config.udp_ports, Some(40000..=40099));
+        assert_eq!(parsed(&["--udp-ports", "40000"]).config.udp_ports, Some(40000..=40000));
+        let upstream = parsed(&["--upstream", "socks5://192.0.2.1:1080"]).config.upstream.unwrap();
+        assert_eq!(upstream.to_string(), "192.0.2.1:1080");
+    }
 }

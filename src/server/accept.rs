@@ -15,7 +15,7 @@ use std::{io, mem};
 use log::{debug, info, warn};
 
 use super::listen::{Accepted, BACKLOG, Listener};
-use super::stop::Stop;
+use super::stop::Stopper;
 use crate::proxy::Proxy;
 use crate::sessions::Session;
 use crate::system::deadline::Deadline;
@@ -39,7 +39,7 @@ pub(super) struct Acceptor {
     listener: Arc<Listener>,
     proxy: Arc<Proxy>,
     pool: Arc<Pool>,
-    stop: Arc<Stop>,
+    stopper: Arc<Stopper>,
     state: Mutex<State>,
     /// Signalled when no worker waits any more.
     left: Condvar,
@@ -64,13 +64,13 @@ impl Acceptor {
         listener: Arc<Listener>,
         proxy: &Arc<Proxy>,
         pool: &Arc<Pool>,
-        stop: &Arc<Stop>,
+        stopper: &Arc<Stopper>,
     ) -> Arc<Self> {
         Arc::new(Acceptor {
             proxy: Arc::clone(proxy),
             pool: Arc::clone(pool),
-            stop: Arc::clone(stop),
-            state: Mutex::new(State { is_closed: listener.is_inherited(), ..State::default() }),
+            stopper: Arc::clone(stopper),
+            state: Mutex::new(State { is_closed: listener.is_inherited, ..State::default() }),
             left: Condvar::default(),
             listener,
         })
@@ -82,13 +82,12 @@ impl Acceptor {
     ///
     /// When the system refuses a thread.
     pub(super) fn ensure_worker(self: &Arc<Self>) -> io::Result<()> {
-        {
-            let mut state = self.state.lock();
-            if state.waiting > 0 {
-                return Ok(());
-            }
-            state.waiting = 1;
+        let mut state = self.state.lock();
+        if state.waiting > 0 {
+            return Ok(());
         }
+        state.waiting = 1;
+        drop(state);
         let acceptor = Arc::clone(self);
         let started = self.pool.start(move |partner| acceptor.run_worker(partner));
         let mut state = self.state.lock();
@@ -131,12 +130,13 @@ impl Acceptor {
             return;
         }
         self.left.notify_all();
-        if self.stop.is_stopped() {
+        if self.stopper.is_stopped() {
             return;
         }
-        // The housekeeping tries it again.
         if let Err(error) = self.ensure_worker() {
             if !was_short {
+                // It tries it again.
+                self.stopper.wake_housekeeping();
                 warn!(
                     "cannot create a thread for the next client; it waits: {error} \
                      (lower --max-connections or raise the system's limit on threads)"
@@ -164,7 +164,7 @@ impl Acceptor {
                     }
                     return Some(client);
                 }
-                Err(error) if self.stop.is_stopped() => {
+                Err(error) if self.stopper.is_stopped() => {
                     debug!("the listener is closed: {error}");
                     return self.state.lock().backlog.pop_front().map(|(client, _)| client);
                 }
@@ -188,7 +188,7 @@ impl Acceptor {
         if is_new {
             warn!("cannot accept clients, trying again: {error}");
         }
-        self.stop.pause(pause);
+        self.stopper.pause(pause);
     }
 
     /// After a stop: takes those who wait out of the kernel's backlog, closes the port behind the last
@@ -252,7 +252,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use crate::cli;
-    use crate::server::Server;
+    use crate::server::{Notify, Server};
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_worker_that_panics_while_it_waits_leaves_another_one_waiting() {
         let arguments = cli::parse(["tabi", "127.0.0.1:0"]).unwrap();
-        let server = Server::bind(arguments.config).unwrap();
+        let server = Server::bind(arguments.config, Vec::new(), Notify::default()).unwrap();
         let acceptor = Arc::clone(&server.acceptors[0]);
         acceptor.state.lock().waiting = 1;
         catch_unwind(AssertUnwindSafe(|| {

@@ -16,10 +16,9 @@ pub(super) fn log(with_users: bool, reached_at: &[SocketAddr], addresses: &[Sock
 
 fn lines(with_users: bool, reached_at: &[SocketAddr], addresses: &[SocketAddr]) -> Vec<String> {
     let user = if with_users { "NAME:PASSWORD@" } else { "" };
-    // Some shells take brackets for a pattern.
-    let quote = |address: &str| if address.starts_with('[') { "'" } else { "" };
     let curl = |address: &str| {
-        let quote = quote(address);
+        // Some shells take brackets for a pattern.
+        let quote = if address.starts_with('[') { "'" } else { "" };
         format!("curl -x {quote}socks5h://{user}{address}{quote} https://example.com/")
     };
     match (reached_at, addresses) {

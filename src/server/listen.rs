@@ -23,7 +23,7 @@ pub(super) struct Listener {
     socket: TcpListener,
     /// It is the service manager's, and outlives this server: clients that come between two servers
     /// wait in its backlog, so it is never shut.
-    is_inherited: bool,
+    pub(super) is_inherited: bool,
     /// Wakes those who wait for a client where closing the socket does not.
     waker: Option<Waker>,
 }
@@ -40,11 +40,6 @@ impl Listener {
         }
         let waker = needs_waker.then(Waker::new).transpose()?;
         Ok(Listener { socket, is_inherited, waker })
-    }
-
-    /// Whether the socket is the service manager's, and outlives this server.
-    pub(super) fn is_inherited(&self) -> bool {
-        self.is_inherited
     }
 
     /// Waits for a client.
@@ -94,7 +89,7 @@ impl Listener {
     /// closed, a moment later.
     pub(super) fn stop(&self) {
         if self.is_inherited {
-            self.wake();
+            self.waker.iter().for_each(Waker::wake);
         } else {
             #[cfg(target_os = "linux")]
             let _ = SockRef::from(&self.socket).attach_filter(&filter::NO_FIRST_SEGMENT);
@@ -105,13 +100,7 @@ impl Listener {
     pub(super) fn close(&self) {
         if !self.is_inherited {
             let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
-            self.wake();
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake();
+            self.waker.iter().for_each(Waker::wake);
         }
     }
 }
@@ -164,7 +153,7 @@ pub(super) fn open(
     let mut addresses = Vec::new();
     for listener in &listeners {
         let address = listener.socket.local_addr()?;
-        let whose = if listener.is_inherited() { " (handed over, instead of LISTEN)" } else { "" };
+        let whose = if listener.is_inherited { " (handed over, instead of LISTEN)" } else { "" };
         info!("listening on {address}{}{whose}", scope(address.ip()));
         addresses.push(address);
     }

@@ -2,16 +2,18 @@
 //! a limit for one that does not read, and knows no abstract names.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+#[cfg(target_os = "linux")]
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process;
 use std::time::Duration;
 
 use log::{debug, warn};
 use rustix::time::{ClockId, clock_gettime};
-use socket2::{Domain, SockAddr, Socket, Type};
 
 /// How long a service manager that does not read may hold up who tells it something.
 const SEND_TIMEOUT: Duration = Duration::from_millis(250);
@@ -19,7 +21,7 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(250);
 /// The service manager that has started this program, if one has that wants to be told.
 #[derive(Debug, Default)]
 pub struct Notify {
-    manager: Option<(Socket, SockAddr)>,
+    manager: Option<(UnixDatagram, SocketAddr)>,
     /// The server is taken for dead when nothing was heard of it for so long.
     watchdog: Option<Duration>,
 }
@@ -29,7 +31,7 @@ impl Notify {
     /// log says so if it cannot be reached.
     pub fn from_environment() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Notify::default() };
-        let manager = open(name).inspect_err(|error| {
+        let manager = open(&name).inspect_err(|error| {
             warn!("cannot tell the service manager anything: NOTIFY_SOCKET: {error}");
         });
         let [limit, process] = ["WATCHDOG_USEC", "WATCHDOG_PID"].map(|name| env::var(name).ok());
@@ -73,34 +75,31 @@ impl Notify {
 
     fn send(&self, state: &str) -> io::Result<()> {
         match &self.manager {
-            Some((socket, address)) => socket.send_to(state.as_bytes(), address).map(drop),
+            Some((socket, address)) => socket.send_to_addr(state.as_bytes(), address).map(drop),
             None => Ok(()),
         }
     }
 }
 
-fn open(name: OsString) -> io::Result<(Socket, SockAddr)> {
+fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     let address = address(name)?;
-    let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    let socket = UnixDatagram::unbound()?;
     socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     Ok((socket, address))
 }
 
 /// The address of a socket with this name: a path, or behind an `@` a name in Linux's abstract
 /// namespace.
-fn address(name: OsString) -> io::Result<SockAddr> {
-    let mut name = name.into_vec();
-    match name.first_mut() {
-        Some(b'/') => {}
-        // So it stands before an abstract name in unix(7).
-        Some(first @ b'@') if cfg!(target_os = "linux") => *first = 0,
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_bytes() {
+        [b'/', ..] => SocketAddr::from_pathname(name),
+        #[cfg(target_os = "linux")]
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
         _ => {
-            let name = Path::new(OsStr::from_bytes(&name)).display();
-            let message = format!("{name}: expected a path or @NAME");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            let message = format!("{}: expected a path or @NAME", Path::new(name).display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         }
     }
-    SockAddr::unix(OsStr::from_bytes(&name))
 }
 
 /// The limit of the watchdog, if it watches this process.
@@ -116,8 +115,6 @@ fn watchdog(limit: Option<&str>, process: Option<&str>) -> Option<Duration> {
 #[cfg(target_os = "linux")]
 mod tests {
     use super::*;
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
     use std::time::Instant;
 
     /// A service manager's end, and what tells it.
@@ -126,7 +123,7 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let notify = Notify { manager: open(format!("@{name}").into()).ok(), watchdog: None };
+        let notify = Notify { manager: open(OsStr::new(&format!("@{name}"))).ok(), watchdog: None };
         (manager, notify)
     }
 
@@ -178,9 +175,9 @@ mod tests {
 
     #[test]
     fn a_socket_is_named_by_a_path_or_with_an_at_sign() {
-        assert!(address("/run/notify".into()).unwrap().as_pathname().is_some());
+        assert!(address(OsStr::new("/run/notify")).unwrap().as_pathname().is_some());
         for bad in ["", "notify", "vsock:2:1234"] {
-            assert!(address(bad.into()).is_err(), "{bad}");
+            assert!(address(OsStr::new(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -1,53 +1,47 @@
 //! The stop of a server, from whichever thread.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use super::listen::Listener;
 use crate::system::sync::{Condvar, Mutex};
 
-/// Stops a server. Every clone stops the same one.
-#[derive(Clone)]
-pub struct Stopper(pub(super) Arc<Stop>);
-
-impl Stopper {
-    /// Lets nobody new in and makes [`Server::run`](super::Server::run) drain and return. It never
-    /// waits.
-    pub fn stop(&self) {
-        self.0.stop();
-    }
-}
-
-/// Whether the server is stopped.
-pub(super) struct Stop {
+/// Whether the server is stopped, and the means to stop it.
+pub struct Stopper {
     /// `None` once it is.
     listeners: Mutex<Option<Vec<Arc<Listener>>>>,
     stopped: Condvar,
+    housekeeping: SyncSender<()>,
 }
 
-impl Stop {
-    pub(super) fn new(listeners: Vec<Arc<Listener>>) -> Arc<Self> {
-        Arc::new(Stop { listeners: Mutex::new(Some(listeners)), stopped: Condvar::default() })
+impl Stopper {
+    /// What wakes the housekeeping comes out of the second one.
+    pub(super) fn new(listeners: Vec<Arc<Listener>>) -> (Arc<Self>, Receiver<()>) {
+        let (housekeeping, wakes) = sync_channel(1);
+        let listeners = Mutex::new(Some(listeners));
+        (Arc::new(Stopper { listeners, stopped: Condvar::default(), housekeeping }), wakes)
     }
 
-    pub(super) fn stop(&self) {
+    /// Lets nobody new in and makes [`Server::run`](super::Server::run) drain and return. It never
+    /// waits.
+    pub fn stop(&self) {
         let listeners = self.listeners.lock().take();
         for listener in listeners.iter().flatten() {
             listener.stop();
         }
         self.stopped.notify_all();
+        self.wake_housekeeping();
+    }
+
+    /// Makes the housekeeping begin its next round now.
+    pub(super) fn wake_housekeeping(&self) {
+        // One that waits to begin is good for this wake, too.
+        let _ = self.housekeeping.try_send(());
     }
 
     pub(super) fn is_stopped(&self) -> bool {
         self.listeners.lock().is_none()
-    }
-
-    /// Waits until the server is stopped.
-    pub(super) fn wait(&self) {
-        let mut listeners = self.listeners.lock();
-        while listeners.is_some() {
-            listeners = self.stopped.wait(listeners, None);
-        }
     }
 
     /// Waits for at most `limit`, and not beyond the stop.

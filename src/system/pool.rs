@@ -84,8 +84,8 @@ impl Pool {
         self.state.lock().threads.count()
     }
 
-    /// Ends pairs that have done nothing for a minute.
-    pub fn trim(&self, now: Instant) {
+    /// Ends pairs that have done nothing for a minute. Says whether no pair is left that is to end later.
+    pub fn trim(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         state.threads.end_surplus();
         let idle_for = |since: Instant| now.saturating_duration_since(since);
@@ -93,8 +93,10 @@ impl Pool {
         let surplus = unused.min(state.pairs().saturating_sub(FEWEST_PAIRS));
         state.threads.forget(2 * surplus);
         let ended: Vec<_> = state.idle.drain(..surplus).collect();
+        let is_done = state.idle.is_empty() || state.pairs() <= FEWEST_PAIRS;
         drop(state);
         drop(ended);
+        is_done
     }
 }
 
@@ -175,9 +177,9 @@ mod tests {
         assert_eq!(pool.threads(), 128);
         wait_until("the pairs stay busy", || pool.state.lock().idle.len() == 64);
         let now = Instant::now();
-        pool.trim(now + IDLE_LIMIT / 2);
+        assert!(!pool.trim(now + IDLE_LIMIT / 2));
         assert_eq!(pool.threads(), 128, "the minute had use for them");
-        pool.trim(now + IDLE_LIMIT);
+        assert!(pool.trim(now + IDLE_LIMIT));
         assert_eq!(pool.threads(), 2 * FEWEST_PAIRS);
         wait_until("the threads stay", || pool.state.lock().threads.running() <= 2 * FEWEST_PAIRS);
         let (sender, receiver) = channel();

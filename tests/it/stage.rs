@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 use tabi::cli;
-use tabi::server::{Server, Stopper};
+use tabi::server::{Notify, Server, Stopper};
 
 /// How long anything may take before the test has failed.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -20,7 +21,7 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where the status page is, if there is one.
     pub status: Option<SocketAddr>,
-    pub stopper: Stopper,
+    pub stopper: Arc<Stopper>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -53,7 +54,7 @@ pub fn start(options: &[&str]) -> Running {
 pub fn start_on(listen: &str, options: &[&str]) -> Running {
     let grace: &[&str] = if options.contains(&"--grace") { &[] } else { &["--grace", "0"] };
     let arguments = cli::parse([&["tabi", listen], grace, options].concat()).unwrap();
-    let server = Server::bind(arguments.config).unwrap();
+    let server = Server::bind(arguments.config, Vec::new(), Notify::default()).unwrap();
     let address = server.addresses()[0];
     let stopper = server.stopper();
     let status = server.status_address().unwrap();

@@ -1,5 +1,6 @@
-//! Every wait has a limit.
+//! Every wait has a limit, and a server for which nothing is to be done waits without waking.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
@@ -7,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::namespace::{ip, with_two_ways};
-use crate::scratch::Program;
+use crate::scratch::{Program, of_process};
 use crate::stage::{
     GREETING, LONG, accept, ask, at_end, black_hole, connect, echo, expect_reset, pair, pattern,
     request, reset, send, start, take, tunnel, tunnel_from,
@@ -189,4 +190,30 @@ fn who_writes_to_a_stalled_reader_sees_no_clean_end_of_file() {
     while client.write_all(&endless).is_ok() {}
     expect_reset(&mut client);
     drop(target);
+}
+
+#[test]
+fn a_server_without_clients_sleeps() {
+    let program = Program::start(&[]);
+    // How often its threads have fallen asleep (`proc_pid_status(5)`).
+    let sleeps = || -> Vec<String> {
+        let threads = fs::read_dir(of_process(program.id(), "task")).unwrap();
+        let statuses = threads
+            .map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap());
+        let count = |status: String| {
+            let count = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"));
+            count.unwrap().to_owned()
+        };
+        statuses.map(count).collect()
+    };
+    let begin = Instant::now();
+    loop {
+        let before = sleeps();
+        // What is measured, and not a wait for anything.
+        thread::sleep(Duration::from_millis(2500));
+        if sleeps() == before {
+            return;
+        }
+        assert!(begin.elapsed() < LONG, "it wakes again and again");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use tabi::cli;
-use tabi::server::Server;
+use tabi::server::{Notify, Server};
 
 use crate::namespace::{alone, with_name_server};
 use crate::scratch::{Program, Scratch, check};
@@ -394,7 +394,10 @@ fn a_password_belongs_neither_on_the_command_line_nor_into_a_file_for_everyone()
 fn a_server_that_is_its_own_upstream_does_not_start() {
     let refusal = |listen: &str, options: &[&str]| {
         let arguments = cli::parse([&["tabi", listen], options].concat()).unwrap();
-        Server::bind(arguments.config).map(drop).unwrap_err().to_string()
+        Server::bind(arguments.config, Vec::new(), Notify::default())
+            .map(drop)
+            .unwrap_err()
+            .to_string()
     };
     // Nobody else uses this address, so the port stays free.
     let free = TcpListener::bind("127.77.0.1:0").unwrap().local_addr().unwrap();

@@ -53,21 +53,6 @@ impl UpstreamRoute {
     }
 }
 
-/// Why a request is not permitted.
-#[derive(Debug)]
-pub enum PermitError<E> {
-    /// The destination is closed to this client.
-    Denied(Denied),
-    /// The destination's name could not be looked up.
-    Lookup(E),
-}
-
-impl<E> From<Denied> for PermitError<E> {
-    fn from(denied: Denied) -> Self {
-        PermitError::Denied(denied)
-    }
-}
-
 /// What denies a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {

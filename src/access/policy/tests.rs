@@ -1,7 +1,6 @@
 //! What a client may do, asked of a policy on a machine that is made up.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::io::Cursor;
 
 use super::*;
@@ -165,15 +164,15 @@ fn only_the_permitted_addresses_of_a_name_are_in_the_permit() {
     let destination = Address { host: Host::Name(name), port: 80 };
     let request = Request { command: Command::Connect, destination };
     let judge = |found: &[&str]| {
-        let rules = Policy::new(&[], vec![1080]);
+        let policy = Policy::new(&[], vec![1080]);
         let found = all(found);
-        rules.permit(&anyone(), LAN.parse().unwrap(), &request, |_, _| Ok::<_, ()>(found))
+        policy.permit(&anyone(), LAN.parse().unwrap(), &request, |_, _| Ok::<_, Denied>(found))
     };
     let permit = judge(&["127.0.0.1:80", "192.0.2.1:80", "[::1]:80"]).unwrap();
     assert_eq!(permit.addresses(), all(&["192.0.2.1:80"]));
     let error = judge(&["127.0.0.1:80", "[::1]:80"]).unwrap_err();
     assert!(
-        matches!(error, PermitError::Denied(Denied::Closed { address, .. }) if address == all(&["127.0.0.1:80"])[0])
+        matches!(error, Denied::Closed { address, .. } if address == all(&["127.0.0.1:80"])[0])
     );
 }
 
@@ -209,12 +208,11 @@ fn ask(
     let lookup = |name: &Name, port| {
         let found = found.unwrap_or_else(|| panic!("{} is looked up", name.as_str()));
         let all = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
-        Ok::<_, Infallible>(all.collect())
+        Ok::<_, Denied>(all.collect())
     };
     match following(file).permit(&identity, LAN.parse().unwrap(), &request, lookup) {
         Ok(permit) => Ok(permit.addresses().iter().map(|it| it.ip().to_string()).collect()),
-        Err(PermitError::Denied(denied)) => Err(denied.to_string()),
-        Err(PermitError::Lookup(never)) => match never {},
+        Err(denied) => Err(denied.to_string()),
     }
 }
 
@@ -290,11 +288,11 @@ fn who_has_the_dns_of_an_allowed_name_does_not_get_at_this_machine() {
 
 #[test]
 fn rules_are_for_clients_on_this_machine_too() {
-    let rules = following("deny to 127.0.0.0/8");
+    let policy = following("deny to 127.0.0.0/8");
     let destination = Address { host: Host::Ip(Ipv4Addr::LOCALHOST.into()), port: 80 };
     let request = Request { command: Command::Bind, destination };
-    let judged = rules.permit(&anyone(), LOCAL.parse().unwrap(), &request, |_, _| Err::<_, ()>(()));
-    assert!(matches!(judged, Err(PermitError::Denied(Denied::ByRule { line: 1, .. }))));
+    let judged = policy.permit(&anyone(), LOCAL.parse().unwrap(), &request, |_, _| Err(None));
+    assert!(matches!(judged, Err(Some(Denied::ByRule { line: 1, .. }))));
 }
 
 #[test]
@@ -459,33 +457,33 @@ fn request_for(host: &str) -> Request {
 
 #[test]
 fn the_next_request_is_judged_by_the_new_rules() {
-    let rules = following("deny to 192.0.2.1");
+    let policy = following("deny to 192.0.2.1");
     let is_open = |ip| {
-        let found = |_: &_, _| Err::<_, ()>(());
-        rules.permit(&anyone(), LAN.parse().unwrap(), &request_for(ip), found).is_ok()
+        let found = |_: &_, _| Err::<_, Option<Denied>>(None);
+        policy.permit(&anyone(), LAN.parse().unwrap(), &request_for(ip), found).is_ok()
     };
-    let generation = rules.generation();
+    let generation = policy.generation();
     assert_eq!([is_open("192.0.2.1"), is_open("192.0.2.2")], [false, true]);
-    rules.replace_file(rule_file("deny to 192.0.2.2"));
+    policy.replace_file(rule_file("deny to 192.0.2.2"));
     assert_eq!([is_open("192.0.2.1"), is_open("192.0.2.2")], [true, false]);
-    assert_ne!(rules.generation(), generation);
+    assert_ne!(policy.generation(), generation);
 }
 
 #[test]
 fn rules_that_change_during_a_lookup_do_not_mix() {
-    let rules = following("allow to 192.0.2.0/24\ndeny");
+    let policy = following("allow to 192.0.2.0/24\ndeny");
     // By the old rules the first address is open, by the new ones the second.
     let lookup = |_: &Name, _| {
-        rules.replace_file(rule_file("allow to 198.51.100.0/24\ndeny"));
+        policy.replace_file(rule_file("allow to 198.51.100.0/24\ndeny"));
         let found: [SocketAddr; 2] =
             ["192.0.2.1:80", "198.51.100.1:80"].map(|it| it.parse().unwrap());
-        Ok::<_, ()>(found.to_vec())
+        Ok::<_, Option<Denied>>(found.to_vec())
     };
-    let judged = rules.permit(&anyone(), LAN.parse().unwrap(), &request_for("a.example"), lookup);
+    let judged = policy.permit(&anyone(), LAN.parse().unwrap(), &request_for("a.example"), lookup);
     assert_eq!(judged.unwrap().addresses(), ["192.0.2.1:80".parse().unwrap()]);
-    let found = |_: &Name, _| Ok::<_, ()>(vec!["192.0.2.1:80".parse().unwrap()]);
-    let judged = rules.permit(&anyone(), LAN.parse().unwrap(), &request_for("a.example"), found);
-    assert!(matches!(judged, Err(PermitError::Denied(_))));
+    let found = |_: &Name, _| Ok(vec!["192.0.2.1:80".parse().unwrap()]);
+    let judged = policy.permit(&anyone(), LAN.parse().unwrap(), &request_for("a.example"), found);
+    assert!(matches!(judged, Err(Some(Denied::ByRule { .. }))));
 }
 
 /// What becomes of a request for `destination` where there are rules and perhaps an upstream for
@@ -500,9 +498,13 @@ fn route_of(
     let rest = rest.map(|url| Arc::new(Upstream::parse(url).unwrap()));
     let host = Host::from(Name::new(destination.0.into()).unwrap());
     let request = Request { command, destination: Address { host, port: destination.1 } };
-    let lookup = |name: &Name, _| Err::<Vec<SocketAddr>, _>(name.as_str().to_owned());
-    let rules = following(rules).with_upstream(rest);
-    match rules.permit(&anyone(), client.parse().unwrap(), &request, lookup) {
+    let mut looked_up = None;
+    let lookup = |name: &Name, _| {
+        looked_up = Some(name.as_str().to_owned());
+        Err(None)
+    };
+    let policy = following(rules).with_upstream(rest);
+    match policy.permit(&anyone(), client.parse().unwrap(), &request, lookup) {
         Ok(permit) => match permit.route() {
             Some(route) => {
                 assert!(permit.addresses().is_empty());
@@ -510,8 +512,8 @@ fn route_of(
             }
             None => "direct".into(),
         },
-        Err(PermitError::Lookup(name)) => format!("{name} is looked up"),
-        Err(PermitError::Denied(_)) => "denied".into(),
+        Err(None) => format!("{} is looked up", looked_up.unwrap()),
+        Err(Some(_)) => "denied".into(),
     }
 }
 
@@ -585,8 +587,8 @@ fn only_connect_goes_through_an_upstream() {
         }
         let open = |rules: &str, rest: Option<&str>| {
             let rest = rest.map(|url| Arc::new(Upstream::parse(url).unwrap()));
-            let rules = following(rules).with_upstream(rest);
-            rules.permit_open(&anyone(), LAN.parse().unwrap(), command).is_ok()
+            let policy = following(rules).with_upstream(rest);
+            policy.permit_open(&anyone(), LAN.parse().unwrap(), command).is_ok()
         };
         assert!(open("via socks5://192.0.2.8:9050 to *.onion", None));
         assert!(open("allow to 192.0.2.0/24", REST));
@@ -598,14 +600,14 @@ fn only_connect_goes_through_an_upstream() {
 
 #[test]
 fn a_name_with_addresses_of_both_kinds_is_reached_directly_if_it_can_be() {
-    let rules = following("via socks5://192.0.2.8:9050 to 198.51.100.0/24\nallow");
+    let policy = following("via socks5://192.0.2.8:9050 to 198.51.100.0/24\nallow");
     let name = Name::new(b"both.example".to_vec()).unwrap();
     let destination = Address { host: Host::Name(name), port: 80 };
     let request = Request { command: Command::Connect, destination };
     let permit = |found: &[&str]| {
         let found = found.iter().map(|address| address.parse().unwrap()).collect();
-        let lookup = |_: &Name, _| Ok::<_, Infallible>(found);
-        rules.permit(&anyone(), LAN.parse().unwrap(), &request, lookup).unwrap()
+        let lookup = |_: &Name, _| Ok::<_, Denied>(found);
+        policy.permit(&anyone(), LAN.parse().unwrap(), &request, lookup).unwrap()
     };
     let both = permit(&["198.51.100.1:80", "203.0.113.1:80"]);
     assert!(both.route().is_none());

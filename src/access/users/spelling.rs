@@ -38,7 +38,7 @@ pub(in crate::access) fn read(spelled: &[u8]) -> Option<Vec<u8>> {
 /// The byte that the next two hexadecimal digits stand for.
 pub(in crate::access) fn hexadecimal(digits: &mut impl Iterator<Item = u8>) -> Option<u8> {
     let mut digit = || char::from(digits.next()?).to_digit(16);
-    u8::try_from(digit()? << 4 | digit()?).ok()
+    u8::try_from((digit()? << 4) | digit()?).ok()
 }
 
 #[cfg(test)]

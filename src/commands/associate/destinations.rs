@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use log::{Level, log};
 
-use super::budget::Budget;
+use super::budget::ALL;
 use super::client::AssociateClient;
 use super::dropped::Reason;
 use super::lookups::{Finished, Lookups, Resolution};
 use super::table::{Sizes, Table};
 use super::targets::{Route, Targets};
-use crate::access::policy::{PermitError, Policy};
+use crate::access::policy::Policy;
 use crate::commands::resolver::Resolver;
 use crate::socks5::{Address, Command, Host, Name, Request};
 use crate::system::waker::Waker;
@@ -41,10 +41,10 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// The destinations of one association.
 pub(super) struct Destinations<'a> {
     client: &'a AssociateClient<'a>,
-    rules: &'a Policy,
+    policy: &'a Policy,
     /// The generation of the rules that have judged what is kept here.
     generation: usize,
-    names: &'a Resolver,
+    resolver: &'a Resolver,
     /// Whether the rules permit it.
     by_address: Table<(IpAddr, u16), bool>,
     by_name: Table<Address, Targets>,
@@ -58,28 +58,27 @@ pub(super) struct Destinations<'a> {
 impl<'a> Destinations<'a> {
     pub(super) fn new(
         client: &'a AssociateClient<'a>,
-        rules: &'a Policy,
-        names: &'a Arc<Resolver>,
-        budget: &'static Budget,
+        policy: &'a Policy,
+        resolver: &'a Arc<Resolver>,
     ) -> Self {
         Destinations {
             client,
-            rules,
-            generation: rules.generation(),
-            names,
-            by_address: Table::new(BY_ADDRESS, budget),
-            by_name: Table::new(BY_NAME, budget),
+            policy,
+            generation: policy.generation(),
+            resolver,
+            by_address: Table::new(BY_ADDRESS, &ALL),
+            by_name: Table::new(BY_NAME, &ALL),
             are_unanswered: false,
-            repliers: Table::new(REPLIERS, budget),
+            repliers: Table::new(REPLIERS, &ALL),
             has_denied: false,
-            lookups: Lookups::new(names, client.session.peer().ip(), budget),
+            lookups: Lookups::new(resolver, client.session.peer().ip(), &ALL),
         }
     }
 
     /// Forgets what earlier rules have said: nothing that was sent after they have changed goes where
     /// they let it. Who may reply still may: what has begun goes on.
     pub(super) fn follow_new_rules(&mut self) {
-        let generation = self.rules.generation();
+        let generation = self.policy.generation();
         if generation != self.generation {
             self.generation = generation;
             self.forget_verdicts();
@@ -155,10 +154,10 @@ impl<'a> Destinations<'a> {
     ) -> Option<Vec<SocketAddr>> {
         let AssociateClient { session, identity, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: to.clone() };
-        match self.rules.permit(identity, session.peer(), &request, |_, _| found.ok_or(())) {
+        match self.policy.permit(identity, session.peer(), &request, |_, _| found.ok_or(None)) {
             Ok(permit) => Some(permit.addresses().to_vec()),
-            Err(PermitError::Lookup(())) => Some(Vec::new()),
-            Err(PermitError::Denied(denied)) => {
+            Err(None) => Some(Vec::new()),
+            Err(Some(denied)) => {
                 // A client that scans is not to fill the log.
                 let level = if self.has_denied { Level::Debug } else { Level::Info };
                 let (peer, why) = (session.peer(), denied.to_string());
@@ -179,10 +178,10 @@ impl<'a> Destinations<'a> {
         let reason = if permitted.is_some() { Reason::Unresolved } else { Reason::Denied };
         let ttl = match &permitted {
             Some(addresses) if addresses.is_empty() => FAILURE_TTL,
-            _ => self.names.ttl().max(MIN_NAME_TTL),
+            _ => self.resolver.ttl().max(MIN_NAME_TTL),
         };
         let mut addresses = permitted.unwrap_or_default();
-        self.names.families().order(&mut addresses, now);
+        self.resolver.families().order(&mut addresses, now);
         let mut targets = Targets::new(addresses, reason, now + ttl);
         if let Some(earlier) = self.by_name.peek(to) {
             targets = targets.succeed(earlier);
@@ -239,8 +238,8 @@ impl<'a> Destinations<'a> {
         if self.are_unanswered {
             self.are_unanswered = false;
             for (to, targets) in self.by_name.iter_mut() {
-                if let (true, Host::Name(name)) = (targets.note_reply(from), &to.host) {
-                    self.names.won(name, from);
+                if targets.note_reply(from) {
+                    self.resolver.won(&to.host, from);
                 }
                 self.are_unanswered |= targets.is_unanswered();
             }
@@ -252,7 +251,6 @@ impl<'a> Destinations<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::associate::budget::ALL;
     use crate::commands::associate::tests::{session, with_association};
     use crate::system::descriptors::Descriptors;
     use std::sync::Mutex;
@@ -284,8 +282,8 @@ mod tests {
         let names = Resolver::with_resolver(TTL, &Descriptors::new(1024), |_| {
             Ok(vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()])
         });
-        with_association(session, names, |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+        with_association(session, names, |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names);
             let now = Instant::now();
             for closed in ["127.0.0.1", "::1", "0.0.0.0", "169.254.1.1", "255.255.255.255"] {
                 let route = destinations.route(&to(closed), b"x", now);
@@ -309,8 +307,8 @@ mod tests {
             let _ = released.lock().unwrap().recv();
             Ok(vec!["192.0.2.1:0".parse().unwrap()])
         });
-        with_association(session, names, move |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+        with_association(session, names, move |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names);
             let (now, name) = (Instant::now(), to("name.example"));
             release.send(()).unwrap();
             let target = Route::To("192.0.2.1:9".parse().unwrap());
@@ -331,8 +329,8 @@ mod tests {
     fn replies_may_come_until_the_end_though_memory_was_given_back() {
         let (session, _control) = session("192.168.1.7:1");
         let names = Resolver::new(TTL, &Descriptors::new(1024));
-        with_association(session, names, |_, client, rules, names| {
-            let mut destinations = Destinations::new(client, rules, names, &ALL);
+        with_association(session, names, |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names);
             destinations.let_reply("192.0.2.1".parse().unwrap());
             destinations.forget_verdicts();
             assert!(destinations.is_reply("::ffff:192.0.2.1".parse().unwrap()));

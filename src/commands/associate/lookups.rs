@@ -28,7 +28,7 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 
 /// The lookups of one association.
 pub(super) struct Lookups<'a> {
-    names: &'a Arc<Resolver>,
+    resolver: &'a Arc<Resolver>,
     client: IpAddr,
     /// Woken at the end of a lookup. It is made for the first.
     waker: Option<Arc<Waker>>,
@@ -66,9 +66,13 @@ pub(super) enum Resolution {
 }
 
 impl<'a> Lookups<'a> {
-    pub(super) fn new(names: &'a Arc<Resolver>, client: IpAddr, budget: &'static Budget) -> Self {
+    pub(super) fn new(
+        resolver: &'a Arc<Resolver>,
+        client: IpAddr,
+        budget: &'static Budget,
+    ) -> Self {
         let share = Share::new(budget, OWN_BYTES, MAX_BYTES);
-        Lookups { names, client, waker: None, under_way: Vec::new(), pending: 0, share }
+        Lookups { resolver, client, waker: None, under_way: Vec::new(), pending: 0, share }
     }
 
     /// Looks up the name in `destination`, and keeps `payload` until then if there is memory for it.
@@ -107,7 +111,7 @@ impl<'a> Lookups<'a> {
             let waker = self.waker.clone().filter(|_| self.share.take(LOOKUP));
             waker.ok_or_else(|| ErrorKind::OutOfMemory.into())
         };
-        match self.names.ask(name, self.client, waker) {
+        match self.resolver.ask(name, self.client, waker) {
             Ok(LookupState::Known(answer)) => {
                 Resolution::Known(addresses(&answer, destination.port))
             }

@@ -11,7 +11,6 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
 use super::batch::{Batch, HEADROOM};
-use super::budget::Budget;
 use super::client::{AssociateClient, Port};
 use super::destinations::Destinations;
 use super::dropped::{DropLog, Reason};
@@ -52,9 +51,8 @@ impl<'a> DatagramRelay<'a> {
     pub(super) fn new(
         (inside, outside): (UdpSocket, Outside),
         client: &'a AssociateClient<'a>,
-        rules: &'a Policy,
-        names: &'a Arc<Resolver>,
-        budget: &'static Budget,
+        policy: &'a Policy,
+        resolver: &'a Arc<Resolver>,
     ) -> Self {
         let now = Instant::now();
         DatagramRelay {
@@ -66,7 +64,7 @@ impl<'a> DatagramRelay<'a> {
             header: Vec::new(),
             now,
             active: now,
-            destinations: Destinations::new(client, rules, names, budget),
+            destinations: Destinations::new(client, policy, resolver),
             dropped: DropLog::default(),
         }
     }
@@ -106,12 +104,13 @@ impl<'a> DatagramRelay<'a> {
         let absent = PollFd::new(control, PollFlags::empty());
         let readable = |socket| PollFd::new(socket, PollFlags::IN);
         let waker = self.destinations.waker().map(|waker| PollFd::new(waker, PollFlags::IN));
+        let [ipv4, ipv6] = &self.outside.sockets;
         let mut polled = [
             PollFd::new(control, PollFlags::IN),
             readable(&self.inside),
             waker.unwrap_or_else(|| absent.clone()),
-            self.outside.socket(0).map_or_else(|| absent.clone(), readable),
-            self.outside.socket(1).map_or_else(|| absent.clone(), readable),
+            ipv4.as_ref().map_or_else(|| absent.clone(), readable),
+            ipv6.as_ref().map_or_else(|| absent.clone(), readable),
         ];
         poll(&mut polled, left)?;
         Ok(polled.map(|polled| !polled.revents().is_empty()))
@@ -218,7 +217,7 @@ impl<'a> DatagramRelay<'a> {
 
     /// Sends the client what has come from socket `index` of those outside.
     fn take_from_outside(&mut self, index: usize) {
-        let Some(socket) = self.outside.socket(index) else { return };
+        let Some(socket) = &self.outside.sockets[index] else { return };
         let mut batch = std::mem::take(&mut self.batch);
         batch.receive(socket);
         for (from, bytes) in batch.iter_mut() {
@@ -254,16 +253,15 @@ impl<'a> DatagramRelay<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::associate::budget::ALL;
     use crate::commands::associate::tests::{names, session, with_association};
 
     #[test]
     fn five_minutes_of_nothing_end_it() {
         let (session, _control) = session("127.0.0.1:1");
         let state = Arc::clone(session.state());
-        with_association(session, names(&[]), |association, client, rules, names| {
+        with_association(session, names(&[]), |association, client, policy, names| {
             let sockets = (association.inside, association.outside);
-            let mut relay = DatagramRelay::new(sockets, client, rules, names, &ALL);
+            let mut relay = DatagramRelay::new(sockets, client, policy, names);
             relay.now = relay.active + IDLE.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.is_alive());
             relay.now += Duration::from_millis(1);

@@ -39,13 +39,10 @@ pub(super) fn inside(
 
 /// The sockets that destinations see.
 pub(super) struct Outside {
-    sockets: Vec<Outgoing>,
-}
-
-struct Outgoing {
-    socket: UdpSocket,
-    ipv4: bool,
-    ipv6: bool,
+    /// For IPv4, where it has a socket of its own, and for IPv6.
+    pub(super) sockets: [Option<UdpSocket>; 2],
+    /// The one for IPv6 is for both.
+    is_dual_stack: bool,
 }
 
 impl Outside {
@@ -56,46 +53,32 @@ impl Outside {
         const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
         let (ipv4, ipv6) = (egress.of(IPV4), egress.of(IPV6));
         if ipv4.is_none() && ipv6.is_none() {
-            let (socket, has_ipv6) = match bind(IPV6, true, egress) {
-                Err(error) if families::is_lacking(&error) => (bind(IPV4, false, egress)?, false),
-                both => (both?, true),
+            return match bind(IPV6, true, egress) {
+                Err(error) if families::is_lacking(&error) => {
+                    let sockets = [Some(bind(IPV4, false, egress)?), None];
+                    Ok(Outside { sockets, is_dual_stack: false })
+                }
+                both => Ok(Outside { sockets: [None, Some(both?)], is_dual_stack: true }),
             };
-            return Ok(Outside { sockets: vec![Outgoing { socket, ipv4: true, ipv6: has_ipv6 }] });
         }
-        let mut sockets = Vec::new();
-        for (wanted, any) in [(ipv4, IPV4), (ipv6, IPV6)] {
-            match bind(wanted.unwrap_or(any), false, egress) {
-                Err(error) if wanted.is_none() && families::is_lacking(&error) => {}
-                socket => sockets.push(Outgoing {
-                    socket: socket?,
-                    ipv4: any.is_ipv4(),
-                    ipv6: any.is_ipv6(),
-                }),
-            }
-        }
-        Ok(Outside { sockets })
-    }
-
-    /// Socket `index`: 0, and 1 where each family has its own.
-    pub(super) fn socket(&self, index: usize) -> Option<&UdpSocket> {
-        self.sockets.get(index).map(|outgoing| &outgoing.socket)
+        let open =
+            |wanted: Option<SocketAddr>, any| match bind(wanted.unwrap_or(any), false, egress) {
+                Err(error) if wanted.is_none() && families::is_lacking(&error) => Ok(None),
+                socket => socket.map(Some),
+            };
+        Ok(Outside { sockets: [open(ipv4, IPV4)?, open(ipv6, IPV6)?], is_dual_stack: false })
     }
 
     /// Sends `payload` whole or not at all.
     pub(super) fn send(&self, payload: &[u8], target: SocketAddr) -> io::Result<()> {
-        let takes = |outgoing: &&Outgoing| match target {
-            SocketAddr::V4(_) => outgoing.ipv4,
-            SocketAddr::V6(_) => outgoing.ipv6,
-        };
-        let outgoing = self.sockets.iter().find(takes);
-        let outgoing = outgoing.ok_or(ErrorKind::NetworkUnreachable)?;
         let target = match target {
-            SocketAddr::V4(ipv4) if outgoing.ipv6 => {
+            SocketAddr::V4(ipv4) if self.is_dual_stack => {
                 SocketAddrV6::new(ipv4.ip().to_ipv6_mapped(), ipv4.port(), 0, 0).into()
             }
             target => target,
         };
-        outgoing.socket.send_to(payload, target).map(drop)
+        let socket = self.sockets[usize::from(target.is_ipv6())].as_ref();
+        socket.ok_or(ErrorKind::NetworkUnreachable)?.send_to(payload, target).map(drop)
     }
 }
 

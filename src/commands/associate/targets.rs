@@ -27,7 +27,7 @@ pub(super) enum Route {
 pub(super) struct Targets {
     addresses: Vec<SocketAddr>,
     /// Why there are none.
-    pub(super) reason: Reason,
+    reason: Reason,
     /// When the name is to be looked up again.
     pub(super) until: Instant,
     /// It is looked up again.
@@ -99,14 +99,12 @@ impl Targets {
     /// go there from now on, and this is true.
     pub(super) fn note_reply(&mut self, from: IpAddr) -> bool {
         let is_from = |address: &SocketAddr| address.ip().to_canonical() == from.to_canonical();
-        match self.addresses.iter().position(is_from) {
-            Some(place) if !self.answered => {
-                self.current = place;
-                self.answered = true;
-                true
-            }
-            Some(_) | None => false,
+        let place = self.addresses.iter().position(is_from).filter(|_| !self.answered);
+        if let Some(place) = place {
+            self.current = place;
+            self.answered = true;
         }
+        place.is_some()
     }
 }
 

@@ -82,8 +82,8 @@ impl Queue {
             return (waiter, None);
         }
         self.clients.entry(client).or_default().waiting.insert(number, question);
-        let job = if self.may_start(client) { self.start_next_of(client) } else { None };
-        (waiter, job)
+        // Those who waited before could not start, so this is the client's if it is anybody's.
+        (waiter, self.start_next())
     }
 
     /// `waiter` does not wait any more. A lookup that nobody waits for is not begun.
@@ -103,31 +103,22 @@ impl Queue {
         self.running -= 1;
         update(&mut self.clients, job.client, |its| its.running -= 1);
         let waiters = self.lookups.remove(&job.question).map(|lookup| lookup.waiters.into_values());
-        let jobs = from_fn(|| {
-            let client = self.next_client()?;
-            self.start_next_of(client)
-        });
-        (waiters.into_iter().flatten().collect(), jobs.collect())
+        (waiters.into_iter().flatten().collect(), from_fn(|| self.start_next()).collect())
     }
 
-    /// Whether there is a place for one more lookup of this client. One has at most as many more as
-    /// stay free, so that one which has none finds a place.
-    fn may_start(&self, client: ClientPrefix) -> bool {
+    /// Of the clients that wait, starts for one that has the fewest what it has waited for longest, if
+    /// there is a place. A client has at most as many more as stay free, so that one which has none
+    /// finds a place.
+    fn start_next(&mut self) -> Option<Job> {
         let free = self.max_running - self.running;
-        let its = self.clients.get(&client).map_or(0, |its| its.running);
-        free > 0 && (its == 0 || (its < MAX_OF_ONE_CLIENT && its < free / 2))
-    }
-
-    /// Of the clients that wait and may start a lookup, one that has the fewest.
-    fn next_client(&self) -> Option<ClientPrefix> {
-        let waiting = self.clients.iter().filter(|(_, its)| !its.waiting.is_empty());
-        let (client, _) = waiting.min_by_key(|(_, its)| its.running)?;
-        self.may_start(*client).then_some(*client)
-    }
-
-    /// Starts what this client has waited for longest.
-    fn start_next_of(&mut self, client: ClientPrefix) -> Option<Job> {
-        let its = self.clients.get_mut(&client)?;
+        if free == 0 {
+            return None;
+        }
+        let waiting = self.clients.iter_mut().filter(|(_, its)| !its.waiting.is_empty());
+        let (&client, its) = waiting.min_by_key(|(_, its)| its.running)?;
+        if its.running > 0 && its.running >= MAX_OF_ONE_CLIENT.min(free / 2) {
+            return None;
+        }
         let (_, question) = its.waiting.pop_first()?;
         its.running += 1;
         self.running += 1;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
-use tabi::access::policy::{Denied, PermitError, Policy};
+use tabi::access::policy::{Denied, Policy};
 use tabi::access::rules::RuleFile;
 use tabi::access::users::{Identity, Passwords, Users};
 use tabi::socks5::{Address, Command, Host, Name, Request};
@@ -191,24 +191,24 @@ impl Question {
         })
     }
 
-    fn ask(&self, rules: &Policy) -> Answer {
+    fn ask(&self, policy: &Policy) -> Answer {
         let host = match self.name {
             Some(name) => Host::from(Name::new(name.into()).unwrap()),
             None => Host::Ip(self.ip),
         };
         let destination = Address { host, port: self.port };
         let request = Request { command: self.command, destination };
-        let lookup = |_: &Name, port| Ok::<_, ()>(vec![SocketAddr::new(self.ip, port)]);
+        let lookup = |_: &Name, port| Ok::<_, Denied>(vec![SocketAddr::new(self.ip, port)]);
         let client = SocketAddr::new(self.client, 50000);
-        match rules.permit(&identity(self.user), client, &request, lookup) {
+        match policy.permit(&identity(self.user), client, &request, lookup) {
             Ok(permit) if permit.route().is_some() => Answer::Through,
             Ok(permit) => {
                 assert_eq!(permit.addresses(), [SocketAddr::new(self.ip, self.port)]);
                 Answer::Allowed
             }
-            Err(PermitError::Denied(Denied::ByRule { line, .. })) => Answer::Denied(line),
+            Err(Denied::ByRule { line, .. }) => Answer::Denied(line),
             // Only CONNECT goes through an upstream.
-            Err(PermitError::Denied(Denied::Through { command, .. })) => {
+            Err(Denied::Through { command, .. }) => {
                 assert_ne!(command, Command::Connect);
                 Answer::Through
             }
@@ -242,10 +242,10 @@ fn agree(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let list = (0..count).map(|_| Rule::any(input)).collect::<Result<Vec<_>, _>>()?;
     let text = list.iter().map(Rule::line).collect::<Vec<_>>().join("\n");
     let file = RuleFile::parse(text.as_bytes(), "rules").unwrap();
-    let rules = Policy::new(&[], vec![1080]).with_file(Arc::new(file));
+    let policy = Policy::new(&[], vec![1080]).with_file(Arc::new(file));
     while !input.is_empty() {
         let asked = Question::any(input)?;
-        match (asked.ask(&rules), expected(&list, &asked)) {
+        match (asked.ask(&policy), expected(&list, &asked)) {
             // Of two rules that deny a name, the one is told that spares a lookup.
             (Answer::Denied(_), Answer::Denied(_)) if asked.name.is_some() => {}
             (answer, expected) => assert_eq!(answer, expected, "{text}\n{asked:?}"),

@@ -36,7 +36,11 @@ fn asker(number: u8) -> IpAddr {
 /// A client of its own that asks.
 fn ask(names: &Arc<Resolver>, host: &str, number: u8) -> JoinHandle<Result<Vec<SocketAddr>, Error>> {
     let (names, host) = (Arc::clone(names), Name::new(host.into()).unwrap());
-    spawn(move || names.resolve(&host, 80, asker(number), Deadline::after(FOREVER), None))
+    let stays = Arc::default();
+    spawn(move || {
+        let (deadline, client) = (Deadline::after(FOREVER), ClientWatch::new(&stays));
+        Ok(names.resolve(&host, asker(number), deadline, &client)?.with_port(80))
+    })
 }
 
 /// Three ask for one name. Time stands still: whoever waits has to be told, also of the end.
@@ -91,8 +95,9 @@ pub fn each_lookup_gets_a_thread() {
         spawn(move || {
             for host in ["a.example", "b.example"] {
                 let host = Name::new(host.into()).unwrap();
-                let deadline = Deadline::after(FOREVER);
-                names.resolve(&host, 80, asker(number), deadline, None).unwrap();
+                let (deadline, stays) = (Deadline::after(FOREVER), Arc::default());
+                let client = ClientWatch::new(&stays);
+                names.resolve(&host, asker(number), deadline, &client).unwrap();
             }
         })
     });
@@ -113,7 +118,7 @@ pub fn who_gives_up_leaves_nothing() {
         let (names, left) = (Arc::clone(&names), Arc::clone(&left));
         move || {
             let (host, client) = (Name::new("a.example".into()).unwrap(), ClientWatch::new(&left));
-            let found = names.resolve(&host, 80, asker(1), Deadline::after(FOREVER), Some(&client));
+            let found = names.resolve(&host, asker(1), Deadline::after(FOREVER), &client);
             assert!(matches!(found, Ok(_) | Err(Error::ClientLeft)));
         }
     });
@@ -121,7 +126,8 @@ pub fn who_gives_up_leaves_nothing() {
         let names = Arc::clone(&names);
         move || {
             let (host, second) = (Name::new("b.example".into()).unwrap(), Duration::from_secs(1));
-            let found = names.resolve(&host, 80, asker(2), Deadline::after(second), None);
+            let (deadline, stays) = (Deadline::after(second), Arc::default());
+            let found = names.resolve(&host, asker(2), deadline, &ClientWatch::new(&stays));
             assert!(matches!(found, Ok(_) | Err(Error::Unreachable(_))));
         }
     });

@@ -25,13 +25,13 @@ impl<'a> ClientWatch<'a> {
 
 pub(super) fn wait_for(
     answer: impl AsFd,
-    client: Option<&ClientWatch<'_>>,
+    client: &ClientWatch<'_>,
     deadline: Deadline,
 ) -> Result<(), Error> {
     const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     let end = time::deadline(deadline.time_left()?);
     loop {
-        if client.is_some_and(|client| client.0.load(Ordering::SeqCst)) {
+        if client.0.load(Ordering::SeqCst) {
             return Err(Error::ClientLeft);
         }
         if poll(&mut [PollFd::new(&answer, PollFlags::IN)], Some(&NOW)).map_err(io::Error::from)? > 0 {
