@@ -18,7 +18,9 @@ use crate::commands::{self, resolve, upstream};
 use crate::config::Config;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{Metrics, Outcome, RateLimitedWarning, Rejection, RejectionLog, SessionLog};
+use crate::report::{
+    Metrics, Outcome, RateLimitedWarning, Rejection, RejectionLog, SessionEntry, SessionLog,
+};
 use crate::sessions::{AdmissionError, Ending, Session, SessionState, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
@@ -137,14 +139,26 @@ impl Proxy {
         let state = session.state();
         let entry = self.session_log.entry(state, &self.metrics);
         let result = self.run(session, partner);
-        if let (Err(failure), None) = (&result, state.ending()) {
+        self.conclude(state, entry, &result);
+    }
+
+    /// Tells the client what has failed, and logs how the session went.
+    // The tunnel is on the stack of `serve`: what comes after it has a frame of its own.
+    #[inline(never)]
+    fn conclude(
+        &self,
+        state: &SessionState,
+        entry: SessionEntry<'_>,
+        result: &Result<(), Failure>,
+    ) {
+        if let (Err(failure), None) = (result, state.ending()) {
             close_with(state, &failure.message);
         }
         let (outcome, why) = match (state.ending(), result) {
             // The entry says so when it is dropped.
             (Some(Ending::Fault), _) => return,
             (Some(ending), _) => (ending.into(), None),
-            (None, Err(failure)) => (failure.outcome, failure.why),
+            (None, Err(failure)) => (failure.outcome, failure.why.as_deref()),
             (None, Ok(())) => (Outcome::Closed, None),
         };
         if outcome == Outcome::Evicted {
@@ -153,7 +167,7 @@ impl Proxy {
                 state.peer()
             ));
         }
-        entry.write(outcome, why.as_deref());
+        entry.write(outcome, why);
     }
 
     fn run(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
@@ -258,15 +272,22 @@ struct Exchange<'a, 's> {
 }
 
 impl Exchange<'_, '_> {
-    /// Dials.
-    #[inline(never)]
+    /// Asks the policy, and dials.
     fn connect(&self) -> Result<Reply, Failure> {
         let begin = Instant::now();
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
+        let reply = self.dial_permitted(&permit, deadline)?;
+        self.proxy.metrics.connected(begin.elapsed());
+        Ok(reply)
+    }
+
+    // Apart: the stack is deepest under this and under `permit`, and each page of it that was used stays.
+    #[inline(never)]
+    fn dial_permitted(&self, permit: &Permit, deadline: Deadline) -> Result<Reply, Failure> {
         let Connection { stream, address, reply } = match permit.route() {
             None => {
-                let target = connect::connect(&permit, self.dial(deadline)?)?;
+                let target = connect::connect(permit, &self.dial(deadline)?)?;
                 self.proxy.resolver.won(&self.request.destination.host, target.address.ip());
                 target
             }
@@ -274,7 +295,6 @@ impl Exchange<'_, '_> {
         };
         relay::prepare(&stream).map_err(commands::Error::Unreachable)?;
         self.state.connected(stream, address);
-        self.proxy.metrics.connected(begin.elapsed());
         Ok(reply)
     }
 
@@ -287,7 +307,7 @@ impl Exchange<'_, '_> {
         let dial = self.dial(deadline)?;
         self.state.goes_via(Arc::clone(route.upstream().shown()));
         let lookup = |name: &_, port| self.lookup(name, port, deadline);
-        let reached = upstream::connect(route, dial, lookup)?;
+        let reached = upstream::connect(route, &dial, lookup)?;
         self.proxy.resolver.won(&route.upstream().address().host, reached.address.ip());
         Ok(reached)
     }

@@ -61,12 +61,12 @@ pub(crate) struct Dial<'a> {
 }
 
 /// Connects to the first of the permitted addresses that accepts.
-pub(crate) fn connect(permit: &Permit, dial: Dial<'_>) -> Result<Connection, Error> {
+pub(crate) fn connect(permit: &Permit, dial: &Dial<'_>) -> Result<Connection, Error> {
     race(permit.addresses(), dial)
 }
 
 /// Connects to the first of `addresses` that accepts.
-pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connection, Error> {
+pub(super) fn race(addresses: &[SocketAddr], dial: &Dial<'_>) -> Result<Connection, Error> {
     let mut addresses = addresses.to_vec();
     dial.families.order(&mut addresses, Instant::now());
     let mut race = Race::new(interleave(&addresses), dial);
@@ -77,8 +77,8 @@ pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connectio
         race.start_if_due(now);
         if !race.attempts.is_empty() {
             race.wait(now)?;
-            if let Some(connection) = race.take_winner() {
-                return Ok(connection);
+            if let Some((stream, address, bound)) = race.take_winner() {
+                return Ok(Connection { stream, address, reply: Reply::succeeded(bound) });
             }
         } else if race.addresses.is_empty() {
             let none = || ErrorKind::AddrNotAvailable.into();
@@ -89,7 +89,7 @@ pub(super) fn race(addresses: &[SocketAddr], dial: Dial<'_>) -> Result<Connectio
 
 /// The attempts in flight, the oldest first, and the failure that says most of those that are over.
 struct Race<'a> {
-    dial: Dial<'a>,
+    dial: &'a Dial<'a>,
     /// Those that are yet to be tried.
     addresses: VecDeque<SocketAddr>,
     next_start: Instant,
@@ -109,7 +109,7 @@ struct Attempt {
 }
 
 impl<'a> Race<'a> {
-    fn new(addresses: Vec<SocketAddr>, dial: Dial<'a>) -> Self {
+    fn new(addresses: Vec<SocketAddr>, dial: &'a Dial<'a>) -> Self {
         Race {
             dial,
             addresses: addresses.into_iter().take(MAX_ATTEMPTS).collect(),
@@ -123,6 +123,8 @@ impl<'a> Race<'a> {
 
     /// Starts the next attempt if it is time to. Where none may be added the oldest gives way, once it
     /// has had its time.
+    // A frame of its own: a race is where the stack is deepest, and each page of it stays.
+    #[inline(never)]
     fn start_if_due(&mut self, now: Instant) {
         if self.addresses.is_empty() || (now < self.next_start && !self.attempts.is_empty()) {
             return;
@@ -178,6 +180,7 @@ impl<'a> Race<'a> {
     }
 
     /// Waits until an attempt is over, there is something to do, or the client has left.
+    #[inline(never)]
     fn wait(&self, now: Instant) -> Result<(), Error> {
         let attempts = self.attempts.iter();
         let mut polled: Vec<PollFd<'_>> = [self.dial.client.poll_fd()]
@@ -201,8 +204,9 @@ impl<'a> Race<'a> {
         Ok(())
     }
 
-    /// The attempt that has connected, if one has; those that have failed are put away.
-    fn take_winner(&mut self) -> Option<Connection> {
+    /// The attempt that has connected, if one has: its stream, its address and the local one. Those that
+    /// have failed are put away.
+    fn take_winner(&mut self) -> Option<(TcpStream, SocketAddr, SocketAddr)> {
         let mut index = 0;
         while index < self.attempts.len() {
             if self.attempts[index].events.get().is_empty() {
@@ -212,11 +216,11 @@ impl<'a> Race<'a> {
             let attempt = self.attempts.remove(index);
             let attempted = attempt.attempted(true);
             match attempt.finish() {
-                Ok(connection) => {
+                Ok((stream, bound)) => {
                     let pending = self.attempts.iter().map(|attempt| attempt.attempted(false));
                     self.finished.extend(pending.chain([attempted]));
                     self.dial.families.outcome(&self.finished, Instant::now());
-                    return Some(connection);
+                    return Some((stream, attempted.address, bound));
                 }
                 Err(error) => {
                     let answered = error.kind() == ErrorKind::ConnectionRefused;
@@ -266,8 +270,9 @@ impl Attempt {
         Attempted { address: self.address, begun: self.begun, answered }
     }
 
-    /// Takes the connection out of an attempt that is over, or the failure.
-    fn finish(self) -> io::Result<Connection> {
+    /// Takes the connection and its local address out of an attempt that is over, or the failure.
+    #[inline(never)]
+    fn finish(self) -> io::Result<(TcpStream, SocketAddr)> {
         if self.events.get().intersects(PollFlags::ERR | PollFlags::HUP) {
             if let Some(error) = self.socket.take_error()? {
                 return Err(error);
@@ -281,11 +286,12 @@ impl Attempt {
             return Err(ErrorKind::ConnectionRefused.into());
         }
         stream.set_nonblocking(false)?;
-        Ok(Connection { stream, address: self.address, reply: Reply::succeeded(bound) })
+        Ok((stream, bound))
     }
 }
 
 /// Takes the families in turn, beginning with that of the first address (RFC 8305 section 4).
+#[inline(never)]
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let [first, _, ..] = addresses else { return addresses.to_vec() };
     let (mut first_family, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) =
@@ -329,7 +335,8 @@ mod tests {
     #[test]
     fn the_failure_that_says_most_is_kept() {
         let descriptors = Descriptors::new(usize::MAX);
-        let mut race = Race::new(Vec::new(), dial(&descriptors));
+        let dialed = dial(&descriptors);
+        let mut race = Race::new(Vec::new(), &dialed);
         for kind in [
             ErrorKind::NetworkUnreachable,
             ErrorKind::ConnectionRefused,
@@ -359,7 +366,8 @@ mod tests {
     /// were in all, and how many descriptors were counted at the most.
     fn race_of_silence(descriptors: &Arc<Descriptors>) -> (usize, usize, usize) {
         let (_waiting, _socket, target) = silence();
-        let mut race = Race::new(vec![target; 16], dial(descriptors));
+        let dialed = dial(descriptors);
+        let mut race = Race::new(vec![target; 16], &dialed);
         let (mut at_once, mut counted, begin) = (0, 0, Instant::now());
         while !race.addresses.is_empty() {
             assert!(begin.elapsed() < Duration::from_secs(60));
@@ -384,7 +392,8 @@ mod tests {
     fn where_descriptors_are_short_addresses_are_tried_one_by_one() {
         let (_waiting, _socket, target) = silence();
         let short = Descriptors::new(0);
-        let mut race = Race::new(vec![target; 3], dial(&short));
+        let dialed = dial(&short);
+        let mut race = Race::new(vec![target; 3], &dialed);
         let begin = Instant::now();
         race.start_if_due(begin);
         for (at, left) in [(250, 2), (999, 2), (1000, 1), (1250, 1), (1999, 1), (2000, 0)] {

@@ -20,7 +20,7 @@ use crate::socks5::{
 /// what the upstream says of the target.
 pub(crate) fn connect(
     route: &UpstreamRoute,
-    dial: Dial<'_>,
+    dial: &Dial<'_>,
     lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, Error>,
 ) -> Result<Connection, Error> {
     let upstream = route.upstream();
@@ -88,7 +88,7 @@ fn failed(message: &str) -> Error {
 /// leaves.
 struct UpstreamStream<'a> {
     stream: &'a TcpStream,
-    dial: Dial<'a>,
+    dial: &'a Dial<'a>,
     /// Why the last wait for an answer has ended without one.
     wait_error: Option<Error>,
 }
