@@ -1,12 +1,11 @@
 //! Options from the environment of the program.
 
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use tabi::cli;
 
 use crate::scratch::{Program, Scratch, bare, program};
-use crate::stage::connect;
+use crate::stage::{connect, nobody_listens};
 
 /// What `tabi --check` says with these variables and options, and its exit status.
 fn check(environment: &[(&str, &str)], options: &[&str]) -> (i32, String) {
@@ -50,9 +49,8 @@ fn where_to_listen_and_whom_to_serve_come_from_the_environment() {
 fn the_command_line_wins() {
     let (status, told) = check(&[("TABI_GRACE", "5"), ("TABI_LISTEN", "nowhere")], &["1080"]);
     assert_eq!((status, &*told), (0, ""));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let (_socket, nobody) = nobody_listens();
+    let nobody = nobody.to_string();
     let mut command = bare();
     command.args(["--probe", &nobody]).env("TABI_CHECK", "true");
     assert!(said(command).1.contains("cannot connect"));

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::scratch::{Scratch, bare};
-use crate::stage::{accept, listen, start, start_on};
+use crate::stage::{accept, listen, nobody_listens, start, start_on};
 
 /// The exit status of a probe, and what it has said.
 fn probe(listen: &str, options: &[&str]) -> (i32, String) {
@@ -50,8 +50,7 @@ fn a_port_alone_is_probed_on_this_machine() {
 #[test]
 fn every_address_has_to_answer() {
     let server = start(&[]);
-    let (listener, nobody) = listen();
-    drop(listener);
+    let (_socket, nobody) = nobody_listens();
     let (status, told) = probe(&server.address.to_string(), &[&nobody.to_string()]);
     assert_eq!(status, 1);
     assert!(told.contains(&nobody.to_string()), "{told}");
@@ -59,8 +58,7 @@ fn every_address_has_to_answer() {
 
 #[test]
 fn a_port_at_which_nobody_listens_is_a_failure() {
-    let (listener, nobody) = listen();
-    drop(listener);
+    let (_socket, nobody) = nobody_listens();
     fails(nobody, "cannot connect");
 }
 

@@ -94,6 +94,14 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
     })
 }
 
+/// An address at which nobody listens, and nobody will for as long as the socket is kept.
+pub fn nobody_listens() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
 /// A target that neither accepts nor refuses, for as long as what is given back is kept: its backlog
 /// is full.
 pub fn black_hole() -> (Vec<TcpStream>, Socket, SocketAddr) {

@@ -15,8 +15,8 @@ use crate::namespace::{alone, with_name_server};
 use crate::scratch::{Program, Scratch, check};
 use crate::stage::{
     GREETING, LONG, Running, accept, ask, at_end, black_hole, connect, echo, expect, expect_reset,
-    listen, pattern, reply, request, request_by_name, reset, send, start, start_on, take, told,
-    tunnel,
+    listen, nobody_listens, pattern, reply, request, request_by_name, reset, send, start, start_on,
+    take, told, tunnel,
 };
 
 const FAILED: u8 = 0x01;
@@ -135,8 +135,7 @@ fn what_the_upstream_refuses_comes_back_as_it_is() {
 
 #[test]
 fn a_failing_upstream_is_logged_with_its_reason() {
-    let (listener, refusing) = listen();
-    drop(listener);
+    let (_socket, refusing) = nobody_listens();
     let mut cases = vec![(via(refusing), "cannot be reached: ")];
     cases.push(("socks5://tabi.invalid:1080".into(), "name has no address"));
     let says = |words: &'static [u8]| {
@@ -281,8 +280,7 @@ fn tabi_behind_tabi_is_like_one() {
     // Names are looked up there, and refusals are those of there.
     assert_eq!(ask(&server, &request_by_name(b"localhost", echo().port())).0, 0x00);
     assert_eq!(ask(&server, &request_by_name(b"tabi.invalid", 80)).0, 0x04);
-    let (listener, closed) = listen();
-    drop(listener);
+    let (_socket, closed) = nobody_listens();
     assert_eq!(ask(&server, &request(closed)).0, 0x05);
 }
 

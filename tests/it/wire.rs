@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::stage::{
-    GREETING, accept, ask, at_end, connect, echo, listen, reply, request, request_by_name, start,
-    start_on, take, tunnel,
+    GREETING, accept, ask, at_end, connect, echo, listen, nobody_listens, reply, request,
+    request_by_name, start, start_on, take, tunnel,
 };
 
 /// Everything that the server says until it closes.
@@ -126,8 +126,7 @@ fn names_that_lead_nowhere() {
 #[test]
 fn a_refused_connection() {
     let server = start(&[]);
-    let (listener, address) = listen();
-    drop(listener);
+    let (_socket, address) = nobody_listens();
     let (rep, mut client) = ask(&server, &request(address));
     assert_eq!(rep, 0x05);
     assert!(at_end(&mut client));
