@@ -1,6 +1,6 @@
 //! The command: arguments, logger, listeners, signals, run, exit status. Nothing else exits.
 
-use std::fs::read_to_string;
+use std::fs::{File, read_to_string};
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -10,8 +10,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use log::{Level, error, warn};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use log::{Level, error, info, warn};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tabi::cli::{self, Arguments};
@@ -34,6 +34,8 @@ fn main() -> ExitCode {
     if arguments.probe {
         return probe(&arguments.config);
     }
+    // With a handler a write beyond `ulimit -f` fails, and the log counts its lost lines. Without one it ends tabi.
+    let _ = flag::register(SIGXFSZ, Arc::default());
     let logger = match Logger::start(arguments.level(), arguments.log_file.as_deref()) {
         Ok(logger) => logger,
         Err(message) => return fail(&message),
@@ -110,8 +112,8 @@ fn log_panics(logger: Logger) {
 }
 
 /// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself,
-/// which needs no thread and no lock. SIGHUP has files read again. A signal that was ignored when
-/// tabi started stays ignored: `nohup` and a shell's `&` ask for that.
+/// which needs no thread and no lock. SIGXCPU (`ulimit -t`) is a first one as well. SIGHUP has files read
+/// again. A signal that was ignored when tabi started stays ignored: `nohup` and a shell's `&` ask for that.
 fn install_signal_handlers(
     server: &Server,
     logger: &Logger,
@@ -133,23 +135,29 @@ fn install_signal_handlers(
         flag::register_conditional_shutdown(signal, INTERRUPTED, Arc::clone(&stopping))?;
         flag::register(signal, Arc::clone(&stopping))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGHUP].into_iter().filter(is_handled))?;
+    let others = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
+    let mut signals = Signals::new(others.into_iter().filter(is_handled))?;
     let reload = reload_on_demand(server.reloader(), logger.clone())?;
-    let had_terminal = stderr().is_terminal();
+    let terminals_before = terminals();
     let handle = move || {
         for signal in signals.forever() {
-            // SIGHUP says as well that the terminal is gone. Nobody could end the program then.
-            let is_left_alone = had_terminal && !stderr().is_terminal();
-            if signal != SIGHUP || is_left_alone {
-                stopper.stop();
-            } else {
+            match signal {
+                // It says as well that the terminal is gone. Nobody could end the program then.
+                SIGHUP if terminals() != terminals_before => stopper.stop(),
                 // A reload that is asked for and has not begun is good for this signal, too.
-                let _ = reload.try_send(());
+                SIGHUP => drop(reload.try_send(())),
+                SIGUSR1 | SIGUSR2 => info!("signal {signal} means nothing to tabi"),
+                _ => stopper.stop(),
             }
         }
     };
     thread::Builder::new().name("tabi signals".into()).spawn(handle)?;
     Ok(())
+}
+
+/// Whether standard error is a terminal, and whether there is one that controls this process.
+fn terminals() -> [bool; 2] {
+    [stderr().is_terminal(), File::open("/dev/tty").is_ok()]
 }
 
 /// Opens the log anew and reads users and rules again, each time that it is asked to. A file may be

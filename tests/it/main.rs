@@ -25,6 +25,7 @@ mod resolve;
 mod rules;
 mod scratch;
 mod shortage;
+mod signals;
 mod source;
 mod stage;
 mod status;
