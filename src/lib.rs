@@ -2,32 +2,45 @@
 //!
 //! A blocking listener, and workers of a thread pool that wait at it. The worker that gets a client
 //! reads its greeting and its request, connects to the target, and then carries one direction of the
-//! tunnel while its partner thread carries the other. A UDP association is carried by the worker
+//! tunnel while a second thread, its partner, carries the other. A UDP association is carried by the worker
 //! alone.
+//!
+//! # A CONNECT, step by step
+//!
+//! ```text
+//! server/accept         a worker accepts the client and has it admitted     sessions/admission
+//! proxy                 reads greeting, password and request                socks5, access/users
+//!                       asks the policy, which may need the name's          access/policy, commands/resolver
+//!                       addresses: a lookup that the proxy hands to it
+//!                       dials the addresses that are permitted              commands/connect
+//! relay                 replies, and copies both ways                       relay/direction
+//!                       passes on ends of file and resets                   sessions/state
+//! report/session_log    counts the session and logs its line                report/outcome, report/line
+//! ```
 //!
 //! # Map
 //!
-//! Six wings, each a folder whose own file says what it promises, and a few files above them. Each
-//! file is one noun.
+//! Six parts, each a folder whose own file says what is in it, and what uses them, from top to bottom.
 //!
 //! ```text
 //! main            arguments, logger, listeners, signals, run, exit status: the only place that exits
-//! cli             the command line and the environment, parsed
+//! cli             the command line and the environment, parsed; how much is logged and where to
 //! config          the options of a server, each with its help and its default
 //! probe           greets a server, for health checks
-//! server/         listen, accept, reload, stop, shutdown; activation and notify are for a service manager
+//! server/         listen, accept, reload, stop, shutdown; activation takes sockets from systemd, and
+//!                 notify tells it how the server is
 //! proxy           one client's whole life, top to bottom: admission, request, reply
 //! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
-//! relay/          two directions of a tunnel, half-closes and resets
+//! relay/          the two directions of a tunnel
 //!
-//! commands/       WHAT IS ASKED   CONNECT, BIND, UDP ASSOCIATE, name lookup
-//! report/         WHAT IS SEEN    how a session ended, its line in the log, who was turned away,
+//! commands/       what is asked   CONNECT, BIND, UDP ASSOCIATE, name lookup
+//! report/         what is seen    how a session ended, its line in the log, who was turned away,
 //!                                 metrics, the status page
-//! access/         WHO MAY         users and their passwords, rules, the policy that decides
-//! sessions/       WHO IS HERE     the registry, who gets a place in it, time limits
-//! socks5/         THE WIRE        the messages of RFC 1928 and RFC 1929, one a file
-//! system/         WHAT WE HAVE    threads, descriptors, addresses, how many connections they are enough for;
-//!                                 and what all stand on: locks, deadlines, a bounded map, kinds of addresses
+//! access/         who may         users and their passwords, rules, the policy that decides
+//! sessions/       who is here     the registry, who gets a place in it, time limits, how a session ends
+//! socks5/         the wire        the messages of RFC 1928 and RFC 1929, one a file
+//! system/         what there is   threads, descriptors, addresses, how many connections they are enough
+//!                                 for; locks, deadlines, a bounded map, kinds of addresses
 //! ```
 //!
 //! Where to look for what newcomers ask first:
@@ -45,36 +58,39 @@
 //! the line in the log                 report/line; why a session has ended is report/outcome
 //! ```
 //!
-//! Arrows point down only, between wings as between files, and there is no circle: a file may name
-//! those in its folder, and they never name it.
+//! Each uses those below it, and there is no circle between files: a file uses those in its folder, and
+//! they never use it.
 //!
 //! ```text
 //! main -> cli, server, probe -> config, proxy_protocol
 //! server -> proxy -> config, relay, commands, report, proxy_protocol
 //! config -> commands, access
-//! commands -> access, sessions, system      relay, report -> sessions, system
-//! access, sessions -> socks5, system
-//! proxy_protocol -> socks5                  socks5, system -> std and small crates
+//! commands -> access, sessions              relay, report -> sessions
+//! access, sessions, proxy_protocol -> socks5, system -> std and small crates
 //! ```
 //!
 //! # Invariants
 //!
-//! Types keep these, not comments.
-//!
 //! 1. [`socks5`] is `Read`, `Write` and bytes. Nothing in it knows a socket, a policy or a log.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
-//! 3. Nothing is dialed, bound or sent to without a [`Permit`](access::policy::Permit). Only
+//! 3. Nothing is dialed, bound or sent to for a client without a [`Permit`](access::policy::Permit). Only
 //!    [`Policy`](access::policy::Policy) makes one, it needs an [`Identity`](access::users::Identity),
 //!    and only [`Users::authenticate`](access::users::Users::authenticate) makes that. A permit
-//!    carries resolved addresses, and only those are dialed.
-//! 4. Every wait has a limit. From greeting to request there is one deadline, not one for each read.
-//!    No lock is held across a system call that can block.
+//!    carries the addresses that were judged, and only those are dialed; or the upstream to go through, and
+//!    then only that is.
+//! 4. Every wait has a limit. From greeting to request there is one deadline, not one for each read; a
+//!    tunnel's waits are ended by the watch over all sessions. No lock is held across a system call that can
+//!    block.
 //! 5. The pool never waits on itself: a client is admitted before its session begins, and a worker
-//!    has its partner before it begins. A live tunnel is two descriptors and two threads; an
-//!    association counts as four descriptors, or six with a source, for its sockets and its lookups.
+//!    has its second thread before it begins. A live tunnel is two descriptors and two threads; an
+//!    association counts as four descriptors, or six with `--source`, for its sockets and its lookups.
 //! 6. No password is logged, printed or put into an error.
-//! 7. A failing reply is made in one place (`proxy`), from one table ([`socks5::Rep`]).
+//! 7. A failing reply is made in one place (`proxy/failure`). An upstream's is passed on as it came.
+//! 8. 0 bytes are an end of file only where a read says so. A fast path (`splice`, batches of datagrams)
+//!    that is refused gives way to the slow one, and ends no session.
+//! 9. What was cut off never looks complete: closing a tunnel's connection resets it, whoever closes it, until
+//!    an end of file was passed on.
 
 pub mod access;
 pub mod cli;

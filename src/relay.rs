@@ -2,7 +2,7 @@
 //!
 //! The worker carries one direction and its partner the other. An end of file on one side becomes a
 //! half-close on the other; a failure of either side becomes a reset of both, so that a download
-//! that was cut off never looks complete.
+//! that was cut off never looks complete. How a session ends is a table in `sessions/state`.
 
 use std::io;
 use std::sync::Arc;

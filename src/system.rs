@@ -7,6 +7,9 @@
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
+//! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is.
+//!
+//! And what all others use: `sync` (locks), [`deadline`], `lru` (a map with a bound).
 //!
 //! Nothing here knows a session, a policy or a log.
 
