@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use log::LevelFilter;
 
@@ -144,6 +145,9 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
     let config = &mut arguments.config;
     let invalid = |message| error(ErrorKind::ValueValidation, message);
     config.egress = config.egress_of_options().map_err(invalid)?;
+    if matches.value_source("idle_timeout") != Some(ValueSource::DefaultValue) {
+        config.udp_idle_timeout = config.idle_timeout;
+    }
     if let Some(url) = config.upstream_url.take() {
         config.upstream = Some(upstream(matches, &url).map_err(invalid)?);
     }
@@ -250,6 +254,15 @@ pub(crate) mod tests {
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
         assert_eq!(config.name_cache, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_idle_timeout_that_is_given_holds_for_udp_too() {
+        let of_udp = |arguments: &[&str]| parsed(arguments).config.udp_idle_timeout.as_secs();
+        assert_eq!(of_udp(&[]), 300);
+        assert_eq!(of_udp(&["--idle-timeout", "3600"]), 3600);
+        assert_eq!(of_udp(&["--idle-timeout", "7440"]), 7440);
+        assert_eq!(of_udp(&["--idle-timeout", "5"]), 5);
     }
 
     #[test]

@@ -24,6 +24,9 @@ use value::Source;
 /// Rules about unknown users that are warned of.
 const MOST_DOUBTS: usize = 10;
 
+/// How long an association may be idle by default (RFC 4787 REQ-5).
+const UDP_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
 // Headings of --help.
 const ACCESS: &str = "Access";
 const OUTBOUND: &str = "Outbound";
@@ -137,6 +140,10 @@ pub struct Config {
     #[arg(long, value_name = "S", default_value = "7440", value_parser = value::seconds)]
     #[arg(env = "TABI_IDLE_TIMEOUT", help_heading = LIMITS)]
     pub idle_timeout: Duration,
+
+    /// Without a datagram either way, for associations: as long, if that option is given.
+    #[arg(skip = UDP_IDLE_TIMEOUT)]
+    pub udp_idle_timeout: Duration,
 
     /// Seconds that live sessions have to finish after SIGINT or SIGTERM
     #[arg(long, value_name = "S", default_value = "10", value_parser = value::seconds_or_none)]

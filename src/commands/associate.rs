@@ -149,6 +149,7 @@ mod tests {
                 session: session.state(),
                 identity: &identity,
                 announced: &announced,
+                idle_timeout: LONG,
             };
             sender.send(job(association, &client, &policy, &names)).unwrap();
         });

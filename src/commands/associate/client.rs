@@ -15,6 +15,8 @@ pub(crate) struct AssociateClient<'a> {
     pub identity: &'a Identity,
     /// DST.ADDR and DST.PORT: where the client will send from, as far as it knows.
     pub announced: &'a Address,
+    /// How long nothing may go either way.
+    pub idle_timeout: Duration,
 }
 
 impl AssociateClient<'_> {

@@ -23,9 +23,6 @@ use crate::socks5::{Address, Datagram, append_header};
 use crate::system::poll::poll;
 use crate::system::waker::Waker;
 
-/// An association ends when nothing has gone either way for this long (RFC 4787 REQ-5).
-const IDLE: Duration = Duration::from_secs(300);
-
 /// An association that has nothing to do for this long gives its memory back.
 const KEEP_MEMORY: Duration = Duration::from_secs(5);
 
@@ -98,7 +95,8 @@ impl<'a> DatagramRelay<'a> {
     /// client's connection, the socket towards it, the waker of lookups, the sockets outside.
     fn wait(&self) -> io::Result<[bool; 5]> {
         let idle = self.now.saturating_duration_since(self.active);
-        let left = if self.batch.is_released() { IDLE.saturating_sub(idle) } else { KEEP_MEMORY };
+        let limit = self.client.idle_timeout;
+        let left = if self.batch.is_released() { limit.saturating_sub(idle) } else { KEEP_MEMORY };
         let left = self.destinations.time_left(self.now).map_or(left, |lookup| lookup.min(left));
         let control = self.client.session.stream();
         let absent = PollFd::new(control, PollFlags::empty());
@@ -141,10 +139,10 @@ impl<'a> DatagramRelay<'a> {
             self.batch.release();
             self.destinations.forget_verdicts();
         }
-        if idle >= IDLE {
+        if idle >= self.client.idle_timeout {
             self.client.session.end(Ending::IdleTimeout);
         }
-        idle < IDLE
+        idle < self.client.idle_timeout
     }
 
     /// Sends on what the client has sent.
@@ -256,19 +254,20 @@ mod tests {
     use crate::commands::associate::tests::{names, session, with_association};
 
     #[test]
-    fn five_minutes_of_nothing_end_it() {
+    fn nothing_either_way_for_the_idle_timeout_ends_it() {
         let (session, _control) = session("127.0.0.1:1");
         let state = Arc::clone(session.state());
         with_association(session, names(&[]), |association, client, policy, names| {
             let sockets = (association.inside, association.outside);
             let mut relay = DatagramRelay::new(sockets, client, policy, names);
-            relay.now = relay.active + IDLE.checked_sub(Duration::from_millis(1)).unwrap();
+            relay.now =
+                relay.active + client.idle_timeout.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.is_alive());
             relay.now += Duration::from_millis(1);
             // A datagram without payload is one, too.
             relay.send(&Address::from(SocketAddr::from(([127, 0, 0, 1], 9))), b"");
             assert!(relay.is_alive());
-            relay.now += IDLE;
+            relay.now += client.idle_timeout;
             assert!(!relay.is_alive());
         })();
         assert_eq!(state.ending(), Some(Ending::IdleTimeout));
