@@ -173,7 +173,7 @@ impl Proxy {
     fn run(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
         let state = session.state();
         if !relay::ACCEPTED_INHERITS {
-            relay::prepare(state.stream())?;
+            relay::prepare(state.stream());
         }
         let mut client = ClientStream::new(state.stream());
         if let Some(reply) = self.carry_out(session, &mut client)? {
@@ -293,7 +293,7 @@ impl Exchange<'_, '_> {
             }
             Some(route) => self.connect_upstream(route, deadline)?,
         };
-        relay::prepare(&stream).map_err(commands::Error::Unreachable)?;
+        relay::prepare(&stream);
         self.state.connected(stream, address);
         Ok(reply)
     }
@@ -327,7 +327,7 @@ impl Exchange<'_, '_> {
         let (peer, address) =
             listener.wait(self.client.watch(), deadline, |peer| self.admits(peer))?;
         drop(listener);
-        relay::prepare(&peer).map_err(commands::Error::Unreachable)?;
+        relay::prepare(&peer);
         self.state.connected(peer, address);
         Ok(Reply::succeeded(address))
     }
@@ -374,6 +374,7 @@ impl Exchange<'_, '_> {
             session: state,
             identity: self.identity,
             announced: &self.request.destination,
+            idle_timeout: proxy.config.udp_idle_timeout,
         };
         association.serve(&client, &proxy.policy, &proxy.resolver);
         Ok(())

@@ -24,11 +24,12 @@ use direction::{CopyMode, Direction};
 /// listener is enough.
 pub(crate) const ACCEPTED_INHERITS: bool = cfg!(target_os = "linux");
 
-/// Sets what every relayed connection has: no delay, and urgent data in line.
-pub(crate) fn prepare<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+/// Sets what every relayed connection has: no delay, and urgent data in line. A kind of connection that has
+/// no such option (Multipath TCP) does without.
+pub(crate) fn prepare<'s>(socket: impl Into<SockRef<'s>>) {
     let socket = socket.into();
-    socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_out_of_band_inline(true);
 }
 
 /// Carries bytes both ways until both sides have sent their end of file, or until the session is

@@ -145,7 +145,7 @@ pub(super) fn open(
         addresses.iter().map(|&address| listen(address)).collect::<io::Result<Vec<_>>>()?
     } else {
         let listener = |socket| {
-            relay::prepare(&socket)?;
+            relay::prepare(&socket);
             Listener::new(socket, true)
         };
         inherited.into_iter().map(listener).collect::<io::Result<Vec<_>>>()?
@@ -185,7 +185,7 @@ fn listen_exactly(address: SocketAddr, dual_stack: bool) -> io::Result<TcpListen
     }
     // A restart must not wait until the last connections of the earlier process have timed out.
     socket.set_reuse_address(true)?;
-    relay::prepare(&socket)?;
+    relay::prepare(&socket);
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
     Ok(socket.into())
