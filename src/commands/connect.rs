@@ -71,8 +71,12 @@ pub(super) fn race(addresses: &[SocketAddr], dial: &Dial<'_>) -> Result<Connecti
     dial.families.order(&mut addresses, Instant::now());
     let mut race = Race::new(interleave(&addresses), dial);
     loop {
-        dial.deadline.time_left()?;
         let now = Instant::now();
+        if dial.deadline.has_passed() {
+            // A refusal says more.
+            race.note_failure(ErrorKind::TimedOut.into());
+            return Err(race.failure());
+        }
         race.cancel_surplus(now);
         race.start_if_due(now);
         if !race.attempts.is_empty() {
@@ -81,8 +85,7 @@ pub(super) fn race(addresses: &[SocketAddr], dial: &Dial<'_>) -> Result<Connecti
                 return Ok(Connection { stream, address, reply: Reply::succeeded(bound) });
             }
         } else if race.addresses.is_empty() {
-            let none = || ErrorKind::AddrNotAvailable.into();
-            return Err(race.failure.unwrap_or_else(none).into());
+            return Err(race.failure());
         }
     }
 }
@@ -231,6 +234,10 @@ impl<'a> Race<'a> {
         }
         self.release_reservations();
         None
+    }
+
+    fn failure(self) -> Error {
+        self.failure.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into()).into()
     }
 
     /// Keeps the failure that says most about the target: a refusal came from the target itself,
@@ -386,6 +393,26 @@ mod tests {
     fn a_name_with_16_silent_addresses_takes_four_sockets_and_counts_them() {
         let descriptors = Descriptors::new(usize::MAX);
         assert_eq!(race_of_silence(&descriptors), (4, 16, 3));
+    }
+
+    #[test]
+    fn a_refusal_says_more_than_a_silence_that_outlasts_the_deadline() {
+        let (_waiting, _socket, silent) = silence();
+        let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let refusing = nobody.local_addr().unwrap().as_socket().unwrap();
+        let descriptors = Descriptors::new(usize::MAX);
+        let within = |addresses: &[SocketAddr]| {
+            let deadline = Deadline::after(Duration::from_millis(600));
+            let Err(Error::Unreachable(error)) =
+                race(addresses, &Dial { deadline, ..dial(&descriptors) })
+            else {
+                panic!("it is connected");
+            };
+            error.kind()
+        };
+        assert_eq!(within(&[silent, refusing]), ErrorKind::ConnectionRefused);
+        assert_eq!(within(&[silent]), ErrorKind::TimedOut);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Why a command has come to nothing.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use crate::socks5::Reply;
@@ -23,6 +23,16 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// The same, where it was a name server that was waited for.
+    pub(crate) fn of_name_server(self) -> Self {
+        match self {
+            Error::Unreachable(error) if error.kind() == ErrorKind::TimedOut => {
+                io::Error::new(ErrorKind::TimedOut, "no name server has answered").into()
+            }
+            error => error,
+        }
+    }
+
     /// The resolver says so, or cannot be asked.
     pub(crate) fn unresolved(error: impl Into<io::Error>) -> Self {
         Error::Unresolved(Arc::new(error.into()))

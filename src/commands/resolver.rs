@@ -150,10 +150,10 @@ impl Resolver {
     }
 
     /// Notes that `address` has won the race among those of `host`, if that is a name. It goes first
-    /// for as long as the name is remembered.
+    /// for as long as the name is remembered, and for a minute at the most.
     pub(crate) fn won(&self, host: &Host, address: IpAddr) {
         if let Host::Name(name) = host {
-            self.state.lock().memory.won(&name.into(), address);
+            self.state.lock().memory.won(&name.into(), address, Instant::now());
         }
     }
 
@@ -191,7 +191,7 @@ impl Resolver {
         let mut next = Some(job);
         while let Some(job) = next {
             let answer = self.look_up(&job.question);
-            let answer = self.state.lock().memory.keep(&job.question, answer, Instant::now());
+            self.state.lock().memory.keep(&job.question, &answer, Instant::now());
             let mut jobs = self.finish(&job, &answer);
             next = jobs.pop();
             self.start(jobs);
@@ -237,7 +237,7 @@ impl Lookup {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
             }
-            wait_for(&*self.waiter.waker, watch, deadline)?;
+            wait_for(&*self.waiter.waker, watch, deadline).map_err(Error::of_name_server)?;
         }
     }
 }

@@ -103,7 +103,11 @@ impl From<commands::Error> for Failure {
             Error::Unreachable(error) => {
                 let rep = Rep::from(&error);
                 let outcome = Outcome::from(rep);
-                let why = (outcome == Outcome::Failed).then(|| error.to_string());
+                let why = match (outcome, error.get_ref()) {
+                    (Outcome::Failed, _) | (Outcome::TimedOut, Some(_)) => Some(error.to_string()),
+                    (Outcome::TimedOut, None) => Some("the target has not answered".into()),
+                    _ => None,
+                };
                 Failure::new(failed(rep), outcome, why)
             }
             Error::UpstreamFailed(why) => {

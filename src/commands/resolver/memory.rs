@@ -11,6 +11,9 @@ use crate::system::lru::LruMap;
 /// How long a failed lookup is remembered, at the most.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
 
+/// How long the winner of a race goes first, at the most: addresses that take turns get theirs.
+const WINNER_TTL: Duration = Duration::from_secs(60);
+
 /// What one entry costs besides its name and its addresses, in bytes: its places in the two tables of
 /// the map (104 and 16, and as much again, as either is half full at worst), and what the allocator
 /// adds to question, name and addresses (96).
@@ -28,10 +31,10 @@ pub(super) struct Memory {
 }
 
 struct Remembered {
-    /// The winner of the latest race stands first.
     answer: Answer,
     until: Instant,
-    winner: Option<IpAddr>,
+    /// The winner of the latest race, and until when it goes first.
+    winner: Option<(IpAddr, Instant)>,
 }
 
 impl Memory {
@@ -40,37 +43,30 @@ impl Memory {
         Memory { ttl, entries: LruMap::new(MAX_BYTES) }
     }
 
-    /// The answer to `question`, if it is still good.
+    /// The answer to `question`, if it is still good, with the winner of the latest race first.
     pub(super) fn recall(&mut self, question: &Question, now: Instant) -> Option<Answer> {
         let known = self.entries.get(question).filter(|known| now < known.until)?;
-        Some(known.answer.clone())
-    }
-
-    /// Remembers the answer, and gives it back with the winner of an earlier race first.
-    pub(super) fn keep(
-        &mut self,
-        question: &Arc<Question>,
-        mut answer: Answer,
-        now: Instant,
-    ) -> Answer {
-        if self.ttl.is_zero() {
-            return answer;
-        }
-        let winner = self.entries.peek(question).and_then(|earlier| earlier.winner);
-        if let Some(winner) = winner {
+        let mut answer = known.answer.clone();
+        if let Some((winner, _)) = known.winner.filter(|(_, until)| now < *until) {
             put_first(&mut answer, winner);
         }
-        let ttl = if answer.is_ok() { self.ttl } else { self.ttl.min(FAILURE_TTL) };
-        let known = Remembered { answer: answer.clone(), until: now + ttl, winner };
-        self.entries.insert(Arc::clone(question), known, cost(question, &answer));
-        answer
+        Some(answer)
     }
 
-    /// Puts the address that has won a race first.
-    pub(super) fn won(&mut self, question: &Question, winner: IpAddr) {
+    /// Remembers the answer, and forgets what was learnt of an earlier one.
+    pub(super) fn keep(&mut self, question: &Arc<Question>, answer: &Answer, now: Instant) {
+        if self.ttl.is_zero() {
+            return;
+        }
+        let ttl = if answer.is_ok() { self.ttl } else { self.ttl.min(FAILURE_TTL) };
+        let known = Remembered { answer: answer.clone(), until: now + ttl, winner: None };
+        self.entries.insert(Arc::clone(question), known, cost(question, answer));
+    }
+
+    /// Notes which address has won a race.
+    pub(super) fn won(&mut self, question: &Question, winner: IpAddr, now: Instant) {
         if let Some(known) = self.entries.get(question) {
-            known.winner = Some(winner);
-            put_first(&mut known.answer, winner);
+            known.winner = Some((winner, now + WINNER_TTL));
         }
     }
 }
@@ -121,9 +117,9 @@ mod tests {
     #[test]
     fn an_answer_is_good_for_a_while_and_a_failure_for_less() {
         let (mut memory, now) = (Memory::new(TTL), Instant::now());
-        memory.keep(&name("a"), Ok(addresses(&["192.0.2.1"])), now).unwrap();
+        memory.keep(&name("a"), &Ok(addresses(&["192.0.2.1"])), now);
         let failure = Err(Arc::new(io::Error::from(ErrorKind::NotFound)));
-        memory.keep(&name("b"), failure, now).unwrap_err();
+        memory.keep(&name("b"), &failure, now);
         let later = |seconds: u64| now + Duration::from_millis(seconds * 1000 - 1);
         assert_eq!(shown(memory.recall(&name("a"), later(30))), ["192.0.2.1"]);
         assert!(memory.recall(&name("a"), now + TTL).is_none());
@@ -131,21 +127,23 @@ mod tests {
         assert!(memory.recall(&name("b"), now + FAILURE_TTL).is_none());
         assert!(memory.recall(&name("c"), now).is_none());
         let mut off = Memory::new(Duration::ZERO);
-        off.keep(&name("a"), Ok(addresses(&["192.0.2.1"])), now).unwrap();
+        off.keep(&name("a"), &Ok(addresses(&["192.0.2.1"])), now);
         assert!(off.recall(&name("a"), now).is_none());
     }
 
     #[test]
-    fn the_winner_goes_first_and_stays_so_when_the_name_is_looked_up_again() {
-        let (mut memory, now) = (Memory::new(TTL), Instant::now());
+    fn the_winner_goes_first_for_a_minute_and_not_when_the_name_is_looked_up_again() {
+        let (mut memory, now) = (Memory::new(10 * WINNER_TTL), Instant::now());
         let all = ["2001:db8::1", "192.0.2.1", "192.0.2.2"];
-        memory.keep(&name("a"), Ok(addresses(&all)), now).unwrap();
-        memory.won(&name("a"), "192.0.2.2".parse().unwrap());
+        memory.keep(&name("a"), &Ok(addresses(&all)), now);
+        memory.won(&name("a"), "192.0.2.2".parse().unwrap(), now);
         let order = ["192.0.2.2", "2001:db8::1", "192.0.2.1"];
-        assert_eq!(shown(memory.recall(&name("a"), now)), order);
-        assert_eq!(shown(Some(memory.keep(&name("a"), Ok(addresses(&all)), now))), order);
-        let without = addresses(&all[..2]);
-        assert_eq!(shown(Some(memory.keep(&name("a"), Ok(without), now))), all[..2]);
+        let later = now + WINNER_TTL.checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(shown(memory.recall(&name("a"), later)), order);
+        assert_eq!(shown(memory.recall(&name("a"), now + WINNER_TTL)), all);
+        memory.won(&name("a"), "192.0.2.1".parse().unwrap(), now);
+        memory.keep(&name("a"), &Ok(addresses(&all)), now);
+        assert_eq!(shown(memory.recall(&name("a"), now)), all);
     }
 
     #[test]
@@ -154,10 +152,10 @@ mod tests {
         let long = |number: usize| name(&format!("{number:0>40}"));
         let answer = || Ok(addresses(&["192.0.2.1", "2001:db8::1"]));
         for number in 0..4096 {
-            memory.keep(&long(number), answer(), now).unwrap();
+            memory.keep(&long(number), &answer(), now);
         }
         assert!(memory.recall(&long(0), now).is_some());
-        memory.keep(&long(4096), answer(), now).unwrap();
+        memory.keep(&long(4096), &answer(), now);
         assert!(memory.recall(&long(1), now).is_none());
         for number in [0, 2, 4095, 4096] {
             assert!(memory.recall(&long(number), now).is_some(), "{number}");
@@ -169,7 +167,7 @@ mod tests {
         let (mut memory, now) = (Memory::new(TTL), Instant::now());
         for number in 0..100_000 {
             let long = name(&format!("{number:0>255}"));
-            memory.keep(&long, Ok(addresses(&["192.0.2.1", "2001:db8::1"])), now).unwrap();
+            memory.keep(&long, &Ok(addresses(&["192.0.2.1", "2001:db8::1"])), now);
         }
         assert!((2048..4096).contains(&memory.entries.len()));
         let costs = memory.entries.iter_mut().map(|(name, known)| cost(name, &known.answer));

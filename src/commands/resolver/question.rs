@@ -44,6 +44,9 @@ impl Question {
     /// Asks the system, and `resolve` for addresses.
     pub(super) fn look_up(&self, resolve: &ResolveFn) -> io::Result<Found> {
         match self {
+            Question::Addresses(name) if name.trim_end_matches('.').ends_with(".onion") => {
+                Err(io::Error::other("no name server is asked for .onion (RFC 7686 section 2)"))
+            }
             Question::Addresses(name) => {
                 let hosts = || File::open(HOSTS).map(BufReader::new);
                 let mut addresses = resolve(&complete(name, hosts))?;
@@ -118,6 +121,16 @@ mod tests {
             ("fe80::1%eth0.5", "fe80::1%eth0.5"),
         ] {
             assert_eq!(asked(name), question);
+        }
+    }
+
+    #[test]
+    fn no_name_server_hears_of_an_onion_service() {
+        let nobody = |name: &str| panic!("{name} is asked for");
+        for name in ["abc.onion", "www.ABC.Onion.", "onion.example"] {
+            let question = Question::from(&Name::new(name.into()).unwrap());
+            let answer = std::panic::catch_unwind(|| question.look_up(&nobody).is_err());
+            assert_eq!(answer.is_err(), name == "onion.example", "{name}");
         }
     }
 
