@@ -112,8 +112,8 @@ impl Threads {
 }
 
 fn pool_of_one() -> ThreadPool {
-    let builder = threadpool::Builder::new().num_threads(1).thread_name("tabi worker".into());
-    builder.thread_stack_size(STACK).build()
+    // A name would take memory of each tunnel, twice.
+    threadpool::Builder::new().num_threads(1).thread_stack_size(STACK).build()
 }
 
 /// Fails where the system gives no thread. It costs as much as a thread.

@@ -38,11 +38,6 @@ impl Builder {
     }
 
     #[must_use]
-    pub fn thread_name(self, _name: String) -> Self {
-        self
-    }
-
-    #[must_use]
     pub fn thread_stack_size(self, _bytes: usize) -> Self {
         self
     }
