@@ -44,7 +44,7 @@ impl Question {
     /// Asks the system, and `resolve` for addresses.
     pub(super) fn look_up(&self, resolve: &ResolveFn) -> io::Result<Found> {
         match self {
-            Question::Addresses(name) if name.trim_end_matches('.').ends_with(".onion") => {
+            Question::Addresses(name) if is_onion(name) => {
                 Err(io::Error::other("no name server is asked for .onion (RFC 7686 section 2)"))
             }
             Question::Addresses(name) => {
@@ -66,6 +66,11 @@ impl Question {
             }
         }
     }
+}
+
+/// Whether the name is that of a service in Tor (RFC 7686).
+fn is_onion(name: &str) -> bool {
+    name.trim_end_matches('.').rsplit_once('.').is_some_and(|(_, last)| last == "onion")
 }
 
 /// The name with a dot at its end where it is complete and not in the hosts file: there it is found only
