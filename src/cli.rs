@@ -142,6 +142,8 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
         arguments.check = wins("check", "probe")?;
         arguments.probe = !arguments.check;
     }
+    // As other programs take it.
+    arguments.log_file = arguments.log_file.filter(|file| file != Path::new("-"));
     let config = &mut arguments.config;
     let invalid = |message| error(ErrorKind::ValueValidation, message);
     config.egress = config.egress_of_options().map_err(invalid)?;
@@ -254,6 +256,12 @@ pub(crate) mod tests {
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
         assert_eq!(config.name_cache, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_dash_is_no_log_file() {
+        assert_eq!(parsed(&["--log-file", "-"]).log_file, None);
+        assert_eq!(parsed(&["--log-file", "./-"]).log_file, Some("./-".into()));
     }
 
     #[test]

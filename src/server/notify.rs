@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -24,6 +25,8 @@ pub struct Notify {
     manager: Option<(UnixDatagram, SocketAddr)>,
     /// The server is taken for dead when nothing was heard of it for so long.
     watchdog: Option<Duration>,
+    /// What comes of a reload from now on is nothing to the manager.
+    is_stopping: AtomicBool,
 }
 
 impl Notify {
@@ -35,16 +38,22 @@ impl Notify {
             warn!("cannot tell the service manager anything: NOTIFY_SOCKET: {error}");
         });
         let [limit, process] = ["WATCHDOG_USEC", "WATCHDOG_PID"].map(|name| env::var(name).ok());
-        Notify { manager: manager.ok(), watchdog: watchdog(limit.as_deref(), process.as_deref()) }
+        let watchdog = watchdog(limit.as_deref(), process.as_deref());
+        Notify { manager: manager.ok(), watchdog, ..Notify::default() }
     }
 
     /// Clients are served.
     pub(super) fn ready(&self) {
-        self.tell("READY=1");
+        if !self.is_stopping.load(Ordering::Relaxed) {
+            self.tell("READY=1");
+        }
     }
 
     /// Files are read again; [`Notify::ready`] says when that is over.
     pub(super) fn reloading(&self) {
+        if self.is_stopping.load(Ordering::Relaxed) {
+            return;
+        }
         let now = clock_gettime(ClockId::Monotonic);
         let microseconds = now.tv_sec * 1_000_000 + now.tv_nsec / 1_000;
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
@@ -52,6 +61,7 @@ impl Notify {
 
     /// No further client is served.
     pub(super) fn stopping(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
         self.tell("STOPPING=1");
     }
 
@@ -123,7 +133,8 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let notify = Notify { manager: open(OsStr::new(&format!("@{name}"))).ok(), watchdog: None };
+        let manager_socket = open(OsStr::new(&format!("@{name}"))).ok();
+        let notify = Notify { manager: manager_socket, ..Notify::default() };
         (manager, notify)
     }
 
@@ -139,8 +150,12 @@ mod tests {
         notify.ready();
         notify.alive();
         notify.stopping();
-        let heard = [(); 3].map(|()| heard(&manager));
-        assert_eq!(heard, ["READY=1", "WATCHDOG=1", "STOPPING=1"]);
+        // A reload while sessions finish.
+        notify.reloading();
+        notify.ready();
+        notify.alive();
+        let heard = [(); 4].map(|()| heard(&manager));
+        assert_eq!(heard, ["READY=1", "WATCHDOG=1", "STOPPING=1", "WATCHDOG=1"]);
     }
 
     #[test]
