@@ -183,7 +183,6 @@ impl<'a> Race<'a> {
     }
 
     /// Waits until an attempt is over, there is something to do, or the client has left.
-    #[inline(never)]
     fn wait(&self, now: Instant) -> Result<(), Error> {
         let attempts = self.attempts.iter();
         let mut polled: Vec<PollFd<'_>> = [self.dial.client.poll_fd()]
@@ -278,7 +277,6 @@ impl Attempt {
     }
 
     /// Takes the connection and its local address out of an attempt that is over, or the failure.
-    #[inline(never)]
     fn finish(self) -> io::Result<(TcpStream, SocketAddr)> {
         if self.events.get().intersects(PollFlags::ERR | PollFlags::HUP) {
             if let Some(error) = self.socket.take_error()? {
@@ -298,7 +296,6 @@ impl Attempt {
 }
 
 /// Takes the families in turn, beginning with that of the first address (RFC 8305 section 4).
-#[inline(never)]
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let [first, _, ..] = addresses else { return addresses.to_vec() };
     let (mut first_family, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) =

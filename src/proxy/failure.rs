@@ -36,7 +36,6 @@ impl Failure {
 
 /// The connection with the client: commands have errors of their own.
 impl From<io::Error> for Failure {
-    #[inline(never)]
     fn from(_: io::Error) -> Self {
         Failure::client_left()
     }
@@ -44,7 +43,6 @@ impl From<io::Error> for Failure {
 
 /// The load balancer's header.
 impl From<proxy_protocol::Error> for Failure {
-    #[inline(never)]
     fn from(error: proxy_protocol::Error) -> Self {
         match error {
             proxy_protocol::Error::Io(_) => Failure::client_left(),
@@ -55,7 +53,6 @@ impl From<proxy_protocol::Error> for Failure {
 
 /// The client's messages.
 impl From<socks5::Error> for Failure {
-    #[inline(never)]
     fn from(error: socks5::Error) -> Self {
         use socks5::Error;
         let mut why = error.to_string();
@@ -85,7 +82,6 @@ impl From<socks5::Error> for Failure {
 
 /// The rules, or the default access.
 impl From<Denied> for Failure {
-    #[inline(never)]
     fn from(denied: Denied) -> Self {
         Failure::new(failed(Rep::NotAllowed), Outcome::Denied, denied.to_string())
     }
@@ -93,7 +89,6 @@ impl From<Denied> for Failure {
 
 /// What the client has asked for.
 impl From<commands::Error> for Failure {
-    #[inline(never)]
     fn from(error: commands::Error) -> Self {
         use commands::Error;
         match error {
