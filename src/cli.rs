@@ -28,7 +28,8 @@ Examples:
 
 Each option can come from the environment instead: repeated ones are separated
 by commas, flags are true or false, and the command line wins.
-SIGHUP has --users and --rules read again and opens --log-file anew.
+SIGHUP has --users and --rules read again and opens --log-file anew. SIGUSR2
+starts the program anew, while live sessions finish in the old process.
 With no option clients on other machines cannot reach what listens for this
 machine alone. Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong
 options or files, 130 ended by a second signal.";

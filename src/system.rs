@@ -4,6 +4,7 @@
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
 //! - [`address_space::room_for`] says whether there is room for one more stack.
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
+//! - [`shared_wait`] is the wait of several threads for one socket.
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
@@ -24,6 +25,7 @@ pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;
+pub mod shared_wait;
 pub mod sync;
 pub mod usage;
 pub mod waker;

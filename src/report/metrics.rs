@@ -69,6 +69,8 @@ pub struct Metrics {
 pub struct Gauges {
     /// All sessions.
     pub totals: Totals,
+    /// Sessions of earlier processes, which finish beside this one.
+    pub earlier: usize,
     /// Sessions that there may be at once.
     pub max_connections: usize,
     /// Threads of this process, if the system tells.
@@ -164,6 +166,8 @@ impl Metrics {
         let help = "When the server was started, since 1970.";
         text.gauge("tabi_start_time_seconds", help, self.started());
         text.gauge("tabi_connections", "Live sessions.", live);
+        let help = "Live sessions of earlier processes, after SIGUSR2.";
+        text.gauge("tabi_connections_earlier", help, gauges.earlier);
         let help = "Sessions that there may be at once.";
         text.gauge("tabi_connections_max", help, gauges.max_connections);
         let help = "Clients accepted, turned away ones included.";

@@ -36,7 +36,7 @@ use handler::StatusHandler;
 
 /// The status page before anybody gets to see it: visitors wait.
 pub struct Status {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
 }
 
 impl Status {
@@ -48,7 +48,12 @@ impl Status {
             let message = format!("--status cannot listen on {address}: {error}{hint}");
             io::Error::new(error.kind(), message)
         })?;
-        Ok(Status { listener })
+        Ok(listener.into())
+    }
+
+    /// The socket, for a process that takes over.
+    pub fn listener(&self) -> Arc<TcpListener> {
+        Arc::clone(&self.listener)
     }
 
     /// Where it listens.
@@ -67,6 +72,13 @@ impl Status {
             }
         })?;
         Ok(StatusServer { handler, end, thread: Some(thread) })
+    }
+}
+
+impl From<TcpListener> for Status {
+    /// One that listens already.
+    fn from(listener: TcpListener) -> Self {
+        Status { listener: Arc::new(listener) }
     }
 }
 

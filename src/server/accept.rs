@@ -14,6 +14,7 @@ use std::{io, mem};
 
 use log::{debug, info, warn};
 
+use super::inherited::Owner;
 use super::listen::{Accepted, BACKLOG, Listener};
 use super::stop::Stopper;
 use crate::proxy::Proxy;
@@ -70,10 +71,25 @@ impl Acceptor {
             proxy: Arc::clone(proxy),
             pool: Arc::clone(pool),
             stopper: Arc::clone(stopper),
-            state: Mutex::new(State { is_closed: listener.is_inherited, ..State::default() }),
+            state: Mutex::new(State {
+                is_closed: listener.owner == Owner::Manager,
+                ..State::default()
+            }),
             left: Condvar::default(),
             listener,
         })
+    }
+
+    pub(super) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Leaves the port and those who wait there to another process. Says whether a worker still waits for
+    /// a client, or has one that waits for a place.
+    pub(super) fn hand_over(&self) -> bool {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.waiting > 0
     }
 
     /// Makes sure that a worker waits for the next client.
@@ -115,7 +131,7 @@ impl Acceptor {
     /// Waits again, if one more worker is to wait for a client.
     fn rejoin(self: &Arc<Self>) -> Option<Waiting<'_>> {
         let mut state = self.state.lock();
-        let is_wanted = state.waiting < MOST_WAITING;
+        let is_wanted = state.waiting < MOST_WAITING && !self.stopper.is_taken_over();
         state.waiting += usize::from(is_wanted);
         is_wanted.then(|| Waiting(self))
     }
@@ -130,7 +146,7 @@ impl Acceptor {
             return;
         }
         self.left.notify_all();
-        if self.stopper.is_stopped() {
+        if self.stopper.is_over() {
             return;
         }
         if let Err(error) = self.ensure_worker() {
@@ -164,7 +180,7 @@ impl Acceptor {
                     }
                     return Some(client);
                 }
-                Err(error) if self.stopper.is_stopped() => {
+                Err(error) if self.stopper.is_over() => {
                     debug!("the listener is closed: {error}");
                     return self.state.lock().backlog.pop_front().map(|(client, _)| client);
                 }
@@ -252,7 +268,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use crate::cli;
-    use crate::server::{Notify, Server};
+    use crate::server::{Inherited, Notify, Server};
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -260,7 +276,8 @@ mod tests {
     #[test]
     fn a_worker_that_panics_while_it_waits_leaves_another_one_waiting() {
         let arguments = cli::parse(["tabi", "127.0.0.1:0"]).unwrap();
-        let server = Server::bind(arguments.config, Vec::new(), Notify::default()).unwrap();
+        let server =
+            Server::bind(arguments.config, Inherited::default(), Notify::default()).unwrap();
         let acceptor = Arc::clone(&server.acceptors[0]);
         acceptor.state.lock().waiting = 1;
         catch_unwind(AssertUnwindSafe(|| {

@@ -1,6 +1,7 @@
 //! The live sessions by number, and how many each client has.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ pub(super) struct Live {
     pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
     per_client: HashMap<ClientPrefix, usize>,
+    /// Sessions that earlier processes have left, and how many of them are those of each client.
+    pub(super) elsewhere: usize,
+    elsewhere_per_client: HashMap<ClientPrefix, usize>,
     /// Those whose client has not sent its request yet, the oldest first.
     pub(super) pending: BTreeSet<u64>,
     /// Until when it is known that no tunnel has been idle for long.
@@ -44,9 +48,25 @@ impl Entry {
 }
 
 impl Live {
-    /// How many sessions `client` has.
+    /// How many sessions `client` has, those of earlier processes among them.
     pub(super) fn of_client(&self, client: Option<ClientPrefix>) -> usize {
-        client.and_then(|client| self.per_client.get(&client)).copied().unwrap_or(0)
+        let counts = [&self.per_client, &self.elsewhere_per_client];
+        let count = |client| counts.iter().filter_map(|it| it.get(&client)).sum();
+        client.map_or(0, count)
+    }
+
+    /// How many sessions there are, those of earlier processes among them.
+    pub(super) fn count(&self) -> usize {
+        self.entries.len() + self.elsewhere
+    }
+
+    /// Notes what earlier processes have left.
+    pub(super) fn set_elsewhere(&mut self, sessions: usize, clients: &[(IpAddr, usize)]) {
+        self.elsewhere = sessions;
+        self.elsewhere_per_client.clear();
+        for (client, count) in clients {
+            *self.elsewhere_per_client.entry((*client).into()).or_default() += count;
+        }
     }
 
     pub(super) fn add(&mut self, state: Arc<SessionState>, client: Option<ClientPrefix>) {

@@ -1,6 +1,6 @@
 //! The registry of live sessions.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,17 @@ impl Sessions {
     /// How many sessions there are.
     pub fn count(&self) -> usize {
         self.live.lock().entries.len()
+    }
+
+    /// How many sessions earlier processes have left, which count against the same limits.
+    pub fn elsewhere(&self) -> usize {
+        self.live.lock().elsewhere
+    }
+
+    /// Notes how many that are, and how many of them are those of each client.
+    pub fn set_elsewhere(&self, sessions: usize, clients: &[(IpAddr, usize)]) {
+        self.live.lock().set_elsewhere(sessions, clients);
+        self.closed.notify_all();
     }
 
     /// Those of the whole process.
@@ -212,7 +223,7 @@ impl Session {
         let (prefix, limits) = (ClientPrefix::from(client.ip()), self.sessions.limits);
         let mut live = self.sessions.live.lock();
         // It has its place already, which is one that would be free otherwise.
-        let free = (limits.sessions + 1).saturating_sub(live.entries.len());
+        let free = (limits.sessions + 1).saturating_sub(live.count());
         may_open(&live, Some(prefix), free, limits)?;
         live.assign(self.state.id, prefix);
         self.state.set_proxied(client);

@@ -189,7 +189,10 @@ pub fn limited(ulimit: &str, options: &[&str]) -> Command {
 pub fn heeding(options: &[&str]) -> Command {
     let plain = program(options);
     let mut command = Command::new("env");
-    command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
+    command
+        .arg("--default-signal=HUP,INT,TERM,USR2")
+        .arg(plain.get_program())
+        .args(plain.get_args());
     command.stdout(Stdio::null());
     command
 }

@@ -22,6 +22,7 @@ pub(super) fn write(source: &StatusSource, history: &History, draining: bool) ->
         json.number("now", since_1970(SystemTime::now()));
         json.number("started", metrics.started());
         json.number("draining", draining);
+        json.number("earlier", gauges.earlier);
         json.number("accepted", metrics.count_accepted());
         json.number("opened", totals.opened);
         json.numbers("slots", usage(Some(totals.live), gauges.max_connections));

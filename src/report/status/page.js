@@ -180,7 +180,8 @@ function draw() {
   document.title = `${count(data.slots.used)} sessions, ${last(down)} · tabi`;
   put($("version"), data.version);
   put($("running"), `up ${time(data.now - data.started)}`);
-  put($("state"), data.draining ? "draining: no new clients" : "serving");
+  const earlier = data.earlier ? `; ${count(data.earlier)} sessions of earlier processes` : "";
+  put($("state"), (data.draining ? "draining: no new clients" : "serving") + earlier);
   $("state").className = data.draining ? "warn" : "good";
   put($("down"), last(down));
   put($("up"), last(up));

@@ -25,6 +25,7 @@ impl StatusSource {
     pub(super) fn gauges(&self) -> Gauges {
         Gauges {
             totals: self.sessions.totals(),
+            earlier: self.sessions.elsewhere(),
             max_connections: self.sessions.max(),
             threads: usage::threads(),
             open_fds: usage::descriptors(),
