@@ -401,18 +401,20 @@ impl Exchange<'_, '_> {
         // The destination is where the client will send from: it is no target for the rules.
         let permit =
             proxy.policy.permit_open(self.identity, state.peer(), Command::UdpAssociate)?;
-        let control = self.control_address()?;
+        let told = match proxy.config.advertised[usize::from(state.peer().is_ipv6())] {
+            Some(ip) => (ip, 0).into(),
+            None => self.control_address()?,
+        };
         let ports = proxy.config.udp_ports.as_ref();
         let (egress, descriptors) = (self.egress()?, state.descriptors());
-        let association = Association::open(&permit, egress, control, ports, descriptors);
+        let association = Association::open(&permit, egress, told, ports, descriptors);
         let association = association.map_err(|error| {
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
                 proxy.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
             }
             commands::Error::Unreachable(error)
         })?;
-        let ip = proxy.config.udp_advertise.unwrap_or(control.ip());
-        self.reply(&Reply::succeeded(SocketAddr::new(ip, association.bound.port())))?;
+        self.reply(&Reply::succeeded(association.bound))?;
         state.enter(Stage::Relay);
         let client = AssociateClient {
             session: state,

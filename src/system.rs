@@ -4,6 +4,7 @@
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
 //! - [`address_space::room_for`] says whether there is room for one more stack.
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
+//! - `packet_info` tells at which address a datagram has come, and sends one from there.
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
@@ -20,6 +21,7 @@ pub mod descriptors;
 pub mod interfaces;
 pub mod ip;
 pub mod lru;
+pub mod packet_info;
 pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
