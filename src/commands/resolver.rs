@@ -240,7 +240,8 @@ impl Lookup {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
             }
-            wait_for(&*self.waiter.waker, watch, deadline).map_err(Error::of_name_server)?;
+            wait_for(&*self.waiter.waker, watch, deadline)
+                .map_err(|error| error.timed_out("no name server has answered"))?;
         }
     }
 }

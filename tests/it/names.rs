@@ -175,13 +175,18 @@ fn the_name_of_an_address_comes_from_the_next_name_server_where_one_fails() {
 }
 
 #[test]
-fn a_silent_name_server_does_not_hold_who_asks_for_the_name_of_an_address() {
+fn a_silent_name_server_does_not_hold_who_asks_for_a_name_or_an_address() {
     resolving_with(PATIENT, "", || {
         let _silent = UdpSocket::bind("127.0.0.1:53").unwrap();
         let mut program = Program::start(&["--connect-timeout", "0.5"]);
         let begin = Instant::now();
         assert_eq!(told(program.address, &name_of(7))[1], 0x06);
-        assert!(program.log_line("RESOLVE_PTR").contains("outcome=timed-out"));
+        let silent = "outcome=timed-out why=\"no name server has answered\"";
+        assert!(program.log_line("RESOLVE_PTR").contains(silent));
+        let mut by_name = request_by_name(b"name.example", 0);
+        by_name[1] = RESOLVE;
+        assert_eq!(told(program.address, &by_name)[1], 0x06);
+        assert!(program.log_line("RESOLVE").contains(silent));
         assert!(begin.elapsed() < LONG);
     });
 }

@@ -153,7 +153,7 @@ impl<'a> Destinations<'a> {
                 (Resolution::TooMany, Some(_)) => return Route::Dropped(Reason::TooManyPending),
             }
         } else {
-            self.enter(to, None, now);
+            self.enter(to, Err(Reason::Denied), now);
         }
         self.by_name.get(to).map_or(Route::Pending, |known| known.next(now))
     }
@@ -185,20 +185,22 @@ impl<'a> Destinations<'a> {
     /// Keeps which of the addresses that were found for a name are permitted.
     fn enter_found(&mut self, to: &Address, found: (Name, Vec<SocketAddr>), now: Instant) {
         match self.permitted(to, Some(found)) {
-            Ok(addresses) => self.enter(to, Some(addresses), now),
-            Err(NotPermitted::Denied(_)) => self.enter(to, None, now),
+            Ok(addresses) => self.enter(to, Ok(addresses), now),
+            Err(NotPermitted::Denied(_)) => self.enter(to, Err(Reason::Denied), now),
             // The next datagram has it looked up.
             Err(NotPermitted::ToLookUp(_)) => {}
         }
     }
 
-    fn enter(&mut self, to: &Address, permitted: Option<Vec<SocketAddr>>, now: Instant) {
-        let reason = if permitted.is_some() { Reason::Unresolved } else { Reason::Denied };
-        let ttl = match &permitted {
-            Some(addresses) if addresses.is_empty() => FAILURE_TTL,
-            _ => self.resolver.ttl().max(MIN_NAME_TTL),
-        };
+    /// Keeps where a name leads, or why nowhere.
+    fn enter(&mut self, to: &Address, permitted: Result<Vec<SocketAddr>, Reason>, now: Instant) {
+        let reason = *permitted.as_ref().err().unwrap_or(&Reason::Unresolved);
         let mut addresses = permitted.unwrap_or_default();
+        let ttl = if addresses.is_empty() && reason != Reason::Denied {
+            FAILURE_TTL
+        } else {
+            self.resolver.ttl().max(MIN_NAME_TTL)
+        };
         self.resolver.families().order(&mut addresses, now);
         let mut targets = Targets::new(addresses, reason, now + ttl);
         if let Some(earlier) = self.by_name.peek(to) {
@@ -213,7 +215,10 @@ impl<'a> Destinations<'a> {
     pub(super) fn take_resolved(&mut self, now: Instant) -> Option<(Address, Vec<Vec<u8>>)> {
         let Finished { destination, name, addresses, payloads } =
             self.lookups.take_finished(now)?;
-        self.enter_found(&destination, (name, addresses), now);
+        match addresses {
+            Some(addresses) => self.enter_found(&destination, (name, addresses), now),
+            None => self.enter(&destination, Err(Reason::NoAnswer), now),
+        }
         Some((destination, payloads))
     }
 
@@ -362,7 +367,7 @@ mod tests {
             let too_late = until + 2 * RENEWAL;
             assert_eq!(destinations.take_resolved(too_late).unwrap().0, name);
             let route = destinations.route(&name, b"x", too_late);
-            assert_eq!(route, Route::Dropped(Reason::Unresolved));
+            assert_eq!(route, Route::Dropped(Reason::NoAnswer));
         })();
     }
 

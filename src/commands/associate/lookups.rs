@@ -52,8 +52,8 @@ pub(super) struct Finished {
     pub(super) destination: Address,
     /// What was looked up.
     pub(super) name: Name,
-    /// What was found: nothing if the lookup failed.
-    pub(super) addresses: Vec<SocketAddr>,
+    /// What was found: nothing if the lookup failed, `None` if it has taken too long.
+    pub(super) addresses: Option<Vec<SocketAddr>>,
     /// What is to be sent there, the oldest first.
     pub(super) payloads: Vec<Vec<u8>>,
 }
@@ -151,7 +151,7 @@ impl<'a> Lookups<'a> {
         let UnderWay { destination, name, lookup, payloads, .. } =
             self.under_way.swap_remove(index);
         let answer = lookup.answer();
-        let addresses = answer.map_or(Vec::new(), |answer| addresses(answer, destination.port));
+        let addresses = answer.map(|answer| addresses(answer, destination.port));
         self.pending -= payloads.len();
         self.share.give_back(LOOKUP + payloads.iter().map(Vec::len).sum::<usize>());
         Some(Finished { destination, name, addresses, payloads })
@@ -227,7 +227,7 @@ mod tests {
         release.send(()).unwrap();
         let mut found = [next(&mut lookups), next(&mut lookups)];
         found.sort_by_key(|found| found.payloads.len());
-        assert_eq!(found[1].addresses, ["127.0.0.1:9".parse().unwrap()]);
+        assert_eq!(found[1].addresses, Some(vec!["127.0.0.1:9".parse().unwrap()]));
         let sent: Vec<Vec<u8>> = (0..64).map(|number| vec![number]).collect();
         assert_eq!((found[0].payloads.len(), &found[1].payloads), (0, &sent));
         let resolutions = [(); 3].map(|()| ask(&mut lookups, &unknown, &vec![0; 60_000]));
@@ -237,7 +237,7 @@ mod tests {
         ));
         release.send(()).unwrap();
         let found = next(&mut lookups);
-        assert_eq!((found.addresses.len(), found.payloads.len()), (0, 2));
+        assert_eq!((found.addresses, found.payloads.len()), (Some(Vec::new()), 2));
         assert_eq!((lookups.pending, lookups.share.taken), (0, 0));
         assert!(lookups.time_left(Instant::now()).is_none());
     }
@@ -257,6 +257,7 @@ mod tests {
         let over: Vec<Finished> =
             std::iter::from_fn(|| lookups.take_finished(now + MAX_WAIT)).collect();
         assert_eq!(over.len(), 64);
+        assert!(over.iter().all(|over| over.addresses.is_none()));
         assert!(matches!(ask(&mut lookups, &name("other"), b"x"), Resolution::Pending));
     }
 
