@@ -148,6 +148,7 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
     let config = &mut arguments.config;
     let invalid = |message| error(ErrorKind::ValueValidation, message);
     config.egress = config.egress_of_options().map_err(invalid)?;
+    config.advertised = config.advertised_of_options().map_err(invalid)?;
     if matches.value_source("idle_timeout") != Some(ValueSource::DefaultValue) {
         config.udp_idle_timeout = config.idle_timeout;
     }

@@ -5,6 +5,7 @@
 //! - [`address_space::room_for`] says whether there is room for one more stack.
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
 //! - [`shared_wait`] is the wait of several threads for one socket.
+//! - `packet_info` tells at which address a datagram has come, and sends one from there.
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
@@ -21,6 +22,7 @@ pub mod descriptors;
 pub mod interfaces;
 pub mod ip;
 pub mod lru;
+pub mod packet_info;
 pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]

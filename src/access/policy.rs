@@ -142,7 +142,8 @@ impl Policy {
 impl Policy {
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
     /// addresses are or it goes through an upstream; the permit has those of its addresses that are
-    /// permitted.
+    /// permitted. Where a rule is about a name, the name is looked up as it stands: completed by a search
+    /// list (`secret.corp` by `lan`) it would be another one, which the rules have not seen.
     ///
     /// # Errors
     ///
@@ -166,7 +167,8 @@ impl Policy {
                     return Ok(permit_through(upstream, request.clone())?);
                 }
                 check_any_address(&file, named, &query)?;
-                lookup(name, destination.port)?
+                let absolute = file.index.has_names().then(|| name.absolute());
+                lookup(absolute.as_ref().unwrap_or(name), destination.port)?
             }
         };
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);

@@ -5,10 +5,11 @@
 //! sends on what has come, without queues. Only names are looked up elsewhere, on threads of their own.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use self::inside::Inside;
 use self::relay::DatagramRelay;
 use self::sockets::Outside;
 use super::egress::Egress;
@@ -22,6 +23,7 @@ mod budget;
 mod client;
 mod destinations;
 mod dropped;
+mod inside;
 mod lookups;
 mod relay;
 mod sockets;
@@ -32,7 +34,7 @@ pub(crate) use client::AssociateClient;
 
 /// The sockets of an association. They close when it is dropped.
 pub(crate) struct Association {
-    inside: UdpSocket,
+    inside: Inside,
     outside: Outside,
     /// The address to which the client is to send.
     pub(crate) bound: SocketAddr,
@@ -40,8 +42,8 @@ pub(crate) struct Association {
 }
 
 impl Association {
-    /// Binds the sockets: the client's to the address of its connection here, `control`, and one of
-    /// `ports`, if they are given; the others to `egress`.
+    /// Binds the sockets: the client's to the address that it is told, and one of `ports`, if they are
+    /// given; the others to `egress`.
     ///
     /// # Errors
     ///
@@ -53,7 +55,7 @@ impl Association {
     pub(crate) fn open(
         permit: &Permit,
         egress: Egress,
-        control: SocketAddr,
+        told: SocketAddr,
         ports: Option<&RangeInclusive<u16>>,
         descriptors: &Arc<Descriptors>,
     ) -> io::Result<Self> {
@@ -62,9 +64,9 @@ impl Association {
         // socket are. The others are an outer socket, or one for each family, and the waker of lookups.
         let more = 1 + usize::from(egress.ipv4.or(egress.ipv6).is_some());
         let reservations = (0..more).map(|_| descriptors.reserve()).collect();
-        let inside = sockets::inside(control, ports)?;
+        let inside = Inside::open(told, ports)?;
         let outside = Outside::open(egress)?;
-        let bound = inside.local_addr()?;
+        let bound = SocketAddr::new(told.ip(), inside.port()?);
         Ok(Association { inside, outside, bound, _reservations: reservations })
     }
 
@@ -90,7 +92,7 @@ mod tests {
     use crate::sessions::{Limits, Session, Sessions};
     use crate::socks5::{Address, Host};
     use std::io::Cursor;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
     use std::thread;

@@ -52,7 +52,9 @@ pub(super) fn network(given: &str) -> Result<IpNet, String> {
 
 pub(super) fn address(given: &str) -> Result<IpAddr, String> {
     match given.parse::<IpAddr>() {
-        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
+        Ok(address) if !address.is_unspecified() && !address.is_multicast() => {
+            Ok(address.to_canonical())
+        }
         _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
     }
 }

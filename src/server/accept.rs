@@ -17,8 +17,7 @@ use log::{debug, info, warn};
 use super::inherited::Owner;
 use super::listen::{Accepted, BACKLOG, Listener};
 use super::stop::Stopper;
-use crate::proxy::Proxy;
-use crate::sessions::Session;
+use crate::proxy::{Admitted, Proxy};
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Reservation;
 use crate::system::pool::{Partner, Pool};
@@ -119,11 +118,11 @@ impl Acceptor {
     fn run_worker(self: &Arc<Self>, partner: &Partner) {
         let mut place = Some(Waiting(self));
         while let Some(waiting) = place {
-            let session = self.next_session();
+            let client = self.next_admitted();
             drop(waiting);
-            let Some(session) = session else { return };
-            self.proxy.serve(&session, partner);
-            drop(session);
+            let Some(client) = client else { return };
+            self.proxy.serve(&client, partner);
+            drop(client);
             place = self.rejoin();
         }
     }
@@ -162,11 +161,11 @@ impl Acceptor {
     }
 
     /// Waits for a client that is admitted. `None` once the server is stopped and nobody is left.
-    fn next_session(&self) -> Option<Session> {
+    fn next_admitted(&self) -> Option<Admitted> {
         loop {
             let (stream, peer) = self.next_client()?;
-            if let Some(session) = self.proxy.admit(stream, peer) {
-                return Some(session);
+            if let Some(client) = self.proxy.admit(stream, peer) {
+                return Some(client);
             }
         }
     }

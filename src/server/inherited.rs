@@ -1,14 +1,15 @@
 //! Sockets that are handed over when the program starts (`sd_listen_fds(3)`): by a service manager, or
 //! by the process that this one takes over from.
 
-use std::env;
-use std::io;
+use std::fs::read_link;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::{env, io};
 
 use listenfd::ListenFd;
 use rustix::net::{AddressFamily, SocketType};
+use socket2::SockRef;
 
 use super::channel::{Channel, Message};
 
@@ -59,30 +60,38 @@ impl Inherited {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':');
         let (mut found, mut inherited) = (ListenFd::from_env(), Inherited::default());
-        for index in 0..found.len() {
-            let wrong = |what| {
-                let message = format!("LISTEN_FDS: descriptor {} is {what}", first + index);
+        for (index, number) in (0..found.len()).zip(first..) {
+            let name = names.next().unwrap_or_default();
+            let taken = inherited.take(&mut found, name, index, number);
+            taken.map_err(|what| {
+                let message = format!("LISTEN_FDS: descriptor {number} is {what}");
                 io::Error::new(io::ErrorKind::InvalidInput, message)
-            };
-            match names.next() {
-                Some(PREDECESSOR) => {
-                    let channel = channel(&mut found, index);
-                    let channel = channel.ok_or_else(|| wrong("no channel to another tabi"))?;
-                    inherited.predecessors.push(Arc::new(channel));
-                }
-                name => {
-                    let listener = found.take_tcp_listener(index).ok().flatten();
-                    let listener = listener.filter(listens);
-                    let listener = listener.ok_or_else(|| wrong("no TCP socket that listens"))?;
-                    match name {
-                        Some(STATUS) => inherited.status = Some(listener),
-                        Some(OWN) => inherited.listeners.push((listener, Owner::Tabi)),
-                        _ => inherited.listeners.push((listener, Owner::Manager)),
-                    }
-                }
-            }
+            })?;
         }
         Ok(inherited)
+    }
+
+    /// Takes the descriptor with this `index`. Or says what it is instead.
+    fn take(
+        &mut self,
+        found: &mut ListenFd,
+        name: &str,
+        index: usize,
+        number: usize,
+    ) -> Result<(), String> {
+        if name == PREDECESSOR {
+            let channel = channel(found, index).ok_or("no channel to another tabi")?;
+            self.predecessors.push(Arc::new(channel));
+            return Ok(());
+        }
+        let listener = listener(found, index, number)
+            .map_err(|why| format!("no TCP socket that listens: {why}"))?;
+        match name {
+            STATUS => self.status = Some(listener),
+            OWN => self.listeners.push((listener, Owner::Tabi)),
+            _ => self.listeners.push((listener, Owner::Manager)),
+        }
+        Ok(())
     }
 
     /// Tells the process that has started this one, if it is to be taken over from, why that fails.
@@ -97,6 +106,35 @@ fn channel(found: &mut ListenFd, index: usize) -> Option<Channel> {
     let family = family.into();
     let socket = found.take_custom::<OwnedFd>(index, family, kind.try_into().ok()?, "channel");
     socket.ok().flatten().map(Channel::new)
+}
+
+fn listener(found: &mut ListenFd, index: usize, number: usize) -> Result<TcpListener, String> {
+    Err(match found.take_tcp_listener(index) {
+        Ok(Some(listener)) if listens(&listener) => return Ok(listener),
+        // That is how systemd starts a program for each client.
+        Ok(Some(listener)) if SockRef::from(&listener).peer_addr().is_ok() => {
+            "it is a connection (Accept=no is for tabi)".into()
+        }
+        Ok(_) => "it does not listen".into(),
+        Err(_) => what_it_is(found, index, number),
+    })
+}
+
+/// What the descriptor is that is no TCP socket.
+fn what_it_is(found: &mut ListenFd, index: usize, number: usize) -> String {
+    if found.take_udp_socket(index).is_ok() {
+        return "it is a UDP socket".into();
+    }
+    if found.take_unix_listener(index).is_ok() || found.take_unix_datagram(index).is_ok() {
+        return "it is a Unix socket".into();
+    }
+    match read_link(format!("/proc/self/fd/{number}")) {
+        Ok(file) if file.to_string_lossy().starts_with("socket:") => {
+            "it is a socket of another kind".into()
+        }
+        Ok(file) => format!("it is {}", file.display()),
+        Err(_) => "it is closed, or of an unknown kind".into(),
+    }
 }
 
 fn listens(socket: &TcpListener) -> bool {

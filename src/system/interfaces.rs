@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 use nix::ifaddrs::getifaddrs;
 
-use super::ip::{is_private, is_public, is_this_machine};
+use super::ip::{is_private, is_public, is_this_machine, unspecified_like};
 use super::sync::Mutex;
 
 /// How long the addresses are believed. To read them takes about 100 µs, more with more interfaces,
@@ -16,7 +16,7 @@ use super::sync::Mutex;
 const LASTS: Duration = Duration::from_secs(1);
 
 /// An address that is on no link of this machine (RFC 5737): the default route leads there.
-const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
 /// The interfaces of this machine, read again when what is known is older than a second.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Interfaces {
     /// interface; an IPv4 client has none, so it is the interface by which replies would leave.
     pub fn is_on_private_link(&self, client: SocketAddr) -> bool {
         let source = match client {
-            SocketAddr::V4(client) => source_towards(*client.ip()),
+            SocketAddr::V4(_) => source_towards(client),
             SocketAddr::V6(_) => None,
         };
         let is_of_link = |address: &&InterfaceAddress| match client {
@@ -157,11 +157,11 @@ fn is_private_interface(name: &str, addresses: &[InterfaceAddress]) -> bool {
     addresses.iter().any(|address| address.interface == name && is_private(address.ip))
 }
 
-/// The address of this machine from which a packet to `ip` would leave. To connect a UDP socket asks
+/// The address of this machine from which a packet to `target` would leave. To connect a UDP socket asks
 /// the routing table and sends nothing.
-fn source_towards(ip: Ipv4Addr) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((ip, 1)).ok()?;
+pub fn source_towards(target: SocketAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((unspecified_like(target.ip()), 0)).ok()?;
+    socket.connect(target).ok()?;
     socket.local_addr().ok().map(|address| address.ip())
 }
 
@@ -286,6 +286,9 @@ mod tests {
         let loopback = |address: &InterfaceAddress| address.ip == IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert!(read().unwrap().iter().any(loopback));
         assert_eq!(interfaces.is_ours("192.0.2.77".parse().unwrap()), Some(false));
-        assert_eq!(source_towards(Ipv4Addr::LOCALHOST), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(
+            source_towards((Ipv4Addr::LOCALHOST, 9).into()),
+            Some(Ipv4Addr::LOCALHOST.into())
+        );
     }
 }

@@ -171,8 +171,13 @@ pub fn check(options: &[&str]) -> (i32, String) {
 
 /// The program, not started yet, listening on a free port.
 pub fn program(options: &[&str]) -> Command {
+    program_on("127.0.0.1:0", options)
+}
+
+/// The same, listening there.
+pub fn program_on(listen: &str, options: &[&str]) -> Command {
     let mut command = bare();
-    command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
+    command.arg(listen).args(options).stdout(Stdio::null());
     command
 }
 

@@ -2,11 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::namespace::with_two_ways;
 use crate::scratch::{Program, Scratch, check};
-use crate::stage::{LONG, connect, echo, reply, request, start, take};
+use crate::stage::{LONG, connect, echo, reply, request, start, start_on, take};
 
 const USERS: &[u8] = b"# the household\nalice:open sesame\nbob:a:b\r\n";
 
@@ -175,17 +177,21 @@ fn an_old_password_on_one_device_does_not_shut_out_the_others_at_its_address() {
 
 #[test]
 fn one_who_tries_many_names_is_turned_away_before_the_greeting() {
-    let file = Scratch::new(USERS);
-    let server = start(&["--users", file.path()]);
-    let try_names = || {
-        (0..40)
+    let ((server_to, server), (over_to, over)) = (channel(), channel());
+    let guesser = move || {
+        let server = server.recv_timeout(LONG).unwrap();
+        let tried = (0..40)
             .map(|number| credentials(format!("name {number}").as_bytes(), b"123456"))
-            .map(|credentials| last_words(server.address, &[GREETING, &credentials].concat()))
-            .take_while(|words| !words.is_empty())
-            .count()
+            .map(|credentials| last_words(server, &[GREETING, &credentials].concat()))
+            .take_while(|words| !words.is_empty());
+        over_to.send((tried.count(), last_words(server, GREETING))).unwrap();
     };
-    assert_eq!(try_names(), 33);
-    assert_eq!(last_words(server.address, GREETING), b"");
+    with_two_ways(guesser, move || {
+        let file = Scratch::new(USERS);
+        let server = start_on("10.1.0.1:0", &["--users", file.path()]);
+        server_to.send(server.address).unwrap();
+        assert_eq!(over.recv_timeout(LONG).unwrap(), (33, Vec::new()));
+    });
 }
 
 #[test]

@@ -121,6 +121,11 @@ impl Index {
         &self.entries
     }
 
+    /// Whether a rule is about a name.
+    pub(in crate::access) fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// The users that rules name, and the first line that names each.
     pub(super) fn users(&self) -> impl Iterator<Item = (&str, u32)> {
         let mut seen = HashSet::new();

@@ -19,6 +19,8 @@ pub(super) enum Reason {
     Denied,
     #[strum(to_string = "its name has no address")]
     Unresolved,
+    #[strum(to_string = "no name server has answered")]
+    NoAnswer,
     #[strum(to_string = "too many wait for names")]
     TooManyPending,
     #[strum(to_string = "the system refused to send it")]
