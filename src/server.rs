@@ -180,7 +180,8 @@ impl Server {
     }
 
     fn status_source(&self) -> StatusSource {
-        let resolver = Arc::clone(&self.proxy.resolver);
+        let (resolver, proxy) = (Arc::clone(&self.proxy.resolver), Arc::clone(&self.proxy));
+        let acceptors = self.acceptors.clone();
         StatusSource {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
@@ -188,8 +189,10 @@ impl Server {
             max_fds: self.proxy.sessions.descriptors().limit(),
             lookups: Box::new(move || {
                 let Counts { found, failed, remembered } = resolver.counts();
-                [("found", found), ("failed", failed), ("remembered", remembered)]
+                vec![("found", found), ("failed", failed), ("remembered", remembered)]
             }),
+            dropped: Box::new(move || proxy.dropped.each()),
+            backlog: Box::new(move || acceptors.iter().map(|it| it.backlog()).sum()),
         }
     }
 

@@ -4,7 +4,7 @@
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
 //! - [`address_space::room_for`] says whether there is room for one more stack.
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
-//! - `queue` tells how many bytes wait in a connection's send queue.
+//! - `queue` tells how many bytes wait in a connection's send queue, and how many clients in a backlog.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
 //! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is.

@@ -76,6 +76,11 @@ impl Acceptor {
         })
     }
 
+    /// How many clients have connected and were not accepted yet, as far as the system tells.
+    pub(super) fn backlog(&self) -> usize {
+        self.listener.backlog() + self.state.lock().backlog.len()
+    }
+
     /// Makes sure that a worker waits for the next client.
     ///
     /// # Errors

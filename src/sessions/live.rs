@@ -18,6 +18,8 @@ pub(super) struct Live {
     per_client: HashMap<ClientPrefix, usize>,
     /// Those whose client has not sent its request yet, the oldest first.
     pub(super) pending: BTreeSet<u64>,
+    /// Clients that wait for a place.
+    pub(super) waiting: usize,
     /// Until when it is known that no tunnel has been idle for long.
     pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
@@ -82,7 +84,8 @@ impl Live {
 
     /// What all sessions have moved.
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals { opened: self.next, live: self.entries.len(), ..self.totals };
+        let live = self.entries.len();
+        let mut totals = Totals { opened: self.next, live, waiting: self.waiting, ..self.totals };
         self.entries.values().for_each(|entry| totals.add(&entry.state));
         totals
     }

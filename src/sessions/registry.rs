@@ -117,11 +117,13 @@ impl Sessions {
     ) -> Result<Session, AdmissionError> {
         let mut when_full = Some(when_full);
         let mut live = self.live.lock();
-        loop {
-            live = match admit(&mut live, client, self.limits)? {
-                Admission::Admitted => break,
-                Admission::Soon(limit) => self.closed.wait(live, Some(limit)),
-                Admission::Full(limit) => match when_full.take() {
+        live.waiting += 1;
+        let admitted = loop {
+            live = match admit(&mut live, client, self.limits) {
+                Ok(Admission::Admitted) => break Ok(()),
+                Err(refused) => break Err(refused),
+                Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
+                Ok(Admission::Full(limit)) => match when_full.take() {
                     None => self.closed.wait(live, Some(limit)),
                     Some(when_full) => {
                         drop(live);
@@ -130,7 +132,9 @@ impl Sessions {
                     }
                 },
             };
-        }
+        };
+        live.waiting -= 1;
+        admitted?;
         let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
         let state = Arc::new(state);
         live.add(Arc::clone(&state), client);

@@ -21,6 +21,7 @@ pub(super) fn write(source: &StatusSource, history: &History, draining: bool) ->
         json.text("version", Some(env!("CARGO_PKG_VERSION")));
         json.number("now", since_1970(SystemTime::now()));
         json.number("started", metrics.started());
+        json.number("uptime", metrics.uptime().as_secs());
         json.number("draining", draining);
         json.number("accepted", metrics.count_accepted());
         json.number("opened", totals.opened);

@@ -179,7 +179,7 @@ function draw() {
   const last = list => bytes(list.at(-1) ?? 0) + "/s";
   document.title = `${count(data.slots.used)} sessions, ${last(down)} · tabi`;
   put($("version"), data.version);
-  put($("running"), `up ${time(data.now - data.started)}`);
+  put($("running"), `up ${time(data.uptime)}`);
   put($("state"), data.draining ? "draining: no new clients" : "serving");
   $("state").className = data.draining ? "warn" : "good";
   put($("down"), last(down));
