@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
@@ -28,6 +29,8 @@ pub(super) struct Live {
     pub(super) stopped: bool,
     /// What the sessions that are over have moved.
     pub(super) totals: Totals,
+    /// And who has moved it.
+    ended: Accounts,
 }
 
 /// A live session, and what the watch has seen of it.
@@ -73,6 +76,7 @@ impl Live {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.pending.remove(&id);
         self.totals.add(&entry.state);
+        self.ended.add_ended(&entry.state);
         if let Some(client) = entry.client {
             let count = self.per_client.entry(client).or_default();
             *count -= 1;
@@ -88,6 +92,13 @@ impl Live {
         let mut totals = Totals { opened: self.next, live, waiting: self.waiting, ..self.totals };
         self.entries.values().for_each(|entry| totals.add(&entry.state));
         totals
+    }
+
+    /// What each client and each user has moved.
+    pub(super) fn accounts(&self) -> Accounts {
+        let mut accounts = self.ended.clone();
+        self.entries.values().for_each(|entry| accounts.add_live(&entry.state));
+        accounts
     }
 
     /// Ends what has to end now, and says when to look again: `None` when nothing is live.

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::admission::{Admission, AdmissionError, admit, may_open};
 use super::ending::Ending;
 use super::limits::Limits;
@@ -60,6 +61,12 @@ impl Sessions {
     /// What all sessions have moved. It takes a microsecond for some hundred live sessions.
     pub fn totals(&self) -> Totals {
         self.live.lock().totals()
+    }
+
+    /// What each client and each user has moved. Of those without a live session only the thousand
+    /// that have moved most are among them.
+    pub fn accounts(&self) -> Accounts {
+        self.live.lock().accounts()
     }
 
     /// Shows each live session, with its number and for how long nothing has moved in it, in the

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::scratch::Scratch;
 use crate::stage::{
-    GREETING, LONG, Running, ask, at_end, connect, listen, pair, reply, request, request_by_name,
-    start, take,
+    GREETING, LONG, Running, accept, ask, at_end, connect, listen, pair, reply, request,
+    request_by_name, start, take,
 };
 
 const STATUS: [&str; 2] = ["--status", "127.0.0.1:0"];
@@ -80,6 +80,46 @@ fn a_live_session_is_shown_with_what_it_has_moved() {
     let body = await_part(&server, "/sessions", "\"slots\":{\"used\":0,");
     assert!(body.contains("\"sessions\":[]"), "{body}");
     assert!(body.contains("\"bytes\":{\"up\":2,\"down\":4}"), "{body}");
+}
+
+#[test]
+fn clients_and_users_are_shown_with_what_they_have_moved_in_all_sessions() {
+    let users = Scratch::new(b"alice:open sesame\n");
+    let server = start(&[&STATUS[..], &["--users", users.path()]].concat());
+    let open = |password: &[u8]| {
+        let mut client = connect(server.address);
+        client.write_all(&[b"\x05\x01\x02\x01\x05alice\x0b", password].concat()).unwrap();
+        client
+    };
+    for live in 0..2 {
+        let (listener, target) = listen();
+        let mut client = open(b"open sesame");
+        client.write_all(&[&request(target)[..], b"up"].concat()).unwrap();
+        let mut target = accept(&listener);
+        take::<2>(&mut target);
+        target.write_all(b"down").unwrap();
+        take::<{ 2 + 2 + 10 + 4 }>(&mut client);
+        let moved = |live: usize, sessions: usize| {
+            format!(
+                "\"sessions\":{live},\"bytes\":{{\"up\":{},\"down\":{}}}",
+                2 * sessions,
+                4 * sessions
+            )
+        };
+        // What ends leaves its bytes behind.
+        let body = await_part(&server, "/sessions", &moved(1, live + 1));
+        for name in ["alice", "127.0.0.1"] {
+            let part = format!("{{\"name\":\"{name}\",{}", moved(1, live + 1));
+            assert!(body.contains(&part), "{part} is not in\n{body}");
+        }
+        drop((client, target));
+        await_part(&server, "/sessions", &moved(0, live + 1));
+    }
+    // A name without its password is nobody's.
+    let mut attacker = open(b"close sesame");
+    attacker.read_to_end(&mut Vec::new()).unwrap();
+    let body = await_part(&server, "/sessions", "\"bad-credentials\":1");
+    assert_eq!(body.matches("\"name\":").count(), 2, "{body}");
 }
 
 #[test]
