@@ -92,7 +92,7 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         log_policy(&config, &policy, &addresses);
-        instructions::log(config.users.is_some(), &policy.reached_at(&addresses), &addresses);
+        instructions::log(&config, &policy, &addresses);
         let sessions = Sessions::new(limits, descriptors);
         let proxy = Arc::new(Proxy::new(config, policy, resolver, sessions));
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
