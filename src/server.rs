@@ -78,8 +78,9 @@ impl Server {
         let ports = addresses.iter().chain(&page).map(SocketAddr::port).collect();
         config.egress.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
+        let waiting = MOST_WAITING * listeners.len();
         let limits = Limits {
-            sessions: fit(config.max_connections, &descriptors),
+            sessions: fit(config.max_connections, &descriptors, waiting),
             per_client: config.max_per_client,
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
@@ -95,7 +96,7 @@ impl Server {
         instructions::log(&config, &policy, &addresses);
         let sessions = Sessions::new(limits, descriptors);
         let proxy = Arc::new(Proxy::new(config, policy, resolver, sessions));
-        let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
+        let pool = Pool::new(limits.sessions + waiting);
         let (stopper, wakes) = Stopper::new(listeners.clone());
         let acceptor = |listener| Acceptor::new(listener, &proxy, &pool, &stopper);
         let acceptors = listeners.into_iter().map(acceptor).collect();
@@ -164,7 +165,8 @@ impl Server {
     fn keep_house(&self, watch: &ScopedJoinHandle<'_, ()>) {
         while !self.stopper.is_stopped() {
             // A listener may have lost its last worker for want of a thread. It is tried again.
-            let have_workers = self.acceptors.iter().all(|it| Acceptor::ensure_worker(it).is_ok());
+            let without = self.acceptors.iter().filter(|it| Acceptor::ensure_worker(it).is_err());
+            let have_workers = without.count() == 0;
             let is_trimmed = self.pool.trim(Instant::now());
             let mut pause = if have_workers && is_trimmed { IDLE_ROUND } else { ROUND };
             if let Some(limit) = self.notify.watchdog() {
@@ -230,9 +232,9 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
     }
 }
 
-/// As many connections as the machine has capacity for, `wanted` at the most.
-fn fit(wanted: usize, descriptors: &Descriptors) -> usize {
-    let Capacity { connections, limited_by } = Capacity::of_this_machine(descriptors);
+/// As many connections as the machine has capacity for beside `waiting` workers, `wanted` at the most.
+fn fit(wanted: usize, descriptors: &Descriptors, waiting: usize) -> usize {
+    let Capacity { connections, limited_by } = Capacity::of_this_machine(descriptors, waiting);
     if wanted > connections {
         warn!("--max-connections is {connections}, not {wanted}: {limited_by}");
     }
