@@ -103,7 +103,7 @@ impl Arguments {
 pub fn of_this_process() -> Result<Arguments, clap::Error> {
     let mut command = environment::without_empty(command());
     command.build();
-    let explain = |error| environment::name_variable(explain_listen(error), &command);
+    let explain = |error| environment::explain_value(explain_listen(error), &command);
     arguments(&command.clone().try_get_matches().map_err(explain)?)
 }
 
@@ -198,6 +198,7 @@ fn load<T>(
             if path.is_file() { hint } else { "is the path right? It may be left out altogether" };
         let tip = if hint.is_empty() { String::new() } else { format!("\n  tip: {hint}\n") };
         let given_as = environment::given_as(matches, option);
+        let message = environment::visible(&message);
         clap::Error::raw(ErrorKind::ValueValidation, format!("{given_as}:\n{message}\n{tip}"))
     })
 }

@@ -9,7 +9,7 @@ use log::debug;
 
 use crate::access::policy::{Denied, Permit, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
-use crate::commands::associate::{AssociateClient, Association};
+use crate::commands::associate::{AssociateClient, Association, DropCounts};
 use crate::commands::bind::BindListener;
 use crate::commands::connect::{self, Connection, Dial};
 use crate::commands::egress::Egress;
@@ -50,6 +50,8 @@ pub(crate) struct Proxy {
     pub sessions: Arc<Sessions>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Datagrams that were dropped.
+    pub dropped: DropCounts,
     /// Clients that were turned away.
     pub rejection_log: RejectionLog,
     /// Sessions that have ended.
@@ -91,6 +93,7 @@ impl Proxy {
             resolver,
             sessions,
             metrics: Arc::default(),
+            dropped: DropCounts::default(),
             rejection_log: RejectionLog::default(),
             session_log: SessionLog::default(),
             full: RateLimitedWarning::default(),
@@ -422,7 +425,7 @@ impl Exchange<'_, '_> {
             announced: &self.request.destination,
             idle_timeout: proxy.config.udp_idle_timeout,
         };
-        association.serve(&client, &proxy.policy, &proxy.resolver);
+        association.serve(&client, &proxy.policy, &proxy.resolver, &proxy.dropped);
         Ok(())
     }
 

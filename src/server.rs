@@ -89,8 +89,9 @@ impl Server {
         let ports = addresses.iter().chain(&page).map(SocketAddr::port).collect();
         config.egress.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
+        let waiting = MOST_WAITING * listeners.len();
         let limits = Limits {
-            sessions: fit(config.max_connections, &descriptors),
+            sessions: fit(config.max_connections, &descriptors, waiting),
             per_client: config.max_per_client,
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
@@ -103,10 +104,10 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         log_policy(&config, &policy, &addresses);
-        instructions::log(config.users.is_some(), &policy.reached_at(&addresses), &addresses);
+        instructions::log(&config, &policy, &addresses);
         let sessions = Sessions::new(limits, descriptors);
         let proxy = Arc::new(Proxy::new(config, policy, resolver, sessions));
-        let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
+        let pool = Pool::new(limits.sessions + waiting);
         let (stopper, wakes) = Stopper::new(listeners.clone());
         let acceptor = |listener| Acceptor::new(listener, &proxy, &pool, &stopper);
         let acceptors = listeners.into_iter().map(acceptor).collect();
@@ -210,7 +211,8 @@ impl Server {
     fn keep_house(&self, watch: &ScopedJoinHandle<'_, ()>) {
         while !self.stopper.is_over() {
             // A listener may have lost its last worker for want of a thread. It is tried again.
-            let have_workers = self.acceptors.iter().all(|it| Acceptor::ensure_worker(it).is_ok());
+            let without = self.acceptors.iter().filter(|it| Acceptor::ensure_worker(it).is_err());
+            let have_workers = without.count() == 0;
             let is_trimmed = self.pool.trim(Instant::now());
             let mut pause = if have_workers && is_trimmed { IDLE_ROUND } else { ROUND };
             if let Some(limit) = self.notify.watchdog() {
@@ -226,7 +228,8 @@ impl Server {
     }
 
     fn status_source(&self) -> StatusSource {
-        let resolver = Arc::clone(&self.proxy.resolver);
+        let (resolver, proxy) = (Arc::clone(&self.proxy.resolver), Arc::clone(&self.proxy));
+        let acceptors = self.acceptors.clone();
         StatusSource {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
@@ -234,8 +237,10 @@ impl Server {
             max_fds: self.proxy.sessions.descriptors().limit(),
             lookups: Box::new(move || {
                 let Counts { found, failed, remembered } = resolver.counts();
-                [("found", found), ("failed", failed), ("remembered", remembered)]
+                vec![("found", found), ("failed", failed), ("remembered", remembered)]
             }),
+            dropped: Box::new(move || proxy.dropped.each()),
+            backlog: Box::new(move || acceptors.iter().map(|it| it.backlog()).sum()),
         }
     }
 
@@ -279,9 +284,9 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
     }
 }
 
-/// As many connections as the machine has capacity for, `wanted` at the most.
-fn fit(wanted: usize, descriptors: &Descriptors) -> usize {
-    let Capacity { connections, limited_by } = Capacity::of_this_machine(descriptors);
+/// As many connections as the machine has capacity for beside `waiting` workers, `wanted` at the most.
+fn fit(wanted: usize, descriptors: &Descriptors, waiting: usize) -> usize {
+    let Capacity { connections, limited_by } = Capacity::of_this_machine(descriptors, waiting);
     if wanted > connections {
         warn!("--max-connections is {connections}, not {wanted}: {limited_by}");
     }

@@ -6,7 +6,7 @@
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
 //! - [`shared_wait`] is the wait of several threads for one socket.
 //! - `packet_info` tells at which address a datagram has come, and sends one from there.
-//! - `queue` tells how many bytes wait in a connection's send queue.
+//! - `queue` tells how many bytes wait in a connection's send queue, and how many clients in a backlog.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
 //! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is.

@@ -17,7 +17,7 @@ use super::rules::{Action, Entry, RuleFile, RuleQuery};
 use super::upstream::Upstream;
 use super::users::Identity;
 use crate::socks5::{Command, Host, Name, Request};
-use crate::system::interfaces::Interfaces;
+use crate::system::interfaces::{Interfaces, source_towards};
 use crate::system::ip;
 
 /// The clients that are served when no option says otherwise: this machine and its neighbours. The
@@ -131,10 +131,19 @@ impl Policy {
         public.iter().map(served).collect()
     }
 
-    /// Where clients on the home or office network reach a server that listens on `listen`: this machine's
-    /// private addresses, and what it listens on by name.
-    pub fn reached_at(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
-        exposure::reached_at(&self.interfaces.private(), listen)
+    /// The addresses of this machine that others may reach, those that are told first in front.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        self.interfaces.reachable()
+    }
+
+    /// Whether those are served who come in at this machine's address `ip`: its neighbours there, or a
+    /// network that an option names and that is reached from there.
+    pub fn serves_at(&self, ip: IpAddr) -> bool {
+        let comes_in = |net: &IpNet| {
+            net.contains(&ip)
+                || (!self.is_default && source_towards((net.addr(), 1).into()) == Some(ip))
+        };
+        self.clients.iter().any(comes_in)
     }
 }
 

@@ -31,6 +31,7 @@ mod table;
 mod targets;
 
 pub(crate) use client::AssociateClient;
+pub(crate) use dropped::DropCounts;
 
 /// The sockets of an association. They close when it is dropped.
 pub(crate) struct Association {
@@ -72,15 +73,16 @@ impl Association {
 
     /// Relays datagrams until the client's connection ends, or
     /// [`SessionState::end`](crate::sessions::SessionState::end) ends it, or nothing has moved for five
-    /// minutes.
+    /// minutes. What it drops is counted in `dropped`.
     pub(crate) fn serve(
         self,
         client: &AssociateClient<'_>,
         policy: &Policy,
         resolver: &Arc<Resolver>,
+        dropped: &DropCounts,
     ) {
         let sockets = (self.inside, self.outside);
-        let mut relay = DatagramRelay::new(sockets, client, policy, resolver);
+        let mut relay = DatagramRelay::new(sockets, client, policy, resolver, dropped);
         while relay.turn() {}
     }
 }
@@ -179,7 +181,7 @@ mod tests {
         let (bound_to, bound) = channel();
         let ended = with_association(session, names, move |association, client, policy, names| {
             bound_to.send(association.bound).unwrap();
-            association.serve(client, policy, names);
+            association.serve(client, policy, names, &DropCounts::default());
         });
         let client = UdpSocket::bind(LOCAL).unwrap();
         client.connect(bound.recv_timeout(LONG).unwrap()).unwrap();

@@ -29,7 +29,7 @@ fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
     }
     Some(match nix::net::if_::if_nametoindex(zone) {
         Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
-        Err(_) => Err(format!("this machine has no interface {zone}")),
+        Err(_) => Err(format!("this machine has no interface {}", zone.escape_debug())),
     })
 }
 

@@ -7,6 +7,7 @@
 //! /healthz   200, and 503 while draining response   the head of a response, and its body
 //!                                        source     where the numbers come from
 //!                                        history    bytes of each second, for the page's chart
+//!                                        rates      what each client and each user moves
 //! ```
 //!
 //! It shows, and changes nothing. Each visitor has a thread of its own, so that a slow one holds up
@@ -25,6 +26,7 @@ use crate::system::waker::Waker;
 mod handler;
 mod history;
 mod json;
+mod rates;
 mod request;
 mod response;
 mod source;

@@ -51,7 +51,7 @@ struct State {
     waiting: usize,
     /// The pause before the next attempt, while accepting fails.
     pause: Option<Duration>,
-    /// No thread could be created for the next worker.
+    /// No thread could be created for the next worker, and none was since.
     short_of_threads: bool,
     /// Clients that a stop has found in the kernel's backlog, each with its descriptor.
     backlog: VecDeque<(Accepted, Reservation)>,
@@ -91,23 +91,34 @@ impl Acceptor {
         state.waiting > 0
     }
 
-    /// Makes sure that a worker waits for the next client.
+    /// How many clients have connected and were not accepted yet, as far as the system tells.
+    pub(super) fn backlog(&self) -> usize {
+        self.listener.backlog() + self.state.lock().backlog.len()
+    }
+
+    /// Makes sure that a worker waits for the next client. One that has come back does not end a shortage
+    /// of threads: that is over once there is another one.
     ///
     /// # Errors
     ///
     /// When the system refuses a thread.
     pub(super) fn ensure_worker(self: &Arc<Self>) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.waiting > 0 {
+        let is_wanted = state.waiting == 0;
+        if !is_wanted && !state.short_of_threads {
             return Ok(());
         }
-        state.waiting = 1;
+        state.waiting += usize::from(is_wanted);
         drop(state);
-        let acceptor = Arc::clone(self);
-        let started = self.pool.start(move |partner| acceptor.run_worker(partner));
+        let acceptor = is_wanted.then(|| Arc::clone(self));
+        let started = self.pool.start(move |partner| {
+            if let Some(acceptor) = acceptor {
+                acceptor.run_worker(partner);
+            }
+        });
         let mut state = self.state.lock();
         state.short_of_threads = started.is_err();
-        if started.is_err() {
+        if is_wanted && started.is_err() {
             state.waiting -= 1;
             self.left.notify_all();
         }

@@ -11,10 +11,18 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::inherited::{OWN, Owner};
 use crate::commands::families;
 use crate::relay;
+#[cfg(target_os = "linux")]
+use crate::system::queue::backlog;
 use crate::system::shared_wait::SharedWait;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
 pub(super) const BACKLOG: usize = 4096;
+
+/// How many clients wait to be accepted is not known here.
+#[cfg(not(target_os = "linux"))]
+fn backlog(_: &TcpListener) -> Option<u32> {
+    None
+}
 
 /// A client that has been accepted, and where it is.
 pub(super) type Accepted = (TcpStream, SocketAddr);
@@ -40,6 +48,11 @@ impl Listener {
     pub(super) fn to_hand_over(&self) -> (&'static str, BorrowedFd<'_>) {
         let name = if self.owner == Owner::Tabi { OWN } else { "" };
         (name, self.socket.as_fd())
+    }
+
+    /// How many clients wait to be accepted, as far as the system tells.
+    pub(super) fn backlog(&self) -> usize {
+        backlog(&self.socket).map_or(0, |count| count as usize)
     }
 
     /// Waits for a client.

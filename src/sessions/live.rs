@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
@@ -22,6 +23,8 @@ pub(super) struct Live {
     elsewhere_per_client: HashMap<ClientPrefix, usize>,
     /// Those whose client has not sent its request yet, the oldest first.
     pub(super) pending: BTreeSet<u64>,
+    /// Clients that wait for a place.
+    pub(super) waiting: usize,
     /// Until when it is known that no tunnel has been idle for long.
     pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
@@ -30,6 +33,8 @@ pub(super) struct Live {
     pub(super) stopped: bool,
     /// What the sessions that are over have moved.
     pub(super) totals: Totals,
+    /// And who has moved it.
+    ended: Accounts,
 }
 
 /// A live session, and what the watch has seen of it.
@@ -91,6 +96,7 @@ impl Live {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.pending.remove(&id);
         self.totals.add(&entry.state);
+        self.ended.add_ended(&entry.state);
         if let Some(client) = entry.client {
             let count = self.per_client.entry(client).or_default();
             *count -= 1;
@@ -102,9 +108,17 @@ impl Live {
 
     /// What all sessions have moved.
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals { opened: self.next, live: self.entries.len(), ..self.totals };
+        let live = self.entries.len();
+        let mut totals = Totals { opened: self.next, live, waiting: self.waiting, ..self.totals };
         self.entries.values().for_each(|entry| totals.add(&entry.state));
         totals
+    }
+
+    /// What each client and each user has moved.
+    pub(super) fn accounts(&self) -> Accounts {
+        let mut accounts = self.ended.clone();
+        self.entries.values().for_each(|entry| accounts.add_live(&entry.state));
+        accounts
     }
 
     /// Ends what has to end now, and says when to look again: `None` when nothing is live.

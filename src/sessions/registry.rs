@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::admission::{Admission, AdmissionError, admit, may_open};
 use super::ending::Ending;
 use super::limits::Limits;
@@ -73,6 +74,12 @@ impl Sessions {
         self.live.lock().totals()
     }
 
+    /// What each client and each user has moved. Of those without a live session only the thousand
+    /// that have moved most are among them.
+    pub fn accounts(&self) -> Accounts {
+        self.live.lock().accounts()
+    }
+
     /// Shows each live session, with its number and for how long nothing has moved in it, in the
     /// order in which they were opened. A session that opens or closes meanwhile may be among them
     /// or not.
@@ -128,11 +135,13 @@ impl Sessions {
     ) -> Result<Session, AdmissionError> {
         let mut when_full = Some(when_full);
         let mut live = self.live.lock();
-        loop {
-            live = match admit(&mut live, client, self.limits)? {
-                Admission::Admitted => break,
-                Admission::Soon(limit) => self.closed.wait(live, Some(limit)),
-                Admission::Full(limit) => match when_full.take() {
+        live.waiting += 1;
+        let admitted = loop {
+            live = match admit(&mut live, client, self.limits) {
+                Ok(Admission::Admitted) => break Ok(()),
+                Err(refused) => break Err(refused),
+                Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
+                Ok(Admission::Full(limit)) => match when_full.take() {
                     None => self.closed.wait(live, Some(limit)),
                     Some(when_full) => {
                         drop(live);
@@ -141,7 +150,9 @@ impl Sessions {
                     }
                 },
             };
-        }
+        };
+        live.waiting -= 1;
+        admitted?;
         let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
         let state = Arc::new(state);
         live.add(Arc::clone(&state), client);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 use nix::ifaddrs::getifaddrs;
 
-use super::ip::{is_private, is_public, is_this_machine, unspecified_like};
+use super::ip::{is_link_local, is_private, is_public, is_this_machine, unspecified_like};
 use super::sync::Mutex;
 
 /// How long the addresses are believed. To read them takes about 100 µs, more with more interfaces,
@@ -121,14 +121,15 @@ impl Interfaces {
         found
     }
 
-    /// The private and unique-local addresses, IPv4 first, and of those the one first by which packets
-    /// to the internet leave.
-    pub fn private(&self) -> Vec<IpAddr> {
+    /// The addresses that other machines may reach, on more than one link: private and unique-local ones
+    /// first, of these IPv4 first, and of those the one first by which packets to the internet leave.
+    pub fn reachable(&self) -> Vec<IpAddr> {
         let addresses = self.addresses().unwrap_or_default();
+        let is_reachable = |ip: &IpAddr| !is_this_machine(*ip) && !is_link_local(*ip);
         let mut found: Vec<_> =
-            addresses.iter().map(|address| address.ip).filter(|ip| is_private(*ip)).collect();
-        let first = source_towards(SOMEWHERE);
-        found.sort_by_key(|ip| (ip.is_ipv6(), Some(*ip) != first));
+            addresses.iter().map(|address| address.ip).filter(is_reachable).collect();
+        let first = source_towards(SOMEWHERE.into());
+        found.sort_by_key(|ip| (!is_private(*ip), ip.is_ipv6(), Some(*ip) != first));
         found.dedup();
         found
     }
@@ -256,10 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_are_those_of_the_home_network() {
-        let private = Interfaces::read_by(ROUTER).private();
-        assert_eq!(private, ["192.168.77.1", "fd00::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
-        assert_eq!(Interfaces::read_by(|| None).private(), [] as [IpAddr; 0]);
+    fn addresses_of_the_home_network_are_told_first_and_those_of_one_link_not_at_all() {
+        let reachable = Interfaces::read_by(ROUTER).reachable();
+        let expected = ["192.168.77.1", "fd00::1", "203.0.113.1", "100.64.0.1", "2001:db8::1"];
+        assert_eq!(reachable, expected.map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert_eq!(Interfaces::read_by(|| None).reachable(), [] as [IpAddr; 0]);
     }
 
     #[test]
@@ -286,9 +288,5 @@ mod tests {
         let loopback = |address: &InterfaceAddress| address.ip == IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert!(read().unwrap().iter().any(loopback));
         assert_eq!(interfaces.is_ours("192.0.2.77".parse().unwrap()), Some(false));
-        assert_eq!(
-            source_towards((Ipv4Addr::LOCALHOST, 9).into()),
-            Some(Ipv4Addr::LOCALHOST.into())
-        );
     }
 }

@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, recv};
 use super::batch::{Batch, HEADROOM};
 use super::client::{AssociateClient, Port};
 use super::destinations::Destinations;
-use super::dropped::{DropLog, Reason};
+use super::dropped::{DropCounts, DropLog, Reason};
 use super::inside::Inside;
 use super::sockets::{Outside, is_unreachable};
 use super::targets::Route;
@@ -42,7 +42,7 @@ pub(super) struct DatagramRelay<'a> {
     /// When a datagram was last sent on.
     active: Instant,
     destinations: Destinations<'a>,
-    dropped: DropLog,
+    dropped: DropLog<'a>,
 }
 
 impl<'a> DatagramRelay<'a> {
@@ -51,6 +51,7 @@ impl<'a> DatagramRelay<'a> {
         client: &'a AssociateClient<'a>,
         policy: &'a Policy,
         resolver: &'a Arc<Resolver>,
+        dropped: &'a DropCounts,
     ) -> Self {
         let now = Instant::now();
         DatagramRelay {
@@ -63,7 +64,7 @@ impl<'a> DatagramRelay<'a> {
             now,
             active: now,
             destinations: Destinations::new(client, policy, resolver),
-            dropped: DropLog::default(),
+            dropped: DropLog::new(dropped),
         }
     }
 
@@ -257,7 +258,8 @@ mod tests {
         let state = Arc::clone(session.state());
         with_association(session, names(&[]), |association, client, policy, names| {
             let sockets = (association.inside, association.outside);
-            let mut relay = DatagramRelay::new(sockets, client, policy, names);
+            let dropped = DropCounts::default();
+            let mut relay = DatagramRelay::new(sockets, client, policy, names, &dropped);
             relay.now =
                 relay.active + client.idle_timeout.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.is_alive());

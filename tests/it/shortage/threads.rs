@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, geteuid};
+use rustix::process::{Pid, Resource, Signal, geteuid};
 
 use super::{
     Killed, Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, metric,
@@ -103,6 +103,16 @@ fn without_a_thread_the_status_page_answers_all_the_same() {
     assert!(at_end(&mut silent), "it was not quick");
 }
 
+/// Waits until there are so many threads. One that only tries whether there are any is there for a moment,
+/// too.
+fn wait_for_threads(id: Pid, all: usize) {
+    let mut seen = 0;
+    wait_until("there are fewer threads, or some that nobody needs", || {
+        seen = if count(id, "task") == all { seen + 1 } else { 0 };
+        seen == 20
+    });
+}
+
 #[test]
 fn a_shortage_of_threads_that_comes_and_goes_leaves_none_behind() {
     let Some(command) = of_ordinary_user(None) else { return };
@@ -117,14 +127,40 @@ fn a_shortage_of_threads_that_comes_and_goes_leaves_none_behind() {
         tunnels.push(tunnel_from(Ipv4Addr::LOCALHOST, server.address, target));
         server.log_line("cannot create a thread for the next client; it waits");
         drop(shortage);
-        // A thread that only tries whether there are any is there for a moment, too.
-        let (all, mut seen) = (first + 2 * round, 0);
-        wait_until("there are threads that nobody needs", || {
-            seen = if count(id, "task") == all { seen + 1 } else { 0 };
-            seen == 20
-        });
+        wait_for_threads(id, first + 2 * round);
     }
     tunnels.iter_mut().for_each(assert_echoes);
+}
+
+#[test]
+fn a_shortage_of_threads_is_told_once_and_a_second_one_again() {
+    const TOLD: &str = "cannot create a thread for the next client; it waits";
+    let Some(command) = of_ordinary_user(None) else { return };
+    let mut server = Program::spawn(command);
+    let (id, address, target) = (server.id(), server.address, echo());
+    let tunnel = || tunnel_from(Ipv4Addr::LOCALHOST, address, target);
+    let take_threads = || Lowered::to(count(id, "task") as u64, Resource::Nproc, id);
+    let first = tunnel();
+    let threads = take_threads();
+    let mut tunnels = vec![tunnel()];
+    server.log_line(TOLD);
+    // Its worker waits for the next client from now on: no thread has to be made for that.
+    drop(first);
+    server.log_line("outcome=closed");
+    tunnels.push(tunnel());
+    tunnels.remove(0);
+    server.log_line("outcome=closed");
+    let before = count(id, "task");
+    drop(threads);
+    wait_for_threads(id, before + 2);
+    let threads = take_threads();
+    // A worker waits, and there is another one; nobody comes after that.
+    tunnels.extend([tunnel(), tunnel()]);
+    drop(threads);
+    tunnels.iter_mut().for_each(assert_echoes);
+    server.signal(Signal::TERM);
+    drop(tunnels);
+    assert_eq!(server.rest_of_log().matches(TOLD).count(), 1);
 }
 
 #[test]
