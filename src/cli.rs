@@ -2,8 +2,11 @@
 //! option, what was given and what is expected.
 
 use std::env;
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
@@ -104,6 +107,16 @@ pub fn of_this_process() -> Result<Arguments, clap::Error> {
     command.build();
     let explain = |error| environment::name_variable(explain_listen(error), &command);
     arguments(&command.clone().try_get_matches().map_err(explain)?)
+}
+
+/// Says what is wrong with the command line, and ends the program. The exit status is 2 where nothing but another
+/// command line mends it; what this machine does not have may come, as an interface at boot.
+pub fn refuse(error: &clap::Error) -> ! {
+    if error.source().is_none_or(|source| !source.is::<io::Error>()) {
+        error.exit();
+    }
+    let _ = error.print();
+    process::exit(1);
 }
 
 /// A warning for each variable of this process that is named like tabi's and that nothing reads.

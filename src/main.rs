@@ -30,7 +30,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     // First thing: no other thread and no descriptor of our own is there yet.
     let inherited = server::inherited_sockets();
-    let arguments = cli::of_this_process().unwrap_or_else(|error| error.exit());
+    let arguments = cli::of_this_process().unwrap_or_else(|error| cli::refuse(&error));
     if arguments.probe {
         return probe(&arguments.config);
     }
