@@ -2,7 +2,9 @@
 //! option, what was given and what is expected.
 
 use std::env;
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,6 +107,13 @@ pub fn of_this_process() -> Result<Arguments, clap::Error> {
     command.build();
     let explain = |error| environment::explain_value(explain_listen(error), &command);
     arguments(&command.clone().try_get_matches().map_err(explain)?)
+}
+
+/// The exit status for what is wrong with the command line: 2 where nothing but another command line mends it, and
+/// 1 where what this machine does not have may come, as an interface at boot. 0 for the help that was asked for.
+pub fn exit_status(error: &clap::Error) -> u8 {
+    let may_come = error.source().is_some_and(<dyn Error>::is::<io::Error>);
+    if may_come { 1 } else { u8::from(error.use_stderr()) * 2 }
 }
 
 /// A warning for each variable of this process that is named like tabi's and that nothing reads.

@@ -215,12 +215,12 @@ fn one_a_family(
     Ok(families)
 }
 
-/// Rules about users that do not exist.
+/// A rules file that others can change, and rules about users that do not exist.
 pub(crate) fn doubts(rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
     let is_known = |user| users.is_some_and(|users| users.has(user));
     let unknown = rules.users().filter(|(user, _)| !is_known(user));
     let lines = unknown.map(|(user, place)| {
         format!("{place}: this rule matches nobody: there is no user {user} (--users)")
     });
-    lines.take(MOST_DOUBTS).collect()
+    rules.doubt().map(Into::into).into_iter().chain(lines.take(MOST_DOUBTS)).collect()
 }

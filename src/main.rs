@@ -34,10 +34,14 @@ fn main() -> ExitCode {
     let inherited = Inherited::of_this_process();
     let on_failure = inherited.as_ref().ok().map(Inherited::on_failure);
     let on_failure = |why: &str| on_failure.iter().for_each(|tell| tell(why));
-    let arguments = cli::of_this_process().unwrap_or_else(|error| {
-        on_failure(&error.to_string());
-        error.exit()
-    });
+    let arguments = match cli::of_this_process() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            on_failure(&error.to_string());
+            let _ = error.print();
+            return cli::exit_status(&error).into();
+        }
+    };
     if arguments.probe {
         return probe(&arguments.config);
     }

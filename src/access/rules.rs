@@ -21,6 +21,7 @@ pub struct RuleFile {
     /// How the file was named.
     pub(super) name: Arc<str>,
     pub(super) index: Index,
+    doubt: Option<Box<str>>,
 }
 
 impl RuleFile {
@@ -33,7 +34,8 @@ impl RuleFile {
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
         let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
-        let rules = RuleFile::parse(&file.bytes, &name)?;
+        let mut rules = RuleFile::parse(&file.bytes, &name)?;
+        rules.doubt = file.doubt().map(Into::into);
         if rules.upstreams().any(|(upstream, _)| upstream.credentials().is_some()) {
             file.check_private()
                 .map_err(|error| format!("{name}: there is a password in it, and {error}"))?;
@@ -52,7 +54,12 @@ impl RuleFile {
             rules.extend(Rule::parse(text)?.map(|rule| (line, rule)));
             Ok(())
         })?;
-        Ok(RuleFile { name: name.into(), index: Index::new(rules) })
+        Ok(RuleFile { name: name.into(), index: Index::new(rules), doubt: None })
+    }
+
+    /// What is to be said of the file if others than its owner can change it.
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
     }
 
     /// How many rules there are.

@@ -128,7 +128,7 @@ impl Interfaces {
         let is_reachable = |ip: &IpAddr| !is_this_machine(*ip) && !is_link_local(*ip);
         let mut found: Vec<_> =
             addresses.iter().map(|address| address.ip).filter(is_reachable).collect();
-        let first = source_towards(SOMEWHERE.into());
+        let first = source_towards(SOMEWHERE);
         found.sort_by_key(|ip| (!is_private(*ip), ip.is_ipv6(), Some(*ip) != first));
         found.dedup();
         found

@@ -153,6 +153,13 @@ fn what_kubernetes_tells_of_a_service_named_tabi_is_no_misspelling() {
 }
 
 #[test]
+fn an_interface_that_may_still_come_is_no_wrong_option() {
+    let (status, told) = check(&[("TABI_LISTEN", "[fe80::1%nowhere0]:1080")], &[]);
+    assert_eq!(status, 1, "{told}");
+    assert!(told.contains("no interface nowhere0") && told.contains("TABI_LISTEN"), "{told}");
+}
+
+#[test]
 fn a_password_in_the_environment_is_not_shown() {
     for (option, url) in [("--help", "socks5://alice:secret@proxy:1"), ("--check", "x:secret@y")] {
         let output = bare().arg(option).env("TABI_UPSTREAM", url).output().unwrap();

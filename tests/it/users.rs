@@ -2,12 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::namespace::with_two_ways;
-use crate::scratch::{Program, Scratch, check};
+use crate::scratch::{Program, Scratch, check, of_ordinary_user};
 use crate::stage::{LONG, connect, echo, reply, request, start, start_on, take};
 
 const USERS: &[u8] = b"# the household\nalice:open sesame\nbob:a:b\r\n";
@@ -226,6 +227,33 @@ fn a_file_that_others_can_read_is_refused_at_start() {
     let (status, told) = check(&["--users", file.path()]);
     assert_eq!(status, 2);
     assert!(told.contains(&format!("chmod 600 '{}'", file.path())), "{told}");
+}
+
+#[test]
+fn a_secret_of_root_and_of_a_group_that_tabi_alone_is_in_is_taken() {
+    // What Kubernetes makes of a secret in a pod with an fsGroup; `users` is everybody's.
+    const OWN: u32 = 4_000_000;
+    const USERS_GROUP: u32 = 100;
+    let file = Scratch::new(USERS);
+    for (mode, group, expected) in
+        [(0o440, OWN, 0), (0o640, OWN, 0), (0o444, OWN, 2), (0o440, USERS_GROUP, 2)]
+    {
+        let Some(mut command) = of_ordinary_user(None) else { return };
+        std::os::unix::fs::chown(file.path(), Some(0), Some(group)).unwrap();
+        file.set_mode(mode);
+        let output = command.gid(group).args(["--check", "--users", file.path()]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{mode:o} {group}: {told}");
+        assert_eq!(
+            told.contains("$CREDENTIALS_DIRECTORY and in /run/secrets"),
+            expected == 2,
+            "{told}"
+        );
+    }
+    // Whoever runs tabi has to be in that group.
+    file.set_mode(0o440);
+    std::os::unix::fs::chown(file.path(), None, Some(OWN)).unwrap();
+    assert_eq!(check(&["--users", file.path()]).0, 2);
 }
 
 #[test]

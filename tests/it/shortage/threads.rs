@@ -1,46 +1,23 @@
 //! Threads: few, none for a while, and too few to begin with.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Signal, geteuid};
+use rustix::process::{Pid, Resource, Signal};
 
 use super::{
     Killed, Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, metric,
     rep_of, status_of, wait_until,
 };
-use crate::scratch::{Program, bare, ended, program};
+use crate::scratch::{Program, ended, of_ordinary_user, program};
 use crate::stage::{
     GREETING, LONG, at_end, connect, echo, reply, request_by_name, take, tunnel_from,
 };
-
-/// The program as that of an ordinary user whom nobody else is: the limit is on all that a user has,
-/// and root has none. `limit` is that of `ulimit`. `None` where this process may not become another
-/// user.
-fn of_ordinary_user(limit: Option<u32>) -> Option<Command> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    if !geteuid().is_root() {
-        eprintln!("only root can be another user: nothing is tested");
-        return None;
-    }
-    let user = 10_000 + std::process::id() % 1_000 * 50 + NEXT.fetch_add(1, Ordering::Relaxed);
-    // That user may not get at where the program lies, so it has the file as a descriptor.
-    let file = File::open(bare().get_program()).unwrap();
-    let limit =
-        limit.map_or(String::new(), |it| format!("ulimit -u {it} 2>/dev/null || ulimit -p {it}; "));
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(format!("{limit}exec /proc/self/fd/0 \"$@\"")).arg("tabi");
-    command.args(program(&[]).get_args());
-    command.current_dir("/").uid(user).gid(user).stdin(Stdio::from(file)).stdout(Stdio::null());
-    Some(command)
-}
 
 #[test]
 fn with_40_threads_of_a_user_all_places_are_used_and_the_others_wait() {
