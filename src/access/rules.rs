@@ -57,10 +57,10 @@ impl RuleFile {
 
     /// How many rules there are.
     pub fn count(&self) -> usize {
-        self.index.entries().len()
+        self.index.entries().chunk_by(|one, next| one.line == next.line).count()
     }
 
-    /// The servers that rules send requests through, and `FILE:LINE` of each rule.
+    /// The servers that rules send requests through, and `FILE:LINE` of the rule.
     pub fn upstreams(&self) -> impl Iterator<Item = (&Upstream, String)> {
         self.index.entries().iter().filter_map(|Entry { rule, line, .. }| match &rule.action {
             Action::Via(upstream) => Some((&**upstream, format!("{}:{line}", self.name))),
@@ -102,6 +102,8 @@ mod tests {
         let file = RuleFile::parse(b"# nothing\n\nallow\n\n deny # all\n", "rules").unwrap();
         assert_eq!(file.count(), 2);
         assert_eq!(RuleFile::parse(b"", "rules").unwrap().count(), 0);
+        let list = RuleFile::parse(b"deny to 10.0.0.1, 10.0.0.2\nallow\n", "rules").unwrap();
+        assert_eq!(list.count(), 2, "a line is one rule");
     }
 
     #[test]

@@ -99,6 +99,35 @@ fn bad_lines_are_named_at_start() {
 }
 
 #[test]
+fn a_list_is_as_many_rules() {
+    let (open, closed) = (echo(), echo());
+    let rules = format!(
+        "deny to 127.0.0.8, 127.0.0.9\nallow to *.example, 127.0.0.1 port 9,{}\ndeny\n",
+        open.port()
+    );
+    let file = Scratch::new(rules.as_bytes());
+    let server = start(&["--rules", file.path()]);
+    assert_eq!(ask(&server, &request(open)).0, 0x00);
+    assert_eq!(ask(&server, &request(closed)).0, DENIED);
+    for ip in [[127, 0, 0, 8], [127, 0, 0, 9]] {
+        assert_eq!(ask(&server, &request((ip, open.port()).into())).0, DENIED, "{ip:?}");
+    }
+}
+
+#[test]
+fn a_word_for_everything_is_no_name_of_a_host() {
+    let file = Scratch::new(b"deny to any\nallow to all\ndeny from any\n");
+    let (status, told) = check(&["--rules", file.path()]);
+    assert_eq!(status, 2);
+    for (line, word, field) in [(1, "any", "to"), (2, "all", "to"), (3, "any", "from")] {
+        let begin = format!("{}:{line}: '{word}': expected ", file.path());
+        let end = format!("a rule about all of them has no `{field}`");
+        let named = |told: &str| told.starts_with(&begin) && told.ends_with(&end);
+        assert!(told.lines().any(named), "{told}");
+    }
+}
+
+#[test]
 fn a_rule_about_a_user_that_there_is_not_is_told_of() {
     let users = Scratch::new(b"alice:a\n");
     let rules = Scratch::new(b"allow user alice\ndeny user allice\n");

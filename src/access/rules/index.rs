@@ -82,10 +82,11 @@ impl Index {
             allowed_addresses: Vec::new(),
             openings: Vec::new(),
         };
-        let last = Number::try_from(rules.len()).expect("lines have numbers of 32 bits");
+        let rules: Vec<_> = rules.into_iter().flat_map(for_each_destination).collect();
+        let last = Number::try_from(rules.len()).expect("no file is that long");
         // From the last rule to the first: each goes before what its chain has already.
-        for (number, (line, rule)) in (0..last).zip(rules).rev() {
-            index.put(number, line, rule);
+        for (number, (line, rule, to)) in (0..last).zip(rules).rev() {
+            index.put(number, line, rule, to);
         }
         index.entries.reverse();
         index.allowed_addresses.reverse();
@@ -93,9 +94,8 @@ impl Index {
         index
     }
 
-    fn put(&mut self, number: Number, line: u32, mut rule: Rule) {
-        let to = rule.to.take();
-        if matches!(rule.action, Action::Allow) || (to.is_none() && rule.ports.is_none()) {
+    fn put(&mut self, number: Number, line: u32, rule: Rule, to: Option<To>) {
+        if matches!(rule.action, Action::Allow) || (to.is_none() && rule.ports.is_empty()) {
             self.openings.push(number);
         }
         let is_of_network = matches!(to, Some(To::Network(_)));
@@ -116,7 +116,7 @@ impl Index {
         self.entries.push(Entry { rule, is_of_network, line, number, next });
     }
 
-    /// Every rule, in the order of the file.
+    /// Every rule, in the order of the file, and once for each of its destinations.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -213,6 +213,15 @@ impl Index {
     }
 }
 
+/// A rule with several destinations is as many rules, one behind the other.
+fn for_each_destination((line, mut rule): (u32, Rule)) -> Vec<(u32, Rule, Option<To>)> {
+    let to = mem::take(&mut rule.to);
+    if to.is_empty() {
+        return vec![(line, rule, None)];
+    }
+    to.into_iter().map(|to| (line, rule.clone(), Some(to))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +302,9 @@ mod tests {
                 let chance = if field == "to" { 2 } else { 3 };
                 if dice.below(chance) == 0 {
                     write!(line, " {field} {}", dice.one(values)).unwrap();
+                    while field != "user" && dice.below(4) == 0 {
+                        write!(line, ", {}", dice.one(values)).unwrap();
+                    }
                 }
             }
             Rule::parse(line.as_bytes()).unwrap().unwrap()
@@ -327,26 +339,27 @@ mod tests {
 
     /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
     fn concerns_client(rule: &Rule, query: &RuleQuery<'_>) -> bool {
-        (rule.command.is_none() || rule.command == Some(query.command))
+        (rule.commands.is_empty() || rule.commands.iter().any(|it| *it == query.command))
             && (rule.user.is_none() || rule.user.as_deref() == query.user)
-            && rule.from.is_none_or(|net| net.contains(&query.client))
+            && (rule.from.is_empty() || rule.from.iter().any(|it| it.contains(&query.client)))
     }
 
     fn concerns(rule: &Rule, request: &Request, ip: IpAddr) -> bool {
         let name = request.name.map(|name| name.trim_end_matches('.').to_lowercase());
         concerns_client(rule, &request.query)
-            && rule.ports.as_ref().is_none_or(|ports| {
-                *ports.start() <= request.query.port && request.query.port <= *ports.end()
-            })
-            && match &rule.to {
-                None => true,
-                Some(To::Network(net)) => net.contains(&ip.to_canonical()),
-                Some(To::Own) => request.is_ours.unwrap_or(denies(rule)),
-                Some(To::Name(name_of_rule)) => name.as_ref() == Some(name_of_rule),
-                Some(To::Subdomains(parent)) => {
-                    name.is_some_and(|name| name.ends_with(&format!(".{parent}")))
-                }
-            }
+            && (rule.ports.is_empty()
+                || rule.ports.iter().any(|ports| {
+                    *ports.start() <= request.query.port && request.query.port <= *ports.end()
+                }))
+            && (rule.to.is_empty()
+                || rule.to.iter().any(|to| match to {
+                    To::Network(net) => net.contains(&ip.to_canonical()),
+                    To::Own => request.is_ours.unwrap_or(denies(rule)),
+                    To::Name(name_of_rule) => name.as_ref() == Some(name_of_rule),
+                    To::Subdomains(parent) => {
+                        name.as_ref().is_some_and(|name| name.ends_with(&format!(".{parent}")))
+                    }
+                }))
     }
 
     #[test]
@@ -386,7 +399,7 @@ mod tests {
             for _ in 0..20 {
                 let Request { query, .. } = request(&mut dice);
                 let first = rules.iter().find(|(_, rule)| {
-                    let is_last_word = rule.to.is_none() && rule.ports.is_none();
+                    let is_last_word = rule.to.is_empty() && rule.ports.is_empty();
                     concerns_client(rule, &query) && (!denies(rule) || is_last_word)
                 });
                 let expected = first.filter(|(_, rule)| denies(rule)).map(|(line, _)| *line);
