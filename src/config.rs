@@ -10,7 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::access::rules::RuleFile;
+use crate::access::policy::Policy;
+use crate::access::rules::{RuleFile, networks};
 use crate::access::upstream::Upstream;
 use crate::access::users::Passwords;
 use crate::commands::egress::Egress;
@@ -21,7 +22,7 @@ mod value;
 
 use value::Source;
 
-/// Rules about unknown users that are warned of.
+/// Rules about unknown users that are warned of, and other rules.
 const MOST_DOUBTS: usize = 10;
 
 /// How long an association may be idle by default (RFC 4787 REQ-5).
@@ -190,18 +191,39 @@ impl Config {
         Ok(egress)
     }
 
-    /// What is allowed but hardly meant: rules about users that do not exist.
+    /// The policy of a server that listens at `own`, for its status page, too.
+    pub(crate) fn policy(&self, own: Vec<SocketAddr>) -> Policy {
+        Policy::new(&self.allow_from, own)
+            .with_file(Arc::clone(&self.rules))
+            .with_upstream(self.upstream.clone())
+    }
+
+    /// What is allowed but hardly meant, of a server that is not started.
     pub fn doubts(&self) -> Vec<String> {
-        doubts(&self.rules, self.users.as_deref())
+        let own = self.listen.iter().chain(&self.status).copied().collect();
+        self.doubts_of(&self.policy(own))
+    }
+
+    /// The same, of one that is to judge by `policy`.
+    pub(crate) fn doubts_of(&self, policy: &Policy) -> Vec<String> {
+        let of = |option, nets: &[IpNet]| -> Vec<_> {
+            let told = nets.iter().filter_map(networks::doubt);
+            told.map(|told| format!("{option}: {told}")).collect()
+        };
+        let mut all = of("--allow-from", &self.allow_from);
+        all.extend(of("--proxy-protocol", &self.proxy_protocol));
+        all.extend(doubts(policy, &self.rules, self.users.as_deref()));
+        all
     }
 }
 
-/// Rules about users that do not exist.
-pub(crate) fn doubts(rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
+/// What rules say but hardly mean; rules about users that do not exist, too.
+pub(crate) fn doubts(policy: &Policy, rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
     let is_known = |user| users.is_some_and(|users| users.has(user));
     let unknown = rules.users().filter(|(user, _)| !is_known(user));
     let lines = unknown.map(|(user, place)| {
         format!("{place}: this rule matches nobody: there is no user {user} (--users)")
     });
-    lines.take(MOST_DOUBTS).collect()
+    let others = policy.doubts(rules).into_iter();
+    lines.take(MOST_DOUBTS).chain(others.take(MOST_DOUBTS)).collect()
 }

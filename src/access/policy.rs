@@ -2,11 +2,12 @@
 //! [`RuleFile`] is what a file says, and finds the rule that matches.
 
 use std::iter::once;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+mod doubts;
 mod exposure;
 mod permit;
 
@@ -16,7 +17,7 @@ use super::in_force::InForce;
 use super::rules::{Action, Entry, RuleFile, RuleQuery};
 use super::upstream::Upstream;
 use super::users::Identity;
-use crate::socks5::{Command, Host, Name, Request};
+use crate::socks5::{Command, Host, Name, Request, is_localhost};
 use crate::system::interfaces::Interfaces;
 use crate::system::ip;
 
@@ -34,13 +35,36 @@ pub const DEFAULT_CLIENTS: [&str; 8] = [
     "fc00::/7",
 ];
 
+/// What clients on other machines cannot reach unless a rule names it: it is for this machine alone, or for
+/// nobody, or for one link.
+const CLOSED: [(IpNet, &str); 9] = [
+    (ipv4([127, 0, 0, 0], 8), "a loopback address"),
+    (ipv6(Ipv6Addr::LOCALHOST, 128), "a loopback address"),
+    (ipv4([0, 0, 0, 0], 32), "the unspecified address"),
+    (ipv6(Ipv6Addr::UNSPECIFIED, 128), "the unspecified address"),
+    (ipv4([169, 254, 0, 0], 16), "a link-local address"),
+    (ipv6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), "a link-local address"),
+    (ipv4([224, 0, 0, 0], 4), "a multicast address"),
+    (ipv6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), "a multicast address"),
+    (ipv4([255, 255, 255, 255], 32), "the broadcast address"),
+];
+
+const fn ipv4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+const fn ipv6(ip: Ipv6Addr, length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(ip, length))
+}
+
 /// Who is served, and what each may do.
 #[derive(Debug)]
 pub struct Policy {
     clients: Vec<IpNet>,
     /// No option has said which clients.
     is_default: bool,
-    own_ports: Vec<u16>,
+    /// Where this server itself listens, for its status page, too.
+    own: Vec<SocketAddr>,
     interfaces: Interfaces,
     rules: InForce<RuleFile>,
     /// For what no rule decides.
@@ -49,15 +73,19 @@ pub struct Policy {
 
 /// What it is made of.
 impl Policy {
-    /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own_ports` are the ports that the
-    /// server itself listens on.
-    pub fn new(clients: &[IpNet], own_ports: Vec<u16>) -> Self {
+    /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own` is where the server itself
+    /// listens, for its status page, too.
+    pub fn new(clients: &[IpNet], own: Vec<SocketAddr>) -> Self {
         let default = || DEFAULT_CLIENTS.iter().map(|net| net.parse().expect("it is a network"));
         let is_default = clients.is_empty();
         Policy {
-            clients: if is_default { default().collect() } else { clients.to_vec() },
+            clients: if is_default {
+                default().collect()
+            } else {
+                clients.iter().map(IpNet::trunc).collect()
+            },
             is_default,
-            own_ports,
+            own,
             interfaces: Interfaces::default(),
             rules: InForce::default(),
             upstream: None,
@@ -86,18 +114,28 @@ impl Policy {
         self.rules.generation()
     }
 
-    /// Says which upstream, of `file` or that for the rest, is this very server, which listens at
-    /// `listeners`, if one is: requests would go round in a circle. A name is looked at without a
-    /// lookup.
-    pub fn upstream_is_self(&self, file: &RuleFile, listeners: &[SocketAddr]) -> Option<String> {
+    /// Says which upstream, of `file` or that for the rest, is this very server, if one is: requests would
+    /// go round in a circle. A name is looked at without a lookup.
+    pub fn upstream_is_self(&self, file: &RuleFile) -> Option<String> {
         let option = self.upstream.iter().map(|upstream| (&**upstream, "--upstream".into()));
         let mut upstreams = option.chain(file.upstreams());
         let is_ours = |ip| self.interfaces.is_ours(ip) == Some(true);
-        let is_here = |upstream: &Upstream| {
-            listeners.iter().any(|listener| upstream.is_at(*listener, is_ours))
-        };
+        let is_here =
+            |upstream: &Upstream| self.own.iter().any(|own| upstream.is_at(*own, is_ours));
         let (upstream, place) = upstreams.find(|(upstream, _)| is_here(upstream))?;
         Some(format!("{place}: the upstream {upstream} is this server itself"))
+    }
+
+    /// What `file` says but hardly means.
+    pub fn doubts(&self, file: &RuleFile) -> Vec<String> {
+        let (own, ports) = (self.interfaces.all(), self.own_ports().collect::<Vec<_>>());
+        let entries = file.index.entries().iter();
+        let seeming = entries.filter_map(|it| doubts::seems_to_open(it, &file.name, &own, &ports));
+        seeming.chain(file.doubts()).collect()
+    }
+
+    fn own_ports(&self) -> impl Iterator<Item = u16> {
+        self.own.iter().map(SocketAddr::port)
     }
 }
 
@@ -230,8 +268,7 @@ impl Policy {
             let rule = file.index.match_address(query, named, address.ip(), is_ours);
             match rule {
                 Some(entry) if denies(entry) => return Err(denied_by(file, entry, Some(address))),
-                Some(entry) if opens(entry) => {}
-                Some(_) | None => self.check_default(address, query)?,
+                Some(_) | None => self.check_default(address, query, rule)?,
             }
             route = route.or(self.route(rule));
         }
@@ -247,31 +284,31 @@ impl Policy {
         }
     }
 
-    /// What no rule opens is judged by what it is. A client on another machine may not reach what
-    /// listens for this machine alone nor, through the server, the server at its own ports.
-    fn check_default(&self, address: SocketAddr, query: &RuleQuery<'_>) -> Result<(), Denied> {
+    /// What `rule`, or none, does not open is judged by what it is. A client on another machine may not
+    /// reach what is closed nor, through the server, the server at its own ports.
+    fn check_default(
+        &self,
+        address: SocketAddr,
+        query: &RuleQuery<'_>,
+        rule: Option<&Entry>,
+    ) -> Result<(), Denied> {
         if query.client.is_loopback() {
             return Ok(());
         }
         let ip = address.ip().to_canonical();
-        let reason = if ip.is_loopback() {
-            "a loopback address"
-        } else if ip.is_unspecified() {
-            "the unspecified address"
-        } else if ip::is_link_local(ip) {
-            "a link-local address"
-        } else if ip.is_multicast() {
-            "a multicast address"
-        } else if ip == Ipv4Addr::BROADCAST {
-            "the broadcast address"
-        } else if !self.own_ports.contains(&address.port()) {
+        let closed = CLOSED.iter().find(|(net, _)| net.contains(&ip));
+        let closed = closed.filter(|(net, _)| !rule.is_some_and(|rule| opens(rule, net)));
+        if let Some((_, reason)) = closed {
+            return Err(Denied::Closed { address, reason });
+        }
+        let is_own_port = self.own_ports().any(|port| port == address.port());
+        if !is_own_port || rule.is_some_and(|rule| opens_port(rule, address.port())) {
             return Ok(());
-        } else {
-            match self.interfaces.is_ours_now(ip) {
-                Some(true) => "this server itself",
-                Some(false) => return Ok(()),
-                None => "perhaps this server itself",
-            }
+        }
+        let reason = match self.interfaces.is_ours_now(ip) {
+            Some(true) => "this server itself",
+            Some(false) => return Ok(()),
+            None => "perhaps this server itself",
         };
         Err(Denied::Closed { address, reason })
     }
@@ -279,9 +316,9 @@ impl Policy {
     /// Judges a name that goes through an upstream. Its addresses are not known here, but those of this
     /// machine are, and what is nearly spelled as an address.
     fn check_name(&self, name: &Name, query: &RuleQuery<'_>) -> Result<(), Denied> {
-        let localhost = name.is_localhost().then_some(Ipv4Addr::LOCALHOST.into());
+        let localhost = is_localhost(name.as_str()).then_some(Ipv4Addr::LOCALHOST.into());
         match localhost.or_else(|| nearly_spelled(name)) {
-            Some(ip) => self.check_default(SocketAddr::new(ip, query.port), query),
+            Some(ip) => self.check_default(SocketAddr::new(ip, query.port), query, None),
             None => Ok(()),
         }
     }
@@ -301,11 +338,22 @@ fn denies(entry: &Entry) -> bool {
     matches!(entry.rule.action, Action::Deny)
 }
 
-/// What a rule allows may still be closed by default. Only a rule that allows an address or a
-/// network opens that: whoever has the DNS of an allowed name may point it at this machine, and a
-/// rule without `to` says who may do what, not where.
-fn opens(entry: &Entry) -> bool {
-    matches!(entry.rule.action, Action::Allow) && entry.is_of_network
+/// Whether a rule opens `closed`, one of [`CLOSED`], as far as it matches. What a rule allows may still be
+/// closed by default: only one that names an address or a network within it opens that. Whoever has the
+/// DNS of an allowed name may point it at this machine, a rule without `to` says who may do what, not
+/// where, and one about a wider network means the rest of it.
+fn opens(entry: &Entry, closed: &IpNet) -> bool {
+    allows(entry) && entry.network.is_some_and(|net| closed.contains(&net))
+}
+
+/// Whether a rule opens `port`, one of the server's own: it names that port, and one address.
+fn opens_port(entry: &Entry, port: u16) -> bool {
+    let is_address = entry.network.is_some_and(|net| net.prefix_len() == net.max_prefix_len());
+    allows(entry) && is_address && entry.rule.ports.contains(&(port..=port))
+}
+
+fn allows(entry: &Entry) -> bool {
+    matches!(entry.rule.action, Action::Allow)
 }
 
 /// A name need not be looked up where the first rule that matches it denies it, and no earlier one

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::users::spelling::hexadecimal;
-use crate::socks5::{Address, Credentials, Host, Name, Password, parse_port};
+use crate::socks5::{Address, Credentials, Host, Name, Password, is_localhost, parse_port};
 use crate::system::ip;
 
 /// What is expected of a URL.
@@ -66,7 +66,7 @@ impl Upstream {
                 Host::Ip(ip) => is_listener(*ip),
                 Host::Name(name) => {
                     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-                    name.is_localhost() && loopback.into_iter().any(is_listener)
+                    is_localhost(name.as_str()) && loopback.into_iter().any(is_listener)
                 }
             }
     }

@@ -56,15 +56,6 @@ impl Name {
         &self.0
     }
 
-    /// Whether this names the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
-    /// that, what the hosts files of common systems say.
-    pub fn is_localhost(&self) -> bool {
-        const HOSTS: [&str; 5] =
-            ["localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"];
-        let name = self.as_str().trim_end_matches('.').to_ascii_lowercase();
-        HOSTS.contains(&&*name) || name.ends_with(".localhost")
-    }
-
     /// The address, if the name spells one in any way that `getaddrinfo` understands without asking
     /// anyone. curl and others send `[::1]` as a name.
     fn literal(&self) -> Option<IpAddr> {
@@ -114,6 +105,23 @@ impl Address {
         }
         message.extend(self.port.to_be_bytes());
     }
+}
+
+/// Whether a name is that of the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
+/// that, what the hosts files of common systems say.
+pub fn is_localhost(name: &str) -> bool {
+    const HOSTS: [&str; 8] = [
+        "localhost",
+        "localhost4",
+        "localhost6",
+        "localhost.localdomain",
+        "localhost4.localdomain4",
+        "localhost6.localdomain6",
+        "ip6-localhost",
+        "ip6-loopback",
+    ];
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    HOSTS.contains(&&*name) || name.ends_with(".localhost")
 }
 
 /// The address that a text spells as `inet_aton(3)` reads it: one to four numbers, the last of which
@@ -312,8 +320,7 @@ mod tests {
 
     #[test]
     fn names_of_the_machine_itself() {
-        let is_localhost = |name: &str| Name::new(name.into()).unwrap().is_localhost();
-        for name in ["localhost", "LocalHost.", "a.localhost", "ip6-localhost"] {
+        for name in ["localhost", "LocalHost.", "a.localhost", "ip6-localhost", "localhost4"] {
             assert!(is_localhost(name), "{name}");
         }
         for name in ["localhost.example", "notlocalhost", "local.host"] {

@@ -121,6 +121,11 @@ impl Interfaces {
         found
     }
 
+    /// Every address of this machine that is known.
+    pub fn all(&self) -> Vec<IpAddr> {
+        self.addresses().unwrap_or_default().iter().map(|address| address.ip).collect()
+    }
+
     /// The private and unique-local addresses, IPv4 first, and of those the one first by which packets
     /// to the internet leave.
     pub fn private(&self) -> Vec<IpAddr> {

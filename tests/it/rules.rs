@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::namespace::{alone, ip};
-use crate::scratch::{Program, Scratch, check};
+use crate::scratch::{Program, Scratch, bare, check};
 use crate::stage::{
     GREETING, LONG, ask, connect, echo, reply, request, request_by_name, start, start_on, take,
 };
@@ -128,6 +129,47 @@ fn a_word_for_everything_is_no_name_of_a_host() {
 }
 
 #[test]
+fn broad_rules_odd_networks_and_lines_in_vain_are_remarked_on() {
+    let file = b"deny from 192.168.7.3 to 10.0.0.0/8\nallow to 192.168.0.0/16\n\
+        allow to 0.0.0.0/0 port 8000\nallow to 10.1.2.3/8 port 22\ndeny\nallow port 25\n";
+    let file = Scratch::new(file);
+    let remarks = [
+        (2, "this rule does not open this server's own port 1080: "),
+        (3, "this rule does not open 127.0.0.0/8, 0.0.0.0/32, 169.254.0.0/16, "),
+        (4, "10.1.2.3/8 is taken for 10.0.0.0/8"),
+        (6, "this rule can never match"),
+    ];
+    let output = bare().args(["--rules", file.path(), "--check"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    let is_told = |told: &str, (line, rest): &(u32, &str)| {
+        told.contains(&format!("{}:{line}: {rest}", file.path()))
+    };
+    assert!(remarks.iter().all(|remark| is_told(&told, remark)), "{told}");
+    assert_eq!(told.lines().count(), remarks.len(), "{told}");
+    // The start and a reload say the same, but that the port is another one.
+    let mut program = Program::heeding(&["--rules", file.path()]);
+    program.signal(Signal::HUP);
+    program.log_line("reloaded: ");
+    program.signal(Signal::TERM);
+    let rest = program.rest_of_log();
+    for told in [program.log_so_far(), &rest] {
+        assert!(remarks[1..].iter().all(|remark| is_told(told, remark)), "{told}");
+    }
+}
+
+#[test]
+fn a_bad_line_hides_no_odd_network() {
+    let file = Scratch::new(b"deny to any\nallow to all\nallow to 10.1.2.3/8\n");
+    let (status, told) = check(&["--rules", file.path()]);
+    assert_eq!(status, 2);
+    assert!(told.contains(&format!("{}:3: 10.1.2.3/8 is taken for", file.path())), "{told}");
+    let (status, told) = check(&["--allow-from", "192.168.7.1/24"]);
+    assert_eq!(status, 0);
+    assert!(told.contains("--allow-from: 192.168.7.1/24 is taken for 192.168.7.0/24"), "{told}");
+}
+
+#[test]
 fn a_rule_about_a_user_that_there_is_not_is_told_of() {
     let users = Scratch::new(b"alice:a\n");
     let rules = Scratch::new(b"allow user alice\ndeny user allice\n");
@@ -236,7 +278,9 @@ fn a_public_interface_is_named_at_start_with_whom_it_admits() {
 #[test]
 fn a_neighbour_reaches_the_server_through_itself_at_none_of_its_addresses() {
     on_a_router(|| {
-        let server = start_on("[::]:0", &[]);
+        // Neither for nobody else nor for the whole network does a broad rule open it.
+        let rules = Scratch::new(b"allow to 192.168.0.0/16\nallow to 0.0.0.0/0\nallow\n");
+        let server = start_on("[::]:0", &["--rules", rules.path()]);
         let port = server.address.port();
         let rep = |destination: SocketAddr| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -251,6 +295,8 @@ fn a_neighbour_reaches_the_server_through_itself_at_none_of_its_addresses() {
         };
         assert_eq!(rep(([203, 0, 113, 1], port).into()), DENIED);
         assert_eq!(rep(([192, 168, 77, 1], port).into()), DENIED);
+        assert_eq!(rep(([127, 0, 0, 1], port).into()), DENIED);
+        assert_eq!(rep(([127, 0, 0, 1], 9).into()), DENIED);
         assert_eq!(rep(([192, 168, 77, 1], 9).into()), 0x05, "another port, where nobody listens");
         // An address that was not there at the start counts from the next second on.
         assert!(ip("addr add 192.168.78.1/24 dev lan"));

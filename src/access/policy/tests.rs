@@ -23,10 +23,15 @@ const ROUTER: fn() -> Option<Vec<InterfaceAddress>> = || {
     ])
 };
 
+/// Where the server listens.
+fn own() -> Vec<SocketAddr> {
+    vec!["[::]:1080".parse().unwrap()]
+}
+
 /// The policy of this machine, for these clients.
 fn serving(clients: &[&str]) -> Policy {
     let clients: Vec<_> = clients.iter().map(|net| net.parse().unwrap()).collect();
-    Policy { interfaces: Interfaces::read_by(ROUTER), ..Policy::new(&clients, vec![1080]) }
+    Policy { interfaces: Interfaces::read_by(ROUTER), ..Policy::new(&clients, own()) }
 }
 
 fn serves(policy: &Policy, client: &str) -> bool {
@@ -152,7 +157,7 @@ const KNOWN: fn() -> Option<Vec<InterfaceAddress>> = || {
 
 /// The policy of a server on port 1080 of a machine with these addresses.
 fn on(read: fn() -> Option<Vec<InterfaceAddress>>) -> Policy {
-    Policy { interfaces: Interfaces::read_by(read), ..Policy::new(&[], vec![1080]) }
+    Policy { interfaces: Interfaces::read_by(read), ..Policy::new(&[], own()) }
 }
 
 #[test]
@@ -164,7 +169,7 @@ fn only_the_permitted_addresses_of_a_name_are_in_the_permit() {
     let destination = Address { host: Host::Name(name), port: 80 };
     let request = Request { command: Command::Connect, destination };
     let judge = |found: &[&str]| {
-        let policy = Policy::new(&[], vec![1080]);
+        let policy = Policy::new(&[], own());
         let found = all(found);
         policy.permit(&anyone(), LAN.parse().unwrap(), &request, |_, _| Ok::<_, Denied>(found))
     };
@@ -276,6 +281,115 @@ fn only_a_rule_with_an_address_or_a_network_opens_this_machine() {
 }
 
 #[test]
+fn a_broad_rule_opens_nothing_that_is_closed() {
+    let open = |rules: &str, host: &str, port| ask(rules, None, (host, port), None).is_ok();
+    for (broad, host) in [
+        ("allow to 0.0.0.0/0", "127.0.0.1"),
+        ("allow to 0.0.0.0/0 port 80", "127.0.0.1"),
+        ("allow to 126.0.0.0/7", "127.0.0.1"),
+        ("allow to ::/0", "::1"),
+        ("allow to ::/127", "::"),
+        ("allow to 0.0.0.0/0", "0.0.0.0"),
+        ("allow to 0.0.0.0/8", "0.0.0.0"),
+        ("allow to 169.0.0.0/8", "169.254.169.254"),
+        ("allow to ::/0", "fe80::1"),
+        ("allow to 192.0.0.0/2", "224.0.0.1"),
+        ("allow to 224.0.0.0/3", "255.255.255.255"),
+        ("allow to self", "127.0.0.1"),
+    ] {
+        assert!(!open(broad, host, 80), "{broad} {host}");
+        assert!(open(&format!("allow to {host}"), host, 80), "{host}");
+    }
+    for (named, host) in [
+        ("allow to 127.0.0.0/8", "127.0.0.1"),
+        ("allow to 127.0.0.0/30", "127.0.0.1"),
+        ("allow to 10.0.0.0/8, 127.0.0.0/8", "127.0.0.1"),
+        ("allow to 224.0.0.0/24", "224.0.0.1"),
+        ("allow to fe80::/64 port 80", "fe80::1"),
+    ] {
+        assert!(open(named, host, 80), "{named} {host}");
+    }
+    // In the clothes of IPv6 it is the same address.
+    assert!(!open("allow to 64:ff9b::/96", "64:ff9b::127.0.0.1", 80));
+    assert!(open("allow to 64:ff9b::/96, 127.0.0.1", "64:ff9b::127.0.0.1", 80));
+}
+
+#[test]
+fn an_own_port_opens_to_a_rule_for_one_address_with_that_port_alone() {
+    let open = |rules: &str, host: &str| ask(rules, None, (host, 1080), None).is_ok();
+    for broad in [
+        "allow",
+        "allow port 1080",
+        "allow to 192.168.0.0/16",
+        "allow to 192.168.0.0/16 port 1080",
+        "allow to 192.168.1.0/31 port 1080",
+        "allow to 192.168.1.1",
+        "allow to 192.168.1.1 port 1-65535",
+        "allow to 192.168.1.1 port 80, 1000-2000",
+        "allow to self port 1080",
+    ] {
+        assert!(!open(broad, "192.168.1.1"), "{broad}");
+        assert!(ask(broad, None, ("192.168.1.2", 1080), None).is_ok(), "{broad}: elsewhere");
+    }
+    assert!(open("allow to 192.168.1.1 port 1080", "192.168.1.1"));
+    assert!(open("allow to 192.168.1.1, 127.0.0.1 port 80, 1080", "192.168.1.1"));
+    assert!(open("allow to 2001:db8::1/128 port 1080", "2001:db8::1"));
+    // Loopback is this machine as well: an own port is closed there, too.
+    assert!(!open("allow to 127.0.0.0/8", "127.0.0.1"));
+    assert!(!open("allow to 127.0.0.1", "127.0.0.1"));
+    assert!(open("allow to 127.0.0.1 port 1080", "127.0.0.1"));
+}
+
+#[test]
+fn nobody_becomes_somebody_else_through_an_own_port() {
+    // Meant: the LAN may go to the LAN and to a web server anywhere, one of it not to 10.0.0.0/8.
+    let rules = "deny from 192.168.1.3 to 10.0.0.0/8\n\
+        allow to 192.168.0.0/16\n\
+        allow to 0.0.0.0/0 port 8000\n";
+    let closed = |host, port| ask(rules, None, (host, port), None).unwrap_err();
+    assert!(closed("192.168.1.1", 1080).contains("this server itself"));
+    assert!(closed("127.0.0.1", 8000).contains("a loopback address"));
+    assert!(ask(rules, None, ("192.168.1.1", 8000), None).is_ok());
+    assert!(ask(rules, None, ("203.0.113.1", 8000), None).is_ok());
+}
+
+#[test]
+fn rules_that_seem_to_open_more_are_remarked_on() {
+    let doubts = |rules: &str| following("").doubts(&rule_file(rules));
+    for (rule, parts) in [
+        (
+            "allow to 0.0.0.0/0",
+            &["127.0.0.0/8, 0.0.0.0/32, 169.254.0.0/16, 224.0.0.0/4", "own port 1080"][..],
+        ),
+        ("allow to 0.0.0.0/0 port 8000", &["not open 127.0.0.0/8, "]),
+        ("allow to ::/0", &["::1/128, ::/128, fe80::/10, ff00::/8, this server's own port 1080"]),
+        ("allow to 192.168.0.0/16", &["not open this server's own port 1080:"]),
+        ("allow to 10.0.0.0/8 port 1000-2000", &["own port 1080"]),
+        ("allow to 192.168.1.1", &["own port 1080"]),
+        ("allow to self", &["not open loopback, this server's own port 1080:"]),
+        ("allow to localhost port 80", &["not open loopback:"]),
+    ] {
+        let told = doubts(rule);
+        assert_eq!(told.len(), 1, "{rule}: {told:?}");
+        assert!(told[0].starts_with("rules:1: this rule does not open "), "{told:?}");
+        assert!(parts.iter().all(|part| told[0].contains(part)), "{rule}: {told:?}");
+    }
+    for rule in [
+        "allow",
+        "allow to 192.168.0.0/16 port 22",
+        "allow to 192.168.1.2",
+        "allow to 192.168.1.1 port 1080",
+        "allow to 127.0.0.0/8 port 80",
+        "allow to 198.51.100.0/24",
+        "allow to nas.lan",
+        "deny to 0.0.0.0/0",
+        "deny to self",
+    ] {
+        assert_eq!(doubts(rule), [] as [String; 0], "{rule}");
+    }
+}
+
+#[test]
 fn who_has_the_dns_of_an_allowed_name_does_not_get_at_this_machine() {
     let found: &[&str] = &["127.0.0.1", "192.0.2.1", "169.254.169.254", "::1"];
     for file in ["allow to *.allowed.example\ndeny", "allow to a.allowed.example"] {
@@ -367,7 +481,7 @@ fn reason(policy: &Policy, client: &str, destination: &str) -> Option<&'static s
     let (client, identity) = (client.parse().unwrap(), anyone());
     let destination: SocketAddr = destination.parse().unwrap();
     let query = query(&identity, client, Command::Connect, destination.port());
-    match policy.check_default(destination, &query) {
+    match policy.check_default(destination, &query, None) {
         Ok(()) => None,
         Err(Denied::Closed { reason, .. }) => Some(reason),
         Err(other) => panic!("{other}"),

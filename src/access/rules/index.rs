@@ -19,11 +19,15 @@
 //! nobody has thousands of those.
 
 use std::collections::{HashMap, HashSet};
+use std::iter::successors;
 use std::mem;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::networks::Networks;
 use super::rule::{Action, Rule, RuleQuery, To};
+use crate::socks5::is_localhost;
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
 type Number = u32;
@@ -54,8 +58,10 @@ pub(in crate::access) struct Index {
 pub(in crate::access) struct Entry {
     /// Without its `to`, which is that of the chain.
     pub(in crate::access) rule: Rule,
-    /// Whether its `to` is a network or an address.
-    pub(in crate::access) is_of_network: bool,
+    /// Its `to`, if that is a network or an address.
+    pub(in crate::access) network: Option<IpNet>,
+    /// Whether its `to` is this machine, by a word: `self` or a name that every machine has.
+    pub(in crate::access) is_of_this_machine: bool,
     /// Where the rule stands, from 1.
     pub(in crate::access) line: u32,
     number: Number,
@@ -98,8 +104,14 @@ impl Index {
         if matches!(rule.action, Action::Allow) || (to.is_none() && rule.ports.is_empty()) {
             self.openings.push(number);
         }
-        let is_of_network = matches!(to, Some(To::Network(_)));
-        if (is_of_network || to == Some(To::Own)) && !matches!(rule.action, Action::Deny) {
+        let (network, is_of_this_machine) = match &to {
+            Some(To::Network(net)) => (Some(*net), false),
+            Some(To::Own) => (None, true),
+            Some(To::Name(name)) => (None, is_localhost(name)),
+            None | Some(To::Subdomains(_)) => (None, false),
+        };
+        let is_of_address = network.is_some() || to == Some(To::Own);
+        if is_of_address && !matches!(rule.action, Action::Deny) {
             self.allowed_addresses.push(number);
         }
         let next = match to {
@@ -113,12 +125,19 @@ impl Index {
             Some(To::Network(net)) => self.networks.insert(net, number),
         };
         let next = next.unwrap_or(NONE);
-        self.entries.push(Entry { rule, is_of_network, line, number, next });
+        self.entries.push(Entry { rule, network, is_of_this_machine, line, number, next });
     }
 
     /// Every rule, in the order of the file, and once for each of its destinations.
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(in crate::access) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// The first rule that is about everything, and those behind it, which can never match.
+    pub(super) fn never_matching(&self) -> Option<(&Entry, &[Entry])> {
+        let mut anywhere = self.chain(self.anywhere);
+        let last = anywhere.find(|entry| entry.rule.is_bare())?;
+        Some((last, &self.entries[last.number as usize + 1..]))
     }
 
     /// The users that rules name, and the first line that names each.
@@ -197,14 +216,13 @@ impl Index {
     }
 
     fn first_where(&self, chain: Number, first: Number, matches: impl Fn(&Rule) -> bool) -> Number {
-        let mut number = chain;
-        while let Some(entry) = self.entry(number).filter(|_| number < first) {
-            if matches(&entry.rule) {
-                return number;
-            }
-            number = entry.next;
-        }
-        first
+        let mut earlier = self.chain(chain).take_while(|entry| entry.number < first);
+        earlier.find(|entry| matches(&entry.rule)).map_or(first, |entry| entry.number)
+    }
+
+    /// The rules of a chain from this one on.
+    fn chain(&self, number: Number) -> impl Iterator<Item = &Entry> {
+        successors(self.entry(number), |entry| self.entry(entry.next))
     }
 
     /// The rule with this number; none has [`NONE`].

@@ -29,7 +29,7 @@ pub(in crate::access) struct Rule {
     /// The client's networks.
     pub(super) from: Vec<IpNet>,
     pub(super) to: Vec<To>,
-    pub(super) ports: Vec<RangeInclusive<u16>>,
+    pub(in crate::access) ports: Vec<RangeInclusive<u16>>,
 }
 
 /// What a rule does with what it matches.
@@ -105,8 +105,18 @@ impl Rule {
 
     /// Whether every field but `to` matches.
     pub(super) fn matches(&self, query: &RuleQuery<'_>) -> bool {
-        let is_of_port = |ports: &RangeInclusive<u16>| ports.contains(&query.port);
-        self.concerns(query) && (self.ports.is_empty() || self.ports.iter().any(is_of_port))
+        self.concerns(query) && self.has_port(query.port)
+    }
+
+    /// Whether the rule is about this port.
+    pub(in crate::access) fn has_port(&self, port: u16) -> bool {
+        self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(&port))
+    }
+
+    /// Whether it has no field but perhaps `to`.
+    pub(super) fn is_bare(&self) -> bool {
+        let Rule { action: _, commands, user, from, to: _, ports } = self;
+        commands.is_empty() && user.is_none() && from.is_empty() && ports.is_empty()
     }
 
     /// Takes `field` and its value, which begins with the next word.
@@ -249,7 +259,8 @@ mod tests {
             assert!(matches!(rule.action, Action::Allow), "{line}");
             assert_eq!(rule.commands, [Command::UdpAssociate], "{line}");
             assert_eq!(rule.user.as_deref(), Some("alice"), "{line}");
-            assert_eq!(rule.from, ["192.168.1.0/24".parse().unwrap()], "{line}");
+            assert_eq!(rule.from.len(), 1, "{line}");
+            assert_eq!(rule.from[0].trunc().to_string(), "192.168.1.0/24", "{line}");
             assert_eq!(rule.to, [To::Subdomains("example.org".into())], "{line}");
             assert_eq!(rule.ports, [53..=54], "{line}");
         }
@@ -331,7 +342,7 @@ mod tests {
     #[test]
     fn every_kind_of_destination() {
         let net = |net: &str| To::Network(net.parse().unwrap());
-        assert_eq!(to("10.1.2.3/8"), net("10.0.0.0/8"));
+        assert_eq!(to("10.1.2.3/8"), net("10.1.2.3/8"));
         assert_eq!(to("10.1.2.3"), net("10.1.2.3/32"));
         assert_eq!(to("::1"), net("::1/128"));
         assert_eq!(to("::ffff:127.0.0.0/104"), net("127.0.0.0/8"));

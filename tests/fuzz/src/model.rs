@@ -242,7 +242,7 @@ fn agree(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let list = (0..count).map(|_| Rule::any(input)).collect::<Result<Vec<_>, _>>()?;
     let text = list.iter().map(Rule::line).collect::<Vec<_>>().join("\n");
     let file = RuleFile::parse(text.as_bytes(), "rules").unwrap();
-    let policy = Policy::new(&[], vec![1080]).with_file(Arc::new(file));
+    let policy = Policy::new(&[], vec!["[::]:1080".parse().unwrap()]).with_file(Arc::new(file));
     while !input.is_empty() {
         let asked = Question::any(input)?;
         match (asked.ask(&policy), expected(&list, &asked)) {
