@@ -73,8 +73,9 @@ pub struct Config {
     #[arg(env = "TABI_PROXY_PROTOCOL", value_delimiter = ',')]
     pub proxy_protocol: Vec<IpNet>,
 
-    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
-    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
+    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise: socks5h://HOST:PORT gets
+    /// names as they are, socks5://HOST:PORT the addresses that they have here and that the rules permit;
+    /// USER:PASSWORD@ before HOST in the environment or a rules file alone
     #[arg(id = "upstream", long, value_name = "URL", help_heading = OUTBOUND)]
     #[arg(env = "TABI_UPSTREAM", hide_env_values = true)]
     pub(crate) upstream_url: Option<OsString>,

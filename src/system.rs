@@ -17,6 +17,7 @@ pub mod address_space;
 pub mod capacity;
 pub mod deadline;
 pub mod descriptors;
+pub mod hosts;
 pub mod interfaces;
 pub mod ip;
 pub mod lru;

@@ -124,6 +124,13 @@ pub fn is_localhost(name: &str) -> bool {
     HOSTS.contains(&&*name) || name.ends_with(".localhost")
 }
 
+/// Whether a name is that of a service in Tor, which no name server knows (RFC 7686).
+pub fn is_onion(name: &str) -> bool {
+    name.trim_end_matches('.')
+        .rsplit_once('.')
+        .is_some_and(|(_, last)| last.eq_ignore_ascii_case("onion"))
+}
+
 /// The address that a text spells as `inet_aton(3)` reads it: one to four numbers, the last of which
 /// fills what the others leave (`127.1`, `0x7f.1`, `2130706433`).
 fn numeric(text: &str) -> Option<Ipv4Addr> {

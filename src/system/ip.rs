@@ -4,6 +4,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// The loopback address of each family.
+pub const LOOPBACK: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 /// An IPv4-mapped address as the IPv4 address that it is. A link-local one keeps its scope: it is
 /// nothing without it.
 pub fn canonical(address: SocketAddr) -> SocketAddr {

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::{CLOSED, allows, opens, opens_port};
 use crate::access::rules::Entry;
+use crate::access::upstream::Upstream;
 use crate::system::ip::is_private;
 
 /// What is closed by default and stays so although a rule of the file `name` looks as if it opened it, on
@@ -36,6 +37,17 @@ pub(super) fn seems_to_open(
             seeming.join(", "),
         )
     })
+}
+
+/// What a client reaches through `upstream`, which is on this machine, gets names and is written at `place`.
+pub(super) fn is_here(upstream: &Upstream, place: &str, own_ports: &[u16]) -> String {
+    let ports: Vec<_> = own_ports.iter().map(ToString::to_string).collect();
+    format!(
+        "{place}: the upstream {upstream} is on this machine and gets names as they are: whoever may use it \
+         reaches by a name what listens for this machine alone, if it leads there, but not this server \
+         (port {})",
+        ports.join(", ")
+    )
 }
 
 /// Whether a network may have an address of this machine in it. A private one may, as another may come.

@@ -193,13 +193,14 @@ impl Index {
         self.entry(first)
     }
 
-    /// The first rule before `named` that allows an address for what it is.
+    /// The first rule that allows an address for what it is, before `named` if there is such a rule.
     pub(in crate::access) fn match_any_address(
         &self,
         query: &RuleQuery<'_>,
-        named: &Entry,
+        named: Option<&Entry>,
     ) -> Option<&Entry> {
-        let allowed = self.allowed_addresses.iter().take_while(|number| **number < named.number);
+        let end = named.map_or(NONE, |entry| entry.number);
+        let allowed = self.allowed_addresses.iter().take_while(|number| **number < end);
         allowed.filter_map(|number| self.entry(*number)).find(|entry| entry.rule.matches(query))
     }
 
@@ -357,7 +358,7 @@ mod tests {
 
     /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
     fn concerns_client(rule: &Rule, query: &RuleQuery<'_>) -> bool {
-        (rule.commands.is_empty() || rule.commands.iter().any(|it| *it == query.command))
+        (rule.commands.is_empty() || rule.commands.contains(&query.command))
             && (rule.user.is_none() || rule.user.as_deref() == query.user)
             && (rule.from.is_empty() || rule.from.iter().any(|it| it.contains(&query.client)))
     }
@@ -392,7 +393,7 @@ mod tests {
                 let query = request.query;
                 let named = index.match_name(&query, request.name);
                 let certain = named.filter(|named| {
-                    denies(&named.rule) && index.match_any_address(&query, named).is_none()
+                    denies(&named.rule) && index.match_any_address(&query, Some(named)).is_none()
                 });
                 never_looked_up += usize::from(certain.is_some());
                 for ip in ADDRESSES.map(|ip| ip.parse().unwrap()) {

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use super::networks;
 use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::spelling;
-use crate::socks5::{Command, parse_ports};
+use crate::socks5::{self, Command, parse_ports};
 
 /// A rule. A field that is not given, and so has nothing in its list, matches everything.
 #[derive(Clone, Debug)]
@@ -92,7 +92,12 @@ impl Rule {
         while let Some(field) = words.next() {
             rule.take(field, &mut words)?;
         }
-        Ok(Some(rule))
+        match &rule.action {
+            Action::Via(upstream) if !upstream.takes_names() && rule.to.iter().any(is_onion) => {
+                Err(error(b"socks5://", "socks5h:// for .onion, which cannot be resolved here"))
+            }
+            _ => Ok(Some(rule)),
+        }
     }
 
     /// Whether the rule is about this command, user and client.
@@ -220,6 +225,14 @@ fn destination(word: &[u8]) -> Option<To> {
     }
 }
 
+fn is_onion(to: &To) -> bool {
+    match to {
+        To::Name(name) => socks5::is_onion(name),
+        To::Subdomains(parent) => socks5::is_onion(&format!("*.{parent}")),
+        To::Network(_) | To::Own => false,
+    }
+}
+
 /// A name that a host can have, in lower case. One whose last label is a number is a mistyped
 /// address.
 fn host_name(word: &str) -> Option<String> {
@@ -320,7 +333,7 @@ mod tests {
 
     #[test]
     fn via_names_a_server_and_its_password_is_not_shown() {
-        let via = rule("via socks5://alice:sesame@proxy.example:1080 to *.onion port 80");
+        let via = rule("via socks5h://alice:sesame@proxy.example:1080 to *.onion port 80");
         let Action::Via(upstream) = &via.action else { panic!("{via:?}") };
         assert_eq!(upstream.to_string(), "proxy.example:1080");
         assert_eq!(via.to, [To::Subdomains("onion".into())]);
@@ -330,6 +343,17 @@ mod tests {
             assert!(error.starts_with("'via': expected a URL behind it: socks5://"), "{error}");
             assert!(!error.contains("sesame"), "{error}");
         }
+    }
+
+    #[test]
+    fn names_of_tor_go_up_as_names_or_not_at_all() {
+        for to in ["*.onion", "a.onion", "*.a.ONION", "10.0.0.0/8, *.onion."] {
+            let error = Rule::parse(format!("via socks5://a:1 to {to}").as_bytes()).unwrap_err();
+            assert!(error.starts_with("'socks5://': expected socks5h:// for .onion"), "{error}");
+            rule(&format!("via socks5h://a:1 to {to}"));
+            rule(&format!("deny to {to}"));
+        }
+        rule("via socks5://a:1 to *.onion.example, onion");
     }
 
     #[test]
