@@ -90,7 +90,8 @@ pub struct Config {
     #[arg(env = "TABI_SOURCE", value_delimiter = ',', help_heading = OUTBOUND)]
     source: Vec<Source>,
 
-    /// Interface by which outgoing connections and datagrams leave, whatever the routes say
+    /// Interface by which outgoing connections and datagrams leave, whatever the routes say, except those
+    /// for this machine itself
     #[cfg(target_os = "linux")]
     #[arg(long, value_name = "NAME", value_parser = value::interface)]
     #[arg(env = "TABI_INTERFACE", help_heading = OUTBOUND)]

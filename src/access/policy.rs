@@ -111,10 +111,10 @@ impl Policy {
         self.rules.replace(file);
     }
 
-    /// Another number than before once the rules have changed: a verdict that was kept is worth
-    /// nothing then. Whoever keeps one asks for the number first.
+    /// Another number than before once the rules or the addresses of this machine have changed: a verdict
+    /// that was kept is worth nothing then. Whoever keeps one asks for the number first.
     pub fn generation(&self) -> usize {
-        self.rules.generation()
+        self.rules.generation() + self.interfaces.generation()
     }
 
     /// Says which upstream, of `file` or that for the rest, is this very server, if one is: requests would
@@ -140,14 +140,14 @@ impl Policy {
             let here = own.ip().to_canonical();
             own.port() == address.port()
                 && (here == ip
-                    || (ip::listens_at(here, ip) && self.interfaces.is_ours_now(ip) == Some(true)))
+                    || (ip::listens_at(here, ip) && self.interfaces.is_ours(ip) == Some(true)))
         };
         self.own.iter().any(listens)
     }
 
     /// Whether an upstream at `address` is on this machine, as far as that can be known.
     fn is_here(&self, address: SocketAddr) -> bool {
-        self.interfaces.is_ours_now(address.ip()) != Some(false)
+        self.interfaces.is_ours(address.ip()) != Some(false)
     }
 
     /// What `file` says but hardly means.
@@ -373,7 +373,7 @@ impl Policy {
         if !is_own_port || rule.is_some_and(|rule| opens_port(rule, address.port())) {
             return Ok(());
         }
-        let reason = match self.interfaces.is_ours_now(ip) {
+        let reason = match self.interfaces.is_ours(ip) {
             Some(true) => "this server itself",
             Some(false) => return Ok(()),
             None => "perhaps this server itself",

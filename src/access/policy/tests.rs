@@ -31,7 +31,7 @@ fn own() -> Vec<SocketAddr> {
 /// The policy of this machine, for these clients.
 fn serving(clients: &[&str]) -> Policy {
     let clients: Vec<_> = clients.iter().map(|net| net.parse().unwrap()).collect();
-    Policy { interfaces: Interfaces::read_by(ROUTER), ..Policy::new(&clients, own()) }
+    Policy { interfaces: Interfaces::told_by(ROUTER, |_| None), ..Policy::new(&clients, own()) }
 }
 
 fn serves(policy: &Policy, client: &str) -> bool {
@@ -157,7 +157,7 @@ const KNOWN: fn() -> Option<Vec<InterfaceAddress>> = || {
 
 /// The policy of a server on port 1080 of a machine with these addresses.
 fn on(read: fn() -> Option<Vec<InterfaceAddress>>) -> Policy {
-    Policy { interfaces: Interfaces::read_by(read), ..Policy::new(&[], own()) }
+    Policy { interfaces: Interfaces::told_by(read, |_| None), ..Policy::new(&[], own()) }
 }
 
 #[test]
@@ -515,9 +515,13 @@ fn a_client_elsewhere_cannot_reach_what_is_for_this_machine_only() {
 #[test]
 fn the_own_port_is_closed_at_an_address_that_has_just_come() {
     thread_local!(static COMES: Cell<bool> = const { Cell::new(false) });
-    let policy = on(|| if COMES.get() { KNOWN() } else { Some(vec![]) });
+    let is_local = |ip: IpAddr| Some(COMES.get() && ip == IpAddr::from([192, 168, 1, 5]));
+    let policy = Policy { interfaces: Interfaces::told_by(KNOWN, is_local), ..on(KNOWN) };
+    assert_eq!(reason(&policy, LAN, "192.168.1.5:1080"), None);
     COMES.set(true);
-    assert!(reason(&policy, LAN, "192.168.1.1:1080").is_some());
+    assert!(reason(&policy, LAN, "192.168.1.5:1080").is_some());
+    COMES.set(false);
+    assert_eq!(reason(&policy, LAN, "192.168.1.5:1080"), None, "and gone");
 }
 
 #[test]
