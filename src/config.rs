@@ -10,7 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::access::rules::RuleFile;
+use crate::access::policy::Policy;
+use crate::access::rules::{RuleFile, networks};
 use crate::access::upstream::Upstream;
 use crate::access::users::Passwords;
 use crate::commands::egress::Egress;
@@ -21,7 +22,7 @@ mod value;
 
 use value::Source;
 
-/// Rules about unknown users that are warned of.
+/// Rules about unknown users that are warned of, and other rules.
 const MOST_DOUBTS: usize = 10;
 
 /// How long an association may be idle by default (RFC 4787 REQ-5).
@@ -72,8 +73,9 @@ pub struct Config {
     #[arg(env = "TABI_PROXY_PROTOCOL", value_delimiter = ',')]
     pub proxy_protocol: Vec<IpNet>,
 
-    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are:
-    /// socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone
+    /// The SOCKS5 server that CONNECT goes through where no rule says otherwise: socks5h://HOST:PORT gets
+    /// names as they are, socks5://HOST:PORT the addresses that they have here and that the rules permit;
+    /// USER:PASSWORD@ before HOST in the environment or a rules file alone
     #[arg(id = "upstream", long, value_name = "URL", help_heading = OUTBOUND)]
     #[arg(env = "TABI_UPSTREAM", hide_env_values = true)]
     pub(crate) upstream_url: Option<OsString>,
@@ -88,7 +90,8 @@ pub struct Config {
     #[arg(env = "TABI_SOURCE", value_delimiter = ',', help_heading = OUTBOUND)]
     source: Vec<Source>,
 
-    /// Interface by which outgoing connections and datagrams leave, whatever the routes say
+    /// Interface by which outgoing connections and datagrams leave, whatever the routes say, except those
+    /// for this machine itself
     #[cfg(target_os = "linux")]
     #[arg(long, value_name = "NAME", value_parser = value::interface)]
     #[arg(env = "TABI_INTERFACE", help_heading = OUTBOUND)]
@@ -187,14 +190,34 @@ impl Config {
         Ok(egress)
     }
 
+    /// The policy of a server that listens at `own`, for its status page, too.
+    pub(crate) fn policy(&self, own: Vec<SocketAddr>) -> Policy {
+        Policy::new(&self.allow_from, own)
+            .with_file(Arc::clone(&self.rules))
+            .with_upstream(self.upstream.clone())
+    }
+
     /// What `--udp-advertise` comes to.
     pub(crate) fn advertised_of_options(&self) -> Result<[Option<IpAddr>; 2], String> {
         one_a_family("--udp-advertise", self.udp_advertise.iter().copied())
     }
 
-    /// What is allowed but hardly meant: rules about users that do not exist.
+    /// What is allowed but hardly meant, of a server that is not started.
     pub fn doubts(&self) -> Vec<String> {
-        doubts(&self.rules, self.users.as_deref())
+        let own = self.listen.iter().chain(&self.status).copied().collect();
+        self.doubts_of(&self.policy(own))
+    }
+
+    /// The same, of one that is to judge by `policy`.
+    pub(crate) fn doubts_of(&self, policy: &Policy) -> Vec<String> {
+        let of = |option, nets: &[IpNet]| -> Vec<_> {
+            let told = nets.iter().filter_map(networks::doubt);
+            told.map(|told| format!("{option}: {told}")).collect()
+        };
+        let mut all = of("--allow-from", &self.allow_from);
+        all.extend(of("--proxy-protocol", &self.proxy_protocol));
+        all.extend(doubts(policy, &self.rules, self.users.as_deref()));
+        all
     }
 }
 
@@ -215,12 +238,13 @@ fn one_a_family(
     Ok(families)
 }
 
-/// A rules file that others can change, and rules about users that do not exist.
-pub(crate) fn doubts(rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
+/// What rules say but hardly mean; rules about users that do not exist, too.
+pub(crate) fn doubts(policy: &Policy, rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
     let is_known = |user| users.is_some_and(|users| users.has(user));
     let unknown = rules.users().filter(|(user, _)| !is_known(user));
     let lines = unknown.map(|(user, place)| {
         format!("{place}: this rule matches nobody: there is no user {user} (--users)")
     });
-    rules.doubt().map(Into::into).into_iter().chain(lines.take(MOST_DOUBTS)).collect()
+    let others = policy.doubts(rules).into_iter();
+    lines.take(MOST_DOUBTS).chain(others.take(MOST_DOUBTS)).collect()
 }

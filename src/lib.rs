@@ -85,7 +85,8 @@
 //!    block.
 //! 5. The pool never waits on itself: a client is admitted before its session begins, and a worker
 //!    has its second thread before it begins. A live tunnel is two descriptors and two threads; an
-//!    association counts as four descriptors, or six with `--source`, for its sockets and its lookups.
+//!    association counts as four descriptors, or six with `--source` or `--interface`, for its sockets
+//!    and its lookups.
 //! 6. No password is logged, printed or put into an error.
 //! 7. A failing reply is made in one place (`proxy/failure`). An upstream's is passed on as it came.
 //! 8. 0 bytes are an end of file only where a read says so. A fast path (`splice`, batches of datagrams)

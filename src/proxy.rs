@@ -354,7 +354,10 @@ impl Exchange<'_, '_> {
         let dial = self.dial(deadline)?;
         self.state.goes_via(Arc::clone(route.upstream().shown()));
         let lookup = |name: &_, port| self.lookup(name, port, deadline);
-        let reached = upstream::connect(route, &dial, lookup)?;
+        let addresses = upstream::addresses(route.upstream(), lookup)?;
+        let peer = self.state.peer();
+        let addresses = self.proxy.policy.permit_upstream(route, peer, addresses)?;
+        let reached = upstream::connect(route, &addresses, &dial)?;
         self.proxy.resolver.won(&route.upstream().address().host, reached.address.ip());
         Ok(reached)
     }

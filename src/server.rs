@@ -86,7 +86,7 @@ impl Server {
         if let Some(page) = page {
             info!("status page at http://{page}/ (--status)");
         }
-        let ports = addresses.iter().chain(&page).map(SocketAddr::port).collect();
+        let own = addresses.iter().chain(&page).copied().collect();
         config.egress.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
         let waiting = MOST_WAITING * listeners.len();
@@ -97,10 +97,8 @@ impl Server {
             idle: config.idle_timeout,
         };
         let resolver = Resolver::new(config.name_cache, &descriptors);
-        let policy = Policy::new(&config.allow_from, ports)
-            .with_file(Arc::clone(&config.rules))
-            .with_upstream(config.upstream.clone());
-        if let Some(error) = policy.upstream_is_self(&config.rules, &addresses) {
+        let policy = config.policy(own);
+        if let Some(error) = policy.upstream_is_self(&config.rules) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         log_policy(&config, &policy, &addresses);
@@ -146,7 +144,6 @@ impl Server {
             proxy: Arc::clone(&self.proxy),
             notify: Arc::clone(&self.notify),
             predecessors: Arc::clone(&self.predecessors),
-            addresses: self.addresses.clone(),
         }
     }
 
@@ -278,7 +275,7 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
         info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
     policy.exposure(addresses).iter().for_each(|warning| warn!("{warning}"));
-    config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
+    config.doubts_of(policy).iter().for_each(|doubt| warn!("{doubt}"));
     if let Some(passwords) = &config.users {
         info!("serving nobody but {} (--users)", counted(passwords.count(), "user"));
     }

@@ -32,7 +32,7 @@ mod reply;
 mod request;
 mod userpass;
 
-pub use address::{Address, Host, Name, parse_port, parse_ports};
+pub use address::{Address, Host, Name, is_localhost, is_onion, parse_port, parse_ports};
 pub use datagram::{Datagram, LONGEST_HEADER, append_header};
 pub use error::{AnswerError, Error};
 pub use greeting::{Greeting, HTTP_REJECTION, SOCKS4_REJECTION, read_selection, write_selection};

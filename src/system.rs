@@ -9,7 +9,8 @@
 //! - `queue` tells how many bytes wait in a connection's send queue, and how many clients in a backlog.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
-//! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is.
+//! - `interfaces` knows the addresses of this machine, `routing` asks the kernel whether an address is one,
+//!   [`hosts`] knows its names, and [`ip`] what kind an address is.
 //!
 //! And what all others use: `sync` (locks), [`deadline`], `lru` (a map with a bound).
 //!
@@ -19,6 +20,7 @@ pub mod address_space;
 pub mod capacity;
 pub mod deadline;
 pub mod descriptors;
+pub mod hosts;
 pub mod interfaces;
 pub mod ip;
 pub mod lru;
@@ -27,6 +29,7 @@ pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;
+pub mod routing;
 pub mod shared_wait;
 pub mod sync;
 pub mod usage;

@@ -1,7 +1,7 @@
 //! The lines of a file that people edit, and the errors about them.
 
 /// Bad lines that are named in one error.
-const MOST_NAMED: usize = 10;
+pub(super) const MOST_NAMED: usize = 10;
 
 /// What some editors put at the start of a file in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

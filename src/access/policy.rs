@@ -2,11 +2,12 @@
 //! [`RuleFile`] is what a file says, and finds the rule that matches.
 
 use std::iter::once;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+mod doubts;
 mod exposure;
 mod permit;
 
@@ -16,9 +17,10 @@ use super::in_force::InForce;
 use super::rules::{Action, Entry, RuleFile, RuleQuery};
 use super::upstream::Upstream;
 use super::users::Identity;
-use crate::socks5::{Command, Host, Name, Request};
+use crate::socks5::{Address, Command, Host, Name, Request, is_localhost};
+use crate::system::hosts::Hosts;
 use crate::system::interfaces::{Interfaces, source_towards};
-use crate::system::ip;
+use crate::system::ip::{self, LOOPBACK};
 
 /// The clients that are served when no option says otherwise: this machine and its neighbours. The
 /// link-local ones among these are served only on interfaces that have a private or unique-local
@@ -34,14 +36,38 @@ pub const DEFAULT_CLIENTS: [&str; 8] = [
     "fc00::/7",
 ];
 
+/// What clients on other machines cannot reach unless a rule names it: it is for this machine alone, or for
+/// nobody, or for one link.
+const CLOSED: [(IpNet, &str); 9] = [
+    (ipv4([127, 0, 0, 0], 8), "a loopback address"),
+    (ipv6(Ipv6Addr::LOCALHOST, 128), "a loopback address"),
+    (ipv4([0, 0, 0, 0], 32), "the unspecified address"),
+    (ipv6(Ipv6Addr::UNSPECIFIED, 128), "the unspecified address"),
+    (ipv4([169, 254, 0, 0], 16), "a link-local address"),
+    (ipv6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), "a link-local address"),
+    (ipv4([224, 0, 0, 0], 4), "a multicast address"),
+    (ipv6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), "a multicast address"),
+    (ipv4([255, 255, 255, 255], 32), "the broadcast address"),
+];
+
+const fn ipv4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+const fn ipv6(ip: Ipv6Addr, length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(ip, length))
+}
+
 /// Who is served, and what each may do.
 #[derive(Debug)]
 pub struct Policy {
     clients: Vec<IpNet>,
     /// No option has said which clients.
     is_default: bool,
-    own_ports: Vec<u16>,
+    /// Where this server itself listens, for its status page, too.
+    own: Vec<SocketAddr>,
     interfaces: Interfaces,
+    hosts: Hosts,
     rules: InForce<RuleFile>,
     /// For what no rule decides.
     upstream: Option<Arc<Upstream>>,
@@ -49,16 +75,21 @@ pub struct Policy {
 
 /// What it is made of.
 impl Policy {
-    /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own_ports` are the ports that the
-    /// server itself listens on.
-    pub fn new(clients: &[IpNet], own_ports: Vec<u16>) -> Self {
+    /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own` is where the server itself
+    /// listens, for its status page, too.
+    pub fn new(clients: &[IpNet], own: Vec<SocketAddr>) -> Self {
         let default = || DEFAULT_CLIENTS.iter().map(|net| net.parse().expect("it is a network"));
         let is_default = clients.is_empty();
         Policy {
-            clients: if is_default { default().collect() } else { clients.to_vec() },
+            clients: if is_default {
+                default().collect()
+            } else {
+                clients.iter().map(IpNet::trunc).collect()
+            },
             is_default,
-            own_ports,
+            own,
             interfaces: Interfaces::default(),
+            hosts: Hosts::default(),
             rules: InForce::default(),
             upstream: None,
         }
@@ -80,24 +111,60 @@ impl Policy {
         self.rules.replace(file);
     }
 
-    /// Another number than before once the rules have changed: a verdict that was kept is worth
-    /// nothing then. Whoever keeps one asks for the number first.
+    /// Another number than before once the rules or the addresses of this machine have changed: a verdict
+    /// that was kept is worth nothing then. Whoever keeps one asks for the number first.
     pub fn generation(&self) -> usize {
-        self.rules.generation()
+        self.rules.generation() + self.interfaces.generation()
     }
 
-    /// Says which upstream, of `file` or that for the rest, is this very server, which listens at
-    /// `listeners`, if one is: requests would go round in a circle. A name is looked at without a
-    /// lookup.
-    pub fn upstream_is_self(&self, file: &RuleFile, listeners: &[SocketAddr]) -> Option<String> {
-        let option = self.upstream.iter().map(|upstream| (&**upstream, "--upstream".into()));
-        let mut upstreams = option.chain(file.upstreams());
-        let is_ours = |ip| self.interfaces.is_ours(ip) == Some(true);
-        let is_here = |upstream: &Upstream| {
-            listeners.iter().any(|listener| upstream.is_at(*listener, is_ours))
+    /// Says which upstream, of `file` or that for the rest, is this very server, if one is: requests would
+    /// go round in a circle. A name is looked at without a lookup.
+    pub fn upstream_is_self(&self, file: &RuleFile) -> Option<String> {
+        let is_self = |upstream: &Upstream| {
+            upstream.known_addresses().into_iter().any(|address| self.is_self(address))
         };
-        let (upstream, place) = upstreams.find(|(upstream, _)| is_here(upstream))?;
+        let (upstream, place) = self.upstreams(file).find(|(upstream, _)| is_self(upstream))?;
         Some(format!("{place}: the upstream {upstream} is this server itself"))
+    }
+
+    /// The upstreams, and where each is written.
+    fn upstreams<'a>(&'a self, file: &'a RuleFile) -> impl Iterator<Item = (&'a Upstream, String)> {
+        let option = self.upstream.iter().map(|upstream| (&**upstream, "--upstream".into()));
+        option.chain(file.upstreams())
+    }
+
+    /// Whether it is this very server that listens at `address`.
+    fn is_self(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let listens = |own: &SocketAddr| {
+            let here = own.ip().to_canonical();
+            own.port() == address.port()
+                && (here == ip
+                    || (ip::listens_at(here, ip) && self.interfaces.is_ours(ip) == Some(true)))
+        };
+        self.own.iter().any(listens)
+    }
+
+    /// Whether an upstream at `address` is on this machine, as far as that can be known.
+    fn is_here(&self, address: SocketAddr) -> bool {
+        self.interfaces.is_ours(address.ip()) != Some(false)
+    }
+
+    /// What `file` says but hardly means.
+    pub fn doubts(&self, file: &RuleFile) -> Vec<String> {
+        let (own, ports) = (self.interfaces.all(), self.own_ports().collect::<Vec<_>>());
+        let entries = file.index.entries().iter();
+        let seeming = entries.filter_map(|it| doubts::seems_to_open(it, &file.name, &own, &ports));
+        let upstreams = self.upstreams(file).filter(|(upstream, _)| {
+            let mut addresses = upstream.known_addresses().into_iter();
+            upstream.takes_names() && addresses.any(|address| self.is_here(address))
+        });
+        let here = upstreams.map(|(upstream, place)| doubts::is_here(upstream, &place, &ports));
+        here.chain(seeming).chain(file.doubts()).collect()
+    }
+
+    fn own_ports(&self) -> impl Iterator<Item = u16> {
+        self.own.iter().map(SocketAddr::port)
     }
 }
 
@@ -150,8 +217,8 @@ impl Policy {
 /// What a client may do.
 impl Policy {
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
-    /// addresses are or it goes through an upstream; the permit has those of its addresses that are
-    /// permitted. Where a rule is about a name, the name is looked up as it stands: completed by a search
+    /// addresses are or it goes through an upstream as it is; the permit has those of its addresses that
+    /// are permitted. Where a rule is about a name, the name is looked up as it stands: completed by a search
     /// list (`secret.corp` by `lan`) it would be another one, which the rules have not seen.
     ///
     /// # Errors
@@ -168,38 +235,77 @@ impl Policy {
         let query = query(identity, client, *command, destination.port);
         let file = self.rules.get();
         let named = file.index.match_name(&query, destination.host.name());
+        let mut by_name = None;
         let addresses = match &destination.host {
             Host::Ip(ip) => vec![(*ip, destination.port).into()],
             Host::Name(name) => {
-                if let Some(upstream) = self.route(named) {
-                    self.check_name(name, &query)?;
-                    return Ok(permit_through(upstream, request.clone())?);
+                by_name = self.route(named).filter(|upstream| upstream.takes_names());
+                let spelled = by_name.map_or(Vec::new(), |_| spelled(name));
+                match by_name {
+                    Some(_) if !spelled.is_empty() => {
+                        spelled.into_iter().map(|ip| (ip, destination.port).into()).collect()
+                    }
+                    Some(upstream) if !self.hosts.has(name.as_str()) => {
+                        return Ok(permit_through(upstream, request.clone())?);
+                    }
+                    _ => {
+                        self.check_any_address(&file, named, &query)?;
+                        let absolute = file.index.has_names().then(|| name.absolute());
+                        lookup(absolute.as_ref().unwrap_or(name), destination.port)?
+                    }
                 }
-                check_any_address(&file, named, &query)?;
-                let absolute = file.index.has_names().then(|| name.absolute());
-                lookup(absolute.as_ref().unwrap_or(name), destination.port)?
             }
         };
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);
         for address in addresses {
             match self.judge(&file, named, address, &query) {
-                Ok(None) => direct.push(address),
-                Ok(Some(upstream)) => {
+                Ok(Some(upstream)) if is_carried(*command, upstream) => {
                     through.get_or_insert((upstream, address));
                 }
+                Ok(_) => direct.push(address),
                 Err(reason) => {
                     denied.get_or_insert(reason);
                 }
             }
         }
         match (through, denied) {
-            (Some((upstream, address)), _) if direct.is_empty() => {
-                let request = Request { command: *command, destination: address.into() };
-                Ok(permit_through(upstream, request)?)
+            (Some((upstream, address)), denied) if direct.is_empty() => {
+                // A name that this machine knows goes up as it is, too, where all its addresses may.
+                let as_it_is =
+                    denied.is_none() && by_name.is_some_and(|it| Arc::ptr_eq(it, upstream));
+                let destination =
+                    if as_it_is { destination.clone() } else { Address::from(address) };
+                Ok(permit_through(upstream, Request { command: *command, destination })?)
             }
             (None, Some(denied)) if direct.is_empty() => Err(denied.into()),
             _ => Ok(Permit { command: *command, addresses: direct, route: None }),
         }
+    }
+
+    /// Judges where the upstream of `route` has turned out to be, at `addresses`: it is not to be this
+    /// server itself, and one on this machine leads no name to an own port, whatever the name's addresses
+    /// are there.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::UpstreamIsSelf`] if none of the addresses is left, and [`Denied::OwnPort`].
+    pub fn permit_upstream(
+        &self,
+        route: &UpstreamRoute,
+        client: SocketAddr,
+        mut addresses: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, Denied> {
+        let Address { host, port } = &route.request().destination;
+        let upstream = route.upstream().shown();
+        addresses.retain(|address| !self.is_self(*address));
+        if addresses.is_empty() {
+            return Err(Denied::UpstreamIsSelf { upstream: Arc::clone(upstream) });
+        }
+        let may_be_own = !client.ip().is_loopback() && self.own_ports().any(|own| own == *port);
+        if host.name().is_some() && may_be_own && addresses.iter().any(|it| self.is_here(*it)) {
+            return Err(Denied::OwnPort { upstream: Arc::clone(upstream), port: *port });
+        }
+        Ok(addresses)
     }
 
     /// Judges a request whose destination is not known yet. It is denied only when the rules leave
@@ -241,8 +347,7 @@ impl Policy {
             let rule = file.index.match_address(query, named, address.ip(), is_ours);
             match rule {
                 Some(entry) if denies(entry) => return Err(denied_by(file, entry, Some(address))),
-                Some(entry) if opens(entry) => {}
-                Some(_) | None => self.check_default(address, query)?,
+                Some(_) | None => self.check_default(address, query, rule)?,
             }
             route = route.or(self.route(rule));
         }
@@ -258,43 +363,51 @@ impl Policy {
         }
     }
 
-    /// What no rule opens is judged by what it is. A client on another machine may not reach what
-    /// listens for this machine alone nor, through the server, the server at its own ports.
-    fn check_default(&self, address: SocketAddr, query: &RuleQuery<'_>) -> Result<(), Denied> {
+    /// What `rule`, or none, does not open is judged by what it is. A client on another machine may not
+    /// reach what is closed nor, through the server, the server at its own ports.
+    fn check_default(
+        &self,
+        address: SocketAddr,
+        query: &RuleQuery<'_>,
+        rule: Option<&Entry>,
+    ) -> Result<(), Denied> {
         if query.client.is_loopback() {
             return Ok(());
         }
         let ip = address.ip().to_canonical();
-        let reason = if ip.is_loopback() {
-            "a loopback address"
-        } else if ip.is_unspecified() {
-            "the unspecified address"
-        } else if ip::is_link_local(ip) {
-            "a link-local address"
-        } else if ip.is_multicast() {
-            "a multicast address"
-        } else if ip == Ipv4Addr::BROADCAST {
-            "the broadcast address"
-        } else if !self.own_ports.contains(&address.port()) {
+        let closed = CLOSED.iter().find(|(net, _)| net.contains(&ip));
+        let closed = closed.filter(|(net, _)| !rule.is_some_and(|rule| opens(rule, net)));
+        if let Some((_, reason)) = closed {
+            return Err(Denied::Closed { address, reason });
+        }
+        let is_own_port = self.own_ports().any(|port| port == address.port());
+        if !is_own_port || rule.is_some_and(|rule| opens_port(rule, address.port())) {
             return Ok(());
-        } else {
-            match self.interfaces.is_ours_now(ip) {
-                Some(true) => "this server itself",
-                Some(false) => return Ok(()),
-                None => "perhaps this server itself",
-            }
+        }
+        let reason = match self.interfaces.is_ours(ip) {
+            Some(true) => "this server itself",
+            Some(false) => return Ok(()),
+            None => "perhaps this server itself",
         };
         Err(Denied::Closed { address, reason })
     }
 
-    /// Judges a name that goes through an upstream. Its addresses are not known here, but those of this
-    /// machine are, and what is nearly spelled as an address.
-    fn check_name(&self, name: &Name, query: &RuleQuery<'_>) -> Result<(), Denied> {
-        let localhost = name.is_localhost().then_some(Ipv4Addr::LOCALHOST.into());
-        match localhost.or_else(|| nearly_spelled(name)) {
-            Some(ip) => self.check_default(SocketAddr::new(ip, query.port), query),
-            None => Ok(()),
-        }
+    /// A name need not be looked up where the first rule that matches it denies it, or sends through an
+    /// upstream what does not go there, and no earlier one would allow an address that it may have.
+    fn check_any_address(
+        &self,
+        file: &RuleFile,
+        named: Option<&Entry>,
+        query: &RuleQuery<'_>,
+    ) -> Result<(), Denied> {
+        let denied = match named.filter(|entry| denies(entry)) {
+            Some(entry) => denied_by(file, entry, None),
+            None => match self.route(named).filter(|_| query.command != Command::Connect) {
+                Some(upstream) => denied_through(upstream, query.command),
+                None => return Ok(()),
+            },
+        };
+        file.index.match_any_address(query, named).map_or(Err(denied), |_| Ok(()))
     }
 }
 
@@ -312,36 +425,45 @@ fn denies(entry: &Entry) -> bool {
     matches!(entry.rule.action, Action::Deny)
 }
 
-/// What a rule allows may still be closed by default. Only a rule that allows an address or a
-/// network opens that: whoever has the DNS of an allowed name may point it at this machine, and a
-/// rule without `to` says who may do what, not where.
-fn opens(entry: &Entry) -> bool {
-    matches!(entry.rule.action, Action::Allow) && entry.is_of_network
+/// Whether a rule opens `closed`, one of [`CLOSED`], as far as it matches. What a rule allows may still be
+/// closed by default: only one that names an address or a network within it opens that. Whoever has the
+/// DNS of an allowed name may point it at this machine, a rule without `to` says who may do what, not
+/// where, and one about a wider network means the rest of it.
+fn opens(entry: &Entry, closed: &IpNet) -> bool {
+    allows(entry) && entry.network.is_some_and(|net| closed.contains(&net))
 }
 
-/// A name need not be looked up where the first rule that matches it denies it, and no earlier one
-/// would allow an address that it may have.
-fn check_any_address(
-    file: &RuleFile,
-    named: Option<&Entry>,
-    query: &RuleQuery<'_>,
-) -> Result<(), Denied> {
-    match named.filter(|entry| denies(entry)) {
-        Some(entry) if file.index.match_any_address(query, entry).is_none() => {
-            Err(denied_by(file, entry, None))
-        }
-        Some(_) | None => Ok(()),
+/// Whether a rule opens `port`, one of the server's own: it names that port, and one address.
+fn opens_port(entry: &Entry, port: u16) -> bool {
+    let is_address = entry.network.is_some_and(|net| net.prefix_len() == net.max_prefix_len());
+    allows(entry) && is_address && entry.rule.ports.contains(&(port..=port))
+}
+
+fn allows(entry: &Entry) -> bool {
+    matches!(entry.rule.action, Action::Allow)
+}
+
+/// The addresses that a name spells, as `localhost` or but for a zone or dots at its end: another server may
+/// take it for them.
+fn spelled(name: &Name) -> Vec<IpAddr> {
+    if is_localhost(name.as_str()) {
+        return LOOPBACK.to_vec();
+    }
+    let text = name.as_str().trim_start_matches('[').trim_end_matches(['.', ']']);
+    let text = text.split('%').next().unwrap_or_default();
+    match Name::new(text.into()).map(Host::from) {
+        Ok(Host::Ip(ip)) => vec![ip],
+        Ok(Host::Name(_)) | Err(_) => Vec::new(),
     }
 }
 
-/// The address that a name spells but for a zone or dots at its end, which another server may take for
-/// that address.
-fn nearly_spelled(name: &Name) -> Option<IpAddr> {
-    let text = name.as_str().trim_start_matches('[').trim_end_matches(['.', ']']);
-    let text = text.split('%').next()?;
-    match Host::from(Name::new(text.into()).ok()?) {
-        Host::Ip(ip) => Some(ip),
-        Host::Name(_) => None,
+/// Whether a request for a known address goes to the upstream: what a name's address is, is known then, and
+/// the name of an address is asked of the one that is also asked for those of names.
+fn is_carried(command: Command, upstream: &Upstream) -> bool {
+    match command {
+        Command::Resolve => false,
+        Command::ResolvePtr => upstream.takes_names(),
+        Command::Connect | Command::Bind | Command::UdpAssociate => true,
     }
 }
 

@@ -47,27 +47,50 @@ impl RuleFile {
     ///
     /// # Errors
     ///
-    /// When a line is no rule, as [`RuleFile::load`] does.
+    /// When a line is no rule, as [`RuleFile::load`] does. Behind the bad lines stand the odd
+    /// networks of the others.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self, String> {
         let mut rules = Vec::new();
-        lines::each(bytes, name, |line, text| {
+        let told = lines::each(bytes, name, |line, text| {
             rules.extend(Rule::parse(text)?.map(|rule| (line, rule)));
             Ok(())
-        })?;
-        Ok(RuleFile { name: name.into(), index: Index::new(rules), doubt: None })
+        });
+        let file = RuleFile { name: name.into(), index: Index::new(rules), doubt: None };
+        let Err(bad) = told else { return Ok(file) };
+        let all = bad.lines().map(ToString::to_string).chain(file.odd_networks());
+        Err(all.take(lines::MOST_NAMED).collect::<Vec<_>>().join("\n"))
     }
 
-    /// What is to be said of the file if others than its owner can change it.
-    pub fn doubt(&self) -> Option<&str> {
-        self.doubt.as_deref()
+    /// What is to be said of a file that others than its owner can change, and what lines say but hardly
+    /// mean, by themselves: networks with bits behind the prefix, and rules that can never match.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut doubts: Vec<_> =
+            self.doubt.iter().map(ToString::to_string).chain(self.odd_networks()).collect();
+        if let Some((last, behind)) = self.index.never_matching() {
+            let last = last.line;
+            doubts.extend(by_line(behind).map(|entries| {
+                let place = format!("{}:{}", self.name, entries[0].line);
+                format!("{place}: this rule can never match: line {last} is about everything")
+            }));
+        }
+        doubts
+    }
+
+    fn odd_networks(&self) -> Vec<String> {
+        let of_line = |entries: &[Entry]| -> Vec<_> {
+            let to = entries.iter().flat_map(|entry| &entry.network);
+            let told = entries[0].rule.from.iter().chain(to).filter_map(networks::doubt);
+            told.map(|told| format!("{}:{}: {told}", self.name, entries[0].line)).collect()
+        };
+        by_line(self.index.entries()).flat_map(of_line).collect()
     }
 
     /// How many rules there are.
     pub fn count(&self) -> usize {
-        self.index.entries().len()
+        by_line(self.index.entries()).count()
     }
 
-    /// The servers that rules send requests through, and `FILE:LINE` of each rule.
+    /// The servers that rules send requests through, and `FILE:LINE` of the rule.
     pub fn upstreams(&self) -> impl Iterator<Item = (&Upstream, String)> {
         self.index.entries().iter().filter_map(|Entry { rule, line, .. }| match &rule.action {
             Action::Via(upstream) => Some((&**upstream, format!("{}:{line}", self.name))),
@@ -79,6 +102,10 @@ impl RuleFile {
     pub fn users(&self) -> impl Iterator<Item = (&str, String)> {
         self.index.users().map(|(user, line)| (user, format!("{}:{line}", self.name)))
     }
+}
+
+fn by_line(entries: &[Entry]) -> impl Iterator<Item = &[Entry]> {
+    entries.chunk_by(|one, next| one.line == next.line)
 }
 
 #[cfg(test)]
@@ -109,6 +136,40 @@ mod tests {
         let file = RuleFile::parse(b"# nothing\n\nallow\n\n deny # all\n", "rules").unwrap();
         assert_eq!(file.count(), 2);
         assert_eq!(RuleFile::parse(b"", "rules").unwrap().count(), 0);
+        let list = RuleFile::parse(b"deny to 10.0.0.1, 10.0.0.2\nallow\n", "rules").unwrap();
+        assert_eq!(list.count(), 2, "a line is one rule");
+    }
+
+    #[test]
+    fn lines_that_can_never_match_are_named() {
+        let doubts = |rules: &str| RuleFile::parse(rules.as_bytes(), "rules").unwrap().doubts();
+        let never = |line| {
+            format!("rules:{line}: this rule can never match: that of line 2 is about everything")
+        };
+        for bare in ["allow", "deny", "via socks5h://192.0.2.1:1080"] {
+            let rules = format!("deny port 25\n{bare}\n\nallow to 10.0.0.1, 10.0.0.2\ndeny\n");
+            assert_eq!(doubts(&rules), [never(4), never(5)], "{bare}");
+        }
+        for rules in
+            ["", "deny", "deny port 25\nallow", "deny port 0-65535\nallow", "allow to self"]
+        {
+            assert_eq!(doubts(rules), [] as [String; 0], "{rules}");
+        }
+    }
+
+    #[test]
+    fn bits_behind_a_prefix_are_remarked_on_beside_bad_lines_too() {
+        let rules = "deny from 10.1.2.3/8 to 10.0.0.0/8, 10.1.1.1/16\ndeny from 10.1.2.3";
+        let remarks = [
+            "rules:1: 10.1.2.3/8 is taken for 10.0.0.0/8, as its prefix says",
+            "rules:1: 10.1.1.1/16 is taken for 10.1.0.0/16, as its prefix says",
+        ];
+        assert_eq!(RuleFile::parse(rules.as_bytes(), "rules").unwrap().doubts(), remarks);
+        let error =
+            RuleFile::parse(format!("{rules}\nallow to all").as_bytes(), "rules").unwrap_err();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(lines[0].starts_with("rules:3: 'all': "), "{error}");
+        assert_eq!(lines[1..], remarks);
     }
 
     #[test]

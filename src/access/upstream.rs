@@ -1,23 +1,27 @@
-//! Another SOCKS5 server through which requests go: `socks5://[USER:PASSWORD@]HOST:PORT`.
+//! Another SOCKS5 server through which requests go: `socks5://[USER:PASSWORD@]HOST:PORT`, or `socks5h://`, as
+//! curl has these words.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::users::spelling::hexadecimal;
-use crate::socks5::{Address, Credentials, Host, Name, Password, parse_port};
-use crate::system::ip;
+use crate::socks5::{Address, Credentials, Host, Name, Password, is_localhost, parse_port};
+use crate::system::ip::LOOPBACK;
 
 /// What is expected of a URL.
-pub const EXPECTED: &str = "socks5://[USER:PASSWORD@]HOST:PORT, where USER and PASSWORD have 1 to 255 \
-                            bytes, other bytes than letters and digits as %XX";
+pub const EXPECTED: &str = "socks5://[USER:PASSWORD@]HOST:PORT, or socks5h:// where names are to be resolved \
+                            there; USER and PASSWORD have 1 to 255 bytes, other bytes than letters and \
+                            digits as %XX";
 
-const SCHEMES: [&str; 2] = ["socks5", "socks5h"];
+/// The schemes, and whether names go up with them.
+const SCHEMES: [(&str, bool); 2] = [("socks5", false), ("socks5h", true)];
 
 /// Another SOCKS5 server. It is shown without its credentials, which are never shown.
 pub struct Upstream {
     address: Address,
     credentials: Option<Credentials>,
+    takes_names: bool,
     shown: Arc<str>,
 }
 
@@ -26,9 +30,8 @@ impl Upstream {
     /// password in it.
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
-        if !SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
-            return None;
-        }
+        let is_scheme = |(known, _): &&(&str, bool)| scheme.eq_ignore_ascii_case(known);
+        let (_, takes_names) = *SCHEMES.iter().find(is_scheme)?;
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (credentials, place) = match rest.rsplit_once('@') {
             Some((credentials, place)) => (Some(parse_credentials(credentials)?), place),
@@ -36,7 +39,7 @@ impl Upstream {
         };
         let address = parse_address(place)?;
         let shown = address.to_string().into();
-        Some(Upstream { address, credentials, shown })
+        Some(Upstream { address, credentials, takes_names, shown })
     }
 
     /// Where it is; a name is yet to be looked up.
@@ -54,21 +57,20 @@ impl Upstream {
         &self.shown
     }
 
-    /// Whether this is a server that listens at `listener`, as far as that can be known without a
-    /// lookup. `is_here` says which addresses are this machine's.
-    pub fn is_at(&self, listener: SocketAddr, is_here: impl Fn(IpAddr) -> bool) -> bool {
-        let here = listener.ip().to_canonical();
-        let is_listener = |ip: IpAddr| {
-            ip == here || (ip::listens_at(here, ip) && (ip::is_this_machine(ip) || is_here(ip)))
+    /// Whether it gets names as they are (`socks5h`). Otherwise they are resolved here, and it gets
+    /// addresses.
+    pub fn takes_names(&self) -> bool {
+        self.takes_names
+    }
+
+    /// Where it is, as far as that is known without a lookup.
+    pub fn known_addresses(&self) -> Vec<SocketAddr> {
+        let ips = match &self.address.host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(name) if is_localhost(name.as_str()) => LOOPBACK.to_vec(),
+            Host::Name(_) => Vec::new(),
         };
-        self.address.port == listener.port()
-            && match &self.address.host {
-                Host::Ip(ip) => is_listener(*ip),
-                Host::Name(name) => {
-                    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-                    name.is_localhost() && loopback.into_iter().any(is_listener)
-                }
-            }
+        ips.into_iter().map(|ip| SocketAddr::new(ip, self.address.port)).collect()
     }
 }
 
@@ -123,14 +125,15 @@ mod tests {
 
     #[test]
     fn every_form_of_a_url() {
-        for (url, shown) in [
-            ("socks5://127.0.0.1:9050", "127.0.0.1:9050"),
-            ("SOCKS5://[::1]:1080/", "[::1]:1080"),
-            ("socks5h://proxy.example:1080", "proxy.example:1080"),
-            ("socks5://nas:1080", "nas:1080"),
+        for (url, shown, takes_names) in [
+            ("socks5://127.0.0.1:9050", "127.0.0.1:9050", false),
+            ("SOCKS5://[::1]:1080/", "[::1]:1080", false),
+            ("socks5h://proxy.example:1080", "proxy.example:1080", true),
+            ("Socks5H://nas:1080", "nas:1080", true),
         ] {
             let upstream = Upstream::parse(url).unwrap();
             assert_eq!(upstream.to_string(), shown);
+            assert_eq!(upstream.takes_names(), takes_names, "{url}");
             assert!(upstream.credentials().is_none());
         }
     }
@@ -184,39 +187,6 @@ mod tests {
             &format!("socks5://alice:{long}@proxy.example:1080"),
         ] {
             assert!(Upstream::parse(url).is_none(), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_server_knows_itself() {
-        let is_here = |ip: IpAddr| ip == IpAddr::from([192, 168, 1, 2]);
-        let is_at = |url: &str, listener: &str| {
-            let upstream = Upstream::parse(&format!("socks5://{url}")).unwrap();
-            upstream.is_at(listener.parse().unwrap(), is_here)
-        };
-        for (url, listener) in [
-            ("127.0.0.1:1080", "127.0.0.1:1080"),
-            ("127.1:1080", "127.0.0.1:1080"),
-            ("localhost:1080", "127.0.0.1:1080"),
-            ("LocalHost.:1080", "[::1]:1080"),
-            ("localhost:1080", "[::]:1080"),
-            ("127.0.0.1:1080", "[::]:1080"),
-            ("127.9.9.9:1080", "0.0.0.0:1080"),
-            ("192.168.1.2:1080", "[::]:1080"),
-            ("192.168.1.2:1080", "192.168.1.2:1080"),
-            ("0.0.0.0:1080", "0.0.0.0:1080"),
-        ] {
-            assert!(is_at(url, listener), "{url} {listener}");
-        }
-        for (url, listener) in [
-            ("127.0.0.1:1081", "127.0.0.1:1080"),
-            ("127.0.0.2:1080", "127.0.0.1:1080"),
-            ("[::1]:1080", "0.0.0.0:1080"),
-            ("192.168.1.3:1080", "[::]:1080"),
-            ("localhost:1080", "192.168.1.2:1080"),
-            ("proxy.example:1080", "[::]:1080"),
-        ] {
-            assert!(!is_at(url, listener), "{url} {listener}");
         }
     }
 }

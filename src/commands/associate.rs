@@ -62,8 +62,10 @@ impl Association {
     ) -> io::Result<Self> {
         assert_eq!(permit.command(), Command::UdpAssociate);
         // A session is counted as two descriptors, as which the client's connection and the inner
-        // socket are. The others are an outer socket, or one for each family, and the waker of lookups.
-        let more = 1 + usize::from(egress.ipv4.or(egress.ipv6).is_some());
+        // socket are. The others are an outer socket, or one for each family, one for this machine itself, and
+        // the waker of lookups.
+        let more =
+            1 + usize::from(egress.ipv4.or(egress.ipv6).is_some() || egress.interface.is_some());
         let reservations = (0..more).map(|_| descriptors.reserve()).collect();
         let inside = Inside::open(told, ports)?;
         let outside = Outside::open(egress)?;

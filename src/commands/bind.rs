@@ -41,8 +41,8 @@ impl BindListener {
         egress: Egress,
         control: SocketAddr,
     ) -> Result<Self, Error> {
-        let local = match permit.addresses() {
-            [] => egress.of(control).unwrap_or(control),
+        let (local, egress) = match permit.addresses() {
+            [] => (egress.of(control).unwrap_or(control), egress),
             peers => local_address(peers, egress)?,
         };
         let listener = listen(local, egress)?;
@@ -90,9 +90,13 @@ impl BindListener {
     }
 }
 
-/// The local address of the route to the first of `peers` that has one.
-fn local_address(peers: &[SocketAddr], egress: Egress) -> io::Result<SocketAddr> {
-    let mut routes = peers.iter().map(|peer| route(*peer, egress));
+/// The local address of the route to the first of `peers` that has one, and what of `egress` is for it.
+fn local_address(peers: &[SocketAddr], egress: Egress) -> io::Result<(SocketAddr, Egress)> {
+    let route = |peer: &SocketAddr| {
+        let egress = egress.towards(peer.ip());
+        route(*peer, egress).map(|local| (local, egress))
+    };
+    let mut routes = peers.iter().map(route);
     let first = routes.next().unwrap_or_else(|| Err(ErrorKind::AddrNotAvailable.into()));
     first.or_else(|error| routes.find_map(Result::ok).ok_or(error))
 }

@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Socket, Type};
 
-use crate::system::ip::is_link_local;
+use crate::system::ip::{is_link_local, is_this_machine};
+use crate::system::routing;
 
 /// The longest name of an interface: IFNAMSIZ less the zero at its end.
 const MAX_INTERFACE: usize = 16 - 1;
@@ -100,15 +101,18 @@ impl Egress {
         is_plain.then_some(()).ok_or_else(|| ErrorKind::Unsupported.into())
     }
 
-    /// Makes `socket` leave for `target` as this says, before it is connected. What is for this machine
-    /// itself leaves by no interface.
+    /// The same for what goes to `target`: what is for this machine itself leaves by no interface.
+    pub fn towards(self, target: IpAddr) -> Self {
+        Egress { interface: self.interface.filter(|_| !stays(target)), ..self }
+    }
+
+    /// Makes `socket` leave for `target` as this says, before it is connected.
     ///
     /// # Errors
     ///
     /// Those of [`Egress::prepare`], and when this machine does not have the local address.
     pub fn bind(&self, socket: &Socket, target: SocketAddr) -> io::Result<()> {
-        let interface = self.interface.filter(|_| !target.ip().is_loopback());
-        Egress { interface, ..*self }.prepare(socket)?;
+        self.towards(target.ip()).prepare(socket)?;
         let Some(local) = self.of(target) else { return Ok(()) };
         // A port that is chosen now is taken for every target at once. Chosen by connect(2), it is
         // taken for this target alone. Linux before 4.2 cannot do that.
@@ -116,6 +120,11 @@ impl Egress {
         let _ = setsockopt(socket, IpBindAddressNoPort, &true);
         socket.bind(&local.into())
     }
+}
+
+/// Whether what goes to `target` stays on this machine.
+pub(super) fn stays(target: IpAddr) -> bool {
+    is_this_machine(target) || routing::is_local(target) == Some(true)
 }
 
 fn lacking(option: &str, capability: &str, error: &io::Error) -> io::Error {

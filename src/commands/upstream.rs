@@ -15,17 +15,16 @@ use crate::socks5::{
     Address, AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,
 };
 
-/// Connects through the upstream of `route`, whose own name is looked up with `lookup`. All of it
-/// has to be done by the deadline of `dial`. The connection is the one with the upstream, and its reply
-/// what the upstream says of the target.
+/// Connects through the upstream of `route`, which is at `addresses`. All of it has to be done by the
+/// deadline of `dial`. The connection is the one with the upstream, and its reply what the upstream says of
+/// the target.
 pub(crate) fn connect(
     route: &UpstreamRoute,
+    addresses: &[SocketAddr],
     dial: &Dial<'_>,
-    lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, Error>,
 ) -> Result<Connection, Error> {
     let upstream = route.upstream();
-    let addresses = addresses_of(upstream, lookup)?;
-    let connection = race(&addresses, dial).map_err(|error| match error {
+    let connection = race(addresses, dial).map_err(|error| match error {
         Error::Unreachable(error) => failed(&format!("cannot be reached: {error}")),
         error => error,
     })?;
@@ -42,7 +41,8 @@ pub(crate) fn connect(
     }
 }
 
-fn addresses_of(
+/// Where `upstream` is; a name is looked up with `lookup`.
+pub(crate) fn addresses(
     upstream: &Upstream,
     lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, Error>,
 ) -> Result<Vec<SocketAddr>, Error> {

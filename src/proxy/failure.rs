@@ -83,7 +83,11 @@ impl From<socks5::Error> for Failure {
 /// The rules, or the default access.
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
-        Failure::new(failed(Rep::NotAllowed), Outcome::Denied, denied.to_string())
+        let (rep, outcome) = match denied {
+            Denied::UpstreamIsSelf { .. } => (Rep::GeneralFailure, Outcome::UpstreamFailed),
+            _ => (Rep::NotAllowed, Outcome::Denied),
+        };
+        Failure::new(failed(rep), outcome, denied.to_string())
     }
 }
 

@@ -152,7 +152,7 @@ mod tests {
 
     fn reach(own: &[&str], options: &[&str], in_container: bool) -> Reach {
         let config = parsed(options).config;
-        let policy = Policy::new(&config.allow_from, vec![1080]);
+        let policy = Policy::new(&config.allow_from, vec!["127.0.0.1:1080".parse().unwrap()]);
         let own: Vec<_> = own.iter().map(|ip| ip.parse().unwrap()).collect();
         Reach::of(&config, &policy, &config.listen, &own, in_container)
     }

@@ -1,7 +1,6 @@
 //! Users and rules, read again while the server runs.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,8 +19,6 @@ pub struct Reloader {
     pub(super) proxy: Arc<Proxy>,
     pub(super) notify: Arc<Notify>,
     pub(super) predecessors: Arc<Predecessors>,
-    /// Where the server listens.
-    pub(super) addresses: Vec<SocketAddr>,
 }
 
 impl Reloader {
@@ -48,7 +45,7 @@ impl Reloader {
         let config = &self.proxy.config;
         let rules = again("--rules", config.rules_file.as_deref(), |path| {
             let rules = RuleFile::load(path)?;
-            self.proxy.policy.upstream_is_self(&rules, &self.addresses).map_or(Ok(rules), Err)
+            self.proxy.policy.upstream_is_self(&rules).map_or(Ok(rules), Err)
         });
         let users = again("--users", config.users_file.as_deref(), Passwords::load);
         self.proxy.metrics.reloaded(rules.is_ok() && users.is_ok());
@@ -64,7 +61,8 @@ impl Reloader {
     }
 
     fn take_over(&self, rules: Option<Arc<RuleFile>>, users: Option<Arc<Passwords>>) {
-        let doubts = rules.as_deref().map(|rules| doubts(rules, users.as_deref()));
+        let doubts =
+            rules.as_deref().map(|rules| doubts(&self.proxy.policy, rules, users.as_deref()));
         let mut read = Vec::new();
         // A user who is new may be in a rule that is new: rules first.
         if let Some(rules) = rules {

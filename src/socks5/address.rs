@@ -67,15 +67,6 @@ impl Name {
         absolute.unwrap_or_else(|| self.clone())
     }
 
-    /// Whether this names the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
-    /// that, what the hosts files of common systems say.
-    pub fn is_localhost(&self) -> bool {
-        const HOSTS: [&str; 5] =
-            ["localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"];
-        let name = self.as_str().trim_end_matches('.').to_ascii_lowercase();
-        HOSTS.contains(&&*name) || name.ends_with(".localhost")
-    }
-
     /// The address, if the name spells one in any way that `getaddrinfo` understands without asking
     /// anyone. curl and others send `[::1]` as a name.
     fn literal(&self) -> Option<IpAddr> {
@@ -125,6 +116,30 @@ impl Address {
         }
         message.extend(self.port.to_be_bytes());
     }
+}
+
+/// Whether a name is that of the machine itself, wherever it is looked up (RFC 6761 section 6.3); beside
+/// that, what the hosts files of common systems say.
+pub fn is_localhost(name: &str) -> bool {
+    const HOSTS: [&str; 8] = [
+        "localhost",
+        "localhost4",
+        "localhost6",
+        "localhost.localdomain",
+        "localhost4.localdomain4",
+        "localhost6.localdomain6",
+        "ip6-localhost",
+        "ip6-loopback",
+    ];
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    HOSTS.contains(&&*name) || name.ends_with(".localhost")
+}
+
+/// Whether a name is that of a service in Tor, which no name server knows (RFC 7686).
+pub fn is_onion(name: &str) -> bool {
+    name.trim_end_matches('.')
+        .rsplit_once('.')
+        .is_some_and(|(_, last)| last.eq_ignore_ascii_case("onion"))
 }
 
 /// The address that a text spells as `inet_aton(3)` reads it: one to four numbers, the last of which
@@ -338,8 +353,7 @@ mod tests {
 
     #[test]
     fn names_of_the_machine_itself() {
-        let is_localhost = |name: &str| Name::new(name.into()).unwrap().is_localhost();
-        for name in ["localhost", "LocalHost.", "a.localhost", "ip6-localhost"] {
+        for name in ["localhost", "LocalHost.", "a.localhost", "ip6-localhost", "localhost4"] {
             assert!(is_localhost(name), "{name}");
         }
         for name in ["localhost.example", "notlocalhost", "local.host"] {

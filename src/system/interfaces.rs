@@ -3,25 +3,24 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use log::warn;
 use nix::ifaddrs::getifaddrs;
 
 use super::ip::{is_link_local, is_private, is_public, is_this_machine, unspecified_like};
+use super::routing::{self, Changes};
 use super::sync::Mutex;
-
-/// How long the addresses are believed. To read them takes about 100 µs, more with more interfaces,
-/// and no request should pay that; a new address counts after a second.
-const LASTS: Duration = Duration::from_secs(1);
 
 /// An address that is on no link of this machine (RFC 5737): the default route leads there.
 const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
-/// The interfaces of this machine, read again when what is known is older than a second.
+/// The interfaces of this machine. To read them takes about 100 µs, more with more interfaces, so they are
+/// read again only once something has changed.
 #[derive(Debug)]
 pub struct Interfaces {
     read: fn() -> Option<Vec<InterfaceAddress>>,
+    is_local: fn(IpAddr) -> Option<bool>,
+    changes: Changes,
     latest: Mutex<Snapshot>,
 }
 
@@ -39,7 +38,8 @@ pub struct InterfaceAddress {
 /// What was known at one moment.
 #[derive(Clone, Debug)]
 struct Snapshot {
-    at: Instant,
+    /// How many changes there had been.
+    changes: usize,
     /// `None` if the system did not tell.
     addresses: Option<Arc<[InterfaceAddress]>>,
 }
@@ -57,33 +57,40 @@ pub struct Public {
 
 impl Default for Interfaces {
     fn default() -> Self {
-        Interfaces::read_by(read)
+        Interfaces::told_by(read, routing::is_local)
     }
 }
 
 impl Interfaces {
-    /// The interfaces that `read` finds; `None` means that it cannot tell.
-    pub fn read_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
-        Interfaces { read, latest: Mutex::new(Snapshot::of(read)) }
+    /// The interfaces that `read` finds; `None` means that it cannot tell. Of a single address `is_local`
+    /// knows more, if it tells.
+    pub fn told_by(
+        read: fn() -> Option<Vec<InterfaceAddress>>,
+        is_local: fn(IpAddr) -> Option<bool>,
+    ) -> Self {
+        let changes = Changes::default();
+        let latest = Mutex::new(Snapshot::of(read, changes.count()));
+        Interfaces { read, is_local, changes, latest }
     }
 
-    /// Whether `ip` is an address of this machine, or was within the last second; `None` if the system
-    /// does not tell.
+    /// Whether `ip` is an address of this machine at this moment; `None` if the system does not tell.
     pub fn is_ours(&self, ip: IpAddr) -> Option<bool> {
         let ip = ip.to_canonical();
         if is_this_machine(ip) {
             return Some(true);
         }
-        self.addresses().map(|addresses| addresses.iter().any(|address| address.ip == ip))
+        let is_listed = || Some(self.addresses()?.iter().any(|address| address.ip == ip));
+        match (self.is_local)(ip) {
+            Some(true) => Some(true),
+            // It may be that of an interface with a routing table of its own (VRF).
+            Some(false) => Some(is_listed().unwrap_or(false)),
+            None => is_listed(),
+        }
     }
 
-    /// The same, and an address that has just come counts as well: for the few requests that are worth
-    /// reading the addresses for.
-    pub fn is_ours_now(&self, ip: IpAddr) -> Option<bool> {
-        if self.is_ours(ip) != Some(true) {
-            self.read_again();
-        }
-        self.is_ours(ip)
+    /// Another number than before once the addresses of this machine may have changed.
+    pub fn generation(&self) -> usize {
+        self.changes.count()
     }
 
     /// Whether a link-local client is on a private interface. The scope of an IPv6 client names its
@@ -121,6 +128,11 @@ impl Interfaces {
         found
     }
 
+    /// Every address of this machine that is known.
+    pub fn all(&self) -> Vec<IpAddr> {
+        self.addresses().unwrap_or_default().iter().map(|address| address.ip).collect()
+    }
+
     /// The addresses that other machines may reach, on more than one link: private and unique-local ones
     /// first, of these IPv4 first, and of those the one first by which packets to the internet leave.
     pub fn reachable(&self) -> Vec<IpAddr> {
@@ -134,22 +146,22 @@ impl Interfaces {
         found
     }
 
-    /// What is known now. Whoever finds it too old reads it again and waits for nobody.
+    /// What is known now. Whoever finds that something has changed reads it again, and waits for nobody.
     fn addresses(&self) -> Option<Arc<[InterfaceAddress]>> {
+        let changes = self.changes.count();
         let latest = self.latest.lock().clone();
-        if latest.at.elapsed() < LASTS { latest.addresses } else { self.read_again() }
-    }
-
-    fn read_again(&self) -> Option<Arc<[InterfaceAddress]>> {
-        let fresh = Snapshot::of(self.read);
+        if latest.changes == changes {
+            return latest.addresses;
+        }
+        let fresh = Snapshot::of(self.read, changes);
         self.latest.lock().clone_from(&fresh);
         fresh.addresses
     }
 }
 
 impl Snapshot {
-    fn of(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
-        Snapshot { at: Instant::now(), addresses: read().map(Into::into) }
+    fn of(read: fn() -> Option<Vec<InterfaceAddress>>, changes: usize) -> Self {
+        Snapshot { changes, addresses: read().map(Into::into) }
     }
 }
 
@@ -207,9 +219,14 @@ mod tests {
         ])
     };
 
+    /// Where the list is all that is known.
+    fn told_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Interfaces {
+        Interfaces::told_by(read, |_| None)
+    }
+
     #[test]
     fn every_address_of_this_machine_is_ours() {
-        let interfaces = Interfaces::read_by(ROUTER);
+        let interfaces = told_by(ROUTER);
         for (ip, ours) in [
             ("192.168.77.1", true),
             ("::ffff:192.168.77.1", true),
@@ -228,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_the_system_does_not_tell_is_not_known() {
-        let interfaces = Interfaces::read_by(|| None);
+        let interfaces = told_by(|| None);
         assert_eq!(interfaces.is_ours("192.168.77.1".parse().unwrap()), None);
         assert_eq!(interfaces.is_ours("127.0.0.1".parse().unwrap()), Some(true));
         assert!(!interfaces.is_on_private_link("[fe80::9%2]:1".parse().unwrap()));
@@ -237,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_link_local_client_is_known_by_its_interface() {
-        let interfaces = Interfaces::read_by(ROUTER);
+        let interfaces = told_by(ROUTER);
         let is_private = |client: &str| interfaces.is_on_private_link(client.parse().unwrap());
         assert!(is_private("[fe80::9%2]:50000"), "on the lan");
         assert!(is_private("[fe80::9%4]:50000"), "unique-local will do");
@@ -253,33 +270,46 @@ mod tests {
             addresses: vec!["203.0.113.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             is_private: false,
         };
-        assert_eq!(Interfaces::read_by(ROUTER).public(|_| true), [expected]);
+        assert_eq!(told_by(ROUTER).public(|_| true), [expected]);
     }
 
     #[test]
     fn addresses_of_the_home_network_are_told_first_and_those_of_one_link_not_at_all() {
-        let reachable = Interfaces::read_by(ROUTER).reachable();
+        let reachable = told_by(ROUTER).reachable();
         let expected = ["192.168.77.1", "fd00::1", "203.0.113.1", "100.64.0.1", "2001:db8::1"];
         assert_eq!(reachable, expected.map(|ip| ip.parse::<IpAddr>().unwrap()));
-        assert_eq!(Interfaces::read_by(|| None).reachable(), [] as [IpAddr; 0]);
+        assert_eq!(told_by(|| None).reachable(), [] as [IpAddr; 0]);
     }
 
     #[test]
-    fn addresses_are_read_once_a_second_and_not_for_each_request() {
-        thread_local!(static READS: Cell<u32> = const { Cell::new(0) });
-        let interfaces = Interfaces::read_by(|| {
+    fn the_kernel_knows_more_than_the_list() {
+        let is_routed = |ip: IpAddr| Some(ip == IpAddr::from([10, 99, 3, 4]));
+        let interfaces = Interfaces::told_by(ROUTER, is_routed);
+        assert_eq!(interfaces.is_ours("10.99.3.4".parse().unwrap()), Some(true));
+        assert_eq!(interfaces.is_ours("::ffff:10.99.3.4".parse().unwrap()), Some(true));
+        assert_eq!(interfaces.is_ours("192.168.77.1".parse().unwrap()), Some(true), "as in a VRF");
+        assert_eq!(interfaces.is_ours("10.98.3.4".parse().unwrap()), Some(false));
+        let alone = Interfaces::told_by(|| None, is_routed);
+        assert_eq!(alone.is_ours("192.168.77.1".parse().unwrap()), Some(false));
+    }
+
+    #[test]
+    fn addresses_are_read_when_something_has_changed_and_not_for_each_request() {
+        thread_local!(static READS: Cell<usize> = const { Cell::new(0) });
+        let interfaces = told_by(|| {
             READS.set(READS.get() + 1);
             ROUTER()
         });
-        let begin = Instant::now();
+        let before = interfaces.generation();
         for _ in 0..10_000 {
             interfaces.is_ours("192.168.77.1".parse().unwrap());
         }
-        let seconds = begin.elapsed().as_secs();
-        assert!(u64::from(READS.get()) <= 2 + seconds, "{}", READS.get());
-        let at = Instant::now().checked_sub(LASTS).unwrap();
-        *interfaces.latest.lock() = Snapshot { at, addresses: None };
-        assert_eq!(interfaces.is_ours("192.168.77.1".parse().unwrap()), Some(true));
+        // Tests beside this one may add addresses to namespaces of their own, and not here.
+        assert!(READS.get() <= 1 + interfaces.generation() - before, "{}", READS.get());
+        interfaces.latest.lock().changes = usize::MAX;
+        let reads = READS.get();
+        interfaces.is_ours("192.168.77.1".parse().unwrap());
+        assert_eq!(READS.get(), reads + 1);
     }
 
     #[test]

@@ -4,6 +4,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// The loopback address of each family.
+pub const LOOPBACK: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 /// An IPv4-mapped address as the IPv4 address that it is. A link-local one keeps its scope: it is
 /// nothing without it.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
@@ -78,7 +82,11 @@ pub fn embedded_ipv4(ip: IpAddr) -> impl Iterator<Item = Ipv4Addr> {
         IpAddr::V6(ip) => [by_prefix(ip), by_interface(ip)],
         IpAddr::V4(_) => [None, None],
     };
-    found.into_iter().flatten()
+    let local = match ip {
+        IpAddr::V6(ip) => by_local_prefix(ip),
+        IpAddr::V4(_) => [None; 4],
+    };
+    found.into_iter().chain(local).flatten()
 }
 
 fn by_prefix(ip: Ipv6Addr) -> Option<Ipv4Addr> {
@@ -88,14 +96,27 @@ fn by_prefix(ip: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         // IPv4-compatible (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
         [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(low(bits)),
-        // Local NAT64 (RFC 8215) with a prefix of 96 bits. Shorter ones put zeros here.
-        [0x64, 0xff9b, 1, ..] => Some(low(bits)).filter(|ip| !ip.is_unspecified()),
         // 6to4 (RFC 3056).
         [0x2002, ..] => Some(low(bits >> 80)),
         // Teredo (RFC 4380): the client, with all bits inverted.
         [0x2001, 0, ..] => Some(low(!bits)),
         _ => None,
     }
+}
+
+/// Local NAT64 (RFC 8215): a prefix within `64:ff9b:1::/48` may have any length of RFC 6052 (section 2.2), and
+/// which one it has is not known here. Nothing is in 0.0.0.0/8: that is read in the wrong place, unless
+/// nothing is in any place.
+fn by_local_prefix(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
+    /// Where the four octets are, for 96, 48, 56 and 64 bits: that at 8 is left out.
+    const PLACES: [[usize; 4]; 4] =
+        [[12, 13, 14, 15], [6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12]];
+    if !matches!(ip.segments(), [0x64, 0xff9b, 1, ..]) {
+        return [None; 4];
+    }
+    let all = PLACES.map(|places| Ipv4Addr::from(places.map(|place| ip.octets()[place])));
+    let found = all.map(|ip| Some(ip).filter(|ip| ip.octets()[0] != 0));
+    if found == [None; 4] { [Some(all[0]), None, None, None] } else { found }
 }
 
 /// ISATAP (RFC 5214), under any prefix.
@@ -145,7 +166,13 @@ mod tests {
         for (ip, inside) in [
             ("64:ff9b::7f00:1", &["127.0.0.1"][..]),
             ("64:ff9b:1::10.1.2.3", &["10.1.2.3"]),
-            ("64:ff9b:1:a00:1:200::", &[]),
+            ("64:ff9b:1:a01:2:300::", &["10.1.2.3", "1.2.3.0", "2.3.0.0"]),
+            ("64:ff9b:1:7f00:0:100::", &["127.0.0.1"]),
+            ("64:ff9b:1:7f00:0:1ff:ffff:ffff", &["255.255.255.255", "127.0.0.1"]),
+            ("64:ff9b:1:7f:0:1::", &["127.0.0.1"]),
+            ("64:ff9b:1:0:7f:0:100:0", &["1.0.0.0", "127.0.0.1"]),
+            ("64:ff9b:1::", &["0.0.0.0"]),
+            ("64:ff9b:1::9", &["0.0.0.9"]),
             ("2002:7f00:1::1", &["127.0.0.1"]),
             ("::127.0.0.1", &["127.0.0.1"]),
             ("::ffff:0:127.0.0.1", &["127.0.0.1"]),

@@ -73,11 +73,7 @@ pub fn with_name_server(test: impl FnOnce(&dyn Fn() -> usize) + Send) {
     alone(|| {
         let file = Scratch::new(b"nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
         file.set_mode(0o644);
-        let nothing: Option<&str> = None;
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(nothing, "/", nothing, private, nothing).unwrap();
-        mount(Some(file.path()), "/etc/resolv.conf", nothing, MsFlags::MS_BIND, nothing).unwrap();
+        over("/etc/resolv.conf", &file);
         let server = UdpSocket::bind("127.0.0.1:53").unwrap();
         server.set_nonblocking(true).unwrap();
         let questions = Cell::new(0);
@@ -88,6 +84,15 @@ pub fn with_name_server(test: impl FnOnce(&dyn Fn() -> usize) + Send) {
             questions.get()
         });
     });
+}
+
+/// Has `file` stand in the place of `path`, for this thread of [`alone`] and what it starts.
+pub fn over(path: &str, file: &Scratch) {
+    let nothing: Option<&str> = None;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(nothing, "/", nothing, private, nothing).unwrap();
+    mount(Some(file.path()), path, nothing, MsFlags::MS_BIND, nothing).unwrap();
 }
 
 /// Runs `ip` with each line of `commands`. False, with nothing done, where there is no such program.

@@ -53,7 +53,7 @@ fn what_goes_up_is_asked_there() {
             stream.write_all(answer).unwrap();
             asked
         });
-        let server = start(&["--upstream", &format!("socks5://{address}")]);
+        let server = start(&["--upstream", &format!("socks5h://{address}")]);
         assert_eq!(told(server.address, request), answer);
         assert_eq!(upstream.join().unwrap(), request);
     }

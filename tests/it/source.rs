@@ -12,7 +12,9 @@ use tabi::cli;
 use tabi::server::{Inherited, Notify, Server};
 
 use crate::namespace::{alone, ip, with_two_ways};
-use crate::stage::{GREETING, LONG, accept, ask, connect, echo, reply, request, start_on, take};
+use crate::stage::{
+    GREETING, LONG, Running, accept, ask, connect, echo, reply, request, start_on, take,
+};
 
 const BIND: u8 = 0x02;
 const UDP_ASSOCIATE: u8 = 0x03;
@@ -106,6 +108,62 @@ fn the_mark_or_the_interface_chooses_between_two_routes() {
             assert_eq!(from.to_string(), way, "{options:?} CMD {command}");
         }
     }
+}
+
+#[test]
+fn what_is_for_this_machine_leaves_by_no_interface() {
+    let (over, is_over) = channel::<()>();
+    with_two_ways(
+        move || assert!(is_over.recv().is_err()),
+        move || {
+            if !ip("route add local 10.99.0.0/16 dev lo") {
+                return;
+            }
+            let server = start_on("127.0.0.1:1080", &["--interface", "two0"]);
+            for own in ["127.0.0.1", "10.1.0.1", "10.2.0.1", "10.99.3.4"] {
+                let own = SocketAddr::new(own.parse().unwrap(), 9000);
+                let listener = TcpListener::bind(own).unwrap();
+                assert_eq!(ask(&server, &request(own)).0, 0x00, "CONNECT to {own}");
+                drop(listener);
+
+                let target = UdpSocket::bind(own).unwrap();
+                target.set_read_timeout(Some(LONG)).unwrap();
+                let (_client, bound) =
+                    ask_for(&server, UDP_ASSOCIATE, "0.0.0.0:0".parse().unwrap());
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.set_read_timeout(Some(LONG)).unwrap();
+                let datagram = [&[0, 0, 0], &request(own)[3..], b"payload"].concat();
+                socket.send_to(&datagram, bound).unwrap();
+                let mut octets = [0; 64];
+                let (length, from) = target.recv_from(&mut octets).unwrap();
+                assert_eq!(octets[..length], *b"payload", "UDP to {own}");
+                target.send_to(b"answer", from).unwrap();
+                let length = socket.recv(&mut octets).unwrap();
+                assert_eq!(
+                    octets[..length],
+                    [&datagram[..10], b"answer"].concat(),
+                    "UDP from {own}"
+                );
+
+                let (mut client, bound) = ask_for(&server, BIND, own);
+                let _peer = connect_from(own, bound);
+                assert_eq!(reply(&mut client).0, 0x00, "BIND for {own}");
+            }
+            drop(over);
+        },
+    );
+}
+
+/// Sends a request, and gives back the client and the bound address.
+fn ask_for(server: &Running, command: u8, destination: SocketAddr) -> (TcpStream, SocketAddr) {
+    let mut asked = request(destination);
+    asked[1] = command;
+    let mut client = connect(server.address);
+    client.write_all(&[GREETING, &asked].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    let (rep, bound) = reply(&mut client);
+    assert_eq!(rep, 0x00);
+    (client, bound)
 }
 
 #[test]

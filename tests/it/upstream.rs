@@ -7,12 +7,13 @@ use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use tabi::cli;
 use tabi::server::{Inherited, Notify, Server};
 
-use crate::namespace::{alone, with_name_server};
-use crate::scratch::{Program, Scratch, check};
+use crate::namespace::{alone, ip, over, with_name_server};
+use crate::scratch::{Program, Scratch, bare, check};
 use crate::stage::{
     GREETING, LONG, Running, accept, ask, at_end, black_hole, connect, echo, expect, expect_reset,
     listen, nobody_listens, pattern, reply, request, request_by_name, reset, send, start, start_on,
@@ -31,8 +32,9 @@ fn upstream<T: Send + 'static>(
     (thread::spawn(move || script(accept(&listener))), address)
 }
 
+/// It gets names as they are.
 fn via(address: SocketAddr) -> String {
-    format!("socks5://{address}")
+    format!("socks5h://{address}")
 }
 
 #[test]
@@ -370,20 +372,20 @@ fn a_password_belongs_neither_on_the_command_line_nor_into_a_file_for_everyone()
     assert_eq!(status, 2);
     assert!(told.contains("TABI_UPSTREAM") && told.contains("--rules"), "{told}");
     assert!(!told.contains("sesame"), "{told}");
-    for bad in ["socks5://alice:sesame@127.0.0.1", "http://alice:sesame@127.0.0.1:9"] {
+    for bad in ["socks5h://alice:sesame@127.0.0.1", "http://alice:sesame@127.0.0.1:9"] {
         let (status, told) = check(&["--upstream", bad]);
         assert_eq!(status, 2);
         assert!(told.contains("--upstream: expected socks5://"), "{told}");
         assert!(!told.contains("sesame"), "{told}");
     }
-    let rules = Scratch::new(format!("deny port 25\nvia {url} to *.onion\n").as_bytes());
+    let rules = Scratch::new(format!("deny port 25\nvia {url} to 192.0.2.1\n").as_bytes());
     assert_eq!(check(&["--rules", rules.path()]).0, 0);
     rules.set_mode(0o640);
     let (status, told) = check(&["--rules", rules.path()]);
     assert_eq!(status, 2);
     assert!(told.contains("there is a password in it") && told.contains("chmod 600"), "{told}");
     assert!(!told.contains("sesame"), "{told}");
-    let open = Scratch::new(b"via socks5://127.0.0.1:9 to *.onion\n");
+    let open = Scratch::new(b"via socks5h://127.0.0.1:9 to *.onion\n");
     open.set_mode(0o644);
     assert_eq!(check(&["--rules", open.path()]).0, 0, "there is no password in it");
 }
@@ -402,9 +404,143 @@ fn a_server_that_is_its_own_upstream_does_not_start() {
     let itself = &free.to_string();
     let told = refusal(itself, &["--upstream", &format!("socks5://{itself}")]);
     assert!(told.contains("--upstream") && told.contains("this server itself"), "{told}");
-    let rules = Scratch::new(format!("\nvia socks5://{itself} to *.onion").as_bytes());
+    let rules = Scratch::new(format!("\nvia socks5h://{itself} to *.onion").as_bytes());
     let told = refusal(itself, &["--rules", rules.path()]);
     assert!(told.contains(&format!("{}:2: ", rules.path())), "{told}");
+}
+
+#[test]
+fn without_h_a_name_is_resolved_here_and_its_address_goes_up() {
+    // ATYP of what the upstream is asked for, or REP.
+    let asked_for = |url: &str, rules: &[u8], name: &str| {
+        let (done, address) = upstream(|mut stream| {
+            take::<3>(&mut stream);
+            stream.write_all(b"\x05\x00").unwrap();
+            let [_, _, _, kind]: [u8; 4] = take(&mut stream);
+            stream.write_all(b"\x05\x00\x00\x01\0\0\0\0\0\0").unwrap();
+            kind
+        });
+        let rules = Scratch::new(rules);
+        let url = format!("{url}://{address}");
+        let server = start(&["--upstream", &url, "--rules", rules.path()]);
+        let (rep, _client) = ask(&server, &request_by_name(name.as_bytes(), 80));
+        if rep != 0x00 {
+            // Nobody else comes.
+            drop(TcpStream::connect(address));
+            return Err(rep);
+        }
+        Ok(done.join().unwrap())
+    };
+    let only_ipv4 = b"deny to ::1\n";
+    assert_eq!(asked_for("socks5", only_ipv4, "localhost"), Ok(0x01));
+    assert_eq!(asked_for("socks5h", b"", "localhost"), Ok(0x03));
+    assert_eq!(asked_for("socks5h", b"", "tabi.example"), Ok(0x03));
+    for url in ["socks5", "socks5h"] {
+        let denied = b"deny to 127.0.0.0/8, ::1, 10.0.0.0/8\n";
+        for name in ["localhost", "127.1", "::ffff:10.9.9.9", "10.9.2313"] {
+            assert_eq!(asked_for(url, denied, name), Err(DENIED), "{url} {name}");
+        }
+    }
+    // The last two are no addresses to the resolver here either.
+    for name in ["10.9.9.9.", "::ffff:10.9.9.9%1"] {
+        assert_eq!(asked_for("socks5h", b"deny to 10.0.0.0/8\n", name), Err(DENIED), "{name}");
+    }
+}
+
+#[test]
+fn tor_wants_names() {
+    let rules = Scratch::new(b"deny port 25\nvia socks5://127.0.0.1:9050 to *.onion\n");
+    let (status, told) = check(&["--rules", rules.path()]);
+    assert_eq!(status, 2);
+    let line = format!("{}:2: 'socks5://': expected socks5h:// for .onion", rules.path());
+    assert!(told.contains(&line), "{told}");
+}
+
+#[test]
+fn an_upstream_on_this_machine_is_told_of_with_what_it_opens() {
+    let rules = Scratch::new(b"via socks5h://127.0.0.1:9050 to *.onion\n");
+    let (status, told) =
+        check(&["--rules", rules.path(), "--upstream", "socks5h://localhost:2080"]);
+    assert_eq!(status, 0);
+    for place in ["--upstream: the upstream localhost:2080", &format!("{}:1: ", rules.path())] {
+        assert!(told.contains(place), "{told}");
+    }
+    assert_eq!(told.matches("reaches by a name what listens for this machine alone").count(), 2);
+    let mut program = Program::start(&["--upstream", "socks5h://127.0.0.1:2080"]);
+    program.signal(Signal::TERM);
+    let log = program.log_so_far().to_owned() + &program.rest_of_log();
+    assert!(log.contains("--upstream: the upstream 127.0.0.1:2080 is on this machine"), "{log}");
+}
+
+/// Runs `test` on a machine at 192.168.77.1 that has these names in its hosts file.
+fn with_hosts(hosts: &str, test: impl FnOnce() + Send) {
+    alone(|| {
+        let file = Scratch::new(hosts.as_bytes());
+        file.set_mode(0o644);
+        over("/etc/hosts", &file);
+        if ip("addr add 192.168.77.1/24 dev lo") {
+            test();
+        }
+    });
+}
+
+/// The answer to a client at 192.168.77.1.
+fn rep_for_neighbour(server: SocketAddr, request: &[u8]) -> u8 {
+    let mut client = connect_from([192, 168, 77, 1], server);
+    client.write_all(&[GREETING, request].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    reply(&mut client).0
+}
+
+#[test]
+fn a_neighbour_reaches_no_loopback_by_a_name_through_an_upstream_here() {
+    with_hosts("127.0.0.1 localhost localhost4 machine\n127.0.0.5 printer.test\n", || {
+        // The upstream resolves what it gets, and serves this machine alone.
+        let upstream = start_on("127.0.0.1:2080", &[]);
+        let inner = echo();
+        for url in ["socks5", "socks5h"] {
+            let url = format!("{url}://{}", upstream.address);
+            let mut program = Program::spawn({
+                let mut command = bare();
+                command.args(["192.168.77.1:1080", "--upstream", &url]);
+                command
+            });
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            for name in ["localhost", "localhost4", "machine", "MACHINE", "printer.test"] {
+                let request = request_by_name(name.as_bytes(), inner.port());
+                assert_eq!(rep_for_neighbour(program.address, &request), DENIED, "{url} {name}");
+                program.log_line("outcome=denied");
+            }
+            let rep = rep_for_neighbour(program.address, &request_by_name(host.as_bytes(), 80));
+            assert_ne!(rep, 0x00, "{host}");
+            // Not even a name that nobody here knows leads to its own port.
+            let names = ["localhost", "anybody.example"].iter();
+            for request in names.map(|name| request_by_name(name.as_bytes(), 1080)) {
+                let rep = rep_for_neighbour(program.address, &request);
+                assert_ne!(rep, 0x00);
+                assert!(url.starts_with("socks5:") || rep == DENIED, "{rep}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_upstream_by_a_name_that_is_this_server_makes_no_circle() {
+    with_hosts("192.168.77.1 up.test\n", || {
+        for url in ["socks5://up.test:1080", "socks5h://up.test:1080"] {
+            let mut command = bare();
+            command.args(["192.168.77.1:1080", "--upstream", url]);
+            let mut program = Program::spawn(command);
+            let request = request(([192, 0, 2, 1], 80).into());
+            assert_eq!(told(program.address, &request)[1], FAILED);
+            let line = program.log_line("outcome=");
+            let why =
+                "outcome=upstream-failed why=\"the upstream up.test:1080 is this server itself\"";
+            assert!(line.contains(why), "{line}");
+            program.signal(Signal::TERM);
+            assert!(!program.rest_of_log().contains("outcome="), "one request is one session");
+        }
+    });
 }
 
 #[test]

@@ -2,9 +2,9 @@ complete -c tabi -l allow-from -d 'Clients that are served; repeatable, replaces
 complete -c tabi -l rules -d 'Who may do what, and where: a file with a rule a line, the first that matches decides' -r -F
 complete -c tabi -l users -d 'Require username and password: a file with `name:password` a line, that only its owner can read' -r -F
 complete -c tabi -l proxy-protocol -d 'Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable' -r
-complete -c tabi -l upstream -d 'The SOCKS5 server that CONNECT goes through where no rule says otherwise, names as they are: socks5://[USER:PASSWORD@]HOST:PORT; with a password in the environment or a rules file alone' -r
+complete -c tabi -l upstream -d 'The SOCKS5 server that CONNECT goes through where no rule says otherwise: socks5h://HOST:PORT gets names as they are, socks5://HOST:PORT the addresses that they have here and that the rules permit; USER:PASSWORD@ before HOST in the environment or a rules file alone' -r
 complete -c tabi -l source -d 'Local address of outgoing connections, repeatable: one a family; `same` is the address at which the client has reached this server' -r
-complete -c tabi -l interface -d 'Interface by which outgoing connections and datagrams leave, whatever the routes say' -r
+complete -c tabi -l interface -d 'Interface by which outgoing connections and datagrams leave, whatever the routes say, except those for this machine itself' -r
 complete -c tabi -l mark -d 'Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)' -r
 complete -c tabi -l udp-ports -d 'Ports on which clients send UDP datagrams, as in 40000-40099, one of them for each association; for a firewall or a container that lets only some ports through' -r
 complete -c tabi -l udp-advertise -d 'Address that clients are told to send UDP datagrams to, where it is another one than they connect to; repeatable, one a family' -r

@@ -79,6 +79,18 @@ pub enum Denied {
         /// What was asked for.
         command: Command,
     },
+    /// A name goes to an upstream on this machine, and may be this machine there.
+    OwnPort {
+        /// The upstream.
+        upstream: Arc<str>,
+        /// One of the server's own ports.
+        port: u16,
+    },
+    /// It would come back here: what is at fault is the upstream, not the request.
+    UpstreamIsSelf {
+        /// The upstream.
+        upstream: Arc<str>,
+    },
 }
 
 impl fmt::Display for Denied {
@@ -95,6 +107,15 @@ impl fmt::Display for Denied {
             }
             Denied::Through { upstream, command } => {
                 write!(f, "{command} does not go through an upstream ({upstream})")
+            }
+            Denied::OwnPort { upstream, port } => {
+                write!(
+                    f,
+                    "by {upstream} on this machine, port {port} is perhaps this server itself"
+                )
+            }
+            Denied::UpstreamIsSelf { upstream } => {
+                write!(f, "the upstream {upstream} is this server itself")
             }
         }
     }

@@ -23,10 +23,15 @@ const ROUTER: fn() -> Option<Vec<InterfaceAddress>> = || {
     ])
 };
 
+/// Where the server listens.
+fn own() -> Vec<SocketAddr> {
+    vec!["[::]:1080".parse().unwrap()]
+}
+
 /// The policy of this machine, for these clients.
 fn serving(clients: &[&str]) -> Policy {
     let clients: Vec<_> = clients.iter().map(|net| net.parse().unwrap()).collect();
-    Policy { interfaces: Interfaces::read_by(ROUTER), ..Policy::new(&clients, vec![1080]) }
+    Policy { interfaces: Interfaces::told_by(ROUTER, |_| None), ..Policy::new(&clients, own()) }
 }
 
 fn serves(policy: &Policy, client: &str) -> bool {
@@ -152,7 +157,7 @@ const KNOWN: fn() -> Option<Vec<InterfaceAddress>> = || {
 
 /// The policy of a server on port 1080 of a machine with these addresses.
 fn on(read: fn() -> Option<Vec<InterfaceAddress>>) -> Policy {
-    Policy { interfaces: Interfaces::read_by(read), ..Policy::new(&[], vec![1080]) }
+    Policy { interfaces: Interfaces::told_by(read, |_| None), ..Policy::new(&[], own()) }
 }
 
 #[test]
@@ -164,7 +169,7 @@ fn only_the_permitted_addresses_of_a_name_are_in_the_permit() {
     let destination = Address { host: Host::Name(name), port: 80 };
     let request = Request { command: Command::Connect, destination };
     let judge = |found: &[&str]| {
-        let policy = Policy::new(&[], vec![1080]);
+        let policy = Policy::new(&[], own());
         let found = all(found);
         policy.permit(&anyone(), LAN.parse().unwrap(), &request, |_, _| Ok::<_, Denied>(found))
     };
@@ -276,6 +281,115 @@ fn only_a_rule_with_an_address_or_a_network_opens_this_machine() {
 }
 
 #[test]
+fn a_broad_rule_opens_nothing_that_is_closed() {
+    let open = |rules: &str, host: &str, port| ask(rules, None, (host, port), None).is_ok();
+    for (broad, host) in [
+        ("allow to 0.0.0.0/0", "127.0.0.1"),
+        ("allow to 0.0.0.0/0 port 80", "127.0.0.1"),
+        ("allow to 126.0.0.0/7", "127.0.0.1"),
+        ("allow to ::/0", "::1"),
+        ("allow to ::/127", "::"),
+        ("allow to 0.0.0.0/0", "0.0.0.0"),
+        ("allow to 0.0.0.0/8", "0.0.0.0"),
+        ("allow to 169.0.0.0/8", "169.254.169.254"),
+        ("allow to ::/0", "fe80::1"),
+        ("allow to 192.0.0.0/2", "224.0.0.1"),
+        ("allow to 224.0.0.0/3", "255.255.255.255"),
+        ("allow to self", "127.0.0.1"),
+    ] {
+        assert!(!open(broad, host, 80), "{broad} {host}");
+        assert!(open(&format!("allow to {host}"), host, 80), "{host}");
+    }
+    for (named, host) in [
+        ("allow to 127.0.0.0/8", "127.0.0.1"),
+        ("allow to 127.0.0.0/30", "127.0.0.1"),
+        ("allow to 10.0.0.0/8, 127.0.0.0/8", "127.0.0.1"),
+        ("allow to 224.0.0.0/24", "224.0.0.1"),
+        ("allow to fe80::/64 port 80", "fe80::1"),
+    ] {
+        assert!(open(named, host, 80), "{named} {host}");
+    }
+    // In the clothes of IPv6 it is the same address.
+    assert!(!open("allow to 64:ff9b::/96", "64:ff9b::127.0.0.1", 80));
+    assert!(open("allow to 64:ff9b::/96, 127.0.0.1", "64:ff9b::127.0.0.1", 80));
+}
+
+#[test]
+fn an_own_port_opens_to_a_rule_for_one_address_with_that_port_alone() {
+    let open = |rules: &str, host: &str| ask(rules, None, (host, 1080), None).is_ok();
+    for broad in [
+        "allow",
+        "allow port 1080",
+        "allow to 192.168.0.0/16",
+        "allow to 192.168.0.0/16 port 1080",
+        "allow to 192.168.1.0/31 port 1080",
+        "allow to 192.168.1.1",
+        "allow to 192.168.1.1 port 1-65535",
+        "allow to 192.168.1.1 port 80, 1000-2000",
+        "allow to self port 1080",
+    ] {
+        assert!(!open(broad, "192.168.1.1"), "{broad}");
+        assert!(ask(broad, None, ("192.168.1.2", 1080), None).is_ok(), "{broad}: elsewhere");
+    }
+    assert!(open("allow to 192.168.1.1 port 1080", "192.168.1.1"));
+    assert!(open("allow to 192.168.1.1, 127.0.0.1 port 80, 1080", "192.168.1.1"));
+    assert!(open("allow to 2001:db8::1/128 port 1080", "2001:db8::1"));
+    // Loopback is this machine as well: an own port is closed there, too.
+    assert!(!open("allow to 127.0.0.0/8", "127.0.0.1"));
+    assert!(!open("allow to 127.0.0.1", "127.0.0.1"));
+    assert!(open("allow to 127.0.0.1 port 1080", "127.0.0.1"));
+}
+
+#[test]
+fn nobody_becomes_somebody_else_through_an_own_port() {
+    // Meant: the LAN may go to the LAN and to a web server anywhere, one of it not to 10.0.0.0/8.
+    let rules = "deny from 192.168.1.3 to 10.0.0.0/8\n\
+        allow to 192.168.0.0/16\n\
+        allow to 0.0.0.0/0 port 8000\n";
+    let closed = |host, port| ask(rules, None, (host, port), None).unwrap_err();
+    assert!(closed("192.168.1.1", 1080).contains("this server itself"));
+    assert!(closed("127.0.0.1", 8000).contains("a loopback address"));
+    assert!(ask(rules, None, ("192.168.1.1", 8000), None).is_ok());
+    assert!(ask(rules, None, ("203.0.113.1", 8000), None).is_ok());
+}
+
+#[test]
+fn rules_that_seem_to_open_more_are_remarked_on() {
+    let doubts = |rules: &str| following("").doubts(&rule_file(rules));
+    for (rule, parts) in [
+        (
+            "allow to 0.0.0.0/0",
+            &["127.0.0.0/8, 0.0.0.0/32, 169.254.0.0/16, 224.0.0.0/4", "own port 1080"][..],
+        ),
+        ("allow to 0.0.0.0/0 port 8000", &["not open 127.0.0.0/8, "]),
+        ("allow to ::/0", &["::1/128, ::/128, fe80::/10, ff00::/8, this server's own port 1080"]),
+        ("allow to 192.168.0.0/16", &["not open this server's own port 1080:"]),
+        ("allow to 10.0.0.0/8 port 1000-2000", &["own port 1080"]),
+        ("allow to 192.168.1.1", &["own port 1080"]),
+        ("allow to self", &["not open loopback, this server's own port 1080:"]),
+        ("allow to localhost port 80", &["not open loopback:"]),
+    ] {
+        let told = doubts(rule);
+        assert_eq!(told.len(), 1, "{rule}: {told:?}");
+        assert!(told[0].starts_with("rules:1: this rule does not open "), "{told:?}");
+        assert!(parts.iter().all(|part| told[0].contains(part)), "{rule}: {told:?}");
+    }
+    for rule in [
+        "allow",
+        "allow to 192.168.0.0/16 port 22",
+        "allow to 192.168.1.2",
+        "allow to 192.168.1.1 port 1080",
+        "allow to 127.0.0.0/8 port 80",
+        "allow to 198.51.100.0/24",
+        "allow to nas.lan",
+        "deny to 0.0.0.0/0",
+        "deny to self",
+    ] {
+        assert_eq!(doubts(rule), [] as [String; 0], "{rule}");
+    }
+}
+
+#[test]
 fn who_has_the_dns_of_an_allowed_name_does_not_get_at_this_machine() {
     let found: &[&str] = &["127.0.0.1", "192.0.2.1", "169.254.169.254", "::1"];
     for file in ["allow to *.allowed.example\ndeny", "allow to a.allowed.example"] {
@@ -367,7 +481,7 @@ fn reason(policy: &Policy, client: &str, destination: &str) -> Option<&'static s
     let (client, identity) = (client.parse().unwrap(), anyone());
     let destination: SocketAddr = destination.parse().unwrap();
     let query = query(&identity, client, Command::Connect, destination.port());
-    match policy.check_default(destination, &query) {
+    match policy.check_default(destination, &query, None) {
         Ok(()) => None,
         Err(Denied::Closed { reason, .. }) => Some(reason),
         Err(other) => panic!("{other}"),
@@ -401,9 +515,13 @@ fn a_client_elsewhere_cannot_reach_what_is_for_this_machine_only() {
 #[test]
 fn the_own_port_is_closed_at_an_address_that_has_just_come() {
     thread_local!(static COMES: Cell<bool> = const { Cell::new(false) });
-    let policy = on(|| if COMES.get() { KNOWN() } else { Some(vec![]) });
+    let is_local = |ip: IpAddr| Some(COMES.get() && ip == IpAddr::from([192, 168, 1, 5]));
+    let policy = Policy { interfaces: Interfaces::told_by(KNOWN, is_local), ..on(KNOWN) };
+    assert_eq!(reason(&policy, LAN, "192.168.1.5:1080"), None);
     COMES.set(true);
-    assert!(reason(&policy, LAN, "192.168.1.1:1080").is_some());
+    assert!(reason(&policy, LAN, "192.168.1.5:1080").is_some());
+    COMES.set(false);
+    assert_eq!(reason(&policy, LAN, "192.168.1.5:1080"), None, "and gone");
 }
 
 #[test]
@@ -529,17 +647,17 @@ fn a_name_is_looked_up_as_it_stands_where_a_rule_is_about_a_name() {
     }
 }
 
-const REST: Option<&str> = Some("socks5://192.0.2.9:1080");
+const REST: Option<&str> = Some("socks5h://192.0.2.9:1080");
 
 #[test]
 fn what_goes_up_is_not_looked_up() {
     let rules = "deny to *.tracker.example\n\
         deny to 10.0.0.0/8\n\
-        via socks5://192.0.2.8:9050 to *.onion\n\
-        via socks5://192.0.2.7:1080 from 192.168.1.20\n\
+        via socks5h://192.0.2.8:9050 to *.onion\n\
+        via socks5h://192.0.2.7:1080 from 192.168.1.20\n\
         allow to *.home.example\n\
         allow to 192.168.0.0/16\n\
-        via socks5://192.0.2.6:1080 to 198.51.100.0/24\n";
+        via socks5h://192.0.2.6:1080 to 198.51.100.0/24\n";
     for (rest, client, name, route) in [
         (None, LAN, "a.onion", "a.onion:80 via 192.0.2.8:9050"),
         (None, LAN, "A.Onion.", "A.Onion.:80 via 192.0.2.8:9050"),
@@ -583,7 +701,7 @@ fn what_is_closed_stays_closed_to_what_goes_up() {
     ];
     for name in closed {
         assert_eq!(route_of("", REST, LAN, Command::Connect, (name, 80)), "denied", "{name}");
-        let rules = "via socks5://192.0.2.9:1080 to 0.0.0.0/0\nvia socks5://192.0.2.9:1080";
+        let rules = "via socks5h://192.0.2.9:1080 to 0.0.0.0/0\nvia socks5h://192.0.2.9:1080";
         assert_eq!(route_of(rules, None, LAN, Command::Connect, (name, 80)), "denied", "{name}");
         let own = route_of("", REST, LOCAL, Command::Connect, (name, 80));
         assert!(own.ends_with(" via 192.0.2.9:1080"), "{name} {own}");
@@ -591,10 +709,230 @@ fn what_is_closed_stays_closed_to_what_goes_up() {
 }
 
 #[test]
+fn what_is_nearly_an_address_is_judged_as_one() {
+    for name in [
+        "10.9.9.9",
+        "::ffff:10.9.9.9",
+        "[10.9.9.9]",
+        "10.9.9.9.",
+        "167774473",
+        "::ffff:10.9.9.9%1",
+        "0x0a.9.9.9",
+        "10.9.2313",
+        "[::ffff:10.9.9.9%eth0].",
+    ] {
+        for client in [LAN, LOCAL] {
+            let judged = |rules| route_of(rules, REST, client, Command::Connect, (name, 80));
+            assert_eq!(judged("deny to 10.0.0.0/8"), "denied", "{name}");
+            assert_eq!(judged("allow to 10.0.0.0/8"), "direct", "{name}");
+            assert!(judged("").ends_with(":80 via 192.0.2.9:1080"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn localhost_is_judged_as_the_addresses_that_it_has_everywhere() {
+    for name in ["localhost", "LOCALHOST.", "localhost4", "a.localhost", "ip6-loopback"] {
+        let judged = |rules, client| route_of(rules, REST, client, Command::Connect, (name, 80));
+        assert_eq!(judged("", LAN), "denied", "{name}");
+        assert_eq!(judged("deny to 127.0.0.0/8", LOCAL), "[::1]:80 via 192.0.2.9:1080");
+        assert_eq!(judged("deny to 127.0.0.0/8, ::1", LOCAL), "denied", "{name}");
+        assert_eq!(judged("deny to self", LOCAL), "denied", "{name}");
+        assert_eq!(judged("", LOCAL), format!("{name}:80 via 192.0.2.9:1080"));
+        assert_eq!(judged("allow to 127.0.0.1", LOCAL), "direct", "{name}");
+    }
+}
+
+#[test]
+fn names_that_this_machine_knows_are_looked_up_although_names_go_up() {
+    let path = std::env::temp_dir().join(format!("tabi-policy-hosts-{}", std::process::id()));
+    std::fs::write(&path, "127.0.1.1 box\n192.168.1.9 nas.lan nas\n").unwrap();
+    let hosts = || Hosts::in_file(Box::leak(path.clone().into()));
+    let judge = |rules, client: &str, name: &str, found: &str| {
+        let rest = REST.and_then(Upstream::parse).map(Arc::new);
+        let policy = Policy { hosts: hosts(), ..following(rules).with_upstream(rest) };
+        let found = SocketAddr::new(found.parse().unwrap(), 80);
+        let lookup = |_: &Name, _| Ok::<_, Denied>(vec![found]);
+        let permit = policy.permit(&anyone(), client.parse().unwrap(), &request_for(name), lookup);
+        permit.map_or_else(
+            |denied| denied.to_string(),
+            |permit| match permit.route() {
+                Some(route) => format!("{} goes up", route.request().destination),
+                None => "direct".into(),
+            },
+        )
+    };
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    for name in ["box", "BOX.", &host] {
+        let told = judge("", LAN, name, "127.0.1.1");
+        assert!(told.contains("127.0.1.1:80 is a loopback address"), "{name}: {told}");
+        assert!(judge("", LOCAL, name, "127.0.1.1").contains(":80 goes up"), "{name}");
+    }
+    assert_eq!(judge("", LAN, "Nas.Lan", "192.168.1.9"), "Nas.Lan:80 goes up");
+    assert!(
+        judge("deny to 192.168.0.0/16", LAN, "nas", "192.168.1.9").contains("this rule denies")
+    );
+    assert_eq!(judge("allow to 192.168.1.9", LAN, "nas", "192.168.1.9"), "direct");
+    let other = "via socks5h://192.0.2.8:9050 to 192.168.0.0/16";
+    assert_eq!(judge(other, LAN, "nas", "192.168.1.9"), "192.168.1.9:80 goes up", "by another one");
+    assert_eq!(judge("deny to 127.0.0.0/8", LAN, "b.example", "127.0.0.1"), "b.example:80 goes up");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn without_h_names_are_resolved_here_and_a_permitted_address_goes_up() {
+    let judge = |rules: &str, command, found: &[&str]| {
+        let rest = Upstream::parse("socks5://192.0.2.9:1080").map(Arc::new);
+        let policy = following(rules).with_upstream(rest);
+        let lookup = |_: &Name, port| {
+            let all = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+            Ok::<_, Denied>(all.collect())
+        };
+        let request = Request { command, ..request_for("a.example") };
+        let permit = policy.permit(&anyone(), LAN.parse().unwrap(), &request, lookup);
+        permit.map_or_else(
+            |denied| denied.to_string(),
+            |permit| match permit.route() {
+                Some(route) => format!("{} goes up", route.request().destination),
+                None => format!("{:?}", permit.addresses()),
+            },
+        )
+    };
+    let connect = Command::Connect;
+    assert_eq!(judge("", connect, &["198.51.100.1"]), "198.51.100.1:80 goes up");
+    for (rules, ip, why) in [
+        ("", "127.0.0.1", "a loopback address"),
+        ("", "169.254.169.254", "a link-local address"),
+        ("deny to 10.0.0.0/8", "10.9.9.9", "this rule denies"),
+        ("deny to self", "192.168.1.1", "this rule denies"),
+    ] {
+        let told = judge(rules, connect, &[ip]);
+        assert!(told.contains(why), "{rules} {ip}: {told}");
+        let both = judge(rules, connect, &[ip, "198.51.100.1"]);
+        assert_eq!(both, "198.51.100.1:80 goes up", "only what is permitted");
+    }
+    let via = "via socks5://192.0.2.8:1080 to *.example\ndeny";
+    assert_eq!(judge(via, connect, &["198.51.100.1"]), "198.51.100.1:80 goes up");
+    // What its address is, is known then.
+    assert_eq!(judge("", Command::Resolve, &["198.51.100.1"]), "[198.51.100.1:80]");
+    // Neither goes up, and nothing is looked up in vain.
+    for command in [Command::Bind, Command::UdpAssociate] {
+        let refused = route_of("", Some("socks5://192.0.2.9:1080"), LAN, command, ("a.b", 80));
+        assert_eq!(refused, "denied");
+        let allowed = judge("allow to 198.51.100.0/24", command, &["198.51.100.1"]);
+        assert_eq!(allowed, "[198.51.100.1:80]");
+    }
+}
+
+/// What becomes of a request for `destination` where the upstream has turned out to be at `found`.
+fn permitted_upstream(
+    client: &str,
+    destination: (&str, u16),
+    found: &[&str],
+) -> Result<Vec<String>, String> {
+    let host = Host::from(Name::new(destination.0.into()).unwrap());
+    let destination = Address { host, port: destination.1 };
+    let upstream = Arc::new(Upstream::parse("socks5h://up.example:1080").unwrap());
+    let request = Request { command: Command::Connect, destination };
+    let route = UpstreamRoute { upstream, request };
+    let found = found.iter().map(|address| address.parse().unwrap()).collect();
+    match on(KNOWN).permit_upstream(&route, client.parse().unwrap(), found) {
+        Ok(left) => Ok(left.iter().map(ToString::to_string).collect()),
+        Err(denied) => Err(denied.to_string()),
+    }
+}
+
+#[test]
+fn an_upstream_that_turns_out_to_be_this_server_is_not_dialed() {
+    let name = ("a.example", 80);
+    for own in ["192.168.1.1:1080", "127.0.0.1:1080", "[::1]:1080", "[2001:db8::1]:1080"] {
+        let told = permitted_upstream(LOCAL, name, &[own]).unwrap_err();
+        assert_eq!(told, "the upstream up.example:1080 is this server itself", "{own}");
+        let other = permitted_upstream(LOCAL, name, &[own, "192.0.2.9:1080"]);
+        assert_eq!(other.unwrap(), ["192.0.2.9:1080"], "{own}");
+    }
+    assert!(permitted_upstream(LOCAL, name, &["192.168.1.1:1081"]).is_ok());
+    assert!(permitted_upstream(LOCAL, name, &["192.168.1.2:1080"]).is_ok());
+}
+
+#[test]
+fn no_name_leads_to_an_own_port_through_an_upstream_on_this_machine() {
+    for here in ["127.0.0.1:9050", "192.168.1.1:9050", "[::1]:9050"] {
+        let told = permitted_upstream(LAN, ("a.example", 1080), &[here]).unwrap_err();
+        assert!(told.contains("port 1080 is perhaps this server itself"), "{told}");
+        assert!(permitted_upstream(LAN, ("a.example", 80), &[here]).is_ok());
+        assert!(permitted_upstream(LOCAL, ("a.example", 1080), &[here]).is_ok());
+        // Addresses are judged by what they are.
+        assert!(permitted_upstream(LAN, ("192.0.2.1", 1080), &[here]).is_ok());
+    }
+    assert!(permitted_upstream(LAN, ("a.example", 1080), &["192.0.2.9:9050"]).is_ok());
+}
+
+#[test]
+fn an_upstream_on_this_machine_that_gets_names_is_remarked_on() {
+    let doubts = |rest: &str, rules: &str| {
+        let rest = Upstream::parse(rest).map(Arc::new);
+        on(KNOWN).with_upstream(rest).doubts(&rule_file(rules))
+    };
+    let rule = "via socks5h://127.0.0.1:9050 to *.onion";
+    for (rest, rules, place) in [
+        ("socks5h://127.0.0.1:2080", "", "--upstream: the upstream 127.0.0.1:2080"),
+        ("socks5h://192.168.1.1:2080", "", "--upstream: the upstream 192.168.1.1:2080"),
+        ("socks5h://localhost:2080", "", "--upstream: the upstream localhost:2080"),
+        ("", rule, "rules:1: the upstream 127.0.0.1:9050"),
+    ] {
+        let told = doubts(rest, rules);
+        assert_eq!(told.len(), 1, "{rest} {rules}");
+        assert!(
+            told[0].starts_with(&format!("{place} is on this machine and gets names")),
+            "{told:?}"
+        );
+    }
+    for elsewhere in ["socks5://127.0.0.1:2080", "socks5h://192.0.2.9:1080", "socks5h://a.b:1"] {
+        assert_eq!(doubts(elsewhere, ""), [] as [String; 0], "{elsewhere}");
+    }
+}
+
+#[test]
+fn a_server_knows_itself() {
+    let told = |url: &str, listener: &str| {
+        let rest = Upstream::parse(&format!("socks5://{url}")).map(Arc::new);
+        let own = vec![listener.parse().unwrap()];
+        let policy = Policy { own, ..on(KNOWN) }.with_upstream(rest);
+        policy.upstream_is_self(&RuleFile::default())
+    };
+    for (url, listener) in [
+        ("127.0.0.1:1080", "127.0.0.1:1080"),
+        ("127.1:1080", "127.0.0.1:1080"),
+        ("localhost:1080", "127.0.0.1:1080"),
+        ("LocalHost.:1080", "[::1]:1080"),
+        ("localhost:1080", "[::]:1080"),
+        ("127.0.0.1:1080", "[::]:1080"),
+        ("127.9.9.9:1080", "0.0.0.0:1080"),
+        ("192.168.1.1:1080", "[::]:1080"),
+        ("192.168.1.1:1080", "192.168.1.1:1080"),
+        ("0.0.0.0:1080", "0.0.0.0:1080"),
+    ] {
+        let told = told(url, listener);
+        assert!(told.is_some_and(|it| it.ends_with("is this server itself")), "{url} {listener}");
+    }
+    for (url, listener) in [
+        ("127.0.0.1:1081", "127.0.0.1:1080"),
+        ("127.0.0.2:1080", "127.0.0.1:1080"),
+        ("[::1]:1080", "0.0.0.0:1080"),
+        ("192.168.1.3:1080", "[::]:1080"),
+        ("localhost:1080", "192.168.1.1:1080"),
+        ("proxy.example:1080", "[::]:1080"),
+    ] {
+        assert_eq!(told(url, listener), None, "{url} {listener}");
+    }
+}
+
+#[test]
 fn only_connect_goes_through_an_upstream() {
     for command in [Command::Bind, Command::UdpAssociate] {
         for (rest, name) in [(REST, "example.org"), (REST, "192.0.2.1"), (None, "a.onion")] {
-            let rules = "via socks5://192.0.2.8:9050 to *.onion";
+            let rules = "via socks5h://192.0.2.8:9050 to *.onion";
             assert_eq!(route_of(rules, rest, LAN, command, (name, 80)), "denied", "{name}");
         }
         let open = |rules: &str, rest: Option<&str>| {
@@ -602,17 +940,17 @@ fn only_connect_goes_through_an_upstream() {
             let policy = following(rules).with_upstream(rest);
             policy.permit_open(&anyone(), LAN.parse().unwrap(), command).is_ok()
         };
-        assert!(open("via socks5://192.0.2.8:9050 to *.onion", None));
+        assert!(open("via socks5h://192.0.2.8:9050 to *.onion", None));
         assert!(open("allow to 192.0.2.0/24", REST));
         assert!(!open("", REST));
-        assert!(!open("via socks5://192.0.2.8:9050", None));
-        assert!(!open("via socks5://192.0.2.8:9050 to *.onion\ndeny", None));
+        assert!(!open("via socks5h://192.0.2.8:9050", None));
+        assert!(!open("via socks5h://192.0.2.8:9050 to *.onion\ndeny", None));
     }
 }
 
 #[test]
 fn a_name_with_addresses_of_both_kinds_is_reached_directly_if_it_can_be() {
-    let policy = following("via socks5://192.0.2.8:9050 to 198.51.100.0/24\nallow");
+    let policy = following("via socks5h://192.0.2.8:9050 to 198.51.100.0/24\nallow");
     let name = Name::new(b"both.example".to_vec()).unwrap();
     let destination = Address { host: Host::Name(name), port: 80 };
     let request = Request { command: Command::Connect, destination };

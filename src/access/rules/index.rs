@@ -19,11 +19,15 @@
 //! nobody has thousands of those.
 
 use std::collections::{HashMap, HashSet};
+use std::iter::successors;
 use std::mem;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::networks::Networks;
 use super::rule::{Action, Rule, RuleQuery, To};
+use crate::socks5::is_localhost;
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
 type Number = u32;
@@ -54,8 +58,10 @@ pub(in crate::access) struct Index {
 pub(in crate::access) struct Entry {
     /// Without its `to`, which is that of the chain.
     pub(in crate::access) rule: Rule,
-    /// Whether its `to` is a network or an address.
-    pub(in crate::access) is_of_network: bool,
+    /// Its `to`, if that is a network or an address.
+    pub(in crate::access) network: Option<IpNet>,
+    /// Whether its `to` is this machine, by a word: `self` or a name that every machine has.
+    pub(in crate::access) is_of_this_machine: bool,
     /// Where the rule stands, from 1.
     pub(in crate::access) line: u32,
     number: Number,
@@ -82,10 +88,11 @@ impl Index {
             allowed_addresses: Vec::new(),
             openings: Vec::new(),
         };
-        let last = Number::try_from(rules.len()).expect("lines have numbers of 32 bits");
+        let rules: Vec<_> = rules.into_iter().flat_map(for_each_destination).collect();
+        let last = Number::try_from(rules.len()).expect("no file is that long");
         // From the last rule to the first: each goes before what its chain has already.
-        for (number, (line, rule)) in (0..last).zip(rules).rev() {
-            index.put(number, line, rule);
+        for (number, (line, rule, to)) in (0..last).zip(rules).rev() {
+            index.put(number, line, rule, to);
         }
         index.entries.reverse();
         index.allowed_addresses.reverse();
@@ -93,13 +100,18 @@ impl Index {
         index
     }
 
-    fn put(&mut self, number: Number, line: u32, mut rule: Rule) {
-        let to = rule.to.take();
-        if matches!(rule.action, Action::Allow) || (to.is_none() && rule.ports.is_none()) {
+    fn put(&mut self, number: Number, line: u32, rule: Rule, to: Option<To>) {
+        if matches!(rule.action, Action::Allow) || (to.is_none() && rule.ports.is_empty()) {
             self.openings.push(number);
         }
-        let is_of_network = matches!(to, Some(To::Network(_)));
-        if (is_of_network || to == Some(To::Own)) && !matches!(rule.action, Action::Deny) {
+        let (network, is_of_this_machine) = match &to {
+            Some(To::Network(net)) => (Some(*net), false),
+            Some(To::Own) => (None, true),
+            Some(To::Name(name)) => (None, is_localhost(name)),
+            None | Some(To::Subdomains(_)) => (None, false),
+        };
+        let is_of_address = network.is_some() || to == Some(To::Own);
+        if is_of_address && !matches!(rule.action, Action::Deny) {
             self.allowed_addresses.push(number);
         }
         let next = match to {
@@ -113,17 +125,24 @@ impl Index {
             Some(To::Network(net)) => self.networks.insert(net, number),
         };
         let next = next.unwrap_or(NONE);
-        self.entries.push(Entry { rule, is_of_network, line, number, next });
+        self.entries.push(Entry { rule, network, is_of_this_machine, line, number, next });
     }
 
-    /// Every rule, in the order of the file.
-    pub(super) fn entries(&self) -> &[Entry] {
+    /// Every rule, in the order of the file, and once for each of its destinations.
+    pub(in crate::access) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// Whether a rule is about a name.
     pub(in crate::access) fn has_names(&self) -> bool {
         !self.names.is_empty()
+    }
+
+    /// The first rule that is about everything, and those behind it, which can never match.
+    pub(super) fn never_matching(&self) -> Option<(&Entry, &[Entry])> {
+        let mut anywhere = self.chain(self.anywhere);
+        let last = anywhere.find(|entry| entry.rule.is_bare())?;
+        Some((last, &self.entries[last.number as usize + 1..]))
     }
 
     /// The users that rules name, and the first line that names each.
@@ -179,13 +198,14 @@ impl Index {
         self.entry(first)
     }
 
-    /// The first rule before `named` that allows an address for what it is.
+    /// The first rule that allows an address for what it is, before `named` if there is such a rule.
     pub(in crate::access) fn match_any_address(
         &self,
         query: &RuleQuery<'_>,
-        named: &Entry,
+        named: Option<&Entry>,
     ) -> Option<&Entry> {
-        let allowed = self.allowed_addresses.iter().take_while(|number| **number < named.number);
+        let end = named.map_or(NONE, |entry| entry.number);
+        let allowed = self.allowed_addresses.iter().take_while(|number| **number < end);
         allowed.filter_map(|number| self.entry(*number)).find(|entry| entry.rule.matches(query))
     }
 
@@ -202,20 +222,28 @@ impl Index {
     }
 
     fn first_where(&self, chain: Number, first: Number, matches: impl Fn(&Rule) -> bool) -> Number {
-        let mut number = chain;
-        while let Some(entry) = self.entry(number).filter(|_| number < first) {
-            if matches(&entry.rule) {
-                return number;
-            }
-            number = entry.next;
-        }
-        first
+        let mut earlier = self.chain(chain).take_while(|entry| entry.number < first);
+        earlier.find(|entry| matches(&entry.rule)).map_or(first, |entry| entry.number)
+    }
+
+    /// The rules of a chain from this one on.
+    fn chain(&self, number: Number) -> impl Iterator<Item = &Entry> {
+        successors(self.entry(number), |entry| self.entry(entry.next))
     }
 
     /// The rule with this number; none has [`NONE`].
     fn entry(&self, number: Number) -> Option<&Entry> {
         self.entries.get(number as usize)
     }
+}
+
+/// A rule with several destinations is as many rules, one behind the other.
+fn for_each_destination((line, mut rule): (u32, Rule)) -> Vec<(u32, Rule, Option<To>)> {
+    let to = mem::take(&mut rule.to);
+    if to.is_empty() {
+        return vec![(line, rule, None)];
+    }
+    to.into_iter().map(|to| (line, rule.clone(), Some(to))).collect()
 }
 
 #[cfg(test)]
@@ -298,6 +326,9 @@ mod tests {
                 let chance = if field == "to" { 2 } else { 3 };
                 if dice.below(chance) == 0 {
                     write!(line, " {field} {}", dice.one(values)).unwrap();
+                    while field != "user" && dice.below(4) == 0 {
+                        write!(line, ", {}", dice.one(values)).unwrap();
+                    }
                 }
             }
             Rule::parse(line.as_bytes()).unwrap().unwrap()
@@ -332,26 +363,27 @@ mod tests {
 
     /// Each rule is asked in turn, and this is how it answers. It does not use what the index uses.
     fn concerns_client(rule: &Rule, query: &RuleQuery<'_>) -> bool {
-        (rule.command.is_none() || rule.command == Some(query.command))
+        (rule.commands.is_empty() || rule.commands.contains(&query.command))
             && (rule.user.is_none() || rule.user.as_deref() == query.user)
-            && rule.from.is_none_or(|net| net.contains(&query.client))
+            && (rule.from.is_empty() || rule.from.iter().any(|it| it.contains(&query.client)))
     }
 
     fn concerns(rule: &Rule, request: &Request, ip: IpAddr) -> bool {
         let name = request.name.map(|name| name.trim_end_matches('.').to_lowercase());
         concerns_client(rule, &request.query)
-            && rule.ports.as_ref().is_none_or(|ports| {
-                *ports.start() <= request.query.port && request.query.port <= *ports.end()
-            })
-            && match &rule.to {
-                None => true,
-                Some(To::Network(net)) => net.contains(&ip.to_canonical()),
-                Some(To::Own) => request.is_ours.unwrap_or(denies(rule)),
-                Some(To::Name(name_of_rule)) => name.as_ref() == Some(name_of_rule),
-                Some(To::Subdomains(parent)) => {
-                    name.is_some_and(|name| name.ends_with(&format!(".{parent}")))
-                }
-            }
+            && (rule.ports.is_empty()
+                || rule.ports.iter().any(|ports| {
+                    *ports.start() <= request.query.port && request.query.port <= *ports.end()
+                }))
+            && (rule.to.is_empty()
+                || rule.to.iter().any(|to| match to {
+                    To::Network(net) => net.contains(&ip.to_canonical()),
+                    To::Own => request.is_ours.unwrap_or(denies(rule)),
+                    To::Name(name_of_rule) => name.as_ref() == Some(name_of_rule),
+                    To::Subdomains(parent) => {
+                        name.as_ref().is_some_and(|name| name.ends_with(&format!(".{parent}")))
+                    }
+                }))
     }
 
     #[test]
@@ -366,7 +398,7 @@ mod tests {
                 let query = request.query;
                 let named = index.match_name(&query, request.name);
                 let certain = named.filter(|named| {
-                    denies(&named.rule) && index.match_any_address(&query, named).is_none()
+                    denies(&named.rule) && index.match_any_address(&query, Some(named)).is_none()
                 });
                 never_looked_up += usize::from(certain.is_some());
                 for ip in ADDRESSES.map(|ip| ip.parse().unwrap()) {
@@ -391,7 +423,7 @@ mod tests {
             for _ in 0..20 {
                 let Request { query, .. } = request(&mut dice);
                 let first = rules.iter().find(|(_, rule)| {
-                    let is_last_word = rule.to.is_none() && rule.ports.is_none();
+                    let is_last_word = rule.to.is_empty() && rule.ports.is_empty();
                     concerns_client(rule, &query) && (!denies(rule) || is_last_word)
                 });
                 let expected = first.filter(|(_, rule)| denies(rule)).map(|(line, _)| *line);

@@ -8,19 +8,24 @@ use ipnet::{IpNet, Ipv4Net};
 /// What [`parse`] takes, for error messages.
 pub const EXPECTED: &str = "a network as in 192.168.1.0/24 or fd00::/8, or an address";
 
-/// Parses a network in CIDR form, or one address. Bits after the prefix are ignored. An IPv4-mapped
-/// network becomes IPv4, as its addresses do.
+/// Parses a network in CIDR form, or one address. Bits behind the prefix mean nothing, and are kept for
+/// [`doubt`]. An IPv4-mapped network becomes IPv4, as its addresses do.
 pub fn parse(given: &str) -> Option<IpNet> {
     let net = given.parse().ok().or_else(|| given.parse().ok().map(|ip: IpAddr| ip.into()));
     let net: IpNet = net?;
-    let net = match net {
+    match net {
         IpNet::V6(v6) => match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96)) {
-            (Some(ip), Some(length)) => IpNet::V4(Ipv4Net::new(ip, length).ok()?),
-            _ => net,
+            (Some(ip), Some(length)) => Some(IpNet::V4(Ipv4Net::new(ip, length).ok()?)),
+            _ => Some(net),
         },
-        IpNet::V4(_) => net,
-    };
-    Some(net.trunc())
+        IpNet::V4(_) => Some(net),
+    }
+}
+
+/// What to say of a network that is written with bits behind its prefix, if it is: perhaps a longer prefix
+/// is meant, or one address.
+pub fn doubt(net: &IpNet) -> Option<String> {
+    (*net != net.trunc()).then(|| format!("{net} is taken for {}, as its prefix says", net.trunc()))
 }
 
 /// A number for each of many networks. To find those around an address takes one look for each
@@ -68,7 +73,7 @@ mod tests {
     fn networks_and_addresses_are_taken() {
         for (given, expected) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
-            ("192.168.1.7/24", "192.168.1.0/24"),
+            ("192.168.1.7/24", "192.168.1.7/24"),
             ("192.168.1.7", "192.168.1.7/32"),
             ("0.0.0.0/0", "0.0.0.0/0"),
             ("fd00::/8", "fd00::/8"),
@@ -81,6 +86,22 @@ mod tests {
         }
         for given in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/", "/8", "localhost"] {
             assert_eq!(shown(given), None, "{given}");
+        }
+    }
+
+    #[test]
+    fn bits_behind_the_prefix_are_remarked_on() {
+        let doubt = |given: &str| doubt(&parse(given).unwrap());
+        for (given, taken) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("fd77::1/64", "fd77::/64"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("127.0.0.1/0", "0.0.0.0/0"),
+        ] {
+            assert!(doubt(given).unwrap().contains(&format!("taken for {taken},")), "{given}");
+        }
+        for given in ["10.0.0.0/8", "10.1.2.3", "10.1.2.3/32", "fd77::/64", "::1"] {
+            assert_eq!(doubt(given), None);
         }
     }
 

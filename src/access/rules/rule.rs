@@ -4,7 +4,10 @@
 //! allow|deny|via URL [command connect|bind|udp] [user NAME] [from CIDR]
 //!     [to CIDR|name|*.name|self] [port N|N-M]
 //! ```
+//!
+//! Every field but `user` takes a list with commas.
 
+use std::iter::Peekable;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -14,19 +17,19 @@ use ipnet::IpNet;
 use super::networks;
 use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::spelling;
-use crate::socks5::{Command, parse_ports};
+use crate::socks5::{self, Command, parse_ports};
 
-/// A rule. A field that is not given matches everything.
+/// A rule. A field that is not given, and so has nothing in its list, matches everything.
 #[derive(Clone, Debug)]
 pub(in crate::access) struct Rule {
     pub(in crate::access) action: Action,
-    pub(super) command: Option<Command>,
+    pub(super) commands: Vec<Command>,
     /// As [`spelling::spell`] writes it.
     pub(super) user: Option<String>,
-    /// The client's network.
-    pub(super) from: Option<IpNet>,
-    pub(super) to: Option<To>,
-    pub(super) ports: Option<RangeInclusive<u16>>,
+    /// The client's networks.
+    pub(super) from: Vec<IpNet>,
+    pub(super) to: Vec<To>,
+    pub(in crate::access) ports: Vec<RangeInclusive<u16>>,
 }
 
 /// What a rule does with what it matches.
@@ -75,7 +78,8 @@ impl Rule {
         let mut words = line
             .split(u8::is_ascii_whitespace)
             .filter(|word| !word.is_empty())
-            .take_while(|word| !word.starts_with(b"#"));
+            .take_while(|word| !word.starts_with(b"#"))
+            .peekable();
         let action = match words.next() {
             None => return Ok(None),
             Some(b"allow") => Action::Allow,
@@ -83,52 +87,102 @@ impl Rule {
             Some(b"via") => Action::Via(Arc::new(upstream(words.next())?)),
             Some(other) => return Err(error(other, "allow, deny or via")),
         };
-        let mut rule =
-            Rule { action, command: None, user: None, from: None, to: None, ports: None };
+        let (commands, from, to, ports) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut rule = Rule { action, commands, user: None, from, to, ports };
         while let Some(field) = words.next() {
-            rule.take(field, words.next())?;
+            rule.take(field, &mut words)?;
         }
-        Ok(Some(rule))
+        match &rule.action {
+            Action::Via(upstream) if !upstream.takes_names() && rule.to.iter().any(is_onion) => {
+                Err(error(b"socks5://", "socks5h:// for .onion, which cannot be resolved here"))
+            }
+            _ => Ok(Some(rule)),
+        }
     }
 
     /// Whether the rule is about this command, user and client.
     pub(super) fn concerns(&self, query: &RuleQuery<'_>) -> bool {
-        self.command.is_none_or(|command| command == query.command)
-            && self.user.as_deref().is_none_or(|user| query.user == Some(user))
-            && self.from.is_none_or(|net| net.contains(&query.client))
+        let Rule { commands, user, from, .. } = self;
+        (commands.is_empty() || commands.contains(&query.command))
+            && user.as_deref().is_none_or(|user| query.user == Some(user))
+            && (from.is_empty() || from.iter().any(|net| net.contains(&query.client)))
     }
 
     /// Whether every field but `to` matches.
     pub(super) fn matches(&self, query: &RuleQuery<'_>) -> bool {
-        self.concerns(query) && self.ports.as_ref().is_none_or(|ports| ports.contains(&query.port))
+        self.concerns(query) && self.has_port(query.port)
     }
 
-    fn take(&mut self, field: &[u8], value: Option<&[u8]>) -> Result<(), String> {
+    /// Whether the rule is about this port.
+    pub(in crate::access) fn has_port(&self, port: u16) -> bool {
+        self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(&port))
+    }
+
+    /// Whether it has no field but perhaps `to`.
+    pub(super) fn is_bare(&self) -> bool {
+        let Rule { action: _, commands, user, from, to: _, ports } = self;
+        commands.is_empty() && user.is_none() && from.is_empty() && ports.is_empty()
+    }
+
+    /// Takes `field` and its value, which begins with the next word.
+    fn take<'a>(
+        &mut self,
+        field: &[u8],
+        words: &mut Peekable<impl Iterator<Item = &'a [u8]>>,
+    ) -> Result<(), String> {
         match field {
-            b"command" => set(&mut self.command, field, value, "connect, bind or udp", command),
-            b"user" => set(&mut self.user, field, value, USER, user),
-            b"from" => set(&mut self.from, field, value, networks::EXPECTED, network),
-            b"to" => set(&mut self.to, field, value, TO, destination),
-            b"port" => set(&mut self.ports, field, value, PORT, ports),
+            b"command" => fill(&mut self.commands, field, words, "connect, bind or udp", command),
+            b"user" if self.user.is_some() => Err(error(field, "every field once")),
+            b"user" => {
+                let word = words.next().ok_or_else(|| no_value(field, USER))?;
+                self.user = Some(user(word).ok_or_else(|| error(word, USER))?);
+                Ok(())
+            }
+            b"from" => fill(&mut self.from, field, words, networks::EXPECTED, network),
+            b"to" => fill(&mut self.to, field, words, TO, destination),
+            b"port" => fill(&mut self.ports, field, words, PORT, ports),
             other => Err(error(other, "command, user, from, to or port")),
         }
     }
 }
 
-/// Parses the value of `field` into `place`, which is empty unless the field was there before.
-fn set<T>(
-    place: &mut Option<T>,
+/// Fills `list`, which is empty unless `field` was there before, with the value of `field`: what `parse`
+/// takes, or several of those with commas between them, and white space around these.
+fn fill<'a, T>(
+    list: &mut Vec<T>,
     field: &[u8],
-    value: Option<&[u8]>,
+    words: &mut Peekable<impl Iterator<Item = &'a [u8]>>,
     expected: &str,
-    parse: impl FnOnce(&[u8]) -> Option<T>,
+    parse: impl Fn(&[u8]) -> Option<T>,
 ) -> Result<(), String> {
-    if place.is_some() {
+    if !list.is_empty() {
         return Err(error(field, "every field once"));
     }
-    let value = value.ok_or_else(|| error(field, &format!("a value behind it: {expected}")))?;
-    *place = Some(parse(value).ok_or_else(|| error(value, expected))?);
+    let mut value = words.next().ok_or_else(|| no_value(field, expected))?.to_vec();
+    while let Some(more) = words.next_if(|next| value.ends_with(b",") || next.starts_with(b",")) {
+        value.extend_from_slice(more);
+    }
+    for item in value.split(|byte| *byte == b',') {
+        list.push(parse(item).ok_or_else(|| match item {
+            b"" => error(&value, &format!("{expected}, between commas")),
+            _ if is_everything(item) => {
+                let field = String::from_utf8_lossy(field);
+                error(item, &format!("{expected}; a rule about all of them has no `{field}`"))
+            }
+            _ => error(item, expected),
+        })?);
+    }
     Ok(())
+}
+
+/// Whether other programs' rules say with this word what is said here without the field.
+fn is_everything(word: &[u8]) -> bool {
+    let word = word.strip_suffix(b".").unwrap_or(word);
+    [&b"any"[..], b"all", b"*"].iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
+fn no_value(field: &[u8], expected: &str) -> String {
+    error(field, &format!("a value behind it: {expected}"))
 }
 
 fn error(token: &[u8], expected: &str) -> String {
@@ -164,9 +218,18 @@ fn destination(word: &[u8]) -> Option<To> {
         return Some(To::Network(net));
     }
     match word.strip_prefix("*.") {
+        None if is_everything(word.as_bytes()) => None,
         Some(parent) => host_name(parent).map(To::Subdomains),
         None if word == "self" => Some(To::Own),
         None => host_name(word).map(To::Name),
+    }
+}
+
+fn is_onion(to: &To) -> bool {
+    match to {
+        To::Name(name) => socks5::is_onion(name),
+        To::Subdomains(parent) => socks5::is_onion(&format!("*.{parent}")),
+        To::Network(_) | To::Own => false,
     }
 }
 
@@ -195,7 +258,7 @@ mod tests {
     }
 
     fn to(word: &str) -> To {
-        rule(&format!("deny to {word}")).to.unwrap()
+        rule(&format!("deny to {word}")).to.pop().unwrap()
     }
 
     #[test]
@@ -207,40 +270,90 @@ mod tests {
         ] {
             let rule = rule(line);
             assert!(matches!(rule.action, Action::Allow), "{line}");
-            assert_eq!(rule.command, Some(Command::UdpAssociate), "{line}");
+            assert_eq!(rule.commands, [Command::UdpAssociate], "{line}");
             assert_eq!(rule.user.as_deref(), Some("alice"), "{line}");
-            assert_eq!(rule.from, "192.168.1.0/24".parse().ok(), "{line}");
-            assert_eq!(rule.to, Some(To::Subdomains("example.org".into())), "{line}");
-            assert_eq!(rule.ports, Some(53..=54), "{line}");
+            assert_eq!(rule.from.len(), 1, "{line}");
+            assert_eq!(rule.from[0].trunc().to_string(), "192.168.1.0/24", "{line}");
+            assert_eq!(rule.to, [To::Subdomains("example.org".into())], "{line}");
+            assert_eq!(rule.ports, [53..=54], "{line}");
         }
     }
 
     #[test]
     fn a_rule_may_have_no_field() {
         for line in ["deny", "deny #all"] {
-            let Rule { action, command, user, from, to, ports } = rule(line);
+            let Rule { action, commands, user, from, to, ports } = rule(line);
             assert!(matches!(action, Action::Deny), "{line}");
-            assert!(command.is_none() && user.is_none() && from.is_none(), "{line}");
-            assert!(to.is_none() && ports.is_none(), "{line}");
+            assert!(commands.is_empty() && user.is_none() && from.is_empty(), "{line}");
+            assert!(to.is_empty() && ports.is_empty(), "{line}");
         }
-        assert_eq!(rule("allow command connect").command, Some(Command::Connect));
-        assert_eq!(rule("allow command bind").command, Some(Command::Bind));
-        assert_eq!(rule("allow port 0-65535").ports, Some(0..=65535));
-        assert_eq!(rule("allow port 22").ports, Some(22..=22));
+        assert_eq!(rule("allow command connect").commands, [Command::Connect]);
+        assert_eq!(rule("allow command bind").commands, [Command::Bind]);
+        assert_eq!(rule("allow port 0-65535").ports, [0..=65535]);
+        assert_eq!(rule("allow port 22").ports, [22..=22]);
+    }
+
+    #[test]
+    fn lists_have_commas_and_perhaps_white_space() {
+        for line in [
+            "allow to 10.0.0.0/8,*.lan,self port 80,443,8000-8999 from fd00::/8,10.1.2.3 command udp,bind",
+            "allow to 10.0.0.0/8, *.lan ,self port 80 , 443 ,8000-8999 from fd00::/8\t,10.1.2.3 \
+             command udp, bind # web, and more",
+        ] {
+            let rule = rule(line);
+            let net = To::Network("10.0.0.0/8".parse().unwrap());
+            assert_eq!(rule.to, [net, To::Subdomains("lan".into()), To::Own], "{line}");
+            assert_eq!(rule.ports, [80..=80, 443..=443, 8000..=8999], "{line}");
+            assert_eq!(rule.from.len(), 2, "{line}");
+            assert_eq!(rule.commands, [Command::UdpAssociate, Command::Bind], "{line}");
+        }
+        // A comma may be part of a user's name.
+        assert_eq!(rule("deny user al,ice").user.unwrap(), "al,ice");
+    }
+
+    #[test]
+    fn words_for_everything_are_refused_with_a_hint() {
+        for (line, word, field) in [
+            ("deny to any", "any", "to"),
+            ("allow to all", "all", "to"),
+            ("deny to ALL.", "ALL.", "to"),
+            ("deny to *", "*", "to"),
+            ("deny from any to 10.0.0.1", "any", "from"),
+            ("deny to 10.0.0.1, any", "any", "to"),
+            ("deny port all", "all", "port"),
+            ("deny command any", "any", "command"),
+        ] {
+            let error = Rule::parse(line.as_bytes()).unwrap_err();
+            assert!(error.starts_with(&format!("'{word}': expected ")), "{line}: {error}");
+            assert!(error.ends_with(&format!("all of them has no `{field}`")), "{line}: {error}");
+        }
+        assert_eq!(to("any.example"), To::Name("any.example".into()));
+        assert_eq!(to("*.all"), To::Subdomains("all".into()));
     }
 
     #[test]
     fn via_names_a_server_and_its_password_is_not_shown() {
-        let via = rule("via socks5://alice:sesame@proxy.example:1080 to *.onion port 80");
+        let via = rule("via socks5h://alice:sesame@proxy.example:1080 to *.onion port 80");
         let Action::Via(upstream) = &via.action else { panic!("{via:?}") };
         assert_eq!(upstream.to_string(), "proxy.example:1080");
-        assert_eq!(via.to, Some(To::Subdomains("onion".into())));
+        assert_eq!(via.to, [To::Subdomains("onion".into())]);
         assert!(!format!("{via:?}").contains("sesame"));
         for line in ["via", "via to *.onion", "via socks5://alice:sesame@proxy.example"] {
             let error = Rule::parse(line.as_bytes()).unwrap_err();
             assert!(error.starts_with("'via': expected a URL behind it: socks5://"), "{error}");
             assert!(!error.contains("sesame"), "{error}");
         }
+    }
+
+    #[test]
+    fn names_of_tor_go_up_as_names_or_not_at_all() {
+        for to in ["*.onion", "a.onion", "*.a.ONION", "10.0.0.0/8, *.onion."] {
+            let error = Rule::parse(format!("via socks5://a:1 to {to}").as_bytes()).unwrap_err();
+            assert!(error.starts_with("'socks5://': expected socks5h:// for .onion"), "{error}");
+            rule(&format!("via socks5h://a:1 to {to}"));
+            rule(&format!("deny to {to}"));
+        }
+        rule("via socks5://a:1 to *.onion.example, onion");
     }
 
     #[test]
@@ -253,7 +366,7 @@ mod tests {
     #[test]
     fn every_kind_of_destination() {
         let net = |net: &str| To::Network(net.parse().unwrap());
-        assert_eq!(to("10.1.2.3/8"), net("10.0.0.0/8"));
+        assert_eq!(to("10.1.2.3/8"), net("10.1.2.3/8"));
         assert_eq!(to("10.1.2.3"), net("10.1.2.3/32"));
         assert_eq!(to("::1"), net("::1/128"));
         assert_eq!(to("::ffff:127.0.0.0/104"), net("127.0.0.0/8"));
@@ -303,6 +416,11 @@ mod tests {
             ("deny port -80", "-80", "a range as in"),
             ("deny port", "port", "a range as in"),
             ("deny port 80 port 81", "port", "every field once"),
+            ("deny user bob user bob", "user", "every field once"),
+            ("deny port 80,", "80,", "between commas"),
+            ("deny port 80,,81", "80,,81", "between commas"),
+            ("deny port ,80", ",80", "between commas"),
+            ("deny to 10.0.0.1, 127.1", "127.1", "a network as in"),
             ("deny to 10.0.0.1 to 10.0.0.2", "to", "every field once"),
             ("deny\x1b[31m", r"deny\u{1b}[31m", "allow, deny or via"),
         ] {

@@ -55,7 +55,7 @@ impl From<Denied> for NotPermitted {
 pub(super) struct Destinations<'a> {
     client: &'a AssociateClient<'a>,
     policy: &'a Policy,
-    /// The generation of the rules that have judged what is kept here.
+    /// The generation of the policy that has judged what is kept here.
     generation: usize,
     resolver: &'a Resolver,
     /// Whether the rules permit it.
@@ -88,14 +88,17 @@ impl<'a> Destinations<'a> {
         }
     }
 
-    /// Forgets what earlier rules have said: nothing that was sent after they have changed goes where
-    /// they let it. Who may reply still may: what has begun goes on.
-    pub(super) fn follow_new_rules(&mut self) {
+    /// Forgets what earlier rules have said, or the same ones about earlier addresses of this machine, and
+    /// says whether that is so: nothing that was sent after they have changed goes where they let it. Who
+    /// may reply still may: what has begun goes on.
+    pub(super) fn follow_changes(&mut self) -> bool {
         let generation = self.policy.generation();
-        if generation != self.generation {
+        let is_new = generation != self.generation;
+        if is_new {
             self.generation = generation;
             self.forget_verdicts();
         }
+        is_new
     }
 
     /// Gives memory back. Who may reply still may.

@@ -78,7 +78,7 @@ impl<'a> DatagramRelay<'a> {
         if waker {
             self.destinations.waker().map(Waker::clear);
         }
-        self.destinations.follow_new_rules();
+        self.follow_changes();
         while let Some((to, payloads)) = self.destinations.take_resolved(self.now) {
             for payload in payloads {
                 self.send(&to, &payload);
@@ -87,15 +87,23 @@ impl<'a> DatagramRelay<'a> {
         if inside {
             self.take_from_client();
         }
-        for index in (0..2).filter(|&index| outside[index]) {
+        for index in (0..3).filter(|&index| outside[index]) {
             self.take_from_outside(index);
         }
         self.is_alive()
     }
 
+    /// What rules have said, and which addresses were this machine's, counts for nothing once it is
+    /// otherwise.
+    fn follow_changes(&mut self) {
+        if self.destinations.follow_changes() {
+            self.outside.forget();
+        }
+    }
+
     /// Waits until there is something to read, a lookup is over, or time is up. Says what is ready: the
     /// client's connection, the socket towards it, the waker of lookups, the sockets outside.
-    fn wait(&self) -> io::Result<[bool; 5]> {
+    fn wait(&self) -> io::Result<[bool; 6]> {
         let idle = self.now.saturating_duration_since(self.active);
         let limit = self.client.idle_timeout;
         let left = if self.batch.is_released() { limit.saturating_sub(idle) } else { KEEP_MEMORY };
@@ -104,13 +112,15 @@ impl<'a> DatagramRelay<'a> {
         let absent = PollFd::new(control, PollFlags::empty());
         let readable = |socket| PollFd::new(socket, PollFlags::IN);
         let waker = self.destinations.waker().map(|waker| PollFd::new(waker, PollFlags::IN));
-        let [ipv4, ipv6] = &self.outside.sockets;
+        let outside = self.outside.sockets.each_ref();
+        let [ipv4, ipv6, here] = outside.map(|socket| socket.as_ref().map(readable));
         let mut polled = [
             PollFd::new(control, PollFlags::IN),
             PollFd::new(&self.inside, PollFlags::IN),
             waker.unwrap_or_else(|| absent.clone()),
-            ipv4.as_ref().map_or_else(|| absent.clone(), readable),
-            ipv6.as_ref().map_or_else(|| absent.clone(), readable),
+            ipv4.unwrap_or_else(|| absent.clone()),
+            ipv6.unwrap_or_else(|| absent.clone()),
+            here.unwrap_or_else(|| absent.clone()),
         ];
         poll(&mut polled, left)?;
         Ok(polled.map(|polled| !polled.revents().is_empty()))
@@ -153,7 +163,7 @@ impl<'a> DatagramRelay<'a> {
         let mut batch = std::mem::take(&mut self.batch);
         let is_settled = matches!(self.port, Port::Settled(_));
         self.inside.receive(&mut batch, self.client.session.peer().ip(), is_settled);
-        self.destinations.follow_new_rules();
+        self.follow_changes();
         for (from, bytes) in batch.iter_mut() {
             self.send_on(&bytes[HEADROOM..], from);
         }

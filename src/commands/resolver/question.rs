@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
 use super::answer::Found;
-use crate::socks5::Name;
+use crate::socks5::{Name, is_onion};
 
 const HOSTS: &str = "/etc/hosts";
 
@@ -57,11 +57,6 @@ impl Question {
             }
         }
     }
-}
-
-/// Whether the name is that of a service in Tor (RFC 7686).
-fn is_onion(name: &str) -> bool {
-    name.trim_end_matches('.').rsplit_once('.').is_some_and(|(_, last)| last == "onion")
 }
 
 /// The name without the dot at its end where the hosts file has it: there it is found only so.

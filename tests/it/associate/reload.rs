@@ -1,7 +1,8 @@
-//! Rules that change while an association lives.
+//! Rules, and addresses of this machine, that change while an association lives.
 
 use super::*;
-use crate::scratch::Program;
+use crate::namespace::{alone, ip};
+use crate::scratch::{Program, bare};
 use rustix::process::Signal;
 use std::fs;
 
@@ -35,4 +36,33 @@ fn each_destination_is_judged_by_the_new_rules() {
     client.expect_echo(closed, b"open again");
     client.socket.send(&by_name).unwrap();
     assert_eq!(client.receive(), (closed, b"by name".to_vec()));
+}
+
+#[test]
+fn each_destination_is_judged_by_the_addresses_of_now() {
+    alone(|| {
+        if !ip("addr add 192.168.77.1/24 dev lo") {
+            return;
+        }
+        let rules = Scratch::new(b"deny to self port 9\n");
+        let mut command = bare();
+        command.args(["192.168.77.1:1080", "--rules", rules.path()]);
+        let mut program = Program::spawn(command);
+        let nobody = request(NOT_KNOWN_YET.parse().unwrap());
+        let client = associate_from(program.address, udp("192.168.77.1"), &nobody);
+        let open = echo("192.168.77.1");
+        for (address, port) in [("10.96.0.5", 1080), ("10.96.0.6", 9)] {
+            let closed = format!("{address}:{port}").parse().unwrap();
+            // It is judged, and somebody else's: there is only no way to it.
+            client.send(closed, b"first");
+            client.expect_echo(open, b"known");
+            assert!(ip(&format!("addr add {address}/32 dev lo")));
+            let target = UdpSocket::bind(closed).unwrap();
+            client.send(closed, b"never");
+            client.expect_echo(open, b"this goes on");
+            target.set_nonblocking(true).unwrap();
+            assert!(target.recv(&mut [0; 16]).is_err(), "it has come to {closed}");
+        }
+        program.log_line("denied client=");
+    });
 }
