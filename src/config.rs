@@ -10,9 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::access::rules::RuleFile;
+use crate::access::in_force::AccessFiles;
 use crate::access::upstream::Upstream;
-use crate::access::users::Passwords;
 use crate::commands::egress::Egress;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
@@ -55,17 +54,13 @@ pub struct Config {
     #[arg(id = "rules", long, value_name = "FILE", env = "TABI_RULES", help_heading = ACCESS)]
     pub rules_file: Option<PathBuf>,
 
-    /// What that file says.
-    #[arg(skip)]
-    pub(crate) rules: Arc<RuleFile>,
-
     /// Require username and password: a file with `name:password` a line, that only its owner can read
     #[arg(id = "users", long, value_name = "FILE", env = "TABI_USERS", help_heading = ACCESS)]
     pub users_file: Option<PathBuf>,
 
-    /// What that file says; `None` where nobody has to authenticate.
+    /// What those two files say.
     #[arg(skip)]
-    pub(crate) users: Option<Arc<Passwords>>,
+    pub(crate) files: Arc<AccessFiles>,
 
     /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
     #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = ACCESS)]
@@ -192,13 +187,13 @@ impl Config {
 
     /// What is allowed but hardly meant: rules about users that do not exist.
     pub fn doubts(&self) -> Vec<String> {
-        doubts(&self.rules, self.users.as_deref())
+        doubts(&self.files)
     }
 }
 
 /// Rules about users that do not exist.
-pub(crate) fn doubts(rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
-    let is_known = |user| users.is_some_and(|users| users.has(user));
+pub(crate) fn doubts(AccessFiles { users, rules }: &AccessFiles) -> Vec<String> {
+    let is_known = |user| users.as_ref().is_some_and(|users| users.has(user));
     let unknown = rules.users().filter(|(user, _)| !is_known(user));
     let lines = unknown.map(|(user, place)| {
         format!("{place}: this rule matches nobody: there is no user {user} (--users)")

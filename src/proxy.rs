@@ -74,10 +74,9 @@ impl Proxy {
         sessions: Arc<Sessions>,
     ) -> Self {
         // A reload frees the users and rules that it replaces: they are not held here as well.
-        let users = Users::new(config.users.take());
-        config.rules = Arc::default();
+        config.files = Arc::default();
         Proxy {
-            users,
+            users: Users::new(Arc::clone(policy.in_force())),
             config,
             policy,
             resolver,
@@ -157,6 +156,7 @@ impl Proxy {
         let (outcome, why) = match (state.ending(), result) {
             // The entry says so when it is dropped.
             (Some(Ending::Fault), _) => return,
+            (Some(Ending::Revoked(why)), _) => (Outcome::Denied, Some(why)),
             (Some(ending), _) => (ending.into(), None),
             (None, Err(failure)) => (failure.outcome, failure.why.as_deref()),
             (None, Ok(())) => (Outcome::Closed, None),
@@ -246,11 +246,11 @@ impl Proxy {
             if let socks5::Error::BadCredentials(user)
             | socks5::Error::IgnoredCredentials(user, _) = error
             {
-                state.identified(user);
+                state.identified(&**user);
             }
         })?;
         if let Some(user) = identity.user() {
-            state.identified(user);
+            state.identified(Arc::clone(user));
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use log::{info, warn};
 
+use crate::access::in_force::AccessFiles;
 use crate::access::policy::Policy;
 use crate::commands::resolver::{Counts, Resolver};
 use crate::config::Config;
@@ -86,13 +87,13 @@ impl Server {
         };
         let resolver = Resolver::new(config.name_cache, &descriptors);
         let policy = Policy::new(&config.allow_from, ports)
-            .with_file(Arc::clone(&config.rules))
+            .with_files(Arc::clone(&config.files))
             .with_upstream(config.upstream.clone());
-        if let Some(error) = policy.upstream_is_self(&config.rules, &addresses) {
+        if let Some(error) = policy.upstream_is_self(&config.files.rules, &addresses) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         log_policy(&config, &policy, &addresses);
-        instructions::log(config.users.is_some(), &policy.reached_at(&addresses), &addresses);
+        instructions::log(config.files.users.is_some(), &policy.reached_at(&addresses), &addresses);
         let sessions = Sessions::new(limits, descriptors);
         let proxy = Arc::new(Proxy::new(config, policy, resolver, sessions));
         let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
@@ -214,15 +215,16 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
     if !config.proxy_protocol.is_empty() {
         info!("taking PROXY headers from {} (--proxy-protocol)", list(&config.proxy_protocol));
     }
-    if config.rules.count() > 0 {
-        info!("following {} (--rules)", counted(config.rules.count(), "rule"));
+    let AccessFiles { users, rules } = &*config.files;
+    if rules.count() > 0 {
+        info!("following {} (--rules)", counted(rules.count(), "rule"));
     }
     if let Some(upstream) = &config.upstream {
         info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
     policy.exposure(addresses).iter().for_each(|warning| warn!("{warning}"));
     config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
-    if let Some(passwords) = &config.users {
+    if let Some(passwords) = users {
         info!("serving nobody but {} (--users)", counted(passwords.count(), "user"));
     }
 }

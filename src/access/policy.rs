@@ -12,7 +12,7 @@ mod permit;
 
 pub use permit::{Denied, Permit, UpstreamRoute};
 
-use super::in_force::InForce;
+use super::in_force::{AccessFiles, InForce};
 use super::rules::{Action, Entry, RuleFile, RuleQuery};
 use super::upstream::Upstream;
 use super::users::Identity;
@@ -42,7 +42,7 @@ pub struct Policy {
     is_default: bool,
     own_ports: Vec<u16>,
     interfaces: Interfaces,
-    rules: InForce<RuleFile>,
+    in_force: Arc<InForce>,
     /// For what no rule decides.
     upstream: Option<Arc<Upstream>>,
 }
@@ -59,14 +59,14 @@ impl Policy {
             is_default,
             own_ports,
             interfaces: Interfaces::default(),
-            rules: InForce::default(),
+            in_force: Arc::default(),
             upstream: None,
         }
     }
 
-    /// The same, with the rules of a file before the default access.
-    pub fn with_file(self, file: Arc<RuleFile>) -> Self {
-        Policy { rules: InForce::new(file), ..self }
+    /// The same, beginning with `files`, whose rules come before the default access.
+    pub fn with_files(self, files: Arc<AccessFiles>) -> Self {
+        Policy { in_force: Arc::new(InForce::new(files)), ..self }
     }
 
     /// The same, where what no rule decides goes through `upstream`, if there is one.
@@ -74,16 +74,16 @@ impl Policy {
         Policy { upstream, ..self }
     }
 
-    /// Judges by the rules of `file` from now on. What is being judged at this moment is judged by
+    /// The users and rules that it judges by. What is being judged while they are replaced is judged by
     /// the earlier ones.
-    pub fn replace_file(&self, file: Arc<RuleFile>) {
-        self.rules.replace(file);
+    pub fn in_force(&self) -> &Arc<InForce> {
+        &self.in_force
     }
 
-    /// Another number than before once the rules have changed: a verdict that was kept is worth
+    /// Another number than before once users and rules have changed: a verdict that was kept is worth
     /// nothing then. Whoever keeps one asks for the number first.
     pub fn generation(&self) -> usize {
-        self.rules.generation()
+        self.in_force.generation()
     }
 
     /// Says which upstream, of `file` or that for the rest, is this very server, which listens at
@@ -156,7 +156,9 @@ impl Policy {
     ) -> Result<Permit, E> {
         let Request { command, destination } = request;
         let query = query(identity, client, *command, destination.port);
-        let file = self.rules.get();
+        let files = self.in_force.get();
+        check_login(&files, identity)?;
+        let file = &files.rules;
         let named = file.index.match_name(&query, destination.host.name());
         let addresses = match &destination.host {
             Host::Ip(ip) => vec![(*ip, destination.port).into()],
@@ -165,13 +167,13 @@ impl Policy {
                     self.check_name(name, &query)?;
                     return Ok(permit_through(upstream, request.clone())?);
                 }
-                check_any_address(&file, named, &query)?;
+                check_any_address(file, named, &query)?;
                 lookup(name, destination.port)?
             }
         };
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);
         for address in addresses {
-            match self.judge(&file, named, address, &query) {
+            match self.judge(file, named, address, &query) {
                 Ok(None) => direct.push(address),
                 Ok(Some(upstream)) => {
                     through.get_or_insert((upstream, address));
@@ -205,10 +207,12 @@ impl Policy {
         client: SocketAddr,
         command: Command,
     ) -> Result<Permit, Denied> {
-        let file = self.rules.get();
+        let files = self.in_force.get();
+        check_login(&files, identity)?;
+        let file = &files.rules;
         let rule = file.index.match_opening(&query(identity, client, command, 0));
         match (rule, self.route(rule)) {
-            (Some(entry), _) if denies(entry) => Err(denied_by(&file, entry, None)),
+            (Some(entry), _) if denies(entry) => Err(denied_by(file, entry, None)),
             (_, Some(upstream)) => Err(denied_through(upstream, command)),
             (_, None) => Ok(Permit { command, addresses: Vec::new(), route: None }),
         }
@@ -294,7 +298,20 @@ fn query(identity: &Identity, client: SocketAddr, command: Command, port: u16) -
         Command::Resolve | Command::ResolvePtr => Command::Connect,
         Command::Connect | Command::Bind | Command::UdpAssociate => command,
     };
-    RuleQuery { command, user: identity.user(), client: client.ip().to_canonical(), port }
+    RuleQuery {
+        command,
+        user: identity.user().map(|user| &**user),
+        client: client.ip().to_canonical(),
+        port,
+    }
+}
+
+/// Whoever has logged in is judged as one of the users of now.
+fn check_login(files: &AccessFiles, identity: &Identity) -> Result<(), Denied> {
+    identity
+        .user()
+        .and_then(|user| files.revoked(user))
+        .map_or(Ok(()), |why| Err(Denied::Revoked(why)))
 }
 
 fn denies(entry: &Entry) -> bool {

@@ -21,18 +21,20 @@ pub struct RuleFile {
     /// How the file was named.
     pub(super) name: Arc<str>,
     pub(super) index: Index,
+    /// Bytes in the file.
+    pub(crate) length: usize,
 }
 
 impl RuleFile {
-    /// Reads a rules file.
+    /// Reads a rules file, which had so many bytes `earlier`: see [`SecretFile::read`].
     ///
     /// # Errors
     ///
     /// When the file cannot be read, when there is a password in it and others than root and the user
     /// who runs tabi have access to it, and when a line is no rule: the error names up to ten of those.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    pub fn load(path: &Path, earlier: usize) -> Result<Self, String> {
         let name = path.display().to_string();
-        let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
+        let file = SecretFile::read(path, earlier).map_err(|error| format!("{name}: {error}"))?;
         let rules = RuleFile::parse(&file.bytes, &name)?;
         if rules.upstreams().any(|(upstream, _)| upstream.credentials().is_some()) {
             file.check_private()
@@ -52,7 +54,12 @@ impl RuleFile {
             rules.extend(Rule::parse(text)?.map(|rule| (line, rule)));
             Ok(())
         })?;
-        Ok(RuleFile { name: name.into(), index: Index::new(rules) })
+        Ok(RuleFile { name: name.into(), index: Index::new(rules), length: bytes.len() })
+    }
+
+    /// How the file was named.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How many rules there are.
@@ -115,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = RuleFile::load(Path::new("/nonexistent/rules")).unwrap_err();
+        let error = RuleFile::load(Path::new("/nonexistent/rules"), 0).unwrap_err();
         assert!(error.starts_with("/nonexistent/rules: "), "{error}");
     }
 }

@@ -178,7 +178,8 @@ fn only_the_permitted_addresses_of_a_name_are_in_the_permit() {
 
 fn identity(user: &str) -> Identity {
     let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
-    let users = Users::new(Some(Arc::new(passwords)));
+    let files = AccessFiles { users: Some(passwords), ..AccessFiles::default() };
+    let users = Users::new(Arc::new(InForce::new(Arc::new(files))));
     let length = [u8::try_from(user.len()).unwrap()];
     let sent = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
     // What is written goes where the zeros are.
@@ -186,11 +187,12 @@ fn identity(user: &str) -> Identity {
 }
 
 fn following(file: &str) -> Policy {
-    on(KNOWN).with_file(rule_file(file))
+    on(KNOWN).with_files(Arc::new(rule_file(file)))
 }
 
-fn rule_file(rules: &str) -> Arc<RuleFile> {
-    Arc::new(RuleFile::parse(rules.as_bytes(), "rules").unwrap())
+fn rule_file(rules: &str) -> AccessFiles {
+    let rules = RuleFile::parse(rules.as_bytes(), "rules").unwrap();
+    AccessFiles { rules, ..AccessFiles::default() }
 }
 
 /// Asks for `destination` with a client on the network; a name has the addresses of `found`,
@@ -464,7 +466,7 @@ fn the_next_request_is_judged_by_the_new_rules() {
     };
     let generation = policy.generation();
     assert_eq!([is_open("192.0.2.1"), is_open("192.0.2.2")], [false, true]);
-    policy.replace_file(rule_file("deny to 192.0.2.2"));
+    policy.in_force().replace(rule_file("deny to 192.0.2.2"));
     assert_eq!([is_open("192.0.2.1"), is_open("192.0.2.2")], [true, false]);
     assert_ne!(policy.generation(), generation);
 }
@@ -474,7 +476,7 @@ fn rules_that_change_during_a_lookup_do_not_mix() {
     let policy = following("allow to 192.0.2.0/24\ndeny");
     // By the old rules the first address is open, by the new ones the second.
     let lookup = |_: &Name, _| {
-        policy.replace_file(rule_file("allow to 198.51.100.0/24\ndeny"));
+        policy.in_force().replace(rule_file("allow to 198.51.100.0/24\ndeny"));
         let found: [SocketAddr; 2] =
             ["192.0.2.1:80", "198.51.100.1:80"].map(|it| it.parse().unwrap());
         Ok::<_, Option<Denied>>(found.to_vec())
