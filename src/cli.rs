@@ -330,16 +330,19 @@ pub(crate) mod tests {
             "10.0.0.1",
             "--allow-from",
             "::ffff:10.1.0.0/112",
+            "--allow-from",
+            "default",
         ];
         let shown: Vec<_> =
             parsed(&given).config.allow_from.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["192.168.1.0/24", "10.0.0.1/32", "10.1.0.0/16"]);
+        assert_eq!(shown, ["192.168.1.0/24", "10.0.0.1/32", "10.1.0.0/16", "default"]);
     }
 
     #[test]
     fn a_bad_value_is_named_with_its_option_and_what_is_expected() {
         for (option, bad, expected) in [
             ("--allow-from", "10.0.0.0/33", "expected a network"),
+            ("--allow-from", "Default", "or the word default"),
             ("--udp-advertise", "::", "expected an address of this machine"),
             ("--max-connections", "0", "expected a whole number above 0"),
             ("--max-per-client", "many", "expected a whole number above 0"),

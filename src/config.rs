@@ -11,6 +11,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use crate::access::in_force::AccessFiles;
+use crate::access::policy::AllowFrom;
 use crate::access::upstream::Upstream;
 use crate::commands::egress::Egress;
 #[cfg(target_os = "linux")]
@@ -45,10 +46,11 @@ pub struct Config {
     #[arg(env = "TABI_LISTEN", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
 
-    /// Clients that are served; repeatable, replaces the default: loopback and private networks
-    #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = ACCESS)]
+    /// Clients that are served; repeatable, replaces the default: loopback and private networks, which
+    /// the word `default` stands for
+    #[arg(long, value_name = "CIDR|default", value_parser = value::clients, help_heading = ACCESS)]
     #[arg(env = "TABI_ALLOW_FROM", value_delimiter = ',')]
-    pub allow_from: Vec<IpNet>,
+    pub allow_from: Vec<AllowFrom>,
 
     /// Who may do what, and where: a file with a rule a line, the first that matches decides
     #[arg(id = "rules", long, value_name = "FILE", env = "TABI_RULES", help_heading = ACCESS)]

@@ -122,6 +122,18 @@ impl Proxy {
         self.config.proxy_protocol.iter().any(|net| net.contains(&peer.ip()))
     }
 
+    /// Whether a visitor gets to see the status page: whoever is served as a client, and this machine in
+    /// any case. One who is turned away has the same line in the log as a client.
+    pub(crate) fn admits_visitor(&self, visitor: SocketAddr) -> bool {
+        let visitor = canonical(visitor);
+        let rejection = self.policy.rejection(visitor).filter(|_| !visitor.ip().is_loopback());
+        if let Some(why) = rejection {
+            let line = format!("turned away client={visitor}: {why} (--allow-from)");
+            self.rejection_log.log(&format!("{line}; it came to the status page"));
+        }
+        rejection.is_none()
+    }
+
     /// Whether the client is served at all.
     fn check(&self, client: SocketAddr) -> Result<(), Rejected> {
         if let Some(why) = self.policy.rejection(client) {

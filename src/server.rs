@@ -181,7 +181,7 @@ impl Server {
     }
 
     fn status_source(&self) -> StatusSource {
-        let resolver = Arc::clone(&self.proxy.resolver);
+        let (resolver, proxy) = (Arc::clone(&self.proxy.resolver), Arc::clone(&self.proxy));
         StatusSource {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
@@ -191,6 +191,7 @@ impl Server {
                 let Counts { found, failed, remembered } = resolver.counts();
                 [("found", found), ("failed", failed), ("remembered", remembered)]
             }),
+            admits: Box::new(move |visitor| proxy.admits_visitor(visitor)),
         }
     }
 
@@ -211,7 +212,7 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
     let list = |networks: &[IpNet]| -> String {
         networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
-    info!("serving clients from {} (--allow-from)", list(policy.clients()));
+    info!("serving clients from {} (--allow-from)", list(&policy.clients()));
     if !config.proxy_protocol.is_empty() {
         info!("taking PROXY headers from {} (--proxy-protocol)", list(&config.proxy_protocol));
     }

@@ -7,10 +7,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+mod clients;
 mod exposure;
 mod permit;
 
+pub use clients::AllowFrom;
 pub use permit::{Denied, Permit, UpstreamRoute};
+
+use clients::Clients;
 
 use super::in_force::{AccessFiles, InForce};
 use super::rules::{Action, Entry, RuleFile, RuleQuery};
@@ -20,26 +24,10 @@ use crate::socks5::{Command, Host, Name, Request};
 use crate::system::interfaces::Interfaces;
 use crate::system::ip;
 
-/// The clients that are served when no option says otherwise: this machine and its neighbours. The
-/// link-local ones among these are served only on interfaces that have a private or unique-local
-/// address, too: on a router, the neighbour on the provider's link is link-local as well.
-pub const DEFAULT_CLIENTS: [&str; 8] = [
-    "127.0.0.0/8",
-    "::1/128",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "169.254.0.0/16",
-    "fe80::/10",
-    "fc00::/7",
-];
-
 /// Who is served, and what each may do.
 #[derive(Debug)]
 pub struct Policy {
-    clients: Vec<IpNet>,
-    /// No option has said which clients.
-    is_default: bool,
+    clients: Clients,
     own_ports: Vec<u16>,
     interfaces: Interfaces,
     in_force: Arc<InForce>,
@@ -49,14 +37,11 @@ pub struct Policy {
 
 /// What it is made of.
 impl Policy {
-    /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own_ports` are the ports that the
-    /// server itself listens on.
-    pub fn new(clients: &[IpNet], own_ports: Vec<u16>) -> Self {
-        let default = || DEFAULT_CLIENTS.iter().map(|net| net.parse().expect("it is a network"));
-        let is_default = clients.is_empty();
+    /// Serves the clients that `allow_from` says; without any, this machine and its neighbours. `own_ports`
+    /// are the ports that the server itself listens on.
+    pub fn new(allow_from: &[AllowFrom], own_ports: Vec<u16>) -> Self {
         Policy {
-            clients: if is_default { default().collect() } else { clients.to_vec() },
-            is_default,
+            clients: Clients::new(allow_from),
             own_ports,
             interfaces: Interfaces::default(),
             in_force: Arc::default(),
@@ -106,20 +91,12 @@ impl Policy {
     /// Why the client at `client` is not served at all, if it is not. The scope of a link-local address
     /// matters.
     pub fn rejection(&self, client: SocketAddr) -> Option<&'static str> {
-        let ip = client.ip();
-        let is_of_private_link = || self.interfaces.is_on_private_link(client);
-        if !self.clients.iter().any(|net| net.contains(&ip)) {
-            Some("it is in no network that is served")
-        } else if self.is_default && ip::is_link_local(ip) && !is_of_private_link() {
-            Some("it is link-local, and its interface has no private address")
-        } else {
-            None
-        }
+        self.clients.rejection(client, &self.interfaces)
     }
 
     /// The networks whose clients are served.
-    pub fn clients(&self) -> &[IpNet] {
-        &self.clients
+    pub fn clients(&self) -> Vec<IpNet> {
+        [&self.clients.default[..], &self.clients.named].concat()
     }
 
     /// What should be known about a server that listens on `listen`: for each interface on which it can
@@ -127,8 +104,7 @@ impl Policy {
     pub fn exposure(&self, listen: &[SocketAddr]) -> Vec<String> {
         let is_reached = |ip| listen.iter().any(|listen| ip::listens_at(listen.ip(), ip));
         let public = self.interfaces.public(is_reached);
-        let served = |it| exposure::served_on(it, &self.clients, self.is_default);
-        public.iter().map(served).collect()
+        public.iter().map(|it| exposure::served_on(it, &self.clients)).collect()
     }
 
     /// Where clients on the home or office network reach a server that listens on `listen`: this machine's

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::access::policy::AllowFrom;
 use crate::access::rules::networks;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
@@ -48,6 +49,14 @@ fn at(ip: impl Into<IpAddr>, given: &str) -> Option<SocketAddr> {
 
 pub(super) fn network(given: &str) -> Result<IpNet, String> {
     networks::parse(given).ok_or_else(|| format!("expected {}", networks::EXPECTED))
+}
+
+pub(super) fn clients(given: &str) -> Result<AllowFrom, String> {
+    match networks::parse(given) {
+        _ if given == "default" => Ok(AllowFrom::Default),
+        Some(net) => Ok(AllowFrom::Network(net)),
+        None => Err(format!("expected {}, or the word default", networks::EXPECTED)),
+    }
 }
 
 pub(super) fn address(given: &str) -> Result<IpAddr, String> {

@@ -1,4 +1,4 @@
-complete -c tabi -l allow-from -d 'Clients that are served; repeatable, replaces the default: loopback and private networks' -r
+complete -c tabi -l allow-from -d 'Clients that are served; repeatable, replaces the default: loopback and private networks, which the word `default` stands for' -r
 complete -c tabi -l rules -d 'Who may do what, and where: a file with a rule a line, the first that matches decides' -r -F
 complete -c tabi -l users -d 'Require username and password: a file with `name:password` a line, that only its owner can read' -r -F
 complete -c tabi -l proxy-protocol -d 'Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable' -r

@@ -25,7 +25,11 @@ const ROUTER: fn() -> Option<Vec<InterfaceAddress>> = || {
 
 /// The policy of this machine, for these clients.
 fn serving(clients: &[&str]) -> Policy {
-    let clients: Vec<_> = clients.iter().map(|net| net.parse().unwrap()).collect();
+    let client = |it: &&str| match *it {
+        "default" => AllowFrom::Default,
+        net => AllowFrom::Network(net.parse().unwrap()),
+    };
+    let clients: Vec<_> = clients.iter().map(client).collect();
     Policy { interfaces: Interfaces::read_by(ROUTER), ..Policy::new(&clients, vec![1080]) }
 }
 
@@ -89,6 +93,19 @@ fn the_option_replaces_the_default_clients() {
 }
 
 #[test]
+fn the_option_adds_to_the_default_clients_where_it_says_so() {
+    let policy = serving(&["default", "100.64.0.0/10"]);
+    for ip in ["100.64.0.9", "192.168.0.1", "127.0.0.1", "[fe80::1%2]:50000"] {
+        assert!(serves(&policy, ip), "{ip}");
+    }
+    for ip in ["203.0.113.9", "[fe80::9%3]:50000", "100.128.0.1"] {
+        assert!(!serves(&policy, ip), "{ip}");
+    }
+    assert!(serves(&serving(&["fe80::/10", "default"]), "[fe80::9%3]:50000"), "named by an option");
+    assert_eq!(policy.clients().len(), 9);
+}
+
+#[test]
 fn an_interface_where_nobody_listens_is_not_named() {
     let named = |listen: &str| {
         let listen = [format!("{listen}:1080").parse().unwrap()];
@@ -113,10 +130,8 @@ fn a_public_interface_is_named_with_whom_it_serves_and_whom_not() {
         addresses: vec!["203.0.113.1".parse().unwrap()],
         is_private,
     };
-    let served = |clients: &[&str], public: &Public| {
-        let Policy { clients, is_default, .. } = serving(clients);
-        exposure::served_on(public, &clients, is_default)
-    };
+    let served =
+        |clients: &[&str], public: &Public| exposure::served_on(public, &serving(clients).clients);
     let line = served(&[], &public(false));
     assert_eq!(
         line,
@@ -128,6 +143,10 @@ fn a_public_interface_is_named_with_whom_it_serves_and_whom_not() {
     assert!(line.contains("169.254.0.0/16, fe80::/10, fc00::/7; all others are turned away ("));
     let line = served(&["198.51.100.0/24"], &public(false));
     assert!(line.contains("are served from 198.51.100.0/24; all others are turned away ("));
+    let line = served(&["default", "100.64.0.0/10"], &public(false));
+    assert!(
+        line.contains("fc00::/7, 100.64.0.0/10; all others are turned away, link-local ones too (")
+    );
     let line = served(&["127.0.0.1/32"], &public(false));
     assert!(line.contains("are served from nowhere; all others"), "{line}");
 }

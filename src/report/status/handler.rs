@@ -1,5 +1,6 @@
 //! Who answers: what is shown, made once however many ask for it at a time.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -42,6 +43,11 @@ impl StatusHandler {
     /// From now on the state of health is that of a server that drains.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the visitor at `peer` gets to see anything.
+    pub(super) fn admits(&self, peer: SocketAddr) -> bool {
+        (self.source.admits)(peer)
     }
 
     /// The response to the request that begins with `head`, once that is complete.

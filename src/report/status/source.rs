@@ -1,5 +1,6 @@
 //! Where the numbers come from that are shown.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::report::metrics::{Gauges, Lookups, Metrics};
@@ -19,6 +20,8 @@ pub struct StatusSource {
     pub max_fds: usize,
     /// Asks how many names were looked up.
     pub lookups: Box<dyn Fn() -> Lookups + Send + Sync>,
+    /// Says whether a visitor gets to see anything, and logs who does not.
+    pub admits: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
 }
 
 impl StatusSource {
