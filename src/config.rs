@@ -157,6 +157,12 @@ pub struct Config {
     #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
     #[arg(env = "TABI_STATUS", help_heading = MONITORING)]
     pub status: Option<SocketAddr>,
+
+    /// Further names by which browsers and programs may ask for the status page, as in nas.lan;
+    /// repeatable
+    #[arg(long, value_name = "NAME", value_parser = value::host, help_heading = MONITORING)]
+    #[arg(env = "TABI_STATUS_HOST", value_delimiter = ',')]
+    pub status_host: Vec<String>,
 }
 
 impl Config {

@@ -191,6 +191,7 @@ impl Server {
                 let Counts { found, failed, remembered } = resolver.counts();
                 [("found", found), ("failed", failed), ("remembered", remembered)]
             }),
+            hosts: proxy.config.status_host.clone(),
             admits: Box::new(move |visitor| proxy.admits_visitor(visitor)),
         }
     }

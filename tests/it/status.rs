@@ -1,14 +1,16 @@
 //! The status page, its JSON, the metrics and the state of health.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::scratch::Scratch;
 use crate::stage::{
-    GREETING, LONG, Running, ask, at_end, connect, listen, pair, request, request_by_name, start,
-    take,
+    GREETING, LONG, Running, ask, at_end, connect, connect_from, listen, pair, request,
+    request_by_name, start, take,
 };
 
 const STATUS: [&str; 2] = ["--status", "127.0.0.1:0"];
@@ -194,6 +196,71 @@ fn a_crowd_of_silent_visitors_keeps_nobody_out() {
     let _tunnel = pair(&server);
 }
 
+/// How long the state of health took in the middle of a hundred times while somebody makes connections
+/// with these pauses that say nothing, and keeps many of them.
+fn median_under_flood(
+    pause: Duration,
+    attack: impl Fn() -> TcpStream + Sync,
+    visit: impl Fn() -> TcpStream,
+) -> Duration {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut held = VecDeque::new();
+                while !over.load(Ordering::Relaxed) {
+                    held.push_back(attack());
+                    if held.len() > 100 {
+                        held.pop_front();
+                    }
+                    thread::sleep(pause);
+                }
+            });
+        }
+        let mut times = [0; 100].map(|_| {
+            let begin = Instant::now();
+            let mut visitor = visit();
+            let _ = visitor.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
+            let mut answer = String::new();
+            let read = visitor.read_to_string(&mut answer);
+            let is_well = read.is_ok() && answer.starts_with("HTTP/1.1 200 OK\r\n");
+            if is_well { begin.elapsed() } else { Duration::MAX }
+        });
+        over.store(true, Ordering::Relaxed);
+        times.sort_unstable();
+        assert_ne!(times[99], Duration::MAX, "a check has failed");
+        times[50]
+    })
+}
+
+#[test]
+fn health_is_told_at_once_while_one_address_floods_the_page() {
+    let server = start(&STATUS);
+    let page = status(&server);
+    let from = |last| move || connect_from([127, 0, 0, last].into(), page);
+    // Others from that address are served, too.
+    for visitor in [2, 9] {
+        let median = median_under_flood(Duration::from_millis(5), from(9), from(visitor));
+        assert!(median < Duration::from_millis(100), "{visitor} {median:?}");
+    }
+}
+
+#[test]
+fn a_target_in_absolute_form_and_a_further_name_are_taken() {
+    let server = start(&[&STATUS[..], &["--status-host", "tabi:9090,nas.lan"]].concat());
+    for (target, host, status) in [
+        ("/metrics", "tabi:9090", "200 OK"),
+        ("/", "nas.lan", "200 OK"),
+        ("http://nas.lan:9090/sessions", "nas.lan:9090", "200 OK"),
+        ("/healthz", "attacker.example", "200 OK"),
+        ("/sessions", "attacker.example", "403 Forbidden"),
+        ("http://attacker.example/sessions", "nas.lan", "403 Forbidden"),
+    ] {
+        let answer = send(&server, &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {host}: {answer}");
+    }
+}
+
 /// The program, listening everywhere on a machine with the address 192.168.1.1, and its clients at other
 /// addresses.
 mod from_elsewhere {
@@ -286,6 +353,37 @@ mod from_elsewhere {
                     program.log_line(&line(visitor));
                 }
             }
+        });
+    }
+
+    #[test]
+    fn a_stranger_or_a_neighbour_who_floods_the_page_holds_up_nobody() {
+        with_server("192.168.1.20 192.168.1.21 203.0.113.7", &[""], |_, _| {
+            // A stranger, paced and as fast as can be, and one who is served.
+            let paced = Duration::from_millis(5);
+            for (pause, attacker) in [
+                (paced, "203.0.113.7"),
+                (Duration::ZERO, "203.0.113.7"),
+                (Duration::ZERO, "192.168.1.21"),
+            ] {
+                let median = median_under_flood(
+                    pause,
+                    || connect_from(attacker, 9090),
+                    || connect_from("192.168.1.20", 9090),
+                );
+                assert!(median < Duration::from_millis(100), "{attacker} {pause:?} {median:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn one_address_gets_so_many_answers_a_second_and_no_more() {
+        const HEALTH: &[u8] = b"GET /healthz HTTP/1.0\r\n\r\n";
+        with_server("192.168.1.20 192.168.1.21", &[""], |_, _| {
+            let silent = (0..100_000).map(|_| drop(connect_from("192.168.1.21", 9090)));
+            let is_closed = |(): &()| told("192.168.1.21", 9090, HEALTH).0.is_empty();
+            assert!(silent.step_by(100).any(|round| is_closed(&round)), "nothing limits it");
+            assert_eq!(told("192.168.1.20", 9090, HEALTH).0, b"HT", "others are served");
         });
     }
 

@@ -19,7 +19,8 @@ const MAX_AGE: Duration = Duration::from_millis(500);
 pub(super) struct StatusHandler {
     source: StatusSource,
     draining: AtomicBool,
-    hostname: String,
+    /// Names by which visitors may come.
+    names: Vec<String>,
     history: Mutex<History>,
     sessions: Cache,
     metrics: Cache,
@@ -30,9 +31,10 @@ struct Cache(Mutex<Option<(Instant, Arc<str>)>>);
 
 impl StatusHandler {
     pub(super) fn new(source: StatusSource) -> Self {
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         StatusHandler {
             draining: AtomicBool::new(false),
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            names: request::names(&hostname, &source.hosts),
             history: Mutex::new(History::new(Instant::now(), source.bytes())),
             sessions: Cache::default(),
             metrics: Cache::default(),
@@ -52,7 +54,7 @@ impl StatusHandler {
 
     /// The response to the request that begins with `head`, once that is complete.
     pub(super) fn respond(&self, head: &[u8]) -> Option<Response> {
-        Some(match request::read(head, &self.hostname)? {
+        Some(match request::read(head, &self.names)? {
             Ok(request) => {
                 let response = self.get(request.resource);
                 if request.head_only { response.head_only() } else { response }

@@ -20,6 +20,8 @@ pub struct StatusSource {
     pub max_fds: usize,
     /// Asks how many names were looked up.
     pub lookups: Box<dyn Fn() -> Lookups + Send + Sync>,
+    /// Names by which visitors may come, besides those of this machine.
+    pub hosts: Vec<String>,
     /// Says whether a visitor gets to see anything, and logs who does not.
     pub admits: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
 }
