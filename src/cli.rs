@@ -347,7 +347,7 @@ pub(crate) mod tests {
         ];
         let shown: Vec<_> =
             parsed(&given).config.allow_from.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["192.168.1.0/24", "10.0.0.1/32", "10.1.0.0/16", "default"]);
+        assert_eq!(shown, ["192.168.1.7/24", "10.0.0.1/32", "10.1.0.0/16", "default"]);
     }
 
     #[test]

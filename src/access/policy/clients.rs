@@ -55,7 +55,7 @@ impl Clients {
         let default = DEFAULT_CLIENTS.iter().filter(|_| is_default);
         let named = options.iter().filter_map(|option| match option {
             AllowFrom::Default => None,
-            AllowFrom::Network(net) => Some(*net),
+            AllowFrom::Network(net) => Some(net.trunc()),
         });
         Clients {
             default: default.map(|net| net.parse().expect("it is a network")).collect(),
