@@ -27,7 +27,9 @@ fn with_named_zone(given: &str) -> Option<io::Result<SocketAddr>> {
     let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
     let (ip, zone) = address.split_once('%')?;
     let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
-    if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
+    // The name of an interface has no space in it.
+    let is_name = !zone.is_empty() && !zone.contains(char::is_whitespace);
+    if !is_name || zone.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let index = nix::net::if_::if_nametoindex(zone);
