@@ -7,6 +7,7 @@
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
+//! - `shares` is how what there is too little of is shared among clients.
 //! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is.
 //!
 //! And what all others use: `sync` (locks), [`deadline`], `lru` (a map with a bound).
@@ -24,6 +25,7 @@ pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;
+pub mod shares;
 pub mod sync;
 pub mod usage;
 pub mod waker;

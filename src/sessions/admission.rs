@@ -1,14 +1,12 @@
 //! Who gets one of the places for sessions, and whose session is evicted for that.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ending::Ending;
 use super::limits::Limits;
-use super::live::Live;
-use super::state::SessionState;
+use super::live::{Entry, Live};
 use crate::system::ip::ClientPrefix;
+use crate::system::shares::Turn;
 
 /// The part of all places that sessions without a request may have, and how many they may have in any
 /// case: a browser opens six connections at once, and is done with their requests at once.
@@ -23,13 +21,12 @@ const EVICTABLE_WHEN_CROWDED: Duration = Duration::from_millis(50);
 /// Sessions without a request that are looked at for one to evict.
 const CANDIDATES: usize = 16;
 
-/// With fewer places than this there is nothing to share.
-const SHARED_FROM: usize = 8;
-
 /// How long a tunnel has moved nothing before it may be evicted for a client that has none.
 const EVICTABLE_IDLE: Duration = Duration::from_secs(60);
 
-/// How long until a full server looks again whether a session has become idle enough.
+/// How long until a full server looks again whether a session that gives way is gone, and whether one has
+/// become idle enough.
+const RETRY_SOON: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a client gets no session.
@@ -68,64 +65,87 @@ pub(super) enum Admission {
     Full(Duration),
 }
 
-/// Decides about one more session for `client`, and evicts another one for it where that has to be.
+/// Decides about one more session for `client`, and evicts another one for it where that has to be. A
+/// load balancer is no client.
 pub(super) fn admit(
     live: &mut Live,
     client: Option<ClientPrefix>,
     limits: Limits,
 ) -> Result<Admission, AdmissionError> {
     let (free, now) = (limits.sessions.saturating_sub(live.entries.len()), Instant::now());
-    may_open(live, client, free, limits)?;
-    Ok(match free {
-        1.. if has_place_for_pending(live, limits, now) => Admission::Admitted,
-        1.. => Admission::Soon(EVICTABLE_WHEN_CROWDED),
-        0 if evict(live, now) => Admission::Soon(RETRY_AFTER),
-        0 => Admission::Full(RETRY_AFTER),
-    })
+    let turn = match client {
+        Some(client) => turn(live, client, free, limits)?,
+        None if live.stopped => return Err(AdmissionError::Stopped),
+        None if free > 0 => Turn::Free,
+        None => Turn::Wait,
+    };
+    let victim = match turn {
+        Turn::Free if has_place_for_pending(live, limits, now) => return Ok(Admission::Admitted),
+        Turn::Free => return Ok(Admission::Soon(EVICTABLE_WHEN_CROWDED)),
+        _ if live.enough_leave(now) => return Ok(Admission::Soon(RETRY_SOON)),
+        Turn::From(client) => longest_idle(live, client, now),
+        _ => oldest_pending(live, now).or_else(|| longest_idle_of_all(live, now)),
+    };
+    let Some(victim) = victim else { return Ok(Admission::Full(RETRY_AFTER)) };
+    live.evict(victim, now);
+    Ok(Admission::Soon(RETRY_SOON))
 }
 
-/// A client may have `--max-per-client` sessions, and no more than are `free`: so the first one that
-/// comes gets half of all at most, the next one half of what it has left, and so on, and there is always
-/// one for who has none.
-pub(super) fn may_open(
-    live: &Live,
-    client: Option<ClientPrefix>,
-    free: usize,
+/// Decides about a session for `client` that has a place already, as a load balancer's.
+pub(super) fn readmit(
+    live: &mut Live,
+    client: ClientPrefix,
     limits: Limits,
 ) -> Result<(), AdmissionError> {
-    let has = live.of_client(client);
+    // Its place would be free otherwise.
+    let (free, now) = ((limits.sessions + 1).saturating_sub(live.entries.len()), Instant::now());
+    if let Turn::From(client) = turn(live, client, free, limits)? {
+        if let Some(victim) = longest_idle(live, client, now) {
+            live.evict(victim, now);
+        }
+    }
+    Ok(())
+}
+
+/// A client may have `--max-per-client` sessions, and its share of all.
+fn turn(
+    live: &Live,
+    client: ClientPrefix,
+    free: usize,
+    limits: Limits,
+) -> Result<Turn, AdmissionError> {
+    let has = live.places.of(client);
     if live.stopped {
-        Err(AdmissionError::Stopped)
-    } else if has >= limits.per_client {
-        Err(AdmissionError::PerClientLimit(has))
-    } else if has > 0 && has >= free && limits.sessions >= SHARED_FROM {
-        Err(AdmissionError::FairShare(has))
-    } else {
-        Ok(())
+        return Err(AdmissionError::Stopped);
+    }
+    if has >= limits.per_client {
+        return Err(AdmissionError::PerClientLimit(has));
+    }
+    match live.places.turn(client, limits.sessions, free) {
+        Turn::Refused => Err(AdmissionError::FairShare(has)),
+        turn => Ok(turn),
     }
 }
 
-/// Evicts a session, if there is one that others may have the place of. Its threads give the place back
-/// a moment later.
-fn evict(live: &mut Live, now: Instant) -> bool {
-    let victim = oldest_pending(live, now).or_else(|| longest_idle(live, now));
-    if let Some(victim) = &victim {
-        victim.end(Ending::Evicted);
-    }
-    victim.is_some()
+/// Of the client that has most sessions without a request the oldest one, if it is old enough.
+fn oldest_pending(live: &Live, now: Instant) -> Option<u64> {
+    let oldest = live.pending.held_by(live.pending.largest()?).next()?;
+    let age = now.duration_since(live.entries.get(&oldest)?.state.opened);
+    (age >= EVICTABLE_WHEN_FULL).then_some(oldest)
 }
 
-/// The oldest session without a request, if it is old enough.
-fn oldest_pending(live: &Live, now: Instant) -> Option<Arc<SessionState>> {
-    let pending = live.pending.iter().filter_map(|id| live.entries.get(id));
-    let oldest = pending.map(|entry| &entry.state).find(|state| state.ending().is_none());
-    oldest.filter(|state| now.duration_since(state.opened) >= EVICTABLE_WHEN_FULL).map(Arc::clone)
+/// Of the client's sessions the one that has been idle for longest, rather one that is not stuck in a write.
+fn longest_idle(live: &Live, client: ClientPrefix, now: Instant) -> Option<u64> {
+    let entries = live.places.held_by(client).filter_map(|id| live.entries.get(&id));
+    let stays = entries.filter(|entry| entry.state.ending().is_none());
+    let longest = stays.max_by_key(|entry| (!entry.state.is_writing(), entry.idle(now)));
+    longest.map(|entry| entry.state.id)
 }
 
 /// Of the clients that have most sessions, the tunnel that has been idle for longest, if it has been for
 /// [`EVICTABLE_IDLE`]. Where there was none, there is none for a while: a server that is full does not
 /// look through all its sessions for each client.
-fn longest_idle(live: &mut Live, now: Instant) -> Option<Arc<SessionState>> {
+fn longest_idle_of_all(live: &mut Live, now: Instant) -> Option<u64> {
     if live.none_idle_until.is_some_and(|until| now < until) {
         return None;
     }
@@ -133,27 +153,28 @@ fn longest_idle(live: &mut Live, now: Instant) -> Option<Arc<SessionState>> {
         .entries
         .values()
         .filter(|entry| entry.idle(now) > EVICTABLE_IDLE && entry.state.ending().is_none())
-        .max_by_key(|entry| (live.of_client(entry.client), entry.idle(now)))
-        .map(|entry| Arc::clone(&entry.state));
+        .max_by_key(|entry| (entry.client.map(|it| live.places.of(it)), entry.idle(now)))
+        .map(|entry| entry.state.id);
     live.none_idle_until = found.is_none().then(|| now + RETRY_AFTER);
     found
 }
 
-/// Whether one more session without a request has a place: where there are too many, the oldest one is
-/// evicted of which it is the client who keeps the server waiting.
+/// Whether one more session without a request has a place: where there are too many, the client that has
+/// most of them gives up the oldest one of which it is the client who keeps the server waiting.
 fn has_place_for_pending(live: &mut Live, limits: Limits, now: Instant) -> bool {
-    if live.pending.len() < (limits.sessions / PENDING_PART).max(PENDING_MIN) {
+    if live.pending.total() < (limits.sessions / PENDING_PART).max(PENDING_MIN) {
         return true;
     }
     let keeps_waiting = |id: &u64| {
-        let state = &live.entries.get(id)?.state;
-        let is_slow = now.duration_since(state.opened) >= EVICTABLE_WHEN_CROWDED;
-        (is_slow && !state.client().has_unread()).then(|| Arc::clone(state))
+        live.entries.get(id).is_some_and(|Entry { state, .. }| {
+            let is_slow = now.duration_since(state.opened) >= EVICTABLE_WHEN_CROWDED;
+            is_slow && !state.client().has_unread()
+        })
     };
-    let slow = live.pending.iter().take(CANDIDATES).find_map(keeps_waiting);
-    if let Some(state) = &slow {
-        live.pending.remove(&state.id);
-        state.end(Ending::Evicted);
+    let candidates = live.pending.largest().into_iter().flat_map(|it| live.pending.held_by(it));
+    let slow = candidates.take(CANDIDATES).find(keeps_waiting);
+    if let Some(id) = slow {
+        live.evict(id, now);
     }
     slow.is_some()
 }
@@ -161,11 +182,13 @@ fn has_place_for_pending(live: &mut Live, limits: Limits, now: Instant) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sessions::ending::Ending;
     use crate::sessions::{Session, Sessions};
     use crate::socks5::{Address, Command, Host};
     use crate::system::descriptors::Descriptors;
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::Mutex;
+    use crate::system::shares::SHARED_FROM;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
     use std::thread;
 
     const LONG: Duration = Duration::from_secs(20);
@@ -178,11 +201,15 @@ mod tests {
         Sessions::new(limits, Descriptors::new(usize::MAX))
     }
 
+    fn peer(host: u8) -> SocketAddr {
+        ([192, 0, 2, host], 5000).into()
+    }
+
     fn open(sessions: &Arc<Sessions>, host: u8) -> Result<Session, AdmissionError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         FAR_ENDS.lock().unwrap().push(listener.accept().unwrap().0);
-        sessions.open(([192, 0, 2, host], 5000).into(), stream, || ())
+        sessions.open(peer(host), stream, || ())
     }
 
     fn tunnel(sessions: &Arc<Sessions>, host: u8) -> Result<Session, AdmissionError> {
@@ -198,18 +225,59 @@ mod tests {
         live.entries.get_mut(&session.state().id).unwrap().activity.moved = Some((0, since));
     }
 
+    fn ended(all: &[Session]) -> usize {
+        all.iter().filter(|session| session.state().ending() == Some(Ending::Evicted)).count()
+    }
+
+    /// Opens a tunnel where one of `all` has to give way: the session that has to is over a moment later.
+    fn tunnel_over(
+        sessions: &Arc<Sessions>,
+        host: u8,
+        all: &mut Vec<Session>,
+    ) -> Result<Session, AdmissionError> {
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| tunnel(sessions, host));
+            while !opening.is_finished() {
+                all.retain(|session| session.state().ending().is_none());
+                thread::yield_now();
+            }
+            opening.join().unwrap()
+        })
+    }
+
     #[test]
-    fn a_client_gets_no_more_than_it_leaves_free_and_the_last_place_is_for_who_has_none() {
+    fn who_has_less_than_a_fair_share_takes_it_from_the_largest_and_nobody_falls_below_one() {
         let sessions = sessions(16);
         let mut live = Vec::new();
-        for (host, share) in [(1, 8), (2, 4), (3, 2), (4, 1), (5, 1)] {
-            for _ in 0..share {
-                live.push(tunnel(&sessions, host).unwrap());
-            }
-            let more = tunnel(&sessions, host).err();
-            assert_eq!(more, Some(AdmissionError::FairShare(share)), "of {host}");
+        for (host, fair) in [(1, 8), (2, 5), (3, 4), (4, 3), (5, 2)] {
+            let refused = loop {
+                match tunnel_over(&sessions, host, &mut live) {
+                    Ok(session) => live.push(session),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(refused, AdmissionError::FairShare(fair), "of {host}");
+            let of = |host| live.iter().filter(|it| it.state().peer() == peer(host)).count();
+            let shares: Vec<_> = (1..=host).map(of).collect();
+            assert!(shares.iter().all(|share| *share >= fair), "{shares:?}");
         }
-        assert_eq!(live.len(), 16);
+    }
+
+    #[test]
+    fn many_busy_tunnels_do_not_end_the_idle_ones_of_a_small_client() {
+        let sessions = sessions(64);
+        let honest: Vec<_> = (0..3).map(|_| tunnel(&sessions, 99).unwrap()).collect();
+        for session in &honest {
+            set_idle(&sessions, session, 9 * EVICTABLE_IDLE);
+        }
+        let mut attackers = Vec::new();
+        for (host, count) in (1..).zip([20, 10, 8, 6, 5, 4, 2, 1, 1, 1, 1, 1, 1]) {
+            attackers.extend((0..count).map(|_| tunnel(&sessions, host).unwrap()));
+        }
+        assert_eq!(sessions.count(), 64, "it is full");
+        let fourth = tunnel_over(&sessions, 99, &mut attackers).unwrap();
+        assert_eq!(attackers.len(), 60, "the largest has given one up");
+        assert_eq!(ended(&honest) + usize::from(fourth.state().ending().is_some()), 0);
     }
 
     #[test]
@@ -229,6 +297,14 @@ mod tests {
         assert_eq!(ended, [[true; 2].as_slice(), &[false; 10]].concat());
         assert_eq!(silent[0].state().ending(), Some(Ending::Evicted));
         assert_eq!(requested.state().ending(), None);
+    }
+
+    #[test]
+    fn of_sessions_without_a_request_those_of_who_has_most_are_evicted() {
+        let sessions = sessions(60);
+        let slow: Vec<_> = (0..3).map(|_| open(&sessions, 1).unwrap()).collect();
+        let flood: Vec<_> = (0..20).map(|_| open(&sessions, 2).unwrap()).collect();
+        assert_eq!((ended(&slow), ended(&flood)), (0, 3 + 20 - 60 / PENDING_PART));
     }
 
     #[test]

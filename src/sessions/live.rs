@@ -1,13 +1,19 @@
 //! The live sessions by number, and how many each client has.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ending::Ending;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
 use crate::system::ip::ClientPrefix;
+use crate::system::shares::Holders;
+
+/// So long a session that gives way takes to be gone. One that takes longer waits for a peer that takes no
+/// bytes, until the watch ends it.
+const GONE_AFTER: Duration = Duration::from_millis(100);
 
 /// What the registry knows under its lock.
 #[derive(Default)]
@@ -15,9 +21,14 @@ pub(super) struct Live {
     /// The number of the next session.
     pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    per_client: HashMap<ClientPrefix, usize>,
-    /// Those whose client has not sent its request yet, the oldest first.
-    pub(super) pending: BTreeSet<u64>,
+    /// Who has which of them. Those of load balancers count once it is known for whom they come.
+    pub(super) places: Holders,
+    /// Those whose client has not sent its request yet.
+    pub(super) pending: Holders,
+    /// Those that give way to others and are not gone yet, and since when.
+    leaving: BTreeMap<u64, Instant>,
+    /// Clients that wait for a place.
+    pub(super) waiting: usize,
     /// Until when it is known that no tunnel has been idle for long.
     pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
@@ -31,7 +42,9 @@ pub(super) struct Live {
 /// A live session, and what the watch has seen of it.
 pub(super) struct Entry {
     pub(super) state: Arc<SessionState>,
-    /// Whose share it counts against: nobody's while it is a load balancer's.
+    /// Who has connected: a load balancer, or the client itself.
+    peer: ClientPrefix,
+    /// Whose share of the places it counts against: nobody's while it is a load balancer's.
     pub(super) client: Option<ClientPrefix>,
     pub(super) activity: Activity,
 }
@@ -44,18 +57,15 @@ impl Entry {
 }
 
 impl Live {
-    /// How many sessions `client` has.
-    pub(super) fn of_client(&self, client: Option<ClientPrefix>) -> usize {
-        client.and_then(|client| self.per_client.get(&client)).copied().unwrap_or(0)
-    }
-
-    pub(super) fn add(&mut self, state: Arc<SessionState>, client: Option<ClientPrefix>) {
+    /// Adds a session of `peer`, which is a client or else `is_balancer`.
+    pub(super) fn add(&mut self, state: Arc<SessionState>, peer: ClientPrefix, is_balancer: bool) {
         let id = state.id;
         self.next = id + 1;
-        self.entries.insert(id, Entry { state, client: None, activity: Activity::default() });
-        self.pending.insert(id);
-        if let Some(client) = client {
-            self.assign(id, client);
+        let entry = Entry { state, peer, client: None, activity: Activity::default() };
+        self.entries.insert(id, entry);
+        self.pending.add(peer, id);
+        if !is_balancer {
+            self.assign(id, peer);
         }
     }
 
@@ -63,20 +73,39 @@ impl Live {
     pub(super) fn assign(&mut self, id: u64, client: ClientPrefix) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.client = Some(client);
-            *self.per_client.entry(client).or_default() += 1;
+            self.places.add(client, id);
         }
     }
 
+    /// The session with this number has its request, or gives way.
+    pub(super) fn not_pending(&mut self, id: u64) {
+        if let Some(entry) = self.entries.get(&id) {
+            self.pending.remove(entry.peer, id);
+        }
+    }
+
+    /// Ends a session that gives way to others.
+    pub(super) fn evict(&mut self, id: u64, now: Instant) {
+        self.not_pending(id);
+        if let Some(entry) = self.entries.get(&id) {
+            self.leaving.insert(id, now);
+            entry.state.end(Ending::Evicted);
+        }
+    }
+
+    /// Whether enough sessions are about to be gone for all who wait.
+    pub(super) fn enough_leave(&self, now: Instant) -> bool {
+        let soon = |since: &&Instant| now.saturating_duration_since(**since) < GONE_AFTER;
+        self.leaving.values().filter(soon).count() >= self.waiting
+    }
+
     pub(super) fn remove(&mut self, id: u64) {
+        self.not_pending(id);
+        self.leaving.remove(&id);
         let Some(entry) = self.entries.remove(&id) else { return };
-        self.pending.remove(&id);
         self.totals.add(&entry.state);
         if let Some(client) = entry.client {
-            let count = self.per_client.entry(client).or_default();
-            *count -= 1;
-            if *count == 0 {
-                self.per_client.remove(&client);
-            }
+            self.places.remove(client, id);
         }
     }
 

@@ -1,10 +1,10 @@
 //! The registry of live sessions.
 
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::admission::{Admission, AdmissionError, admit, may_open};
+use super::admission::{Admission, AdmissionError, admit, readmit};
 use super::ending::Ending;
 use super::limits::Limits;
 use super::live::Live;
@@ -90,7 +90,7 @@ impl Sessions {
         stream: TcpStream,
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
-        self.open_for(Some(peer.ip().into()), peer, stream, when_full)
+        self.open_for(peer, false, stream, when_full)
     }
 
     /// Opens a session for a load balancer, which has no share of its own. Once it has said for whom
@@ -105,23 +105,43 @@ impl Sessions {
         stream: TcpStream,
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
-        self.open_for(None, peer, stream, when_full)
+        self.open_for(peer, true, stream, when_full)
     }
 
     fn open_for(
         self: &Arc<Self>,
-        client: Option<ClientPrefix>,
         peer: SocketAddr,
+        is_balancer: bool,
         stream: TcpStream,
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
+        let prefix = ClientPrefix::from(peer.ip());
+        let client = (!is_balancer).then_some(prefix);
+        let mut live = self.admit(client, when_full)?;
+        let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
+        let state = Arc::new(state);
+        live.add(Arc::clone(&state), prefix, is_balancer);
+        if live.watch_sleeps {
+            self.opened.notify_one();
+        }
+        Ok(Session { state, sessions: Arc::clone(self) })
+    }
+
+    /// Waits until one more session may open.
+    fn admit(
+        &self,
+        client: Option<ClientPrefix>,
+        when_full: impl FnOnce(),
+    ) -> Result<MutexGuard<'_, Live>, AdmissionError> {
         let mut when_full = Some(when_full);
         let mut live = self.live.lock();
-        loop {
-            live = match admit(&mut live, client, self.limits)? {
-                Admission::Admitted => break,
-                Admission::Soon(limit) => self.closed.wait(live, Some(limit)),
-                Admission::Full(limit) => match when_full.take() {
+        live.waiting += 1;
+        let admitted = loop {
+            live = match admit(&mut live, client, self.limits) {
+                Err(error) => break Err(error),
+                Ok(Admission::Admitted) => break Ok(()),
+                Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
+                Ok(Admission::Full(limit)) => match when_full.take() {
                     None => self.closed.wait(live, Some(limit)),
                     Some(when_full) => {
                         drop(live);
@@ -130,14 +150,9 @@ impl Sessions {
                     }
                 },
             };
-        }
-        let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
-        let state = Arc::new(state);
-        live.add(Arc::clone(&state), client);
-        if live.watch_sleeps {
-            self.opened.notify_one();
-        }
-        Ok(Session { state, sessions: Arc::clone(self) })
+        };
+        live.waiting -= 1;
+        admitted.map(|()| live)
     }
 
     /// Opens no further session, and ends every wait for one.
@@ -198,7 +213,7 @@ impl Session {
     pub fn requested(&self, command: Command, destination: Address) {
         self.state.requested(command, destination);
         self.state.enter(Stage::Dial);
-        self.sessions.live.lock().pending.remove(&self.state.id);
+        self.sessions.live.lock().not_pending(self.state.id);
         self.sessions.closed.notify_all();
     }
 
@@ -211,9 +226,7 @@ impl Session {
     pub fn rehome(&self, client: SocketAddr) -> Result<(), AdmissionError> {
         let (prefix, limits) = (ClientPrefix::from(client.ip()), self.sessions.limits);
         let mut live = self.sessions.live.lock();
-        // It has its place already, which is one that would be free otherwise.
-        let free = (limits.sessions + 1).saturating_sub(live.entries.len());
-        may_open(&live, Some(prefix), free, limits)?;
+        readmit(&mut live, prefix, limits)?;
         live.assign(self.state.id, prefix);
         self.state.set_proxied(client);
         Ok(())

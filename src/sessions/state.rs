@@ -318,6 +318,11 @@ impl SessionState {
         sink.shut_down(Shutdown::Write);
     }
 
+    /// Whether somebody writes to a side, and may wait for it to take the bytes.
+    pub(super) fn is_writing(&self) -> bool {
+        self.sides().into_iter().any(Endpoint::is_written_to)
+    }
+
     /// Ends a session with a side that is gone and that nobody reads from: because its end of file was
     /// passed on, or because the other side takes no bytes.
     pub(super) fn end_if_lost(&self) {
