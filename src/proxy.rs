@@ -217,17 +217,16 @@ impl Proxy {
         client: &mut ClientStream<'_>,
     ) -> Result<(), Failure> {
         let balancer = session.state().peer();
-        let checked = match Header::read_from(client)? {
-            Header::Client(mut client) => {
-                if client.ip().is_loopback() {
-                    // It is on the balancer's machine, which may be another one than this.
-                    client.set_ip(balancer.ip());
-                }
-                self.check(client).and_then(|()| session.rehome(client).map_err(rejected))
+        let client = match Header::read_from(client)? {
+            // It is on the balancer's machine, which may be another one than this.
+            Header::Client(client) if client.ip().is_loopback() => {
+                SocketAddr::new(balancer.ip(), client.port())
             }
-            Header::Balancer => self.check(balancer),
+            Header::Client(client) => client,
+            Header::Balancer => balancer,
         };
-        checked.map_err(|(kind, why)| {
+        let checked = self.check(client);
+        checked.and_then(|()| session.rehome(client).map_err(rejected)).map_err(|(kind, why)| {
             self.metrics.rejected(kind);
             Failure::rejected(why)
         })

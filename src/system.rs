@@ -8,7 +8,8 @@
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
 //! - `shares` is how what there is too little of is shared among clients.
-//! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is.
+//! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is;
+//!   `links` knows the prefixes of its links.
 //!
 //! And what all others use: `sync` (locks), [`deadline`], `lru` (a map with a bound).
 //!
@@ -20,6 +21,7 @@ pub mod deadline;
 pub mod descriptors;
 pub mod interfaces;
 pub mod ip;
+mod links;
 pub mod lru;
 pub mod poll;
 pub mod pool;

@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 use super::limits::Limits;
 use super::live::{Entry, Live};
 use crate::system::ip::ClientPrefix;
-use crate::system::shares::Turn;
+use crate::system::shares::{PENDING, Turn};
 
-/// The part of all places that sessions without a request may have, and how many they may have in any
-/// case: a browser opens six connections at once, and is done with their requests at once.
-const PENDING_PART: usize = 4;
+/// How many sessions without a request there may be in any case.
 const PENDING_MIN: usize = 6;
 
 /// How old a session without a request is before it may be evicted. From a full server: round trips
@@ -66,25 +64,28 @@ pub(super) enum Admission {
 }
 
 /// Decides about one more session for `client`, and evicts another one for it where that has to be. A
-/// load balancer is no client.
+/// load balancer that has not said yet for whom it comes needs a place, and has no share.
 pub(super) fn admit(
     live: &mut Live,
-    client: Option<ClientPrefix>,
+    client: ClientPrefix,
+    is_balancer: bool,
     limits: Limits,
 ) -> Result<Admission, AdmissionError> {
     let (free, now) = (limits.sessions.saturating_sub(live.entries.len()), Instant::now());
-    let turn = match client {
-        Some(client) => turn(live, client, free, limits)?,
-        None if live.stopped => return Err(AdmissionError::Stopped),
-        None if free > 0 => Turn::Free,
-        None => Turn::Wait,
+    let turn = match free {
+        _ if !is_balancer => turn(live, client, free, limits)?,
+        _ if live.stopped => return Err(AdmissionError::Stopped),
+        0 => Turn::Wait,
+        _ => Turn::Free,
     };
     let victim = match turn {
-        Turn::Free if has_place_for_pending(live, limits, now) => return Ok(Admission::Admitted),
+        Turn::Free if has_place_for_pending(live, client, limits, now) => {
+            return Ok(Admission::Admitted);
+        }
         Turn::Free => return Ok(Admission::Soon(EVICTABLE_WHEN_CROWDED)),
         _ if live.enough_leave(now) => return Ok(Admission::Soon(RETRY_SOON)),
         Turn::From(client) => longest_idle(live, client, now),
-        _ => oldest_pending(live, now).or_else(|| longest_idle_of_all(live, now)),
+        _ => oldest_pending(live, client, now).or_else(|| longest_idle_of_all(live, now)),
     };
     let Some(victim) = victim else { return Ok(Admission::Full(RETRY_AFTER)) };
     live.evict(victim, now);
@@ -128,8 +129,8 @@ fn turn(
 }
 
 /// Of the client that has most sessions without a request the oldest one, if it is old enough.
-fn oldest_pending(live: &Live, now: Instant) -> Option<u64> {
-    let oldest = live.pending.held_by(live.pending.largest()?).next()?;
+fn oldest_pending(live: &Live, client: ClientPrefix, now: Instant) -> Option<u64> {
+    let oldest = live.pending.held_by(live.pending.too_many(client, 0)?).next()?;
     let age = now.duration_since(live.entries.get(&oldest)?.state.opened);
     (age >= EVICTABLE_WHEN_FULL).then_some(oldest)
 }
@@ -153,7 +154,7 @@ fn longest_idle_of_all(live: &mut Live, now: Instant) -> Option<u64> {
         .entries
         .values()
         .filter(|entry| entry.idle(now) > EVICTABLE_IDLE && entry.state.ending().is_none())
-        .max_by_key(|entry| (entry.client.map(|it| live.places.of(it)), entry.idle(now)))
+        .max_by_key(|entry| (live.places_of(entry), entry.idle(now)))
         .map(|entry| entry.state.id);
     live.none_idle_until = found.is_none().then(|| now + RETRY_AFTER);
     found
@@ -161,18 +162,21 @@ fn longest_idle_of_all(live: &mut Live, now: Instant) -> Option<u64> {
 
 /// Whether one more session without a request has a place: where there are too many, the client that has
 /// most of them gives up the oldest one of which it is the client who keeps the server waiting.
-fn has_place_for_pending(live: &mut Live, limits: Limits, now: Instant) -> bool {
-    if live.pending.total() < (limits.sessions / PENDING_PART).max(PENDING_MIN) {
-        return true;
-    }
+fn has_place_for_pending(
+    live: &mut Live,
+    client: ClientPrefix,
+    limits: Limits,
+    now: Instant,
+) -> bool {
+    let all = (limits.sessions / PENDING.all).max(PENDING_MIN);
+    let Some(largest) = live.pending.too_many(client, all) else { return true };
     let keeps_waiting = |id: &u64| {
         live.entries.get(id).is_some_and(|Entry { state, .. }| {
             let is_slow = now.duration_since(state.opened) >= EVICTABLE_WHEN_CROWDED;
             is_slow && !state.client().has_unread()
         })
     };
-    let candidates = live.pending.largest().into_iter().flat_map(|it| live.pending.held_by(it));
-    let slow = candidates.take(CANDIDATES).find(keeps_waiting);
+    let slow = live.pending.held_by(largest).take(CANDIDATES).find(keeps_waiting);
     if let Some(id) = slow {
         live.evict(id, now);
     }
@@ -304,7 +308,7 @@ mod tests {
         let sessions = sessions(60);
         let slow: Vec<_> = (0..3).map(|_| open(&sessions, 1).unwrap()).collect();
         let flood: Vec<_> = (0..20).map(|_| open(&sessions, 2).unwrap()).collect();
-        assert_eq!((ended(&slow), ended(&flood)), (0, 3 + 20 - 60 / PENDING_PART));
+        assert_eq!((ended(&slow), ended(&flood)), (0, 3 + 20 - 60 / PENDING.all));
     }
 
     #[test]

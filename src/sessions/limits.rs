@@ -38,7 +38,7 @@ const HALF_CLOSED: Duration = Duration::from_secs(240);
 pub struct Limits {
     /// Sessions at once.
     pub sessions: usize,
-    /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
+    /// Sessions at once of one client.
     pub per_client: usize,
     /// From the connection to the last byte of the request.
     pub handshake: Duration,

@@ -42,10 +42,10 @@ pub(super) struct Live {
 /// A live session, and what the watch has seen of it.
 pub(super) struct Entry {
     pub(super) state: Arc<SessionState>,
-    /// Who has connected: a load balancer, or the client itself.
-    peer: ClientPrefix,
-    /// Whose share of the places it counts against: nobody's while it is a load balancer's.
-    pub(super) client: Option<ClientPrefix>,
+    /// Who the client is: a load balancer until it has said for whom it comes.
+    client: ClientPrefix,
+    /// Whether it counts against the client's share of the places: not while that is a load balancer.
+    has_place: bool,
     pub(super) activity: Activity,
 }
 
@@ -57,30 +57,32 @@ impl Entry {
 }
 
 impl Live {
-    /// Adds a session of `peer`, which is a client or else `is_balancer`.
-    pub(super) fn add(&mut self, state: Arc<SessionState>, peer: ClientPrefix, is_balancer: bool) {
+    /// Adds a session of `client`, which is a load balancer's unless it `has_place`.
+    pub(super) fn add(&mut self, state: Arc<SessionState>, client: ClientPrefix, has_place: bool) {
         let id = state.id;
         self.next = id + 1;
-        let entry = Entry { state, peer, client: None, activity: Activity::default() };
+        let entry = Entry { state, client, has_place, activity: Activity::default() };
         self.entries.insert(id, entry);
-        self.pending.add(peer, id);
-        if !is_balancer {
-            self.assign(id, peer);
+        if has_place {
+            self.places.add(client, id, id);
         }
+        self.pending.add(client, id, self.places.since(client).unwrap_or(id));
     }
 
-    /// Counts the session with this number, which was nobody's, against the share of `client`.
+    /// Counts the session with this number, which was a load balancer's, against the share of `client`.
     pub(super) fn assign(&mut self, id: u64, client: ClientPrefix) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.client = Some(client);
-            self.places.add(client, id);
+            self.pending.remove(entry.client, id);
+            (entry.client, entry.has_place) = (client, true);
+            self.places.add(client, id, id);
+            self.pending.add(client, id, self.places.since(client).unwrap_or(id));
         }
     }
 
     /// The session with this number has its request, or gives way.
     pub(super) fn not_pending(&mut self, id: u64) {
         if let Some(entry) = self.entries.get(&id) {
-            self.pending.remove(entry.peer, id);
+            self.pending.remove(entry.client, id);
         }
     }
 
@@ -99,14 +101,17 @@ impl Live {
         self.leaving.values().filter(soon).count() >= self.waiting
     }
 
+    /// How many places the client of a session has.
+    pub(super) fn places_of(&self, entry: &Entry) -> usize {
+        if entry.has_place { self.places.of(entry.client) } else { 0 }
+    }
+
     pub(super) fn remove(&mut self, id: u64) {
         self.not_pending(id);
         self.leaving.remove(&id);
         let Some(entry) = self.entries.remove(&id) else { return };
         self.totals.add(&entry.state);
-        if let Some(client) = entry.client {
-            self.places.remove(client, id);
-        }
+        self.places.remove(entry.client, id);
     }
 
     /// What all sessions have moved.

@@ -93,8 +93,8 @@ impl Sessions {
         self.open_for(peer, false, stream, when_full)
     }
 
-    /// Opens a session for a load balancer, which has no share of its own. Once it has said for whom
-    /// it comes, [`Session::rehome`] has to be called.
+    /// Opens a session for a load balancer, which counts against nobody's share. Once it has said for whom
+    /// it comes, be it itself, [`Session::rehome`] has to be called.
     ///
     /// # Errors
     ///
@@ -116,11 +116,10 @@ impl Sessions {
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
         let prefix = ClientPrefix::from(peer.ip());
-        let client = (!is_balancer).then_some(prefix);
-        let mut live = self.admit(client, when_full)?;
+        let mut live = self.admit(prefix, is_balancer, when_full)?;
         let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
         let state = Arc::new(state);
-        live.add(Arc::clone(&state), prefix, is_balancer);
+        live.add(Arc::clone(&state), prefix, !is_balancer);
         if live.watch_sleeps {
             self.opened.notify_one();
         }
@@ -130,14 +129,15 @@ impl Sessions {
     /// Waits until one more session may open.
     fn admit(
         &self,
-        client: Option<ClientPrefix>,
+        client: ClientPrefix,
+        is_balancer: bool,
         when_full: impl FnOnce(),
     ) -> Result<MutexGuard<'_, Live>, AdmissionError> {
         let mut when_full = Some(when_full);
         let mut live = self.live.lock();
         live.waiting += 1;
         let admitted = loop {
-            live = match admit(&mut live, client, self.limits) {
+            live = match admit(&mut live, client, is_balancer, self.limits) {
                 Err(error) => break Err(error),
                 Ok(Admission::Admitted) => break Ok(()),
                 Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
@@ -218,7 +218,7 @@ impl Session {
     }
 
     /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it
-    /// counts against that client's share.
+    /// counts against that client's share. The balancer itself may be that client.
     ///
     /// # Errors
     ///

@@ -24,6 +24,7 @@ mod reload;
 mod resolve;
 mod rules;
 mod scratch;
+mod shares;
 mod shortage;
 mod signals;
 mod source;
