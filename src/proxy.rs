@@ -198,8 +198,8 @@ impl Proxy {
         }
         let (identity, request) = self.negotiate(session, client)?;
         let state = session.state();
-        let exchange =
-            Exchange { proxy: self, state, client, identity: &identity, request: &request };
+        let (identity, request) = (&identity, &request);
+        let exchange = Exchange { proxy: self, session, state, client, identity, request };
         match request.command {
             Command::Connect => exchange.connect().map(Some),
             Command::Bind => exchange.bind().map(Some),
@@ -264,6 +264,7 @@ fn rejected(error: AdmissionError) -> Rejected {
 /// One client's request, and what is needed to carry it out.
 struct Exchange<'a, 's> {
     proxy: &'a Proxy,
+    session: &'a Session,
     state: &'a SessionState,
     client: &'a ClientStream<'s>,
     identity: &'a Identity,
@@ -359,6 +360,8 @@ impl Exchange<'_, '_> {
         let control = self.control_address()?;
         let ports = proxy.config.udp_ports.as_ref();
         let (egress, descriptors) = (self.egress()?, state.descriptors());
+        let more = self.session.take_descriptors(Association::more_pairs(egress));
+        more.map_err(|error| io::Error::other(error.to_string()))?;
         let association = Association::open(&permit, egress, control, ports, descriptors);
         let association = association.map_err(|error| {
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
@@ -495,7 +498,7 @@ mod tests {
     fn proxy() -> Proxy {
         let config = cli::parse(["tabi"]).unwrap().config;
         let descriptors = Descriptors::new(100);
-        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
         let resolver = Resolver::new(LONG, &descriptors);
         let sessions = Sessions::new(limits, descriptors);
         Proxy::new(config, Policy::new(&[], Vec::new()), resolver, sessions)

@@ -80,6 +80,7 @@ impl Server {
         let descriptors = Descriptors::raise();
         let limits = Limits {
             sessions: fit(config.max_connections, &descriptors),
+            pairs: descriptors.tunnels(),
             per_client: config.max_per_client,
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,

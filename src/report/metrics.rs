@@ -40,7 +40,7 @@ impl From<AdmissionError> for Rejection {
     fn from(error: AdmissionError) -> Self {
         match error {
             AdmissionError::PerClientLimit(_) => Rejection::PerClient,
-            AdmissionError::FairShare(_) => Rejection::Share,
+            AdmissionError::FairShare(_) | AdmissionError::Descriptors(_) => Rejection::Share,
             AdmissionError::Stopped => Rejection::Stopped,
         }
     }

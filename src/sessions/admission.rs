@@ -34,6 +34,8 @@ pub enum AdmissionError {
     PerClientLimit(usize),
     /// It has that many, which is as many as there are places left: those are for others.
     FairShare(usize),
+    /// It holds so many pairs of descriptors already, and the free ones are for others.
+    Descriptors(usize),
     /// The server stops.
     Stopped,
 }
@@ -48,6 +50,10 @@ impl fmt::Display for AdmissionError {
                 f,
                 "it has {has} connections, and the free ones are for others (--max-connections)"
             ),
+            AdmissionError::Descriptors(pairs) => {
+                let has = 2 * pairs;
+                write!(f, "it has {has} descriptors, and the free ones are for others (ulimit -n)")
+            }
             AdmissionError::Stopped => f.write_str("the server stops"),
         }
     }
@@ -71,8 +77,9 @@ pub(super) fn admit(
     is_balancer: bool,
     limits: Limits,
 ) -> Result<Admission, AdmissionError> {
-    let (free, now) = (limits.sessions.saturating_sub(live.entries.len()), Instant::now());
-    let turn = match free {
+    let now = Instant::now();
+    let free = limits.sessions.saturating_sub(live.entries.len());
+    let turn = match free.min(limits.pairs.saturating_sub(live.pairs.total())) {
         _ if !is_balancer => turn(live, client, free, limits)?,
         _ if live.stopped => return Err(AdmissionError::Stopped),
         0 => Turn::Wait,
@@ -124,8 +131,47 @@ fn turn(
     }
     match live.places.turn(client, limits.sessions, free) {
         Turn::Refused => Err(AdmissionError::FairShare(has)),
+        Turn::Free => turn_for_pair(live, client, limits),
         turn => Ok(turn),
     }
+}
+
+/// A client may have its share of the descriptors.
+pub(super) fn turn_for_pair(
+    live: &Live,
+    client: ClientPrefix,
+    limits: Limits,
+) -> Result<Turn, AdmissionError> {
+    let free = limits.pairs.saturating_sub(live.pairs.total());
+    match live.pairs.turn(client, limits.pairs, free) {
+        Turn::Refused => Err(AdmissionError::Descriptors(live.pairs.of(client))),
+        turn => Ok(turn),
+    }
+}
+
+/// Decides about one more pair of descriptors for a session that has a place. `None` where it gets one;
+/// otherwise one may be free after so long.
+pub(super) fn admit_pair(
+    live: &mut Live,
+    id: u64,
+    limits: Limits,
+) -> Result<Option<Duration>, AdmissionError> {
+    let now = Instant::now();
+    let entry = live.entries.get(&id).filter(|entry| entry.state.ending().is_none());
+    let client = entry.ok_or(AdmissionError::Stopped)?.client;
+    match turn_for_pair(live, client, limits)? {
+        Turn::Free => {
+            live.add_pair(id);
+            return Ok(None);
+        }
+        Turn::From(client) if !live.enough_leave(now) => {
+            if let Some(victim) = longest_idle(live, client, now) {
+                live.evict(victim, now);
+            }
+        }
+        _ => {}
+    }
+    Ok(Some(RETRY_SOON))
 }
 
 /// Of the client that has most sessions without a request the oldest one, if it is old enough.
@@ -201,7 +247,8 @@ mod tests {
     static FAR_ENDS: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
 
     fn sessions(sessions: usize) -> Arc<Sessions> {
-        let limits = Limits { sessions, per_client: 1024, handshake: LONG, idle: LONG };
+        let limits =
+            Limits { sessions, pairs: sessions, per_client: 1024, handshake: LONG, idle: LONG };
         Sessions::new(limits, Descriptors::new(usize::MAX))
     }
 

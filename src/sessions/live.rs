@@ -23,6 +23,8 @@ pub(super) struct Live {
     pub(super) entries: HashMap<u64, Entry>,
     /// Who has which of them. Those of load balancers count once it is known for whom they come.
     pub(super) places: Holders,
+    /// Who has how many pairs of descriptors: each session one, by its number, and some have more.
+    pub(super) pairs: Holders,
     /// Those whose client has not sent its request yet.
     pub(super) pending: Holders,
     /// Those that give way to others and are not gone yet, and since when.
@@ -43,10 +45,18 @@ pub(super) struct Live {
 pub(super) struct Entry {
     pub(super) state: Arc<SessionState>,
     /// Who the client is: a load balancer until it has said for whom it comes.
-    client: ClientPrefix,
+    pub(super) client: ClientPrefix,
     /// Whether it counts against the client's share of the places: not while that is a load balancer.
     has_place: bool,
+    /// Pairs of descriptors beside the first.
+    more_pairs: u64,
     pub(super) activity: Activity,
+}
+
+/// The number of a pair beside the first, which is no session's: these come down from the greatest. A
+/// session has at most two.
+fn further_pair(id: u64, pair: u64) -> u64 {
+    u64::MAX - 2 * id - pair
 }
 
 impl Entry {
@@ -61,8 +71,10 @@ impl Live {
     pub(super) fn add(&mut self, state: Arc<SessionState>, client: ClientPrefix, has_place: bool) {
         let id = state.id;
         self.next = id + 1;
-        let entry = Entry { state, client, has_place, activity: Activity::default() };
+        let activity = Activity::default();
+        let entry = Entry { state, client, has_place, more_pairs: 0, activity };
         self.entries.insert(id, entry);
+        self.pairs.add(client, id, id);
         if has_place {
             self.places.add(client, id, id);
         }
@@ -73,9 +85,19 @@ impl Live {
     pub(super) fn assign(&mut self, id: u64, client: ClientPrefix) {
         if let Some(entry) = self.entries.get_mut(&id) {
             self.pending.remove(entry.client, id);
+            self.pairs.remove(entry.client, id);
             (entry.client, entry.has_place) = (client, true);
+            self.pairs.add(client, id, id);
             self.places.add(client, id, id);
             self.pending.add(client, id, self.places.since(client).unwrap_or(id));
+        }
+    }
+
+    /// Notes that a session has one more pair of descriptors, for as long as it lives.
+    pub(super) fn add_pair(&mut self, id: u64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            self.pairs.add(entry.client, further_pair(id, entry.more_pairs), id);
+            entry.more_pairs += 1;
         }
     }
 
@@ -112,6 +134,10 @@ impl Live {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.totals.add(&entry.state);
         self.places.remove(entry.client, id);
+        self.pairs.remove(entry.client, id);
+        for pair in 0..entry.more_pairs {
+            self.pairs.remove(entry.client, further_pair(id, pair));
+        }
     }
 
     /// What all sessions have moved.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::admission::{Admission, AdmissionError, admit, readmit};
+use super::admission::{Admission, AdmissionError, admit, admit_pair, readmit};
 use super::ending::Ending;
 use super::limits::Limits;
 use super::live::Live;
@@ -215,6 +215,34 @@ impl Session {
         self.state.enter(Stage::Dial);
         self.sessions.live.lock().not_pending(self.state.id);
         self.sessions.closed.notify_all();
+    }
+
+    /// Takes so many more pairs of descriptors for the session, for as long as it lives. Where there are
+    /// none, a client that has more gives way.
+    ///
+    /// # Errors
+    ///
+    /// When the client has its share already, or none becomes free in time.
+    pub fn take_descriptors(&self, pairs: usize) -> Result<(), AdmissionError> {
+        let Sessions { live, limits, closed, .. } = &*self.sessions;
+        let (deadline, mut live) = (Deadline::after(limits.handshake), live.lock());
+        live.waiting += 1;
+        let mut taken = 0;
+        let result = loop {
+            if taken == pairs {
+                break Ok(());
+            }
+            match admit_pair(&mut live, self.state.id, *limits) {
+                Err(error) => break Err(error),
+                Ok(None) => taken += 1,
+                Ok(Some(_)) if deadline.left().is_none() => {
+                    break Err(AdmissionError::Descriptors(taken + 1));
+                }
+                Ok(Some(limit)) => live = closed.wait(live, Some(limit)),
+            }
+        };
+        live.waiting -= 1;
+        result
     }
 
     /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it

@@ -10,16 +10,18 @@ use socket2::{Domain, Socket, Type};
 use tabi::system::shares::{Bound, TABLE, Thing};
 
 use crate::namespace::{alone, ip, with_name_server};
-use crate::scratch::{Program, Scratch};
+use crate::scratch::{Program, Scratch, bare};
 use crate::stage::{
-    GREETING, LONG, connect_from, echo, limited, reply, request, request_by_name, start, start_on,
-    take,
+    GREETING, LONG, connect_from, echo, limited, reply, request, request_by_name, start, take,
 };
 
 /// Those who attack, each from an address of its own, and the one who does not.
 const ATTACKERS: [Ipv4Addr; 3] =
     [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3), Ipv4Addr::new(127, 0, 0, 4)];
 const HONEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
+/// An association, from wherever the client sends.
+const ASSOCIATE: &[u8] = b"\x05\x03\x00\x01\0\0\0\0\0\0";
 
 /// Greets and asks. Gives back REP and the client, or `None` for one that is turned away.
 fn asks(mut client: TcpStream, request: &[u8]) -> Option<(u8, TcpStream)> {
@@ -54,6 +56,21 @@ fn tunnels(options: &[&str]) {
         assert_eq!(rep, 0x00);
         assert_echoes(client);
     }
+}
+
+/// Three addresses have all associations that they get, each of which takes four descriptors.
+fn descriptors() {
+    let server = Program::start_with_descriptors(64, &[]);
+    let taken = ATTACKERS.map(|it| take_all(it, server.address, ASSOCIATE, 20));
+    assert!(taken[0].len() > 2);
+    let target = echo();
+    let tunnel = || asks(connect_from(HONEST, server.address), &request(target)).unwrap();
+    for (rep, client) in [tunnel(), tunnel(), tunnel()] {
+        assert_eq!(rep, 0x00);
+        assert_echoes(client);
+    }
+    let (rep, _) = asks(connect_from(HONEST, server.address), ASSOCIATE).unwrap();
+    assert_eq!(rep, 0x00, "an association, too");
 }
 
 fn pending() {
@@ -228,7 +245,9 @@ fn a_neighbour_on_an_ipv6_lan_leaves_another_its_places() {
             let listen = format!("[{prefix}::1]:1080");
             let few = ["--max-connections", "64", "--max-per-client", "16"];
             let others = ["--allow-from", "::/0", "--rules", rules.path()];
-            let server = start_on(&listen, &[few, others].concat());
+            let mut command = bare();
+            command.arg(listen).args(few).args(others);
+            let server = Program::spawn(command);
             let asked = request(echo());
             let client = |host: u8| connect_from_ipv6(&format!("{prefix}::{host}"), server.address);
             let taken: Vec<_> = (0..40).map_while(|_| asks(client(2), &asked)).collect();
@@ -241,7 +260,5 @@ fn a_neighbour_on_an_ipv6_lan_leaves_another_its_places() {
         }
     });
 }
-
-fn descriptors() {}
 
 fn udp_ports() {}
