@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::relay::{self, relay};
 use crate::report::{
     Metrics, Outcome, RateLimitedWarning, Rejection, RejectionLog, SessionEntry, SessionLog,
 };
-use crate::sessions::{AdmissionError, Ending, Session, SessionState, Sessions, Stage};
+use crate::sessions::{AdmissionError, Ending, Extra, Session, SessionState, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
@@ -35,6 +36,8 @@ use failure::Failure;
 
 /// How long a client may take to read the last reply before the connection is closed.
 const LAST_REPLY: Duration = Duration::from_secs(1);
+
+const UDP_PORTS_USED_UP: &str = "a client had no UDP: all --udp-ports are in use";
 
 /// What all sessions have in common.
 pub(crate) struct Proxy {
@@ -360,12 +363,12 @@ impl Exchange<'_, '_> {
         let control = self.control_address()?;
         let ports = proxy.config.udp_ports.as_ref();
         let (egress, descriptors) = (self.egress()?, state.descriptors());
-        let more = self.session.take_descriptors(Association::more_pairs(egress));
-        more.map_err(|error| io::Error::other(error.to_string()))?;
+        self.take_extras(Association::more_pairs(egress), ports)?;
         let association = Association::open(&permit, egress, control, ports, descriptors);
         let association = association.map_err(|error| {
+            // Those that are left are another program's.
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
-                proxy.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
+                proxy.udp_ports_used_up.log(UDP_PORTS_USED_UP);
             }
             commands::Error::Unreachable(error)
         })?;
@@ -379,6 +382,25 @@ impl Exchange<'_, '_> {
             idle_timeout: proxy.config.udp_idle_timeout,
         };
         association.serve(&client, &proxy.policy, &proxy.resolver);
+        self.session.give_back_extras();
+        Ok(())
+    }
+
+    /// Takes what an association has beside its place: so many pairs of descriptors, and one of `ports`.
+    fn take_extras(
+        &self,
+        pairs: usize,
+        ports: Option<&RangeInclusive<u16>>,
+    ) -> Result<(), Failure> {
+        let pairs = (0..pairs).map(|_| Extra::Pair);
+        for extra in pairs.chain(ports.map(|ports| Extra::UdpPort(ports.len()))) {
+            self.session.take(extra).map_err(|error| {
+                if matches!(error, AdmissionError::UdpPorts(_)) {
+                    self.proxy.udp_ports_used_up.log(UDP_PORTS_USED_UP);
+                }
+                commands::Error::Unreachable(io::Error::other(error.to_string()))
+            })?;
+        }
         Ok(())
     }
 

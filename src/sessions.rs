@@ -18,7 +18,7 @@ mod registry;
 mod state;
 mod totals;
 
-pub(crate) use admission::AdmissionError;
+pub(crate) use admission::{AdmissionError, Extra};
 pub(crate) use ending::Ending;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use limits::Limits;

@@ -36,8 +36,21 @@ pub enum AdmissionError {
     FairShare(usize),
     /// It holds so many pairs of descriptors already, and the free ones are for others.
     Descriptors(usize),
+    /// It has so many of `--udp-ports` already, and the free ones, if there are any, are for others.
+    UdpPorts(usize),
+    /// Nothing has become free in time.
+    NothingFree,
     /// The server stops.
     Stopped,
+}
+
+/// What an association takes beside its place.
+#[derive(Clone, Copy, Debug)]
+pub enum Extra {
+    /// A pair of descriptors.
+    Pair,
+    /// One of so many UDP ports.
+    UdpPort(usize),
 }
 
 impl fmt::Display for AdmissionError {
@@ -54,6 +67,10 @@ impl fmt::Display for AdmissionError {
                 let has = 2 * pairs;
                 write!(f, "it has {has} descriptors, and the free ones are for others (ulimit -n)")
             }
+            AdmissionError::UdpPorts(has) => {
+                write!(f, "it has {has} of --udp-ports, and there is none for it")
+            }
+            AdmissionError::NothingFree => f.write_str("there are no descriptors left (ulimit -n)"),
             AdmissionError::Stopped => f.write_str("the server stops"),
         }
     }
@@ -91,7 +108,7 @@ pub(super) fn admit(
         }
         Turn::Free => return Ok(Admission::Soon(EVICTABLE_WHEN_CROWDED)),
         _ if live.enough_leave(now) => return Ok(Admission::Soon(RETRY_SOON)),
-        Turn::From(client) => longest_idle(live, client, now),
+        Turn::From(client) => longest_idle(live, live.pairs.held_by(client), now),
         _ => oldest_pending(live, client, now).or_else(|| longest_idle_of_all(live, now)),
     };
     let Some(victim) = victim else { return Ok(Admission::Full(RETRY_AFTER)) };
@@ -108,7 +125,7 @@ pub(super) fn readmit(
     // Its place would be free otherwise.
     let (free, now) = ((limits.sessions + 1).saturating_sub(live.entries.len()), Instant::now());
     if let Turn::From(client) = turn(live, client, free, limits)? {
-        if let Some(victim) = longest_idle(live, client, now) {
+        if let Some(victim) = longest_idle(live, live.pairs.held_by(client), now) {
             live.evict(victim, now);
         }
     }
@@ -149,23 +166,39 @@ pub(super) fn turn_for_pair(
     }
 }
 
-/// Decides about one more pair of descriptors for a session that has a place. `None` where it gets one;
-/// otherwise one may be free after so long.
-pub(super) fn admit_pair(
+/// Decides about one `extra` more for a session that has a place. `None` where it gets one; otherwise one
+/// may be free after so long.
+pub(super) fn admit_extra(
     live: &mut Live,
     id: u64,
+    extra: Extra,
     limits: Limits,
 ) -> Result<Option<Duration>, AdmissionError> {
     let now = Instant::now();
     let entry = live.entries.get(&id).filter(|entry| entry.state.ending().is_none());
     let client = entry.ok_or(AdmissionError::Stopped)?.client;
-    match turn_for_pair(live, client, limits)? {
+    let turn = match extra {
+        Extra::Pair => turn_for_pair(live, client, limits)?,
+        Extra::UdpPort(all) => {
+            match live.ports.turn(client, all, all.saturating_sub(live.ports.total())) {
+                Turn::Wait | Turn::Refused => {
+                    return Err(AdmissionError::UdpPorts(live.ports.of(client)));
+                }
+                turn => turn,
+            }
+        }
+    };
+    match turn {
         Turn::Free => {
-            live.add_pair(id);
+            live.add_extra(id, extra);
             return Ok(None);
         }
         Turn::From(client) if !live.enough_leave(now) => {
-            if let Some(victim) = longest_idle(live, client, now) {
+            let victim = match extra {
+                Extra::Pair => longest_idle(live, live.pairs.held_by(client), now),
+                Extra::UdpPort(_) => longest_idle(live, live.ports.held_by(client), now),
+            };
+            if let Some(victim) = victim {
                 live.evict(victim, now);
             }
         }
@@ -181,9 +214,9 @@ fn oldest_pending(live: &Live, client: ClientPrefix, now: Instant) -> Option<u64
     (age >= EVICTABLE_WHEN_FULL).then_some(oldest)
 }
 
-/// Of the client's sessions the one that has been idle for longest, rather one that is not stuck in a write.
-fn longest_idle(live: &Live, client: ClientPrefix, now: Instant) -> Option<u64> {
-    let entries = live.places.held_by(client).filter_map(|id| live.entries.get(&id));
+/// Of these sessions the one that has been idle for longest, rather one that is not stuck in a write.
+fn longest_idle(live: &Live, ids: impl Iterator<Item = u64>, now: Instant) -> Option<u64> {
+    let entries = ids.filter_map(|id| live.entries.get(&id));
     let stays = entries.filter(|entry| entry.state.ending().is_none());
     let longest = stays.max_by_key(|entry| (!entry.state.is_writing(), entry.idle(now)));
     longest.map(|entry| entry.state.id)

@@ -1,9 +1,11 @@
 //! The live sessions by number, and how many each client has.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::admission::Extra;
 use super::ending::Ending;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
@@ -25,6 +27,8 @@ pub(super) struct Live {
     pub(super) places: Holders,
     /// Who has how many pairs of descriptors: each session one, by its number, and some have more.
     pub(super) pairs: Holders,
+    /// Which associations have a port of `--udp-ports`.
+    pub(super) ports: Holders,
     /// Those whose client has not sent its request yet.
     pub(super) pending: Holders,
     /// Those that give way to others and are not gone yet, and since when.
@@ -93,11 +97,24 @@ impl Live {
         }
     }
 
-    /// Notes that a session has one more pair of descriptors, for as long as it lives.
-    pub(super) fn add_pair(&mut self, id: u64) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            self.pairs.add(entry.client, further_pair(id, entry.more_pairs), id);
-            entry.more_pairs += 1;
+    /// Notes that a session has one `extra` more, for as long as it lives.
+    pub(super) fn add_extra(&mut self, id: u64, extra: Extra) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        match extra {
+            Extra::Pair => {
+                self.pairs.add(entry.client, further_pair(id, entry.more_pairs), id);
+                entry.more_pairs += 1;
+            }
+            Extra::UdpPort(_) => self.ports.add(entry.client, id, id),
+        }
+    }
+
+    /// Notes that a session has nothing beside its place any more.
+    pub(super) fn remove_extras(&mut self, id: u64) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        self.ports.remove(entry.client, id);
+        for pair in 0..mem::take(&mut entry.more_pairs) {
+            self.pairs.remove(entry.client, further_pair(id, pair));
         }
     }
 
@@ -131,13 +148,11 @@ impl Live {
     pub(super) fn remove(&mut self, id: u64) {
         self.not_pending(id);
         self.leaving.remove(&id);
+        self.remove_extras(id);
         let Some(entry) = self.entries.remove(&id) else { return };
         self.totals.add(&entry.state);
         self.places.remove(entry.client, id);
         self.pairs.remove(entry.client, id);
-        for pair in 0..entry.more_pairs {
-            self.pairs.remove(entry.client, further_pair(id, pair));
-        }
     }
 
     /// What all sessions have moved.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::admission::{Admission, AdmissionError, admit, admit_pair, readmit};
+use super::admission::{Admission, AdmissionError, Extra, admit, admit_extra, readmit};
 use super::ending::Ending;
 use super::limits::Limits;
 use super::live::Live;
@@ -217,26 +217,28 @@ impl Session {
         self.sessions.closed.notify_all();
     }
 
-    /// Takes so many more pairs of descriptors for the session, for as long as it lives. Where there are
-    /// none, a client that has more gives way.
+    /// Gives back what the session has taken beside its place.
+    pub fn give_back_extras(&self) {
+        self.sessions.live.lock().remove_extras(self.state.id);
+        self.sessions.closed.notify_all();
+    }
+
+    /// Takes one `extra` more for the session, until it gives it back or is over. Where there is none, a client that
+    /// has more of them gives way.
     ///
     /// # Errors
     ///
     /// When the client has its share already, or none becomes free in time.
-    pub fn take_descriptors(&self, pairs: usize) -> Result<(), AdmissionError> {
+    pub fn take(&self, extra: Extra) -> Result<(), AdmissionError> {
         let Sessions { live, limits, closed, .. } = &*self.sessions;
         let (deadline, mut live) = (Deadline::after(limits.handshake), live.lock());
         live.waiting += 1;
-        let mut taken = 0;
         let result = loop {
-            if taken == pairs {
-                break Ok(());
-            }
-            match admit_pair(&mut live, self.state.id, *limits) {
+            match admit_extra(&mut live, self.state.id, extra, *limits) {
                 Err(error) => break Err(error),
-                Ok(None) => taken += 1,
+                Ok(None) => break Ok(()),
                 Ok(Some(_)) if deadline.left().is_none() => {
-                    break Err(AdmissionError::Descriptors(taken + 1));
+                    break Err(AdmissionError::NothingFree);
                 }
                 Ok(Some(limit)) => live = closed.wait(live, Some(limit)),
             }

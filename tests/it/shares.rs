@@ -73,6 +73,23 @@ fn descriptors() {
     assert_eq!(rep, 0x00, "an association, too");
 }
 
+fn udp_ports() {
+    // No other program has one of these ports there.
+    alone(|| {
+        let server = Program::start(&["--udp-ports", "40000-40015"]);
+        let before = asks(connect_from(HONEST, server.address), ASSOCIATE).unwrap();
+        let taken = ATTACKERS.map(|it| take_all(it, server.address, ASSOCIATE, 20));
+        assert!((4..=8).contains(&taken[0].len()));
+        for _ in 0..2 {
+            let (rep, _) = asks(connect_from(HONEST, server.address), ASSOCIATE).unwrap();
+            assert_eq!(rep, 0x00);
+        }
+        before.1.set_nonblocking(true).unwrap();
+        let still = { &before.1 }.read(&mut [0]).unwrap_err();
+        assert_eq!(still.kind(), ErrorKind::WouldBlock);
+    });
+}
+
 fn pending() {
     let server = start(&["--max-connections", "64"]);
     let mut slow = connect_from(HONEST, server.address);
@@ -260,5 +277,3 @@ fn a_neighbour_on_an_ipv6_lan_leaves_another_its_places() {
         }
     });
 }
-
-fn udp_ports() {}
