@@ -26,6 +26,7 @@ use crate::sessions::{AdmissionError, Ending, Extra, Session, SessionState, Sess
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
+use crate::system::memory;
 use crate::system::pool::Partner;
 
 mod client;
@@ -165,10 +166,13 @@ impl Proxy {
             (None, Ok(())) => (Outcome::Closed, None),
         };
         if outcome == Outcome::Evicted {
-            self.evictions.log(&format!(
-                "ended the session of client={} to make room for others (--max-connections)",
-                state.peer()
-            ));
+            let why = if memory::is_short() {
+                "because memory is short"
+            } else {
+                "to make room for others (--max-connections)"
+            };
+            let client = state.peer();
+            self.evictions.log(&format!("ended the session of client={client} {why}"));
         }
         entry.write(outcome, why);
     }

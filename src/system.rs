@@ -6,6 +6,7 @@
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
 //! - `queue` tells how many bytes wait in a connection's send queue.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
+//! - [`memory`] is how much memory there is, and whether it is short; `groups` are the control groups.
 //! - [`usage`] is what of it is in use at present.
 //! - `shares` is how what there is too little of is shared among clients.
 //! - `interfaces` knows the addresses of this machine, and [`ip`] what kind an address is;
@@ -19,10 +20,12 @@ pub mod address_space;
 pub mod capacity;
 pub mod deadline;
 pub mod descriptors;
+mod groups;
 pub mod interfaces;
 pub mod ip;
 mod links;
 pub mod lru;
+pub mod memory;
 pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]

@@ -10,6 +10,7 @@ use super::ends::{Sink, Source};
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
 use crate::sessions::{Endpoint, SessionState};
+use crate::system::memory::is_tight;
 
 /// The buffer of a direction in which little goes on, in bytes. It is on the stack: a tunnel that
 /// idles costs little more than its threads.
@@ -190,7 +191,8 @@ impl<'a> Direction<'a> {
                 buffer = Vec::new();
                 self.sink.wait_for_room();
             }
-            buffer.resize(room.clamp(BUFFER, LARGE_BUFFER), 0);
+            let most = if is_tight() { BUFFER } else { LARGE_BUFFER };
+            buffer.resize(room.clamp(BUFFER, most), 0);
             let length = self.source.read(&mut buffer)?;
             if length == 0 {
                 return self.end_burst();

@@ -16,6 +16,7 @@ use rustix::pipe::{
 
 use super::ends::{Sink, Source};
 use crate::system::descriptors::{Descriptors, PipeReservation};
+use crate::system::memory::is_tight;
 
 /// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
 /// and a system may refuse it to ordinary users.
@@ -36,10 +37,10 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// `None` when there are enough pipes already, or where only one is to be had that is too small to be
+    /// `None` when there are enough pipes already or memory is tight, or where only one is to be had that is too small to be
     /// worth it.
     pub(super) fn open(descriptors: &Arc<Descriptors>) -> Option<Self> {
-        if IS_REFUSED.load(Ordering::Relaxed) {
+        if IS_REFUSED.load(Ordering::Relaxed) || is_tight() {
             return None;
         }
         let reservation = descriptors.try_pipe()?;
@@ -49,9 +50,9 @@ impl Pipe {
         (size >= SIZES[2]).then_some(Pipe { read, write, size, _reservation: reservation })
     }
 
-    /// Copies until the burst of `source` ends.
+    /// Copies until the burst of `source` ends, or memory is tight.
     pub(super) fn copy(self, source: &mut Source<'_>, sink: &Sink<'_>) -> io::Result<()> {
-        loop {
+        while !is_tight() {
             let (from, flags) = (source.stream, SpliceFlags::MOVE);
             let moved = retry_on_intr(|| splice(from, None, &self.write, None, self.size, flags));
             match moved {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::limits::Limits;
 use super::live::{Entry, Live};
 use crate::system::ip::ClientPrefix;
-use crate::system::shares::{PENDING, Turn};
+use crate::system::shares::{Holders, PENDING, Turn};
 
 /// How many sessions without a request there may be in any case.
 const PENDING_MIN: usize = 6;
@@ -21,6 +21,9 @@ const CANDIDATES: usize = 16;
 
 /// How long a tunnel has moved nothing before it may be evicted for a client that has none.
 const EVICTABLE_IDLE: Duration = Duration::from_secs(60);
+
+/// A session whose peer has taken nothing for so long is stalled.
+const STALLED: Duration = Duration::from_secs(1);
 
 /// How long until a full server looks again whether a session that gives way is gone, and whether one has
 /// become idle enough.
@@ -205,6 +208,27 @@ pub(super) fn admit_extra(
         _ => {}
     }
     Ok(Some(RETRY_SOON))
+}
+
+/// Gives memory back: the sessions whose peer takes nothing keep small queues from now on, and where memory
+/// is short one of the client that has most of them ends, the one that has moved nothing for longest.
+pub(super) fn relieve(live: &mut Live, is_short: bool, now: Instant) {
+    let mut stalled = Holders::default();
+    for (id, entry) in &live.entries {
+        let is_stalled = entry.state.is_writing() && entry.idle(now) >= STALLED;
+        if is_stalled && entry.state.ending().is_none() {
+            entry.state.limit_queues();
+            stalled.add(entry.client, *id, *id);
+        }
+    }
+    if !is_short {
+        return;
+    }
+    let idle = |id: &u64| live.entries.get(id).map(|entry| entry.idle(now));
+    let victim = stalled.largest().and_then(|client| stalled.held_by(client).max_by_key(idle));
+    if let Some(victim) = victim {
+        live.evict(victim, now);
+    }
 }
 
 /// Of the client that has most sessions without a request the oldest one, if it is old enough.
@@ -425,6 +449,30 @@ mod tests {
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
         assert_eq!([&one, &newer, &busy].map(|session| session.state().ending()), [None; 3]);
+    }
+
+    #[test]
+    fn where_memory_is_short_the_longest_stalled_tunnel_of_who_has_most_ends() {
+        let sessions = sessions(40);
+        let all: Vec<_> = [1, 2, 2, 2].map(|host| tunnel(&sessions, host).unwrap()).into();
+        for (session, idle) in all.iter().zip([90, 9, 30, 60]) {
+            set_idle(&sessions, session, Duration::from_secs(idle));
+        }
+        let relieve = |is_short| {
+            relieve(&mut sessions.live.lock(), is_short, Instant::now());
+            all.iter().map(|session| session.state().ending().is_some()).collect::<Vec<_>>()
+        };
+        // The last one reads what it gets.
+        all[0].state().client().while_writing(|| {
+            all[1].state().client().while_writing(|| {
+                all[2].state().target().while_writing(|| {
+                    assert_eq!(relieve(false), [false; 4], "it is not short");
+                    assert_eq!(relieve(true), [false, false, true, false]);
+                    assert_eq!(relieve(true).iter().filter(|ended| **ended).count(), 2);
+                });
+            });
+        });
+        assert_eq!(relieve(true).iter().filter(|ended| **ended).count(), 2, "nobody is stalled");
     }
 
     #[test]

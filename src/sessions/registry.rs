@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::admission::{Admission, AdmissionError, Extra, admit, admit_extra, readmit};
+use super::admission::{Admission, AdmissionError, Extra, admit, admit_extra, readmit, relieve};
 use super::ending::Ending;
 use super::limits::Limits;
 use super::live::Live;
@@ -14,10 +14,14 @@ use crate::socks5::{Address, Command};
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
 use crate::system::ip::ClientPrefix;
+use crate::system::memory::{self, Memory};
 use crate::system::sync::{Condvar, Mutex};
 
 /// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
 pub(super) const AT_ONCE: usize = 32;
+
+/// How often the watch looks while memory is tight.
+const TIGHT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Every live session of this process.
 pub struct Sessions {
@@ -178,15 +182,25 @@ impl Sessions {
         }
     }
 
-    /// Ends sessions whose time is up, until [`Sessions::stop_watch`].
+    /// Ends sessions whose time is up, and where memory is short one after the other of those whose peer
+    /// takes nothing, until [`Sessions::stop_watch`].
     pub fn watch(&self) {
-        let mut live = self.live.lock();
-        while !live.watch_ends {
-            let next = live.check(Instant::now(), self.limits);
-            let pause = next.map(|next| next.saturating_duration_since(Instant::now()));
+        let memory = Memory::of_this_machine();
+        loop {
+            memory.iter().for_each(Memory::look);
+            let mut live = self.live.lock();
+            if live.watch_ends {
+                return;
+            }
+            let now = Instant::now();
+            let next = live.check(now, self.limits);
+            if memory::is_tight() {
+                relieve(&mut live, memory::is_short(), now);
+            }
+            let pause = next.map(|next| next.saturating_duration_since(now));
+            let pause = pause.map(|it| if memory::is_tight() { it.min(TIGHT_PAUSE) } else { it });
             live.watch_sleeps = pause.is_none();
-            live = self.opened.wait(live, pause);
-            live.watch_sleeps = false;
+            self.opened.wait(live, pause).watch_sleeps = false;
         }
     }
 

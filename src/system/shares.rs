@@ -293,7 +293,7 @@ impl Holders {
     }
 
     /// The client that has most.
-    fn largest(&self) -> Option<ClientPrefix> {
+    pub fn largest(&self) -> Option<ClientPrefix> {
         let largest = self.clients.iter().max_by_key(|(_, holder)| holder.held.len());
         largest.map(|(client, _)| *client)
     }
