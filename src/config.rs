@@ -125,7 +125,8 @@ pub struct Config {
     #[arg(env = "TABI_MAX_CONNECTIONS", help_heading = LIMITS)]
     pub max_connections: usize,
 
-    /// Connections of one client at once (an IPv4 address, an IPv6 /64); further ones are closed
+    /// Connections of one client at once (an IPv4 address, a neighbour's IPv6 address, another IPv6 /64);
+    /// further ones are closed
     #[arg(long, value_name = "N", default_value = "1024", value_parser = value::count)]
     #[arg(env = "TABI_MAX_PER_CLIENT", help_heading = LIMITS)]
     pub max_per_client: usize,

@@ -50,6 +50,7 @@
 //! where a new option goes             config, its value in config/value; people read of it in scripts/docs
 //! how many connections there can be   system/capacity
 //! who gets a place, who has to go     sessions/admission
+//! how much one client may have        system/shares, for everything that is bounded
 //! where a wrong password is counted   access/users/penalties
 //! what decides about a request        access/policy; the rule that matches is found in access/rules/index
 //! which address is dialed first       commands/connect
@@ -85,8 +86,8 @@
 //!    block.
 //! 5. The pool never waits on itself: a client is admitted before its session begins, and a worker
 //!    has its second thread before it begins. A live tunnel is two descriptors and two threads; an
-//!    association counts as four descriptors, or six with `--source` or `--interface`, for its sockets
-//!    and its lookups.
+//!    association asks for two more, or four with `--source` or `--interface`, for its sockets and its
+//!    lookups.
 //! 6. No password is logged, printed or put into an error.
 //! 7. A failing reply is made in one place (`proxy/failure`). An upstream's is passed on as it came.
 //! 8. 0 bytes are an end of file only where a read says so. A fast path (`splice`, batches of datagrams)

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,11 @@ use crate::relay::{self, relay};
 use crate::report::{
     Metrics, Outcome, RateLimitedWarning, Rejection, RejectionLog, SessionEntry, SessionLog,
 };
-use crate::sessions::{AdmissionError, Ending, Session, SessionState, Sessions, Stage};
+use crate::sessions::{AdmissionError, Ending, Extra, Session, SessionState, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
+use crate::system::memory;
 use crate::system::pool::Partner;
 
 mod client;
@@ -35,6 +37,8 @@ use failure::Failure;
 
 /// How long a client may take to read the last reply before the connection is closed.
 const LAST_REPLY: Duration = Duration::from_secs(1);
+
+const UDP_PORTS_USED_UP: &str = "a client had no UDP: all --udp-ports are in use";
 
 /// What all sessions have in common.
 pub(crate) struct Proxy {
@@ -203,10 +207,13 @@ impl Proxy {
             (None, Ok(())) => (Outcome::Closed, None),
         };
         if outcome == Outcome::Evicted {
-            self.evictions.log(&format!(
-                "ended the session of client={} to make room for others (--max-connections)",
-                state.peer()
-            ));
+            let why = if memory::is_short() {
+                "because memory is short"
+            } else {
+                "to make room for others (--max-connections)"
+            };
+            let client = state.peer();
+            self.evictions.log(&format!("ended the session of client={client} {why}"));
         }
         entry.write(outcome, why);
     }
@@ -241,8 +248,8 @@ impl Proxy {
         }
         let (identity, request) = self.negotiate(session, client)?;
         let state = session.state();
-        let exchange =
-            Exchange { proxy: self, state, client, identity: &identity, request: &request };
+        let (identity, request) = (&identity, &request);
+        let exchange = Exchange { proxy: self, session, state, client, identity, request };
         match request.command {
             Command::Connect => exchange.connect().map(Some),
             Command::Bind => exchange.bind().map(Some),
@@ -261,19 +268,20 @@ impl Proxy {
     ) -> Result<(), Failure> {
         let balancer = session.state().peer();
         let checked = match Header::read_from(client)? {
-            Header::Client(mut client) => {
-                if client.ip().is_loopback() {
+            Header::Client(mut named) => {
+                if named.ip().is_loopback() {
                     // It is on the balancer's machine, which may be another one than this.
-                    client.set_ip(balancer.ip());
+                    named.set_ip(balancer.ip());
                 }
-                self.check(client).and_then(|()| session.rehome(client).map_err(rejected))
+                self.check(named).map(|()| named)
             }
             Header::Balancer => match self.check_peer(balancer, session.state().stream()) {
                 Ok(Some(refusal)) => return Err(self.answer_greeting(client, &refusal)),
-                checked => checked.map(drop),
+                checked => checked.map(|_| balancer),
             },
         };
-        checked.map_err(|refusal| self.refuse(&refusal))
+        let rehomed = checked.and_then(|client| session.rehome(client).map_err(rejected));
+        rehomed.map_err(|refusal| self.refuse(&refusal))
     }
 
     /// Answers the greeting of a client that is not served, which is all that a probe wants to know.
@@ -324,6 +332,7 @@ fn rejected(error: AdmissionError) -> Rejected {
 /// One client's request, and what is needed to carry it out.
 struct Exchange<'a, 's> {
     proxy: &'a Proxy,
+    session: &'a Session,
     state: &'a SessionState,
     client: &'a ClientStream<'s>,
     identity: &'a Identity,
@@ -425,10 +434,12 @@ impl Exchange<'_, '_> {
         };
         let ports = proxy.config.udp_ports.as_ref();
         let (egress, descriptors) = (self.egress()?, state.descriptors());
+        self.take_extras(Association::more_pairs(egress), ports)?;
         let association = Association::open(&permit, egress, told, ports, descriptors);
         let association = association.map_err(|error| {
+            // Those that are left are another program's.
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
-                proxy.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
+                proxy.udp_ports_used_up.log(UDP_PORTS_USED_UP);
             }
             commands::Error::Unreachable(error)
         })?;
@@ -441,6 +452,25 @@ impl Exchange<'_, '_> {
             idle_timeout: proxy.config.udp_idle_timeout,
         };
         association.serve(&client, &proxy.policy, &proxy.resolver, &proxy.dropped);
+        self.session.give_back_extras();
+        Ok(())
+    }
+
+    /// Takes what an association has beside its place: so many pairs of descriptors, and one of `ports`.
+    fn take_extras(
+        &self,
+        pairs: usize,
+        ports: Option<&RangeInclusive<u16>>,
+    ) -> Result<(), Failure> {
+        let pairs = (0..pairs).map(|_| Extra::Pair);
+        for extra in pairs.chain(ports.map(|ports| Extra::UdpPort(ports.len()))) {
+            self.session.take(extra).map_err(|error| {
+                if matches!(error, AdmissionError::UdpPorts(_)) {
+                    self.proxy.udp_ports_used_up.log(UDP_PORTS_USED_UP);
+                }
+                commands::Error::Unreachable(io::Error::other(error.to_string()))
+            })?;
+        }
         Ok(())
     }
 
@@ -560,7 +590,7 @@ mod tests {
     fn proxy() -> Proxy {
         let config = cli::parse(["tabi"]).unwrap().config;
         let descriptors = Descriptors::new(100);
-        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
         let resolver = Resolver::new(LONG, &descriptors);
         let sessions = Sessions::new(limits, descriptors);
         Proxy::new(config, Policy::new(&[], Vec::new()), resolver, sessions)

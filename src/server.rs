@@ -93,6 +93,7 @@ impl Server {
         let waiting = MOST_WAITING * listeners.len();
         let limits = Limits {
             sessions: fit(config.max_connections, &descriptors, waiting),
+            pairs: descriptors.tunnels(),
             per_client: config.max_per_client,
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,

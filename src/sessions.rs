@@ -20,7 +20,7 @@ mod state;
 mod totals;
 
 pub(crate) use accounts::{Account, Accounts};
-pub(crate) use admission::AdmissionError;
+pub(crate) use admission::{AdmissionError, Extra};
 pub(crate) use ending::Ending;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use limits::Limits;

@@ -8,9 +8,11 @@
 //! - `packet_info` tells at which address a datagram has come, and sends one from there.
 //! - `queue` tells how many bytes wait in a connection's send queue, and how many clients in a backlog.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
+//! - [`memory`] is how much memory there is, and whether it is short; `groups` are the control groups.
 //! - [`usage`] is what of it is in use at present.
+//! - `shares` is how what there is too little of is shared among clients.
 //! - `interfaces` knows the addresses of this machine, `routing` asks the kernel whether an address is one,
-//!   [`hosts`] knows its names, and [`ip`] what kind an address is.
+//!   `links` knows the prefixes of its links, [`hosts`] its names, and [`ip`] what kind an address is.
 //!
 //! And what all others use: `sync` (locks), [`deadline`], `lru` (a map with a bound).
 //!
@@ -20,10 +22,13 @@ pub mod address_space;
 pub mod capacity;
 pub mod deadline;
 pub mod descriptors;
+mod groups;
 pub mod hosts;
 pub mod interfaces;
 pub mod ip;
+mod links;
 pub mod lru;
+pub mod memory;
 pub mod packet_info;
 pub mod poll;
 pub mod pool;
@@ -31,6 +36,7 @@ pub mod pool;
 pub mod queue;
 pub mod routing;
 pub mod shared_wait;
+pub mod shares;
 pub mod sync;
 pub mod usage;
 pub mod waker;

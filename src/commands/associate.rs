@@ -61,16 +61,19 @@ impl Association {
         descriptors: &Arc<Descriptors>,
     ) -> io::Result<Self> {
         assert_eq!(permit.command(), Command::UdpAssociate);
-        // A session is counted as two descriptors, as which the client's connection and the inner
-        // socket are. The others are an outer socket, or one for each family, one for this machine itself, and
-        // the waker of lookups.
-        let more =
-            1 + usize::from(egress.ipv4.or(egress.ipv6).is_some() || egress.interface.is_some());
+        let more = Association::more_pairs(egress);
         let reservations = (0..more).map(|_| descriptors.reserve()).collect();
         let inside = Inside::open(told, ports)?;
         let outside = Outside::open(egress)?;
         let bound = SocketAddr::new(told.ip(), inside.port()?);
         Ok(Association { inside, outside, bound, _reservations: reservations })
+    }
+
+    /// How many pairs of descriptors it takes beside that of its session, as which the client's connection
+    /// and the inner socket are counted. The others are an outer socket, or one for each family, one for
+    /// this machine itself, and the waker of lookups.
+    pub(crate) fn more_pairs(egress: Egress) -> usize {
+        1 + usize::from(egress.ipv4.or(egress.ipv6).is_some() || egress.interface.is_some())
     }
 
     /// Relays datagrams until the client's connection ends, or
@@ -109,7 +112,7 @@ mod tests {
     pub(super) fn session(address: &str) -> (Session, TcpStream) {
         let listener = TcpListener::bind(LOCAL).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let limits = Limits { sessions: 1, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
         let (stream, _) = listener.accept().unwrap();
         let sessions = Sessions::new(limits, Descriptors::raise());
         (sessions.open(address.parse().unwrap(), stream, || ()).unwrap(), client)

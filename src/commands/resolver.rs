@@ -21,6 +21,7 @@ use crate::socks5::Host;
 use crate::system::address_space;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
+use crate::system::shares::LOOKUPS;
 use crate::system::sync::Mutex;
 use crate::system::waker::Waker;
 
@@ -31,10 +32,6 @@ mod queue;
 
 pub(crate) use answer::{Answer, Found};
 pub(crate) use question::Question;
-
-/// Lookups at once. A lookup that hangs waits for as long as `resolv.conf` says, usually 5 s twice
-/// for each name server.
-const MAX_AT_ONCE: usize = 64;
 
 /// Of the descriptors one in so many may be a lookup's: 64 of 1,024.
 const SHARE_OF_DESCRIPTORS: usize = 16;
@@ -94,7 +91,7 @@ impl Resolver {
         descriptors: &Arc<Descriptors>,
         resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let max_running = (descriptors.limit() / SHARE_OF_DESCRIPTORS).clamp(1, MAX_AT_ONCE);
+        let max_running = (descriptors.limit() / SHARE_OF_DESCRIPTORS).clamp(1, LOOKUPS.all);
         let (memory, queue) = (Memory::new(ttl), Queue::new(max_running));
         Arc::new(Resolver {
             ttl,

@@ -1,6 +1,6 @@
 //! One direction of a tunnel: copies, and passes the end of file on.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -10,6 +10,7 @@ use super::ends::{Sink, Source};
 #[cfg(target_os = "linux")]
 use super::splice::Pipe;
 use crate::sessions::{Endpoint, SessionState};
+use crate::system::memory::is_tight;
 
 /// The buffer of a direction in which little goes on, in bytes. It is on the stack: a tunnel that
 /// idles costs little more than its threads.
@@ -20,7 +21,7 @@ const SMALL_BUFFER: usize = 512;
 const BUFFER: usize = 16 * 1024;
 
 /// The buffer of bulk where there is no pipe: 64 KiB take up to twice the processor time, and 8 KiB 2.5
-/// times.
+/// times. It is there only while its bytes find room in the sink's send queue.
 const LARGE_BUFFER: usize = 256 * 1024;
 
 /// After this many bytes without a pause a direction counts as bulk.
@@ -106,7 +107,7 @@ impl<'a> Direction<'a> {
             mode = match mode {
                 CopyMode::Small => self.copy_small()?,
                 CopyMode::Message(start) => self.copy_with_rest(&*start)?,
-                CopyMode::Buffered => self.copy_buffered(BUFFER, BULK_AFTER)?,
+                CopyMode::Buffered => self.copy_buffered()?,
                 CopyMode::Bulk => self.copy_bulk()?,
                 CopyMode::Ended => return Ok(()),
             };
@@ -155,15 +156,15 @@ impl<'a> Direction<'a> {
         Ok(CopyMode::Buffered)
     }
 
-    /// Copies through a buffer of `size` bytes until `limit` bytes are over, or the burst ends.
+    /// Copies through a buffer until there was much without a pause, or the burst ends.
     #[inline(never)]
-    fn copy_buffered(&mut self, size: usize, limit: u64) -> io::Result<CopyMode> {
+    fn copy_buffered(&mut self) -> io::Result<CopyMode> {
         self.source.limit_reads(Some(QUIET))?;
-        let mut burst = BufReader::with_capacity(size, (&mut self.source).take(limit));
+        let mut burst = BufReader::with_capacity(BUFFER, (&mut self.source).take(BULK_AFTER));
         // The compiler sees by this that `io::copy` needs no buffer of its own, on the stack.
         assert!(burst.capacity() >= BUFFER);
         let copied = io::copy(&mut burst, &mut self.sink)?;
-        if copied == limit { Ok(CopyMode::Bulk) } else { self.end_burst() }
+        if copied == BULK_AFTER { Ok(CopyMode::Bulk) } else { self.end_burst() }
     }
 
     #[inline(never)]
@@ -175,7 +176,31 @@ impl<'a> Direction<'a> {
             pipe.copy(&mut self.source, &self.sink)?;
             return self.end_burst();
         }
-        self.copy_buffered(LARGE_BUFFER, PIPE_AGAIN)
+        self.copy_large()
+    }
+
+    /// Copies through a large buffer until it is time to ask for a pipe again, or the burst ends. A
+    /// direction whose sink takes nothing holds at most a small one.
+    #[inline(never)]
+    fn copy_large(&mut self) -> io::Result<CopyMode> {
+        self.source.limit_reads(Some(QUIET))?;
+        let (mut buffer, mut left) = (Vec::new(), PIPE_AGAIN);
+        while left > 0 {
+            let room = self.sink.room();
+            if room < BUFFER {
+                buffer = Vec::new();
+                self.sink.wait_for_room();
+            }
+            let most = if is_tight() { BUFFER } else { LARGE_BUFFER };
+            buffer.resize(room.clamp(BUFFER, most), 0);
+            let length = self.source.read(&mut buffer)?;
+            if length == 0 {
+                return self.end_burst();
+            }
+            self.sink.write_all(&buffer[..length])?;
+            left = left.saturating_sub(length as u64);
+        }
+        Ok(CopyMode::Bulk)
     }
 
     fn end_burst(&mut self) -> io::Result<CopyMode> {

@@ -6,10 +6,13 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, recv};
+use socket2::SockRef;
 
 use crate::sessions::{Endpoint, SessionState};
+use crate::system::poll::poll;
 
 /// How often a source is asked for bytes before the thread falls asleep over them. In between others
 /// get to run, and with few cores it is they who send the bytes: that costs less than to be woken. It
@@ -108,6 +111,22 @@ impl<'a> Sink<'a> {
         source: &'a Endpoint,
     ) -> Option<Self> {
         Some(Sink { session, endpoint, stream: endpoint.stream()?, source })
+    }
+
+    /// How many bytes the sink takes at once: it is writable while a third of its queue is free, and what
+    /// the system keeps beside the bytes is as much again.
+    pub(super) fn room(&self) -> usize {
+        let mut polled = [PollFd::new(self.stream, PollFlags::OUT)];
+        match poll(&mut polled, Duration::ZERO) {
+            Ok(()) if polled[0].revents().is_empty() => 0,
+            _ => SockRef::from(self.stream).send_buffer_size().map_or(0, |size| size / 6),
+        }
+    }
+
+    /// Waits until the sink takes bytes, or has failed, which the next write tells.
+    pub(super) fn wait_for_room(&self) {
+        let mut polled = [PollFd::new(self.stream, PollFlags::OUT)];
+        let _ = self.endpoint.while_writing(|| poll(&mut polled, Duration::MAX));
     }
 
     /// Writes by `call`, which has something to write.

@@ -15,7 +15,8 @@ use rustix::pipe::{
 };
 
 use super::ends::{Sink, Source};
-use crate::system::descriptors::{Descriptors, Reservation};
+use crate::system::descriptors::{Descriptors, PipeReservation};
+use crate::system::memory::is_tight;
 
 /// Sizes of a pipe, in bytes, the best first: 1 MiB costs a third less processor time than 64 KiB,
 /// and a system may refuse it to ordinary users.
@@ -32,26 +33,26 @@ pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     size: usize,
-    reservation: Reservation,
+    _reservation: PipeReservation,
 }
 
 impl Pipe {
-    /// `None` when descriptors are short, or where only a pipe is to be had that is too small to be
+    /// `None` when there are enough pipes already or memory is tight, or where only one is to be had that is too small to be
     /// worth it.
     pub(super) fn open(descriptors: &Arc<Descriptors>) -> Option<Self> {
-        if IS_REFUSED.load(Ordering::Relaxed) || descriptors.are_short() {
+        if IS_REFUSED.load(Ordering::Relaxed) || is_tight() {
             return None;
         }
-        let reservation = descriptors.reserve();
+        let reservation = descriptors.try_pipe()?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).ok()?;
         let resized = SIZES.iter().find_map(|&size| fcntl_setpipe_size(&write, size).ok());
         let size = resized.or_else(|| fcntl_getpipe_size(&write).ok())?;
-        (size >= SIZES[2]).then_some(Pipe { read, write, size, reservation })
+        (size >= SIZES[2]).then_some(Pipe { read, write, size, _reservation: reservation })
     }
 
-    /// Copies until the burst of `source` ends, or descriptors are needed elsewhere.
+    /// Copies until the burst of `source` ends, or memory is tight.
     pub(super) fn copy(self, source: &mut Source<'_>, sink: &Sink<'_>) -> io::Result<()> {
-        while !self.reservation.of().are_short() {
+        while !is_tight() {
             let (from, flags) = (source.stream, SpliceFlags::MOVE);
             let moved = retry_on_intr(|| splice(from, None, &self.write, None, self.size, flags));
             match moved {

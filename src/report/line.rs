@@ -106,6 +106,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let limits = Limits {
             sessions: 1,
+            pairs: 8,
             per_client: 1,
             handshake: Duration::from_secs(1),
             idle: Duration::from_secs(1),

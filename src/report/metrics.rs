@@ -41,7 +41,10 @@ impl From<AdmissionError> for Rejection {
     fn from(error: AdmissionError) -> Self {
         match error {
             AdmissionError::PerClientLimit(_) => Rejection::PerClient,
-            AdmissionError::FairShare(_) => Rejection::Share,
+            AdmissionError::FairShare(_)
+            | AdmissionError::Descriptors(_)
+            | AdmissionError::UdpPorts(_)
+            | AdmissionError::NothingFree => Rejection::Share,
             AdmissionError::Stopped => Rejection::Stopped,
         }
     }

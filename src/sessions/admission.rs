@@ -1,18 +1,14 @@
 //! Who gets one of the places for sessions, and whose session is evicted for that.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ending::Ending;
 use super::limits::Limits;
-use super::live::Live;
-use super::state::SessionState;
+use super::live::{Entry, Live};
 use crate::system::ip::ClientPrefix;
+use crate::system::shares::{Holders, PENDING, Turn};
 
-/// The part of all places that sessions without a request may have, and how many they may have in any
-/// case: a browser opens six connections at once, and is done with their requests at once.
-const PENDING_PART: usize = 4;
+/// How many sessions without a request there may be in any case.
 const PENDING_MIN: usize = 6;
 
 /// How old a session without a request is before it may be evicted. From a full server: round trips
@@ -23,13 +19,15 @@ const EVICTABLE_WHEN_CROWDED: Duration = Duration::from_millis(50);
 /// Sessions without a request that are looked at for one to evict.
 const CANDIDATES: usize = 16;
 
-/// With fewer places than this there is nothing to share.
-const SHARED_FROM: usize = 8;
-
 /// How long a tunnel has moved nothing before it may be evicted for a client that has none.
 const EVICTABLE_IDLE: Duration = Duration::from_secs(60);
 
-/// How long until a full server looks again whether a session has become idle enough.
+/// A session whose peer has taken nothing for so long is stalled.
+const STALLED: Duration = Duration::from_secs(1);
+
+/// How long until a full server looks again whether a session that gives way is gone, and whether one has
+/// become idle enough.
+const RETRY_SOON: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a client gets no session.
@@ -39,8 +37,23 @@ pub enum AdmissionError {
     PerClientLimit(usize),
     /// It has that many, which is as many as there are places left: those are for others.
     FairShare(usize),
+    /// It holds so many pairs of descriptors already, and the free ones are for others.
+    Descriptors(usize),
+    /// It has so many of `--udp-ports` already, and the free ones, if there are any, are for others.
+    UdpPorts(usize),
+    /// Nothing has become free in time.
+    NothingFree,
     /// The server stops.
     Stopped,
+}
+
+/// What an association takes beside its place.
+#[derive(Clone, Copy, Debug)]
+pub enum Extra {
+    /// A pair of descriptors.
+    Pair,
+    /// One of so many UDP ports.
+    UdpPort(usize),
 }
 
 impl fmt::Display for AdmissionError {
@@ -53,6 +66,14 @@ impl fmt::Display for AdmissionError {
                 f,
                 "it has {has} connections, and the free ones are for others (--max-connections)"
             ),
+            AdmissionError::Descriptors(pairs) => {
+                let has = 2 * pairs;
+                write!(f, "it has {has} descriptors, and the free ones are for others (ulimit -n)")
+            }
+            AdmissionError::UdpPorts(has) => {
+                write!(f, "it has {has} of --udp-ports, and there is none for it")
+            }
+            AdmissionError::NothingFree => f.write_str("there are no descriptors left (ulimit -n)"),
             AdmissionError::Stopped => f.write_str("the server stops"),
         }
     }
@@ -68,64 +89,167 @@ pub(super) enum Admission {
     Full(Duration),
 }
 
-/// Decides about one more session for `client`, and evicts another one for it where that has to be.
+/// Decides about one more session for `client`, and evicts another one for it where that has to be. A
+/// load balancer that has not said yet for whom it comes needs a place, and has no share.
 pub(super) fn admit(
     live: &mut Live,
-    client: Option<ClientPrefix>,
+    client: ClientPrefix,
+    is_balancer: bool,
     limits: Limits,
 ) -> Result<Admission, AdmissionError> {
-    let (free, now) = (limits.sessions.saturating_sub(live.count()), Instant::now());
-    may_open(live, client, free, limits)?;
-    Ok(match free {
-        1.. if has_place_for_pending(live, limits, now) => Admission::Admitted,
-        1.. => Admission::Soon(EVICTABLE_WHEN_CROWDED),
-        0 if evict(live, now) => Admission::Soon(RETRY_AFTER),
-        0 => Admission::Full(RETRY_AFTER),
-    })
+    let now = Instant::now();
+    let free = limits.sessions.saturating_sub(live.count());
+    let turn = match free.min(limits.pairs.saturating_sub(live.pairs.total())) {
+        _ if !is_balancer => turn(live, client, free, limits)?,
+        _ if live.stopped => return Err(AdmissionError::Stopped),
+        0 => Turn::Wait,
+        _ => Turn::Free,
+    };
+    let victim = match turn {
+        Turn::Free if has_place_for_pending(live, client, limits, now) => {
+            return Ok(Admission::Admitted);
+        }
+        Turn::Free => return Ok(Admission::Soon(EVICTABLE_WHEN_CROWDED)),
+        _ if live.enough_leave(now) => return Ok(Admission::Soon(RETRY_SOON)),
+        Turn::From(client) => longest_idle(live, live.pairs.held_by(client), now),
+        _ => oldest_pending(live, client, now).or_else(|| longest_idle_of_all(live, now)),
+    };
+    let Some(victim) = victim else { return Ok(Admission::Full(RETRY_AFTER)) };
+    live.evict(victim, now);
+    Ok(Admission::Soon(RETRY_SOON))
 }
 
-/// A client may have `--max-per-client` sessions, and no more than are `free`: so the first one that
-/// comes gets half of all at most, the next one half of what it has left, and so on, and there is always
-/// one for who has none.
-pub(super) fn may_open(
-    live: &Live,
-    client: Option<ClientPrefix>,
-    free: usize,
+/// Decides about a session for `client` that has a place already, as a load balancer's.
+pub(super) fn readmit(
+    live: &mut Live,
+    client: ClientPrefix,
     limits: Limits,
 ) -> Result<(), AdmissionError> {
-    let has = live.of_client(client);
+    // Its place would be free otherwise.
+    let (free, now) = ((limits.sessions + 1).saturating_sub(live.count()), Instant::now());
+    if let Turn::From(client) = turn(live, client, free, limits)? {
+        if let Some(victim) = longest_idle(live, live.pairs.held_by(client), now) {
+            live.evict(victim, now);
+        }
+    }
+    Ok(())
+}
+
+/// A client may have `--max-per-client` sessions, and its share of all.
+fn turn(
+    live: &Live,
+    client: ClientPrefix,
+    free: usize,
+    limits: Limits,
+) -> Result<Turn, AdmissionError> {
+    let has = live.places.of(client);
     if live.stopped {
-        Err(AdmissionError::Stopped)
-    } else if has >= limits.per_client {
-        Err(AdmissionError::PerClientLimit(has))
-    } else if has > 0 && has >= free && limits.sessions >= SHARED_FROM {
-        Err(AdmissionError::FairShare(has))
-    } else {
-        Ok(())
+        return Err(AdmissionError::Stopped);
+    }
+    if has >= limits.per_client {
+        return Err(AdmissionError::PerClientLimit(has));
+    }
+    match live.places.turn(client, limits.sessions, free) {
+        Turn::Refused => Err(AdmissionError::FairShare(has)),
+        Turn::Free => turn_for_pair(live, client, limits),
+        turn => Ok(turn),
     }
 }
 
-/// Evicts a session, if there is one that others may have the place of. Its threads give the place back
-/// a moment later.
-fn evict(live: &mut Live, now: Instant) -> bool {
-    let victim = oldest_pending(live, now).or_else(|| longest_idle(live, now));
-    if let Some(victim) = &victim {
-        victim.end(Ending::Evicted);
+/// A client may have its share of the descriptors.
+pub(super) fn turn_for_pair(
+    live: &Live,
+    client: ClientPrefix,
+    limits: Limits,
+) -> Result<Turn, AdmissionError> {
+    let free = limits.pairs.saturating_sub(live.pairs.total());
+    match live.pairs.turn(client, limits.pairs, free) {
+        Turn::Refused => Err(AdmissionError::Descriptors(live.pairs.of(client))),
+        turn => Ok(turn),
     }
-    victim.is_some()
 }
 
-/// The oldest session without a request, if it is old enough.
-fn oldest_pending(live: &Live, now: Instant) -> Option<Arc<SessionState>> {
-    let pending = live.pending.iter().filter_map(|id| live.entries.get(id));
-    let oldest = pending.map(|entry| &entry.state).find(|state| state.ending().is_none());
-    oldest.filter(|state| now.duration_since(state.opened) >= EVICTABLE_WHEN_FULL).map(Arc::clone)
+/// Decides about one `extra` more for a session that has a place. `None` where it gets one; otherwise one
+/// may be free after so long.
+pub(super) fn admit_extra(
+    live: &mut Live,
+    id: u64,
+    extra: Extra,
+    limits: Limits,
+) -> Result<Option<Duration>, AdmissionError> {
+    let now = Instant::now();
+    let entry = live.entries.get(&id).filter(|entry| entry.state.ending().is_none());
+    let client = entry.ok_or(AdmissionError::Stopped)?.client;
+    let turn = match extra {
+        Extra::Pair => turn_for_pair(live, client, limits)?,
+        Extra::UdpPort(all) => {
+            match live.ports.turn(client, all, all.saturating_sub(live.ports.total())) {
+                Turn::Wait | Turn::Refused => {
+                    return Err(AdmissionError::UdpPorts(live.ports.of(client)));
+                }
+                turn => turn,
+            }
+        }
+    };
+    match turn {
+        Turn::Free => {
+            live.add_extra(id, extra);
+            return Ok(None);
+        }
+        Turn::From(client) if !live.enough_leave(now) => {
+            let victim = match extra {
+                Extra::Pair => longest_idle(live, live.pairs.held_by(client), now),
+                Extra::UdpPort(_) => longest_idle(live, live.ports.held_by(client), now),
+            };
+            if let Some(victim) = victim {
+                live.evict(victim, now);
+            }
+        }
+        _ => {}
+    }
+    Ok(Some(RETRY_SOON))
+}
+
+/// Gives memory back: the sessions whose peer takes nothing keep small queues from now on, and where memory
+/// is short one of the client that has most of them ends, the one that has moved nothing for longest.
+pub(super) fn relieve(live: &mut Live, is_short: bool, now: Instant) {
+    let mut stalled = Holders::default();
+    for (id, entry) in &live.entries {
+        let is_stalled = entry.state.is_writing() && entry.idle(now) >= STALLED;
+        if is_stalled && entry.state.ending().is_none() {
+            entry.state.limit_queues();
+            stalled.add(entry.client, *id, *id);
+        }
+    }
+    if !is_short {
+        return;
+    }
+    let idle = |id: &u64| live.entries.get(id).map(|entry| entry.idle(now));
+    let victim = stalled.largest().and_then(|client| stalled.held_by(client).max_by_key(idle));
+    if let Some(victim) = victim {
+        live.evict(victim, now);
+    }
+}
+
+/// Of the client that has most sessions without a request the oldest one, if it is old enough.
+fn oldest_pending(live: &Live, client: ClientPrefix, now: Instant) -> Option<u64> {
+    let oldest = live.pending.held_by(live.pending.too_many(client, 0)?).next()?;
+    let age = now.duration_since(live.entries.get(&oldest)?.state.opened);
+    (age >= EVICTABLE_WHEN_FULL).then_some(oldest)
+}
+
+/// Of these sessions the one that has been idle for longest, rather one that is not stuck in a write.
+fn longest_idle(live: &Live, ids: impl Iterator<Item = u64>, now: Instant) -> Option<u64> {
+    let entries = ids.filter_map(|id| live.entries.get(&id));
+    let stays = entries.filter(|entry| entry.state.ending().is_none());
+    let longest = stays.max_by_key(|entry| (!entry.state.is_writing(), entry.idle(now)));
+    longest.map(|entry| entry.state.id)
 }
 
 /// Of the clients that have most sessions, the tunnel that has been idle for longest, if it has been for
 /// [`EVICTABLE_IDLE`]. Where there was none, there is none for a while: a server that is full does not
 /// look through all its sessions for each client.
-fn longest_idle(live: &mut Live, now: Instant) -> Option<Arc<SessionState>> {
+fn longest_idle_of_all(live: &mut Live, now: Instant) -> Option<u64> {
     if live.none_idle_until.is_some_and(|until| now < until) {
         return None;
     }
@@ -133,27 +257,31 @@ fn longest_idle(live: &mut Live, now: Instant) -> Option<Arc<SessionState>> {
         .entries
         .values()
         .filter(|entry| entry.idle(now) > EVICTABLE_IDLE && entry.state.ending().is_none())
-        .max_by_key(|entry| (live.of_client(entry.client), entry.idle(now)))
-        .map(|entry| Arc::clone(&entry.state));
+        .max_by_key(|entry| (live.places_of(entry), entry.idle(now)))
+        .map(|entry| entry.state.id);
     live.none_idle_until = found.is_none().then(|| now + RETRY_AFTER);
     found
 }
 
-/// Whether one more session without a request has a place: where there are too many, the oldest one is
-/// evicted of which it is the client who keeps the server waiting.
-fn has_place_for_pending(live: &mut Live, limits: Limits, now: Instant) -> bool {
-    if live.pending.len() < (limits.sessions / PENDING_PART).max(PENDING_MIN) {
-        return true;
-    }
+/// Whether one more session without a request has a place: where there are too many, the client that has
+/// most of them gives up the oldest one of which it is the client who keeps the server waiting.
+fn has_place_for_pending(
+    live: &mut Live,
+    client: ClientPrefix,
+    limits: Limits,
+    now: Instant,
+) -> bool {
+    let all = (limits.sessions / PENDING.all).max(PENDING_MIN);
+    let Some(largest) = live.pending.too_many(client, all) else { return true };
     let keeps_waiting = |id: &u64| {
-        let state = &live.entries.get(id)?.state;
-        let is_slow = now.duration_since(state.opened) >= EVICTABLE_WHEN_CROWDED;
-        (is_slow && !state.client().has_unread()).then(|| Arc::clone(state))
+        live.entries.get(id).is_some_and(|Entry { state, .. }| {
+            let is_slow = now.duration_since(state.opened) >= EVICTABLE_WHEN_CROWDED;
+            is_slow && !state.client().has_unread()
+        })
     };
-    let slow = live.pending.iter().take(CANDIDATES).find_map(keeps_waiting);
-    if let Some(state) = &slow {
-        live.pending.remove(&state.id);
-        state.end(Ending::Evicted);
+    let slow = live.pending.held_by(largest).take(CANDIDATES).find(keeps_waiting);
+    if let Some(id) = slow {
+        live.evict(id, now);
     }
     slow.is_some()
 }
@@ -161,11 +289,13 @@ fn has_place_for_pending(live: &mut Live, limits: Limits, now: Instant) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sessions::ending::Ending;
     use crate::sessions::{Session, Sessions};
     use crate::socks5::{Address, Command, Host};
     use crate::system::descriptors::Descriptors;
-    use std::net::{TcpListener, TcpStream};
-    use std::sync::Mutex;
+    use crate::system::shares::SHARED_FROM;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::sync::{Arc, Mutex};
     use std::thread;
 
     const LONG: Duration = Duration::from_secs(20);
@@ -174,15 +304,20 @@ mod tests {
     static FAR_ENDS: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
 
     fn sessions(sessions: usize) -> Arc<Sessions> {
-        let limits = Limits { sessions, per_client: 1024, handshake: LONG, idle: LONG };
+        let limits =
+            Limits { sessions, pairs: sessions, per_client: 1024, handshake: LONG, idle: LONG };
         Sessions::new(limits, Descriptors::new(usize::MAX))
+    }
+
+    fn peer(host: u8) -> SocketAddr {
+        ([192, 0, 2, host], 5000).into()
     }
 
     fn open(sessions: &Arc<Sessions>, host: u8) -> Result<Session, AdmissionError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         FAR_ENDS.lock().unwrap().push(listener.accept().unwrap().0);
-        sessions.open(([192, 0, 2, host], 5000).into(), stream, || ())
+        sessions.open(peer(host), stream, || ())
     }
 
     fn tunnel(sessions: &Arc<Sessions>, host: u8) -> Result<Session, AdmissionError> {
@@ -198,18 +333,59 @@ mod tests {
         live.entries.get_mut(&session.state().id).unwrap().activity.moved = Some((0, since));
     }
 
+    fn ended(all: &[Session]) -> usize {
+        all.iter().filter(|session| session.state().ending() == Some(Ending::Evicted)).count()
+    }
+
+    /// Opens a tunnel where one of `all` has to give way: the session that has to is over a moment later.
+    fn tunnel_over(
+        sessions: &Arc<Sessions>,
+        host: u8,
+        all: &mut Vec<Session>,
+    ) -> Result<Session, AdmissionError> {
+        thread::scope(|scope| {
+            let opening = scope.spawn(|| tunnel(sessions, host));
+            while !opening.is_finished() {
+                all.retain(|session| session.state().ending().is_none());
+                thread::yield_now();
+            }
+            opening.join().unwrap()
+        })
+    }
+
     #[test]
-    fn a_client_gets_no_more_than_it_leaves_free_and_the_last_place_is_for_who_has_none() {
+    fn who_has_less_than_a_fair_share_takes_it_from_the_largest_and_nobody_falls_below_one() {
         let sessions = sessions(16);
         let mut live = Vec::new();
-        for (host, share) in [(1, 8), (2, 4), (3, 2), (4, 1), (5, 1)] {
-            for _ in 0..share {
-                live.push(tunnel(&sessions, host).unwrap());
-            }
-            let more = tunnel(&sessions, host).err();
-            assert_eq!(more, Some(AdmissionError::FairShare(share)), "of {host}");
+        for (host, fair) in [(1, 8), (2, 5), (3, 4), (4, 3), (5, 2)] {
+            let refused = loop {
+                match tunnel_over(&sessions, host, &mut live) {
+                    Ok(session) => live.push(session),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(refused, AdmissionError::FairShare(fair), "of {host}");
+            let of = |host| live.iter().filter(|it| it.state().peer() == peer(host)).count();
+            let shares: Vec<_> = (1..=host).map(of).collect();
+            assert!(shares.iter().all(|share| *share >= fair), "{shares:?}");
         }
-        assert_eq!(live.len(), 16);
+    }
+
+    #[test]
+    fn many_busy_tunnels_do_not_end_the_idle_ones_of_a_small_client() {
+        let sessions = sessions(64);
+        let honest: Vec<_> = (0..3).map(|_| tunnel(&sessions, 99).unwrap()).collect();
+        for session in &honest {
+            set_idle(&sessions, session, 9 * EVICTABLE_IDLE);
+        }
+        let mut attackers = Vec::new();
+        for (host, count) in (1..).zip([20, 10, 8, 6, 5, 4, 2, 1, 1, 1, 1, 1, 1]) {
+            attackers.extend((0..count).map(|_| tunnel(&sessions, host).unwrap()));
+        }
+        assert_eq!(sessions.count(), 64, "it is full");
+        let fourth = tunnel_over(&sessions, 99, &mut attackers).unwrap();
+        assert_eq!(attackers.len(), 60, "the largest has given one up");
+        assert_eq!(ended(&honest) + usize::from(fourth.state().ending().is_some()), 0);
     }
 
     #[test]
@@ -229,6 +405,14 @@ mod tests {
         assert_eq!(ended, [[true; 2].as_slice(), &[false; 10]].concat());
         assert_eq!(silent[0].state().ending(), Some(Ending::Evicted));
         assert_eq!(requested.state().ending(), None);
+    }
+
+    #[test]
+    fn of_sessions_without_a_request_those_of_who_has_most_are_evicted() {
+        let sessions = sessions(60);
+        let slow: Vec<_> = (0..3).map(|_| open(&sessions, 1).unwrap()).collect();
+        let flood: Vec<_> = (0..20).map(|_| open(&sessions, 2).unwrap()).collect();
+        assert_eq!((ended(&slow), ended(&flood)), (0, 3 + 20 - 60 / PENDING.all));
     }
 
     #[test]
@@ -265,6 +449,30 @@ mod tests {
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
         assert_eq!([&one, &newer, &busy].map(|session| session.state().ending()), [None; 3]);
+    }
+
+    #[test]
+    fn where_memory_is_short_the_longest_stalled_tunnel_of_who_has_most_ends() {
+        let sessions = sessions(40);
+        let all: Vec<_> = [1, 2, 2, 2].map(|host| tunnel(&sessions, host).unwrap()).into();
+        for (session, idle) in all.iter().zip([90, 9, 30, 60]) {
+            set_idle(&sessions, session, Duration::from_secs(idle));
+        }
+        let relieve = |is_short| {
+            relieve(&mut sessions.live.lock(), is_short, Instant::now());
+            all.iter().map(|session| session.state().ending().is_some()).collect::<Vec<_>>()
+        };
+        // The last one reads what it gets.
+        all[0].state().client().while_writing(|| {
+            all[1].state().client().while_writing(|| {
+                all[2].state().target().while_writing(|| {
+                    assert_eq!(relieve(false), [false; 4], "it is not short");
+                    assert_eq!(relieve(true), [false, false, true, false]);
+                    assert_eq!(relieve(true).iter().filter(|ended| **ended).count(), 2);
+                });
+            });
+        });
+        assert_eq!(relieve(true).iter().filter(|ended| **ended).count(), 2, "nobody is stalled");
     }
 
     #[test]

@@ -38,7 +38,9 @@ const HALF_CLOSED: Duration = Duration::from_secs(240);
 pub struct Limits {
     /// Sessions at once.
     pub sessions: usize,
-    /// Sessions at once of one client: an IPv4 address, or an IPv6 /64.
+    /// Pairs of descriptors at once. A session takes one, and an association takes more.
+    pub pairs: usize,
+    /// Sessions at once of one client.
     pub per_client: usize,
     /// From the connection to the last byte of the request.
     pub handshake: Duration,
@@ -183,7 +185,8 @@ mod tests {
     fn a_half_closed_session_may_be_silent_for_four_minutes() {
         for (idle, limit) in [(7440, 240), (100, 100)] {
             let (idle, limit) = (Duration::from_secs(idle), Duration::from_secs(limit));
-            let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle };
+            let limits =
+                Limits { sessions: 1, pairs: 8, per_client: 1, handshake: NEVER_HERE, idle };
             let (session, _client, _target) = relaying(limits);
             let (begin, mut activity) = (Instant::now(), Activity::default());
             activity.check(&session, begin, limits);
@@ -199,7 +202,13 @@ mod tests {
 
     #[test]
     fn what_was_cut_off_does_not_look_complete_for_an_idle_timeout_that_comes_late() {
-        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let limits = Limits {
+            sessions: 1,
+            pairs: 8,
+            per_client: 1,
+            handshake: NEVER_HERE,
+            idle: NEVER_HERE,
+        };
         let (session, _client, _target) = relaying(limits);
         session.end(Ending::Evicted);
         session.end(Ending::IdleTimeout);
@@ -210,7 +219,13 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_failure_after_an_idle_end_ends_the_delivery() {
-        let limits = Limits { sessions: 1, per_client: 1, handshake: NEVER_HERE, idle: NEVER_HERE };
+        let limits = Limits {
+            sessions: 1,
+            pairs: 8,
+            per_client: 1,
+            handshake: NEVER_HERE,
+            idle: NEVER_HERE,
+        };
         let (session, client, _target) = relaying(limits);
         client.shutdown(Shutdown::Write).unwrap();
         while !session.client().fin_received(session.target()) {

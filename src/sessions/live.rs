@@ -1,15 +1,23 @@
 //! The live sessions by number, and how many each client has.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{iter, mem};
 
 use super::accounts::Accounts;
+use super::admission::Extra;
+use super::ending::Ending;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
 use crate::system::ip::ClientPrefix;
+use crate::system::shares::Holders;
+
+/// So long a session that gives way takes to be gone. One that takes longer waits for a peer that takes no
+/// bytes, until the watch ends it.
+const GONE_AFTER: Duration = Duration::from_millis(100);
 
 /// What the registry knows under its lock.
 #[derive(Default)]
@@ -17,12 +25,19 @@ pub(super) struct Live {
     /// The number of the next session.
     pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    per_client: HashMap<ClientPrefix, usize>,
-    /// Sessions that earlier processes have left, and how many of them are those of each client.
+    /// Sessions that earlier processes have left, and the places that their clients have for them.
     pub(super) elsewhere: usize,
-    elsewhere_per_client: HashMap<ClientPrefix, usize>,
-    /// Those whose client has not sent its request yet, the oldest first.
-    pub(super) pending: BTreeSet<u64>,
+    places_elsewhere: Vec<(ClientPrefix, u64)>,
+    /// Who has which of them. Those of load balancers count once it is known for whom they come.
+    pub(super) places: Holders,
+    /// Who has how many pairs of descriptors: each session one, by its number, and some have more.
+    pub(super) pairs: Holders,
+    /// Which associations have a port of `--udp-ports`.
+    pub(super) ports: Holders,
+    /// Those whose client has not sent its request yet.
+    pub(super) pending: Holders,
+    /// Those that give way to others and are not gone yet, and since when.
+    leaving: BTreeMap<u64, Instant>,
     /// Clients that wait for a place.
     pub(super) waiting: usize,
     /// Until when it is known that no tunnel has been idle for long.
@@ -40,9 +55,19 @@ pub(super) struct Live {
 /// A live session, and what the watch has seen of it.
 pub(super) struct Entry {
     pub(super) state: Arc<SessionState>,
-    /// Whose share it counts against: nobody's while it is a load balancer's.
-    pub(super) client: Option<ClientPrefix>,
+    /// Who the client is: a load balancer until it has said for whom it comes.
+    pub(super) client: ClientPrefix,
+    /// Whether it counts against the client's share of the places: not while that is a load balancer.
+    has_place: bool,
+    /// Pairs of descriptors beside the first.
+    more_pairs: u64,
     pub(super) activity: Activity,
+}
+
+/// The number of a pair beside the first, which is no session's: these come down from the greatest. A
+/// session has at most two.
+fn further_pair(id: u64, pair: u64) -> u64 {
+    u64::MAX - 2 * id - pair
 }
 
 impl Entry {
@@ -52,14 +77,10 @@ impl Entry {
     }
 }
 
-impl Live {
-    /// How many sessions `client` has, those of earlier processes among them.
-    pub(super) fn of_client(&self, client: Option<ClientPrefix>) -> usize {
-        let counts = [&self.per_client, &self.elsewhere_per_client];
-        let count = |client| counts.iter().filter_map(|it| it.get(&client)).sum();
-        client.map_or(0, count)
-    }
+/// The numbers of places from here on are those that clients have in earlier processes.
+const ELSEWHERE: u64 = 1 << 62;
 
+impl Live {
     /// How many sessions there are, those of earlier processes among them.
     pub(super) fn count(&self) -> usize {
         self.entries.len() + self.elsewhere
@@ -67,43 +88,100 @@ impl Live {
 
     /// Notes what earlier processes have left.
     pub(super) fn set_elsewhere(&mut self, sessions: usize, clients: &[(IpAddr, usize)]) {
+        for (client, number) in mem::take(&mut self.places_elsewhere) {
+            self.places.remove(client, number);
+        }
         self.elsewhere = sessions;
-        self.elsewhere_per_client.clear();
-        for (client, count) in clients {
-            *self.elsewhere_per_client.entry((*client).into()).or_default() += count;
+        let each = clients.iter().flat_map(|(ip, count)| iter::repeat_n(*ip, *count));
+        for (client, number) in each.map(ClientPrefix::from).zip(ELSEWHERE..) {
+            self.places.add(client, number, 0);
+            self.places_elsewhere.push((client, number));
         }
     }
 
-    pub(super) fn add(&mut self, state: Arc<SessionState>, client: Option<ClientPrefix>) {
+    /// Adds a session of `client`, which is a load balancer's unless it `has_place`.
+    pub(super) fn add(&mut self, state: Arc<SessionState>, client: ClientPrefix, has_place: bool) {
         let id = state.id;
         self.next = id + 1;
-        self.entries.insert(id, Entry { state, client: None, activity: Activity::default() });
-        self.pending.insert(id);
-        if let Some(client) = client {
-            self.assign(id, client);
+        let activity = Activity::default();
+        let entry = Entry { state, client, has_place, more_pairs: 0, activity };
+        self.entries.insert(id, entry);
+        self.pairs.add(client, id, id);
+        if has_place {
+            self.places.add(client, id, id);
+        }
+        self.pending.add(client, id, self.places.since(client).unwrap_or(id));
+    }
+
+    /// Counts the session with this number, which was a load balancer's, against the share of `client`.
+    pub(super) fn assign(&mut self, id: u64, client: ClientPrefix) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            self.pending.remove(entry.client, id);
+            self.pairs.remove(entry.client, id);
+            (entry.client, entry.has_place) = (client, true);
+            self.pairs.add(client, id, id);
+            self.places.add(client, id, id);
+            self.pending.add(client, id, self.places.since(client).unwrap_or(id));
         }
     }
 
-    /// Counts the session with this number, which was nobody's, against the share of `client`.
-    pub(super) fn assign(&mut self, id: u64, client: ClientPrefix) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.client = Some(client);
-            *self.per_client.entry(client).or_default() += 1;
+    /// Notes that a session has one `extra` more, for as long as it lives.
+    pub(super) fn add_extra(&mut self, id: u64, extra: Extra) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        match extra {
+            Extra::Pair => {
+                self.pairs.add(entry.client, further_pair(id, entry.more_pairs), id);
+                entry.more_pairs += 1;
+            }
+            Extra::UdpPort(_) => self.ports.add(entry.client, id, id),
         }
+    }
+
+    /// Notes that a session has nothing beside its place any more.
+    pub(super) fn remove_extras(&mut self, id: u64) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        self.ports.remove(entry.client, id);
+        for pair in 0..mem::take(&mut entry.more_pairs) {
+            self.pairs.remove(entry.client, further_pair(id, pair));
+        }
+    }
+
+    /// The session with this number has its request, or gives way.
+    pub(super) fn not_pending(&mut self, id: u64) {
+        if let Some(entry) = self.entries.get(&id) {
+            self.pending.remove(entry.client, id);
+        }
+    }
+
+    /// Ends a session that gives way to others.
+    pub(super) fn evict(&mut self, id: u64, now: Instant) {
+        self.not_pending(id);
+        if let Some(entry) = self.entries.get(&id) {
+            self.leaving.insert(id, now);
+            entry.state.end(Ending::Evicted);
+        }
+    }
+
+    /// Whether enough sessions are about to be gone for all who wait.
+    pub(super) fn enough_leave(&self, now: Instant) -> bool {
+        let soon = |since: &&Instant| now.saturating_duration_since(**since) < GONE_AFTER;
+        self.leaving.values().filter(soon).count() >= self.waiting
+    }
+
+    /// How many places the client of a session has.
+    pub(super) fn places_of(&self, entry: &Entry) -> usize {
+        if entry.has_place { self.places.of(entry.client) } else { 0 }
     }
 
     pub(super) fn remove(&mut self, id: u64) {
+        self.not_pending(id);
+        self.leaving.remove(&id);
+        self.remove_extras(id);
         let Some(entry) = self.entries.remove(&id) else { return };
-        self.pending.remove(&id);
         self.totals.add(&entry.state);
         self.ended.add_ended(&entry.state);
-        if let Some(client) = entry.client {
-            let count = self.per_client.entry(client).or_default();
-            *count -= 1;
-            if *count == 0 {
-                self.per_client.remove(&client);
-            }
-        }
+        self.places.remove(entry.client, id);
+        self.pairs.remove(entry.client, id);
     }
 
     /// What all sessions have moved.

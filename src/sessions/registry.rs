@@ -1,11 +1,11 @@
 //! The registry of live sessions.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::accounts::Accounts;
-use super::admission::{Admission, AdmissionError, admit, may_open};
+use super::admission::{Admission, AdmissionError, Extra, admit, admit_extra, readmit, relieve};
 use super::ending::Ending;
 use super::limits::Limits;
 use super::live::{Entry, Live};
@@ -15,10 +15,14 @@ use crate::socks5::{Address, Command};
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
 use crate::system::ip::ClientPrefix;
+use crate::system::memory::{self, Memory};
 use crate::system::sync::{Condvar, Mutex};
 
 /// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
 pub(super) const AT_ONCE: usize = 32;
+
+/// How often the watch looks while memory is tight.
+const TIGHT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Every live session of this process.
 pub struct Sessions {
@@ -108,11 +112,11 @@ impl Sessions {
         stream: TcpStream,
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
-        self.open_for(Some(peer.ip().into()), peer, stream, when_full)
+        self.open_for(peer, false, stream, when_full)
     }
 
-    /// Opens a session for a load balancer, which has no share of its own. Once it has said for whom
-    /// it comes, [`Session::rehome`] has to be called.
+    /// Opens a session for a load balancer, which counts against nobody's share. Once it has said for whom
+    /// it comes, be it itself, [`Session::rehome`] has to be called.
     ///
     /// # Errors
     ///
@@ -123,23 +127,41 @@ impl Sessions {
         stream: TcpStream,
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
-        self.open_for(None, peer, stream, when_full)
+        self.open_for(peer, true, stream, when_full)
     }
 
     fn open_for(
         self: &Arc<Self>,
-        client: Option<ClientPrefix>,
         peer: SocketAddr,
+        is_balancer: bool,
         stream: TcpStream,
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
+        let prefix = ClientPrefix::from(peer.ip());
+        let mut live = self.admit(prefix, is_balancer, when_full)?;
+        let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
+        let state = Arc::new(state);
+        live.add(Arc::clone(&state), prefix, !is_balancer);
+        if live.watch_sleeps {
+            self.opened.notify_one();
+        }
+        Ok(Session { state, sessions: Arc::clone(self) })
+    }
+
+    /// Waits until one more session may open.
+    fn admit(
+        &self,
+        client: ClientPrefix,
+        is_balancer: bool,
+        when_full: impl FnOnce(),
+    ) -> Result<MutexGuard<'_, Live>, AdmissionError> {
         let mut when_full = Some(when_full);
         let mut live = self.live.lock();
         live.waiting += 1;
         let admitted = loop {
-            live = match admit(&mut live, client, self.limits) {
+            live = match admit(&mut live, client, is_balancer, self.limits) {
+                Err(error) => break Err(error),
                 Ok(Admission::Admitted) => break Ok(()),
-                Err(refused) => break Err(refused),
                 Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
                 Ok(Admission::Full(limit)) => match when_full.take() {
                     None => self.closed.wait(live, Some(limit)),
@@ -152,14 +174,7 @@ impl Sessions {
             };
         };
         live.waiting -= 1;
-        admitted?;
-        let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
-        let state = Arc::new(state);
-        live.add(Arc::clone(&state), client);
-        if live.watch_sleeps {
-            self.opened.notify_one();
-        }
-        Ok(Session { state, sessions: Arc::clone(self) })
+        admitted.map(|()| live)
     }
 
     /// Opens no further session, and ends every wait for one.
@@ -199,15 +214,25 @@ impl Sessions {
         ended
     }
 
-    /// Ends sessions whose time is up, until [`Sessions::stop_watch`].
+    /// Ends sessions whose time is up, and where memory is short one after the other of those whose peer
+    /// takes nothing, until [`Sessions::stop_watch`].
     pub fn watch(&self) {
-        let mut live = self.live.lock();
-        while !live.watch_ends {
-            let next = live.check(Instant::now(), self.limits);
-            let pause = next.map(|next| next.saturating_duration_since(Instant::now()));
+        let memory = Memory::of_this_machine();
+        loop {
+            memory.iter().for_each(Memory::look);
+            let mut live = self.live.lock();
+            if live.watch_ends {
+                return;
+            }
+            let now = Instant::now();
+            let next = live.check(now, self.limits);
+            if memory::is_tight() {
+                relieve(&mut live, memory::is_short(), now);
+            }
+            let pause = next.map(|next| next.saturating_duration_since(now));
+            let pause = pause.map(|it| if memory::is_tight() { it.min(TIGHT_PAUSE) } else { it });
             live.watch_sleeps = pause.is_none();
-            live = self.opened.wait(live, pause);
-            live.watch_sleeps = false;
+            self.opened.wait(live, pause).watch_sleeps = false;
         }
     }
 
@@ -234,12 +259,42 @@ impl Session {
     pub fn requested(&self, command: Command, destination: Address) {
         self.state.requested(command, destination);
         self.state.enter(Stage::Dial);
-        self.sessions.live.lock().pending.remove(&self.state.id);
+        self.sessions.live.lock().not_pending(self.state.id);
         self.sessions.closed.notify_all();
     }
 
+    /// Gives back what the session has taken beside its place.
+    pub fn give_back_extras(&self) {
+        self.sessions.live.lock().remove_extras(self.state.id);
+        self.sessions.closed.notify_all();
+    }
+
+    /// Takes one `extra` more for the session, until it gives it back or is over. Where there is none, a client that
+    /// has more of them gives way.
+    ///
+    /// # Errors
+    ///
+    /// When the client has its share already, or none becomes free in time.
+    pub fn take(&self, extra: Extra) -> Result<(), AdmissionError> {
+        let Sessions { live, limits, closed, .. } = &*self.sessions;
+        let (deadline, mut live) = (Deadline::after(limits.handshake), live.lock());
+        live.waiting += 1;
+        let result = loop {
+            match admit_extra(&mut live, self.state.id, extra, *limits) {
+                Err(error) => break Err(error),
+                Ok(None) => break Ok(()),
+                Ok(Some(_)) if deadline.left().is_none() => {
+                    break Err(AdmissionError::NothingFree);
+                }
+                Ok(Some(limit)) => live = closed.wait(live, Some(limit)),
+            }
+        };
+        live.waiting -= 1;
+        result
+    }
+
     /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it
-    /// counts against that client's share.
+    /// counts against that client's share. The balancer itself may be that client.
     ///
     /// # Errors
     ///
@@ -247,9 +302,7 @@ impl Session {
     pub fn rehome(&self, client: SocketAddr) -> Result<(), AdmissionError> {
         let (prefix, limits) = (ClientPrefix::from(client.ip()), self.sessions.limits);
         let mut live = self.sessions.live.lock();
-        // It has its place already, which is one that would be free otherwise.
-        let free = (limits.sessions + 1).saturating_sub(live.count());
-        may_open(&live, Some(prefix), free, limits)?;
+        readmit(&mut live, prefix, limits)?;
         live.assign(self.state.id, prefix);
         self.state.set_proxied(client);
         Ok(())

@@ -52,6 +52,9 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(90);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// The queues of a connection whose reader takes nothing while memory is tight, in bytes.
+const SMALL_QUEUE: usize = 64 * 1024;
+
 /// What a reader that is slow gets after the session's end: it takes some of it at least once a minute.
 const DELIVERY: Duration = Duration::from_secs(60);
 
@@ -316,6 +319,19 @@ impl SessionState {
         // Before the end of file: with a reset at its close a connection drops what is still on its way.
         sink.set_reset_at_close(false);
         sink.shut_down(Shutdown::Write);
+    }
+
+    /// Whether somebody writes to a side, and may wait for it to take the bytes.
+    pub(super) fn is_writing(&self) -> bool {
+        self.sides().into_iter().any(Endpoint::is_written_to)
+    }
+
+    /// Lets the queues of both connections grow no further.
+    pub(super) fn limit_queues(&self) {
+        for stream in self.sides().into_iter().filter_map(Endpoint::stream) {
+            let _ = SockRef::from(stream).set_recv_buffer_size(SMALL_QUEUE);
+            let _ = SockRef::from(stream).set_send_buffer_size(SMALL_QUEUE);
+        }
     }
 
     /// Ends a session with a side that is gone and that nobody reads from: because its end of file was

@@ -60,6 +60,7 @@ mod tests {
     fn sessions() -> Arc<Sessions> {
         let limits = Limits {
             sessions: 400,
+            pairs: 400,
             per_client: 200,
             handshake: Duration::MAX,
             idle: Duration::MAX,

@@ -1,15 +1,16 @@
 //! How many connections this machine has room for.
 //!
-//! A connection takes two descriptors and two threads. A thread takes a stack in the address space
+//! A connection takes two descriptors, two threads and memory. A thread takes a stack in the address space
 //! and a number of memory mappings, and its number counts against the limits on threads. Each of
 //! these is asked here, once, at the start.
 
-use std::fs::read_to_string;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
 
 use super::descriptors::Descriptors;
+use super::groups::{self, number};
+use super::memory::{Limit, Memory};
 use super::pool::STACK;
 
 /// Threads of a connection: one for each direction. A worker that waits for a client has both already.
@@ -30,8 +31,10 @@ pub const SPARE_THREADS: usize = 88;
 const STACK_ADDRESSES: Option<usize> =
     if usize::BITS > 32 { None } else { Some(1024 * 1024 * 1024) };
 
-/// Where control groups are mounted.
-const GROUPS: &str = "/sys/fs/cgroup";
+/// Memory of a tunnel in bytes, with what the kernel keeps for it, and the part of all memory that
+/// tunnels may have.
+const MEMORY: usize = 80 * 1024;
+const MEMORY_PART: usize = 2;
 
 /// What a machine has room for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +54,7 @@ impl Capacity {
             mappings(waiting),
             threads_of_user(waiting),
             threads_of_groups(waiting),
+            memory(),
             STACK_ADDRESSES.map(|bytes| {
                 let most = (bytes / (THREADS * STACK)).saturating_sub(waiting);
                 (most, "a thread's stack takes addresses, of 32 bits".into())
@@ -82,37 +86,29 @@ fn threads_of_user(waiting: usize) -> Option<(usize, String)> {
 
 /// Connections that the control groups of this process may have threads for.
 fn threads_of_groups(waiting: usize) -> Option<(usize, String)> {
-    let groups = group_paths(&read_to_string("/proc/self/cgroup").ok()?);
-    let paths = groups.iter().flat_map(|path| path.ancestors());
-    let limits = paths.filter_map(|path| number(&Path::new(GROUPS).join(path).join("pids.max")));
+    let groups = groups::of("pids");
+    let limits = groups.iter().filter_map(|group| number(&group.join("pids.max")));
     let limit = limits.min()?;
     let text = format!("the control group may have {limit} threads (pids.max, TasksMax)");
     Some((connections_of(limit, waiting), text))
 }
 
-/// Where the control groups that the text of `/proc/self/cgroup` lists (cgroups(7)) lie below
-/// [`GROUPS`]: that of version 2, and the one of version 1 that counts processes.
-fn group_paths(groups: &str) -> Vec<PathBuf> {
-    let path = |line: &str| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let folder = match fields.next()? {
-            "" => "",
-            controllers if controllers.split(',').any(|name| name == "pids") => "pids",
-            _ => return None,
-        };
-        Some(Path::new(folder).join(fields.next()?.trim_start_matches('/')))
+/// Connections that there is memory for.
+fn memory() -> Option<(usize, String)> {
+    let Memory { bytes, limit } = Memory::of_this_machine()?;
+    let mib = bytes / (1024 * 1024);
+    let text = match limit {
+        Limit::Machine => format!("there are {mib} MiB of memory"),
+        Limit::Group(_) => {
+            format!("the control group may have {mib} MiB of memory (memory.max, MemoryMax)")
+        }
     };
-    groups.lines().filter_map(path).collect()
+    Some((bytes / MEMORY_PART / MEMORY, text))
 }
 
 /// A small limit is not all spent on what is set aside.
 fn connections_of(threads: usize, waiting: usize) -> usize {
     threads.saturating_sub((SPARE_THREADS + THREADS * waiting).min(threads / 2)) / THREADS
-}
-
-/// The number that a file of the system holds.
-fn number(file: &Path) -> Option<usize> {
-    read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -121,18 +117,11 @@ mod tests {
 
     #[test]
     fn there_is_always_room_for_one_and_never_for_more_than_descriptors_allow() {
-        for (descriptors, most) in [(0, 1), (64, 24), (1024, 462)] {
+        for (descriptors, most) in [(0, 1), (64, 20), (1024, 398)] {
             let capacity = Capacity::of_this_machine(&Descriptors::new(descriptors), 4);
             assert_eq!(capacity.connections, most, "{capacity:?}");
             assert!(capacity.limited_by.contains("ulimit -n"), "{capacity:?}");
         }
-    }
-
-    #[test]
-    fn the_control_groups_of_both_versions_are_found() {
-        let groups = "9:memory:/other\n8:cpu,pids:/box/tabi\n0::/system.slice/tabi.service\n";
-        let found = group_paths(groups);
-        assert_eq!(found, ["pids/box/tabi", "system.slice/tabi.service"].map(PathBuf::from));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The limit on open descriptors, and who holds how many: tunnels first, pipes and races of what is
-//! left.
+//! The limit on open descriptors, and who holds how many: pipes have a part for themselves, tunnels are
+//! first of the others, and races have what is left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const SPARE: usize = 100;
 const SPARE_PART: usize = 4;
 
+/// Pipes have one in so many descriptors: a tunnel whose sides both take nothing keeps its pipes, so that
+/// there are none that others could have.
+const PIPES_PART: usize = 8;
+
 /// What a tunnel holds, and what a pipe holds.
 const A_PAIR: usize = 2;
 
@@ -19,6 +23,7 @@ const A_PAIR: usize = 2;
 pub struct Descriptors {
     limit: usize,
     held: AtomicUsize,
+    pipes: AtomicUsize,
 }
 
 impl Descriptors {
@@ -33,7 +38,7 @@ impl Descriptors {
 
     /// Those of a process that may have `limit` of them.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Descriptors { limit, held: AtomicUsize::new(0) })
+        Arc::new(Descriptors { limit, held: AtomicUsize::new(0), pipes: AtomicUsize::new(0) })
     }
 
     /// How many there may be.
@@ -43,7 +48,7 @@ impl Descriptors {
 
     /// How many tunnels they are enough for, at least one.
     pub fn tunnels(&self) -> usize {
-        ((self.limit - self.set_aside()) / A_PAIR).max(1)
+        (self.of_tunnels() / A_PAIR).max(1)
     }
 
     /// Notes that a tunnel has two until what is given back is dropped. Tunnels always get theirs:
@@ -59,20 +64,38 @@ impl Descriptors {
         (!self.are_short()).then_some(held)
     }
 
+    /// Notes that there is one more pipe until what is given back is dropped. `None` where pipes have their
+    /// part already.
+    pub fn try_pipe(self: &Arc<Self>) -> Option<PipeReservation> {
+        let pipe = PipeReservation(Arc::clone(self));
+        let pipes = self.pipes.fetch_add(1, Ordering::Relaxed) + 1;
+        (pipes <= self.limit / PIPES_PART / A_PAIR).then_some(pipe)
+    }
+
     fn take(self: &Arc<Self>, count: usize) -> Reservation {
         self.held.fetch_add(count, Ordering::Relaxed);
         Reservation { of: Arc::clone(self), count }
     }
 
-    /// Whether pipes and races have to make room for tunnels.
+    /// Whether races have to make room for tunnels.
     pub fn are_short(&self) -> bool {
-        // They notice only between two moves or attempts, so room is made before it is needed.
-        let margin = self.set_aside() + self.limit / 8;
-        self.held.load(Ordering::Relaxed).saturating_add(margin) > self.limit
+        // They notice only between two attempts, so room is made before it is needed.
+        let margin = self.limit / 8;
+        self.held.load(Ordering::Relaxed).saturating_add(margin) > self.of_tunnels()
     }
 
-    fn set_aside(&self) -> usize {
-        SPARE.min(self.limit / SPARE_PART)
+    fn of_tunnels(&self) -> usize {
+        self.limit - self.limit / PIPES_PART - SPARE.min(self.limit / SPARE_PART)
+    }
+}
+
+/// A pipe's descriptors, which are taken for as long as this is kept.
+#[derive(Debug)]
+pub struct PipeReservation(Arc<Descriptors>);
+
+impl Drop for PipeReservation {
+    fn drop(&mut self) {
+        self.0.pipes.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -101,40 +124,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tunnel_takes_two() {
-        assert_eq!(Descriptors::new(20_000).tunnels(), 9_950);
-        assert_eq!(Descriptors::new(64).tunnels(), 24);
+    fn a_tunnel_takes_two_and_pipes_have_an_eighth() {
+        assert_eq!(Descriptors::new(20_000).tunnels(), 8_700);
+        assert_eq!(Descriptors::new(64).tunnels(), 20);
         assert_eq!(Descriptors::new(0).tunnels(), 1);
-    }
-
-    #[test]
-    fn pipes_make_room_before_tunnels_need_it() {
         let descriptors = Descriptors::new(1_000);
-        let mut held: Vec<Reservation> = (0..387).map(|_| descriptors.reserve()).collect();
-        assert!(!descriptors.are_short());
-        held.push(descriptors.reserve());
-        assert!(descriptors.are_short());
-        held.pop();
-        assert!(!descriptors.are_short());
+        let pipes: Vec<_> = (0..100).map_while(|_| descriptors.try_pipe()).collect();
+        assert_eq!(pipes.len(), 1_000 / 8 / 2);
+        drop(pipes);
+        assert_eq!(descriptors.pipes.load(Ordering::Relaxed), 0);
+        assert!(descriptors.try_pipe().is_some());
+        assert!(Descriptors::new(0).try_pipe().is_none());
     }
 
     #[test]
     fn what_a_session_can_do_without_is_of_what_is_left() {
         let descriptors = Descriptors::new(1_000);
-        let tunnels: Vec<Reservation> = (0..387).map(|_| descriptors.reserve()).collect();
-        let spare = descriptors.try_reserve();
-        assert!(spare.is_some());
+        let tunnels: Vec<Reservation> = (0..325).map(|_| descriptors.reserve()).collect();
         assert!(descriptors.try_reserve().is_none());
-        drop(spare);
-        assert!(descriptors.try_reserve().is_some());
+        let others = descriptors.tunnels();
         drop(tunnels);
         assert_eq!(descriptors.held.load(Ordering::Relaxed), 0);
+        let _tunnels: Vec<Reservation> = (0..others / 2).map(|_| descriptors.reserve()).collect();
+        assert!(descriptors.try_reserve().is_some());
     }
 
     #[test]
     fn no_limit_is_no_shortage() {
         let descriptors = Descriptors::new(usize::MAX);
         let _held = descriptors.reserve();
-        assert!(!descriptors.are_short());
+        assert!(descriptors.try_reserve().is_some());
     }
 }

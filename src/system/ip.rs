@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::links::is_on_link;
+
 /// The loopback address of each family.
 pub const LOOPBACK: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -133,27 +135,49 @@ fn low(bits: u128) -> Ipv4Addr {
     Ipv4Addr::from_bits(bits as u32)
 }
 
-/// Those that one client's limits count together: an IPv4 address, or an IPv6 /64. A host may have
-/// as many addresses of its /64 as it likes (RFC 4291 section 2.5.1).
+/// Those that one client's limits count together: an IPv4 address, an IPv6 address of a neighbour, or the
+/// /64 of another one.
+///
+/// A host may have as many addresses of its /64 as it likes (RFC 4291 section 2.5.1). Elsewhere a /64 is a
+/// household. Inside a prefix that is on-link here, unique-local or link-local it is a network of many
+/// hosts, so that it counts only as the second, looser bound ([`ClientPrefix::network`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientPrefix(IpAddr);
+pub struct ClientPrefix {
+    ip: IpAddr,
+    is_network: bool,
+}
 
 impl From<IpAddr> for ClientPrefix {
     fn from(address: IpAddr) -> Self {
+        let ip = address.to_canonical();
+        let client = ClientPrefix { ip, is_network: false };
+        match ip {
+            IpAddr::V6(v6) if !(is_private(ip) || is_link_local(ip) || is_on_link(v6)) => {
+                client.network()
+            }
+            _ => client,
+        }
+    }
+}
+
+impl ClientPrefix {
+    /// What counts as its network: the /64 around an IPv6 address, an IPv4 address itself.
+    #[must_use]
+    pub fn network(self) -> Self {
         const NETWORK: u128 = !0 << 64;
-        ClientPrefix(match address.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & NETWORK).into(),
-            ipv4 @ IpAddr::V4(_) => ipv4,
-        })
+        match self.ip {
+            IpAddr::V6(ip) => {
+                let ip = Ipv6Addr::from_bits(ip.to_bits() & NETWORK).into();
+                ClientPrefix { ip, is_network: true }
+            }
+            IpAddr::V4(_) => self,
+        }
     }
 }
 
 impl fmt::Display for ClientPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(ip) => ip.fmt(f),
-            IpAddr::V6(ip) => write!(f, "{ip}/64"),
-        }
+        write!(f, "{}{}", self.ip, if self.is_network { "/64" } else { "" })
     }
 }
 
@@ -200,12 +224,26 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_many_addresses_is_one_client() {
+    fn elsewhere_a_host_with_many_addresses_is_one_client() {
         assert_eq!(prefix("2001:db8:1:2::1"), prefix("2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert_ne!(prefix("2001:db8:1:2::1"), prefix("2001:db8:1:3::1"));
         assert_eq!(prefix("::ffff:192.0.2.1"), prefix("192.0.2.1"));
         assert_ne!(prefix("192.0.2.1"), prefix("192.0.2.2"));
         assert_eq!(prefix("2001:db8:1:2:3:4:5:6").to_string(), "2001:db8:1:2::/64");
         assert_eq!(prefix("::ffff:192.0.2.7").to_string(), "192.0.2.7");
+    }
+
+    #[test]
+    fn a_neighbour_is_its_address_and_in_the_network_around_it() {
+        for network in ["fd00:0:0:1:", "fe80:0:0:0:"] {
+            let [one, other] =
+                ["0:0:0:1", "0:0:0:2"].map(|host| prefix(&format!("{network}{host}")));
+            assert_ne!(one, other);
+            assert_eq!(one.network(), other.network());
+            assert_ne!(one.network(), prefix("fd00:0:0:2::1").network());
+        }
+        assert_eq!(prefix("fd00:0:0:1::9").to_string(), "fd00:0:0:1::9");
+        assert_eq!(prefix("fd00:0:0:1::9").network().to_string(), "fd00:0:0:1::/64");
+        assert_eq!(prefix("192.0.2.1").network(), prefix("192.0.2.1"));
     }
 }

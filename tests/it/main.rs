@@ -26,6 +26,7 @@ mod restart;
 mod revoked;
 mod rules;
 mod scratch;
+mod shares;
 mod shortage;
 mod signals;
 mod source;

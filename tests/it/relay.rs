@@ -252,7 +252,7 @@ fn tunnels_that_were_busy_give_their_memory_back() {
     const TUNNELS: usize = 280;
     const EACH: usize = 640 * 1024;
     const MOST_KIB: usize = 20 * 1024;
-    let program = Program::start_with_descriptors(700, &[]);
+    let program = Program::start_with_descriptors(800, &[]);
     let source = source_of(EACH);
     // One client would not be given so many.
     let clients = (1..=CLIENTS).cycle().take(TUNNELS);

@@ -117,7 +117,7 @@ fn make(options: &Options, has_names: bool) -> io::Result<()> {
 fn measure(options: &Options, flood: &'static Flood, target: SocketAddrV4) -> io::Result<Row> {
     let address = free_address()?;
     let _proxy = start(options, flood, address)?;
-    let visit = |proxy| Visit { proxy, target, by_name: flood.by_name };
+    let visit = |proxy| Visit { proxy, target, by_name: flood.by_name, link: flood.link };
     let (through, straight) = (visit(Some(Proxy { address, users: flood.users })), visit(None));
     let seconds = Duration::from_secs(options.seconds);
     // The threads that it needs are there, the log is open.

@@ -18,6 +18,9 @@ use crate::system::sync::Mutex;
 /// Failures without consequence: anyone mistypes a password.
 const FREE_FAILURES: u32 = 4;
 
+/// The same for all neighbours in one IPv6 network together, where one host can have any number of addresses.
+const FREE_IN_NETWORK: u32 = 16 * FREE_FAILURES;
+
 /// For so long the fifth failure in a row refuses a client and name; each further one doubles it. A
 /// guesser has 5 guesses at once, 6 more in the first minute, and then one a minute.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -63,6 +66,8 @@ struct Tables {
 struct Keys {
     pair: u64,
     client: u64,
+    /// The network of the client, if that is not the client, and the name.
+    in_network: Option<u64>,
 }
 
 /// How often a client and name have failed in a row, and when they did last.
@@ -114,7 +119,9 @@ impl LoginPenalties {
     ) -> Attempt<T> {
         let client = ClientPrefix::from(client);
         let pair = self.hasher.hash_one((client, name));
-        let keys = Keys { pair, client: self.hasher.hash_one(client) };
+        let network = Some(client.network()).filter(|network| *network != client);
+        let in_network = network.map(|network| self.hasher.hash_one((network, name)));
+        let keys = Keys { pair, client: self.hasher.hash_one(client), in_network };
         let mut tables = self.tables.lock();
         if let Some(left) = tables.left(keys, now) {
             return Attempt::Ignored(left);
@@ -134,14 +141,16 @@ impl Tables {
     fn left(&self, keys: Keys, now: Instant) -> Option<Duration> {
         let is_trusted = self.trusted.peek(&keys.pair).is_some();
         let by_client = self.client_left(keys.client, now).filter(|_| !is_trusted);
+        let in_network = keys.in_network.filter(|_| !is_trusted);
+        let in_network = in_network.and_then(|pair| self.pair_left(pair, FREE_IN_NETWORK, now));
         // A time is more than none.
-        self.pair_left(keys.pair, now).max(by_client)
+        self.pair_left(keys.pair, FREE_FAILURES, now).max(by_client).max(in_network)
     }
 
-    /// How long the client and name are still refused for their failures.
-    fn pair_left(&self, pair: u64, now: Instant) -> Option<Duration> {
+    /// How long the client and name are still refused for their failures, where so many are free.
+    fn pair_left(&self, pair: u64, free: u32, now: Instant) -> Option<Duration> {
         let Failures { count, last } = self.pairs.peek(&pair)?;
-        let doublings = count.checked_sub(FREE_FAILURES + 1)?;
+        let doublings = count.checked_sub(free + 1)?;
         let penalty = SHORTEST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST);
         penalty.checked_sub(now.duration_since(*last)).filter(|left| !left.is_zero())
     }
@@ -152,19 +161,27 @@ impl Tables {
         owed.checked_sub(FREE_NAMES * EACH_NAME).filter(|left| !left.is_zero())
     }
 
-    fn failed(&mut self, Keys { pair, client }: Keys, now: Instant) {
+    fn failed(&mut self, keys: Keys, now: Instant) {
+        if let Some(in_network) = keys.in_network {
+            self.count(in_network, now);
+        }
+        if self.count(keys.pair, now) == 1 {
+            let paid_back = self.clients.peek(&keys.client).map_or(now, |at| now.max(*at));
+            self.clients.insert(keys.client, paid_back + EACH_NAME, 1);
+        }
+    }
+
+    /// Counts a failure of `pair`, and says how many there were in a row.
+    fn count(&mut self, pair: u64, now: Instant) -> u32 {
         let earlier = self.pairs.peek(&pair);
         let earlier = earlier.filter(|failures| now.duration_since(failures.last) < FORGET_AFTER);
         let count = earlier.map_or(0, |failures| failures.count).saturating_add(1);
-        if earlier.is_none() {
-            let paid_back = self.clients.peek(&client).map_or(now, |paid_back| now.max(*paid_back));
-            self.clients.insert(client, paid_back + EACH_NAME, 1);
-        }
         self.pairs.insert(pair, Failures { count, last: now }, 1);
+        count
     }
 
     /// Forgives this client and name, and nothing else.
-    fn succeeded(&mut self, Keys { pair, client }: Keys) {
+    fn succeeded(&mut self, Keys { pair, client, .. }: Keys) {
         if self.pairs.remove(&pair).is_some() {
             let paid_back = self.clients.peek(&client).and_then(|it| it.checked_sub(EACH_NAME));
             if let Some(paid_back) = paid_back {
@@ -334,19 +351,38 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_counts_as_one_client() {
+    fn an_ipv6_network_elsewhere_counts_as_one_client() {
         let stage = Stage::new();
-        for network in ["2001:db8:0:1", "fd00:0:0:1", "fe80:0:0:0"] {
-            for host in 0..5 {
-                assert!(stage.fail(&format!("{network}::{host}"), "alice"));
-            }
-            assert!(!stage.succeed(&format!("{network}::99"), "alice"));
+        for host in 0..5 {
+            assert!(stage.fail(&format!("2001:db8:0:1::{host}"), "alice"));
         }
+        assert!(!stage.succeed("2001:db8:0:1::99", "alice"));
         assert!(stage.succeed("2001:db8:0:2::99", "alice"));
         for _ in 0..5 {
             stage.fail("::ffff:192.0.2.1", "alice");
         }
         assert!(!stage.succeed("192.0.2.1", "alice"));
+    }
+
+    #[test]
+    fn who_guesses_from_one_address_of_a_network_shuts_no_neighbour_out() {
+        let stage = Stage::new();
+        for network in ["fd00:0:0:1", "fe80:0:0:0"] {
+            for _ in 0..1000 {
+                stage.fail(&format!("{network}::2"), "alice");
+            }
+            assert!(stage.succeed(&format!("{network}::9"), "alice"));
+        }
+    }
+
+    #[test]
+    fn guesses_from_a_thousand_addresses_of_a_network_count_together() {
+        let stage = Stage::new();
+        assert!(stage.succeed("fd00::9", "alice"));
+        let looked_at = (0..1000).filter(|host| stage.fail(&format!("fd00::1:{host}"), "alice"));
+        assert_eq!(looked_at.count(), 65);
+        assert!(stage.succeed("fd00::9", "alice"), "she has logged in from there before");
+        assert!(stage.succeed("fd00::1:7", "bob"), "nobody guesses at him");
     }
 
     #[test]

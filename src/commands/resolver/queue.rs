@@ -7,10 +7,8 @@ use std::sync::{Arc, OnceLock};
 use super::answer::Answer;
 use super::question::Question;
 use crate::system::ip::ClientPrefix;
+use crate::system::shares::LOOKUPS;
 use crate::system::waker::Waker;
-
-/// Lookups of one client prefix that run at once.
-const MAX_OF_ONE_CLIENT: usize = 16;
 
 /// One who waits for an answer.
 pub(super) struct Waiter {
@@ -108,15 +106,23 @@ impl Queue {
 
     /// Of the clients that wait, starts for one that has the fewest what it has waited for longest, if
     /// there is a place. A client has at most as many more as stay free, so that one which has none
-    /// finds a place.
+    /// finds a place; and all of one network at most three times as many.
     fn start_next(&mut self) -> Option<Job> {
         let free = self.max_running - self.running;
         if free == 0 {
             return None;
         }
-        let waiting = self.clients.iter_mut().filter(|(_, its)| !its.waiting.is_empty());
+        let mut of_networks: HashMap<ClientPrefix, usize> = HashMap::new();
+        for (client, its) in &self.clients {
+            *of_networks.entry(client.network()).or_default() += its.running;
+        }
+        let may_run = |(client, its): &(&ClientPrefix, &mut ClientLookups)| {
+            let of_network = of_networks.get(&client.network()).copied().unwrap_or(0);
+            !its.waiting.is_empty() && (of_network == 0 || of_network < 3 * free)
+        };
+        let waiting = self.clients.iter_mut().filter(may_run);
         let (&client, its) = waiting.min_by_key(|(_, its)| its.running)?;
-        if its.running > 0 && its.running >= MAX_OF_ONE_CLIENT.min(free / 2) {
+        if its.running > 0 && its.running >= LOOKUPS.of_one.min(free / 2) {
             return None;
         }
         let (_, question) = its.waiting.pop_first()?;
@@ -191,9 +197,30 @@ mod tests {
     fn names_that_hang_for_four_clients_leave_room_for_a_fifth() {
         let mut queue = Queue::new(64);
         let counts: Vec<usize> = (1..=4).map(|client| fill(&mut queue, client).len()).collect();
-        assert_eq!(counts[..2], [MAX_OF_ONE_CLIENT; 2], "{counts:?}");
+        assert_eq!(counts[..2], [LOOKUPS.of_one; 2], "{counts:?}");
         assert!(fill(&mut queue, 5).len() >= 4, "a browser opens several connections at once");
         assert_eq!(fill(&mut queue, 6).len().min(1), 1);
+    }
+
+    #[test]
+    fn a_thousand_addresses_of_one_network_leave_room_for_others() {
+        let mut queue = Queue::new(64);
+        let ask_from = |queue: &mut Queue, host: &str, name: u16| {
+            let waker = Arc::new(Waker::new().unwrap());
+            let client = host.parse::<IpAddr>().unwrap().into();
+            queue
+                .join(Question::Addresses(format!("{name}.example").into()), client, waker)
+                .1
+                .is_some()
+        };
+        let started = |queue: &mut Queue, from: &str, names: std::ops::Range<u16>| {
+            names
+                .filter(|name| ask_from(queue, &from.replace('*', &name.to_string()), *name))
+                .count()
+        };
+        assert_eq!(started(&mut queue, "fd00::*", 0..100), 48);
+        assert!(started(&mut queue, "192.0.2.1", 100..120) >= 4);
+        assert!(started(&mut queue, "fd00:0:0:1::*", 200..300) > 0);
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn at_rest(server: &Program, target: SocketAddr) -> usize {
 fn with_64_descriptors_all_places_are_used_and_the_others_wait() {
     let (server, target) = (Program::start_with_descriptors(64, &[]), echo());
     let before = at_rest(&server, target);
-    assert_serves_with(24, &server, target, "64 descriptors");
+    assert_serves_with(20, &server, target, "64 descriptors");
     wait_until("descriptors are left behind", || count(server.id(), "fd") <= before);
 }
 

@@ -1,14 +1,15 @@
 //! Addresses: each thread takes some for its stack, and where none are left even a few bytes of memory
-//! are refused.
+//! are refused. And memory itself.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::threads::Group;
 use super::{assert_calm, assert_echoes, client_of, rep_of};
 use crate::scratch::{Program, limited, of_process};
-use crate::stage::{LONG, echo};
+use crate::stage::{LONG, echo, tunnel_from};
 
 /// Enough for some clients and too little for [`CLIENTS`], in KiB. The C library takes 64 MiB for each
 /// of its heaps, if it may have more than one.
@@ -67,4 +68,20 @@ fn addresses_run_out(limit: usize, heaps: &str) -> usize {
     assert_eq!(rep_of(&mut next), 0x00);
     tunnels.iter_mut().for_each(assert_echoes);
     taken
+}
+
+#[test]
+fn in_a_control_group_of_64_mib_there_are_as_many_places_as_it_has_memory_for() {
+    let Some(group) = Group::of_memory(64 * 1024 * 1024) else { return };
+    let mut server = Program::spawn(group.program());
+    server.log_line(
+        "--max-connections is 409, not 4096: the control group may have 64 MiB of memory",
+    );
+    let target = echo();
+    let mut tunnels: Vec<_> = (1..=100)
+        .flat_map(|client| [Ipv4Addr::new(127, 0, 0, client); 3])
+        .map(|client| tunnel_from(client, server.address, target))
+        .collect();
+    tunnels.iter_mut().for_each(assert_echoes);
+    tunnels.iter_mut().for_each(assert_echoes);
 }

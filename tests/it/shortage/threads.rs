@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -171,23 +171,31 @@ fn greets(server: SocketAddr) -> bool {
     client.write_all(GREETING).is_ok() && matches!(client.read(&mut [0]), Ok(1))
 }
 
-/// A control group whose members may have so many threads, and that is gone with its test.
-struct Group(PathBuf);
+/// A control group whose members may have so many threads, or bytes, and that is gone with its test.
+pub struct Group(PathBuf);
 
 impl Group {
     /// `None` where no such group can be made.
     fn of_threads(limit: usize) -> Option<Self> {
+        Self::of([("pids", "pids.max"), ("", "pids.max")], limit)
+    }
+
+    /// The same with so many bytes.
+    pub fn of_memory(limit: usize) -> Option<Self> {
+        Self::of([("memory", "memory.limit_in_bytes"), ("", "memory.max")], limit)
+    }
+
+    /// Version 1 has a tree for each of what it counts, version 2 has one for all.
+    fn of(limits: [(&str, &str); 2], limit: usize) -> Option<Self> {
         let name = format!("tabi-it-{}-{limit}", std::process::id());
-        // Version 1 has a tree for what counts processes, version 2 has one for all.
-        let trees = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(PathBuf::from);
-        let made = trees.into_iter().find_map(|tree| {
-            let group = Group(tree.join(&name));
+        let made = limits.into_iter().find_map(|(tree, file)| {
+            let group = Group(Path::new("/sys/fs/cgroup").join(tree).join(&name));
             fs::create_dir(&group.0).ok()?;
-            fs::write(group.0.join("pids.max"), limit.to_string()).ok()?;
+            fs::write(group.0.join(file), limit.to_string()).ok()?;
             Some(group)
         });
         if made.is_none() {
-            eprintln!("no control group with pids.max can be made here: nothing is tested");
+            eprintln!("no such control group can be made here: nothing is tested");
         }
         made
     }
@@ -197,7 +205,7 @@ impl Group {
     }
 
     /// The program as a member.
-    fn program(&self) -> Command {
+    pub fn program(&self) -> Command {
         let plain = program(&[]);
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg("echo $$ >\"$0/cgroup.procs\" && exec \"$@\"").arg(&self.0);

@@ -15,6 +15,8 @@ pub(super) struct Flood {
     pub(super) users: bool,
     /// The ordinary client asks for its target by name, one that needs no name server.
     pub(super) by_name: bool,
+    /// How long the ordinary client's next message is on its way.
+    pub(super) link: Duration,
     /// How many addresses the attacker has.
     pub(super) addresses: u8,
     /// Connections, or datagrams, in a second at the most.
@@ -97,13 +99,14 @@ const PLAIN: Flood = Flood {
     options: &[],
     users: false,
     by_name: false,
+    link: Duration::ZERO,
     addresses: 8,
     per_second: 2000,
     act: Act::Reset,
     goal: GOAL,
 };
 
-pub(super) static FLOODS: [Flood; 13] = [
+pub(super) static FLOODS: [Flood; 15] = [
     Flood {
         name: "half-open",
         what: "2,000 half-open greetings",
@@ -121,6 +124,16 @@ pub(super) static FLOODS: [Flood; 13] = [
         what: "ever more connections that say nothing",
         per_second: 10_000,
         act: Act::Keep(15_000, Say::Nothing),
+        ..PLAIN
+    },
+    Flood {
+        name: "slow-link",
+        what: "8,500 half-open greetings a second, 3 addresses, the client's link takes 300 ms",
+        link: Duration::from_millis(300),
+        addresses: 3,
+        per_second: 8500,
+        act: Act::Keep(15_000, Say::Half),
+        goal: Duration::from_millis(300 + 100),
         ..PLAIN
     },
     Flood {
@@ -177,7 +190,13 @@ pub(super) static FLOODS: [Flood; 13] = [
         what: "4,096 idle tunnels, 4 addresses",
         addresses: 4,
         act: Act::Keep(4096, Say::Sink),
-        goal: Duration::from_secs(2),
+        ..PLAIN
+    },
+    Flood {
+        name: "many-tunnels",
+        what: "4,093 tunnels, 13 addresses",
+        addresses: 13,
+        act: Act::Keep(4093, Say::Sink),
         ..PLAIN
     },
     Flood {

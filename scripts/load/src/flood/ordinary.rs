@@ -1,13 +1,14 @@
 //! The ordinary client.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::address;
 use crate::figure::percentile;
-use crate::socks::{self, Proxy, Target};
+use crate::sockets::dial;
+use crate::socks::{self, CONNECT, Proxy, Target, request};
 
 /// A client gives up after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,6 +23,8 @@ pub(super) struct Visit {
     pub(super) target: SocketAddrV4,
     /// It asks for its target by a name that the hosts file has.
     pub(super) by_name: bool,
+    /// How long its request is on its way, once it has the proxy's first answer.
+    pub(super) link: Duration,
 }
 
 /// How long visits took, in order, and how many failed.
@@ -93,7 +96,22 @@ fn once(visit: &Visit) -> io::Result<()> {
         Some(_) if visit.by_name => Target::Name("localhost", visit.target.port()),
         _ => visit.target.into(),
     };
-    let mut stream = socks::tunnel_from(address(9, 9), visit.proxy, target, PATIENCE)?;
+    let mut stream = match visit.proxy {
+        Some(proxy) if !visit.link.is_zero() => over_slow_link(proxy.address, visit)?,
+        proxy => socks::tunnel_from(address(9, 9), proxy, target, PATIENCE)?,
+    };
     stream.write_all(b"?")?;
     stream.read_exact(&mut [0])
+}
+
+/// A tunnel whose request comes late.
+fn over_slow_link(proxy: SocketAddr, visit: &Visit) -> io::Result<TcpStream> {
+    let mut stream = dial(address(9, 9), proxy, PATIENCE)?;
+    stream.write_all(b"\x05\x01\x00")?;
+    stream.read_exact(&mut [0; 2])?;
+    thread::sleep(visit.link);
+    stream.write_all(&request(CONNECT, visit.target.into())?)?;
+    let mut reply = [0; 10];
+    stream.read_exact(&mut reply)?;
+    if reply[1] == 0x00 { Ok(stream) } else { Err(io::Error::other("it is refused")) }
 }
