@@ -51,6 +51,7 @@
 //! who gets a place, who has to go     sessions/admission
 //! where a wrong password is counted   access/users/penalties
 //! what decides about a request        access/policy; the rule that matches is found in access/rules/index
+//! which addresses are the machine's   system/interfaces, which asks the kernel by system/routing
 //! which address is dialed first       commands/connect
 //! what a client gets that has failed  proxy/failure
 //! how bytes are copied                relay/direction, and relay/splice where there are many
