@@ -2,7 +2,9 @@
 //! option, what was given and what is expected.
 
 use std::env;
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +30,8 @@ Examples:
 
 Each option can come from the environment instead: repeated ones are separated
 by commas, flags are true or false, and the command line wins.
-SIGHUP has --users and --rules read again and opens --log-file anew.
+SIGHUP has --users and --rules read again and opens --log-file anew. SIGUSR2
+starts the program anew, while live sessions finish in the old process.
 With no option clients on other machines cannot reach what listens for this
 machine alone. Exit status: 0 stopped by a signal, 1 cannot start, 2 wrong
 options or files, 130 ended by a second signal.";
@@ -102,8 +105,15 @@ impl Arguments {
 pub fn of_this_process() -> Result<Arguments, clap::Error> {
     let mut command = environment::without_empty(command());
     command.build();
-    let explain = |error| environment::name_variable(explain_listen(error), &command);
+    let explain = |error| environment::explain_value(explain_listen(error), &command);
     arguments(&command.clone().try_get_matches().map_err(explain)?)
+}
+
+/// The exit status for what is wrong with the command line: 2 where nothing but another command line mends it, and
+/// 1 where what this machine does not have may come, as an interface at boot. 0 for the help that was asked for.
+pub fn exit_status(error: &clap::Error) -> u8 {
+    let may_come = error.source().is_some_and(<dyn Error>::is::<io::Error>);
+    if may_come { 1 } else { u8::from(error.use_stderr()) * 2 }
 }
 
 /// A warning for each variable of this process that is named like tabi's and that nothing reads.
@@ -147,6 +157,7 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
     let config = &mut arguments.config;
     let invalid = |message| error(ErrorKind::ValueValidation, message);
     config.egress = config.egress_of_options().map_err(invalid)?;
+    config.advertised = config.advertised_of_options().map_err(invalid)?;
     if matches.value_source("idle_timeout") != Some(ValueSource::DefaultValue) {
         config.udp_idle_timeout = config.idle_timeout;
     }
@@ -196,6 +207,7 @@ fn load<T>(
             if path.is_file() { hint } else { "is the path right? It may be left out altogether" };
         let tip = if hint.is_empty() { String::new() } else { format!("\n  tip: {hint}\n") };
         let given_as = environment::given_as(matches, option);
+        let message = environment::visible(&message);
         clap::Error::raw(ErrorKind::ValueValidation, format!("{given_as}:\n{message}\n{tip}"))
     })
 }

@@ -113,11 +113,15 @@ pub struct Config {
     #[arg(env = "TABI_UDP_PORTS", help_heading = OUTBOUND)]
     pub udp_ports: Option<RangeInclusive<u16>>,
 
-    /// Address that clients are told to send UDP datagrams to, if this machine has another one for
-    /// them than it knows of
+    /// Address that clients are told to send UDP datagrams to, where it is another one than they connect
+    /// to; repeatable, one a family
     #[arg(long, value_name = "ADDRESS", value_parser = value::address)]
-    #[arg(env = "TABI_UDP_ADVERTISE", help_heading = OUTBOUND)]
-    pub udp_advertise: Option<IpAddr>,
+    #[arg(env = "TABI_UDP_ADVERTISE", value_delimiter = ',', help_heading = OUTBOUND)]
+    udp_advertise: Vec<IpAddr>,
+
+    /// What those come to: the address for clients with IPv4, and for those with IPv6.
+    #[arg(skip)]
+    pub advertised: [Option<IpAddr>; 2],
 
     /// Connections that are served at once; further clients wait
     #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]
@@ -174,19 +178,12 @@ impl Config {
             egress.interface = self.interface;
             egress.mark = self.mark;
         }
-        for &source in &self.source {
-            let Source::Address(address) = source else {
-                egress.same = true;
-                continue;
-            };
-            let family = if address.is_ipv4() { &mut egress.ipv4 } else { &mut egress.ipv6 };
-            if let Some(earlier) = family.replace(address) {
-                return Err(format!(
-                    "--source {earlier} and --source {address} are of one family; \
-                     expected one address a family"
-                ));
-            }
-        }
+        egress.same = self.source.contains(&Source::Same);
+        let addresses = self.source.iter().filter_map(|source| match source {
+            Source::Address(address) => Some(*address),
+            Source::Same => None,
+        });
+        [egress.ipv4, egress.ipv6] = one_a_family("--source", addresses)?;
         if egress.same && self.source.len() > 1 {
             return Err("--source same: expected no further --source beside it".into());
         }
@@ -198,6 +195,11 @@ impl Config {
         Policy::new(&self.allow_from, own)
             .with_file(Arc::clone(&self.rules))
             .with_upstream(self.upstream.clone())
+    }
+
+    /// What `--udp-advertise` comes to.
+    pub(crate) fn advertised_of_options(&self) -> Result<[Option<IpAddr>; 2], String> {
+        one_a_family("--udp-advertise", self.udp_advertise.iter().copied())
     }
 
     /// What is allowed but hardly meant, of a server that is not started.
@@ -217,6 +219,23 @@ impl Config {
         all.extend(doubts(policy, &self.rules, self.users.as_deref()));
         all
     }
+}
+
+/// The addresses that an option gives for IPv4 and for IPv6.
+fn one_a_family(
+    option: &str,
+    addresses: impl Iterator<Item = IpAddr>,
+) -> Result<[Option<IpAddr>; 2], String> {
+    let mut families = [None; 2];
+    for address in addresses {
+        if let Some(earlier) = families[usize::from(address.is_ipv6())].replace(address) {
+            return Err(format!(
+                "{option} {earlier} and {option} {address} are of one family; \
+                 expected one address a family"
+            ));
+        }
+    }
+    Ok(families)
 }
 
 /// What rules say but hardly mean; rules about users that do not exist, too.

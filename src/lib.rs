@@ -27,8 +27,9 @@
 //! cli             the command line and the environment, parsed; how much is logged and where to
 //! config          the options of a server, each with its help and its default
 //! probe           greets a server, for health checks
-//! server/         listen, accept, reload, stop, shutdown; activation takes sockets from systemd, and
-//!                 notify tells it how the server is
+//! server/         listen, accept, reload, stop, shutdown; restart hands all clients to a new process;
+//!                 inherited takes sockets from systemd or the process before, notify tells systemd
+//!                 how the server is
 //! proxy           one client's whole life, top to bottom: admission, request, reply
 //! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
 //! relay/          the two directions of a tunnel

@@ -2,7 +2,6 @@
 
 use std::fs::{File, read_to_string};
 use std::io::{self, IsTerminal, Write, stderr, stdout};
-use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,7 +17,7 @@ use tabi::cli::{self, Arguments};
 use tabi::config::Config;
 use tabi::probe;
 use tabi::report::Logger;
-use tabi::server::{self, Notify, Reloader, Server};
+use tabi::server::{self, Inherited, Notify, Server};
 use tabi::system::pool;
 
 /// The exit status after a second signal: that of a program that SIGINT has ended.
@@ -28,9 +27,21 @@ const INTERRUPTED: i32 = 130;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    if let Some(started) = server::start_as_parent() {
+        return started.map_or_else(|error| fail(&error.to_string()), |()| ExitCode::SUCCESS);
+    }
     // First thing: no other thread and no descriptor of our own is there yet.
-    let inherited = server::inherited_sockets();
-    let arguments = cli::of_this_process().unwrap_or_else(|error| error.exit());
+    let inherited = Inherited::of_this_process();
+    let on_failure = inherited.as_ref().ok().map(Inherited::on_failure);
+    let on_failure = |why: &str| on_failure.iter().for_each(|tell| tell(why));
+    let arguments = match cli::of_this_process() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            on_failure(&error.to_string());
+            let _ = error.print();
+            return cli::exit_status(&error).into();
+        }
+    };
     if arguments.probe {
         return probe(&arguments.config);
     }
@@ -38,12 +49,15 @@ fn main() -> ExitCode {
     let _ = flag::register(SIGXFSZ, Arc::default());
     let logger = match Logger::start(arguments.level(), arguments.log_file.as_deref()) {
         Ok(logger) => logger,
-        Err(message) => return fail(&message),
+        Err(message) => {
+            on_failure(&message);
+            return fail(&message);
+        }
     };
     log_panics(logger.clone());
     let _last_lines = LastLines(logger.clone());
     let logs_to_file = arguments.log_file.is_some();
-    match run(arguments, inherited, &logger) {
+    match run(arguments, inherited, &logger).inspect_err(|message| on_failure(message)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) if logs_to_file => {
             error!("{message}");
@@ -71,7 +85,7 @@ fn probe(config: &Config) -> ExitCode {
 
 fn run(
     arguments: Arguments,
-    inherited: io::Result<Vec<TcpListener>>,
+    inherited: io::Result<Inherited>,
     logger: &Logger,
 ) -> Result<(), String> {
     for warning in cli::unknown_variables() {
@@ -88,6 +102,7 @@ fn run(
         .map_err(|error| error.to_string())?;
     install_signal_handlers(&server, logger)
         .map_err(|error| format!("cannot install signal handlers: {error}"))?;
+    server.take_over().map_err(|error| format!("cannot take over: {error}"))?;
     server.run().map_err(|error| format!("cannot start a thread: {error}"))
 }
 
@@ -113,7 +128,7 @@ fn log_panics(logger: Logger) {
 
 /// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself,
 /// which needs no thread and no lock. SIGXCPU (`ulimit -t`) is a first one as well. SIGHUP has files read
-/// again. A signal that was ignored when tabi started stays ignored: `nohup` and a shell's `&` ask for that.
+/// again, SIGUSR2 the program started anew. A signal that was ignored when tabi started stays ignored: `nohup` and a shell's `&` ask for that.
 fn install_signal_handlers(
     server: &Server,
     logger: &Logger,
@@ -137,16 +152,25 @@ fn install_signal_handlers(
     }
     let others = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
     let mut signals = Signals::new(others.into_iter().filter(is_handled))?;
-    let reload = reload_on_demand(server.reloader(), logger.clone())?;
+    let (reloader, logger) = (server.reloader(), logger.clone());
+    let reload = on_demand("tabi reload", move || {
+        if let Err(error) = logger.reopen() {
+            error!("cannot open the log anew: {error}");
+        }
+        reloader.reload();
+    })?;
+    let restarter = server.restarter();
+    let restart = on_demand("tabi restart", move || restarter.restart())?;
     let terminals_before = terminals();
     let handle = move || {
         for signal in signals.forever() {
             match signal {
                 // It says as well that the terminal is gone. Nobody could end the program then.
                 SIGHUP if terminals() != terminals_before => stopper.stop(),
-                // A reload that is asked for and has not begun is good for this signal, too.
+                // What is asked for and has not begun is good for this signal, too.
                 SIGHUP => drop(reload.try_send(())),
-                SIGUSR1 | SIGUSR2 => info!("signal {signal} means nothing to tabi"),
+                SIGUSR2 => drop(restart.try_send(())),
+                SIGUSR1 => info!("signal {signal} means nothing to tabi"),
                 _ => stopper.stop(),
             }
         }
@@ -160,19 +184,12 @@ fn terminals() -> [bool; 2] {
     [stderr().is_terminal(), File::open("/dev/tty").is_ok()]
 }
 
-/// Opens the log anew and reads users and rules again, each time that it is asked to. A file may be
-/// slow: this has a thread of its own, so that the next signal is handled.
-fn reload_on_demand(reloader: Reloader, logger: Logger) -> io::Result<SyncSender<()>> {
+/// Does `work` each time that it is asked to. It may take long, as a slow file does: it has a thread of its
+/// own, so that the next signal is handled.
+fn on_demand(name: &str, work: impl Fn() + Send + 'static) -> io::Result<SyncSender<()>> {
     let (sender, demands) = sync_channel(1);
-    let reload = move || {
-        for () in demands {
-            if let Err(error) = logger.reopen() {
-                error!("cannot open the log anew: {error}");
-            }
-            reloader.reload();
-        }
-    };
-    thread::Builder::new().name("tabi reload".into()).spawn(reload)?;
+    let run = move || demands.iter().for_each(|()| work());
+    thread::Builder::new().name(name.into()).spawn(run)?;
     Ok(sender)
 }
 

@@ -9,7 +9,7 @@ use log::debug;
 
 use crate::access::policy::{Denied, Permit, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
-use crate::commands::associate::{AssociateClient, Association};
+use crate::commands::associate::{AssociateClient, Association, DropCounts};
 use crate::commands::bind::BindListener;
 use crate::commands::connect::{self, Connection, Dial};
 use crate::commands::egress::Egress;
@@ -50,6 +50,8 @@ pub(crate) struct Proxy {
     pub sessions: Arc<Sessions>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Datagrams that were dropped.
+    pub dropped: DropCounts,
     /// Clients that were turned away.
     pub rejection_log: RejectionLog,
     /// Sessions that have ended.
@@ -62,8 +64,16 @@ pub(crate) struct Proxy {
     udp_ports_used_up: RateLimitedWarning,
 }
 
-/// Why a client gets no session: the kind of reason, and what the log says.
+/// Why a client is not served: the kind of reason, and what the log says.
 type Rejected = (Rejection, String);
+
+/// A client that has a session.
+pub(crate) struct Admitted {
+    session: Session,
+    /// Why it is not served, and has only its greeting answered: it is on this machine, and may be a
+    /// probe.
+    refusal: Option<Box<Rejected>>,
+}
 
 impl Proxy {
     /// Serves as `config` says, by `policy`.
@@ -83,6 +93,7 @@ impl Proxy {
             resolver,
             sessions,
             metrics: Arc::default(),
+            dropped: DropCounts::default(),
             rejection_log: RejectionLog::default(),
             session_log: SessionLog::default(),
             full: RateLimitedWarning::default(),
@@ -93,7 +104,7 @@ impl Proxy {
 
     /// Opens a session for a client that is served and has not had its share. It waits where all places
     /// are taken. A client that is rejected has a line in the log.
-    pub(crate) fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
+    pub(crate) fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
         let peer = canonical(peer);
         self.metrics.accepted();
         let opened = self.open(stream, peer).inspect_err(|(kind, why)| {
@@ -103,20 +114,20 @@ impl Proxy {
         opened.ok()
     }
 
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, Rejected> {
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Admitted, Rejected> {
         let when_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.full.log(text);
         };
         // The scope of an address is for the check alone.
         let unscoped = SocketAddr::new(peer.ip(), peer.port());
-        let opened = if self.is_balancer(peer) {
-            self.sessions.open_for_balancer(unscoped, stream, when_full)
+        let (opened, refusal) = if self.is_balancer(peer) {
+            (self.sessions.open_for_balancer(unscoped, stream, when_full), None)
         } else {
-            self.check(peer)?;
-            self.sessions.open(unscoped, stream, when_full)
+            let refusal = self.check_peer(peer, &stream)?;
+            (self.sessions.open(unscoped, stream, when_full), refusal)
         };
-        opened.map_err(rejected)
+        Ok(Admitted { session: opened.map_err(rejected)?, refusal })
     }
 
     fn is_balancer(&self, peer: SocketAddr) -> bool {
@@ -134,11 +145,29 @@ impl Proxy {
         Err((Rejection::Penalty, why))
     }
 
+    /// The same for the client at the far end of `stream`. One on this machine is let in though it is not
+    /// served, and why is given back. A connection of a machine with itself has one address at both ends,
+    /// which nobody else can have; loopback has several.
+    fn check_peer(
+        &self,
+        peer: SocketAddr,
+        stream: &TcpStream,
+    ) -> Result<Option<Box<Rejected>>, Rejected> {
+        let is_here = || {
+            let here = stream.local_addr().is_ok_and(|here| canonical(here).ip() == peer.ip());
+            here || peer.ip().is_loopback()
+        };
+        match self.check(peer) {
+            Err(why) if is_here() => Ok(Some(why.into())),
+            checked => checked.map(|()| None),
+        }
+    }
+
     /// Serves one client until its session has ended, and logs how it went.
-    pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
-        let state = session.state();
+    pub(crate) fn serve(&self, admitted: &Admitted, partner: &Partner) {
+        let state = admitted.session.state();
         let entry = self.session_log.entry(state, &self.metrics);
-        let result = self.run(session, partner);
+        let result = self.run(admitted, partner);
         self.conclude(state, entry, &result);
     }
 
@@ -170,13 +199,13 @@ impl Proxy {
         entry.write(outcome, why);
     }
 
-    fn run(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
-        let state = session.state();
+    fn run(&self, admitted: &Admitted, partner: &Partner) -> Result<(), Failure> {
+        let state = admitted.session.state();
         if !relay::ACCEPTED_INHERITS {
             relay::prepare(state.stream());
         }
         let mut client = ClientStream::new(state.stream());
-        if let Some(reply) = self.carry_out(session, &mut client)? {
+        if let Some(reply) = self.carry_out(admitted, &mut client)? {
             tunnel(state, partner, client, &reply);
         }
         Ok(())
@@ -190,11 +219,13 @@ impl Proxy {
     #[inline(never)]
     fn carry_out(
         &self,
-        session: &Session,
+        Admitted { session, refusal }: &Admitted,
         client: &mut ClientStream<'_>,
     ) -> Result<Option<Reply>, Failure> {
         if self.is_balancer(session.state().peer()) {
             self.read_proxy_header(session, client)?;
+        } else if let Some(refusal) = refusal {
+            return Err(self.answer_greeting(client, refusal));
         }
         let (identity, request) = self.negotiate(session, client)?;
         let state = session.state();
@@ -225,12 +256,28 @@ impl Proxy {
                 }
                 self.check(client).and_then(|()| session.rehome(client).map_err(rejected))
             }
-            Header::Balancer => self.check(balancer),
+            Header::Balancer => match self.check_peer(balancer, session.state().stream()) {
+                Ok(Some(refusal)) => return Err(self.answer_greeting(client, &refusal)),
+                checked => checked.map(drop),
+            },
         };
-        checked.map_err(|(kind, why)| {
-            self.metrics.rejected(kind);
-            Failure::rejected(why)
-        })
+        checked.map_err(|refusal| self.refuse(&refusal))
+    }
+
+    /// Answers the greeting of a client that is not served, which is all that a probe wants to know.
+    /// Whoever goes on gets no further.
+    #[inline(never)]
+    fn answer_greeting(&self, client: &mut ClientStream<'_>, refusal: &Rejected) -> Failure {
+        match self.users.greet(client).map(|()| client.read_exact(&mut [0])) {
+            Ok(Ok(())) => self.refuse(refusal),
+            Ok(Err(error)) => error.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn refuse(&self, (kind, why): &Rejected) -> Failure {
+        self.metrics.rejected(*kind);
+        Failure::rejected(why.clone())
     }
 
     /// Learns who the client is and what it asks for.
@@ -360,18 +407,20 @@ impl Exchange<'_, '_> {
         // The destination is where the client will send from: it is no target for the rules.
         let permit =
             proxy.policy.permit_open(self.identity, state.peer(), Command::UdpAssociate)?;
-        let control = self.control_address()?;
+        let told = match proxy.config.advertised[usize::from(state.peer().is_ipv6())] {
+            Some(ip) => (ip, 0).into(),
+            None => self.control_address()?,
+        };
         let ports = proxy.config.udp_ports.as_ref();
         let (egress, descriptors) = (self.egress()?, state.descriptors());
-        let association = Association::open(&permit, egress, control, ports, descriptors);
+        let association = Association::open(&permit, egress, told, ports, descriptors);
         let association = association.map_err(|error| {
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
                 proxy.udp_ports_used_up.log("a client had no UDP: all --udp-ports are in use");
             }
             commands::Error::Unreachable(error)
         })?;
-        let ip = proxy.config.udp_advertise.unwrap_or(control.ip());
-        self.reply(&Reply::succeeded(SocketAddr::new(ip, association.bound.port())))?;
+        self.reply(&Reply::succeeded(association.bound))?;
         state.enter(Stage::Relay);
         let client = AssociateClient {
             session: state,
@@ -379,7 +428,7 @@ impl Exchange<'_, '_> {
             announced: &self.request.destination,
             idle_timeout: proxy.config.udp_idle_timeout,
         };
-        association.serve(&client, &proxy.policy, &proxy.resolver);
+        association.serve(&client, &proxy.policy, &proxy.resolver, &proxy.dropped);
         Ok(())
     }
 
@@ -508,15 +557,15 @@ mod tests {
     /// Does `job` with a client's session, and its partner.
     fn with_session<J>(stream: TcpStream, job: J) -> (Proxy, Option<Ending>)
     where
-        J: FnOnce(&Proxy, &Session, &Partner) + Send + 'static,
+        J: FnOnce(&Proxy, &Admitted, &Partner) + Send + 'static,
     {
         let (proxy, peer) = (proxy(), stream.peer_addr().unwrap());
         let (over_to, over) = channel();
         let started = Pool::new(1).start(move |partner| {
-            let session = proxy.admit(stream, peer).unwrap();
-            job(&proxy, &session, partner);
-            let ending = session.state().ending();
-            drop(session);
+            let admitted = proxy.admit(stream, peer).unwrap();
+            job(&proxy, &admitted, partner);
+            let ending = admitted.session.state().ending();
+            drop(admitted);
             over_to.send((proxy, ending)).unwrap();
         });
         started.unwrap();
@@ -532,11 +581,12 @@ mod tests {
         drop(target);
         outgoing.peek(&mut [0]).expect_err("the target has reset the connection");
         let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        let (_, ending) = with_session(stream, move |_, session, partner| {
-            session.state().connected(outgoing, bound);
-            let mut client = ClientStream::new(session.state().stream());
+        let (_, ending) = with_session(stream, move |_, admitted, partner| {
+            let state = admitted.session.state();
+            state.connected(outgoing, bound);
+            let mut client = ClientStream::new(state.stream());
             client.read_exact(&mut [0; 7]).unwrap();
-            tunnel(session.state(), partner, client, &Reply::succeeded(bound));
+            tunnel(state, partner, client, &Reply::succeeded(bound));
         });
         assert_eq!(ending, Some(Ending::TargetReset));
         let error = client.read(&mut [0]).expect_err("the client sees no clean end");
@@ -546,9 +596,9 @@ mod tests {
     #[test]
     fn a_session_whose_partner_panics_has_failed_and_is_counted_once() {
         let (_client, stream) = connection();
-        let (proxy, _) = with_session(stream, |proxy, session, partner| {
-            session.state().end(Ending::Fault);
-            proxy.serve(session, partner);
+        let (proxy, _) = with_session(stream, |proxy, admitted, partner| {
+            admitted.session.state().end(Ending::Fault);
+            proxy.serve(admitted, partner);
         });
         let counted: Vec<_> = proxy.metrics.outcomes().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("failed", 1)]);

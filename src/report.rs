@@ -28,7 +28,7 @@ mod session_log;
 pub mod status;
 
 pub use logger::Logger;
-pub use metrics::{Gauges, Lookups, Metrics, Rejection};
+pub use metrics::{Counts, Gauges, Metrics, Rejection};
 pub use outcome::Outcome;
 pub use rate_limited_warning::RateLimitedWarning;
 pub use rejection_log::RejectionLog;

@@ -1,13 +1,13 @@
 //! The server: it listens, serves until it is stopped, and drains.
 //!
-//! An acceptor is where clients come in, a [`Reloader`] reads users and rules again, and a [`Stopper`]
-//! ends it. A service manager may hand it sockets ([`inherited_sockets`]), and is told how it is
-//! ([`Notify`]).
+//! An acceptor is where clients come in, a [`Reloader`] reads users and rules again, a [`Restarter`] has
+//! the program started anew, and a [`Stopper`] ends it. A service manager, or the process before, may hand
+//! it sockets ([`Inherited`]); the manager is told how it is ([`Notify`]).
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -25,20 +25,26 @@ use crate::system::descriptors::Descriptors;
 use crate::system::pool::Pool;
 
 mod accept;
-mod activation;
+mod channel;
+mod inherited;
 mod instructions;
 mod listen;
 mod notify;
+mod predecessors;
 mod reload;
+mod restart;
 mod shutdown;
 mod stop;
 
-pub use activation::inherited_sockets;
+pub use inherited::Inherited;
 pub use notify::Notify;
 pub use reload::Reloader;
+pub use restart::{Restarter, start_as_parent};
 pub use stop::Stopper;
 
 use accept::{Acceptor, MOST_WAITING};
+use channel::Channel;
+use predecessors::Predecessors;
 use shutdown::{counted, drain};
 
 /// How often housekeeping is done while there is something to do, and while there is nothing: no thread is
@@ -57,19 +63,24 @@ pub struct Server {
     wakes: Receiver<()>,
     status: Option<Status>,
     notify: Arc<Notify>,
+    predecessors: Arc<Predecessors>,
+    successor: Arc<OnceLock<Channel>>,
 }
 
 impl Server {
-    /// Listens on the sockets `inherited`, if there are any, or else on every address of `config`, and
+    /// Listens on the sockets that were `inherited`, if any were, or else on every address of `config`, and
     /// raises the limit on descriptors. `notify` is told how the server is.
     ///
     /// # Errors
     ///
     /// When an address cannot be listened on, or used for outgoing connections; the error says
     /// which.
-    pub fn bind(config: Config, inherited: Vec<TcpListener>, notify: Notify) -> io::Result<Self> {
-        let (listeners, addresses) = listen::open(inherited, &config.listen)?;
-        let status = config.status.map(Status::bind).transpose()?;
+    pub fn bind(config: Config, inherited: Inherited, notify: Notify) -> io::Result<Self> {
+        let predecessors = Predecessors::new(inherited.predecessors)?;
+        let (listeners, addresses) = listen::open(inherited.listeners, &config.listen)?;
+        let bind =
+            |address| inherited.status.map_or_else(|| Status::bind(address), |it| Ok(it.into()));
+        let status = config.status.map(bind).transpose()?;
         // Nobody may come to the page by way of this server, and so from this machine.
         let page = status.as_ref().map(Status::address).transpose()?;
         if let Some(page) = page {
@@ -78,8 +89,9 @@ impl Server {
         let own = addresses.iter().chain(&page).copied().collect();
         config.egress.check()?.iter().for_each(|doubt| warn!("{doubt}"));
         let descriptors = Descriptors::raise();
+        let waiting = MOST_WAITING * listeners.len();
         let limits = Limits {
-            sessions: fit(config.max_connections, &descriptors),
+            sessions: fit(config.max_connections, &descriptors, waiting),
             per_client: config.max_per_client,
             handshake: config.handshake_timeout,
             idle: config.idle_timeout,
@@ -90,15 +102,26 @@ impl Server {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         log_policy(&config, &policy, &addresses);
-        instructions::log(config.users.is_some(), &policy.reached_at(&addresses), &addresses);
+        instructions::log(&config, &policy, &addresses);
         let sessions = Sessions::new(limits, descriptors);
         let proxy = Arc::new(Proxy::new(config, policy, resolver, sessions));
-        let pool = Pool::new(limits.sessions + MOST_WAITING * listeners.len());
+        let pool = Pool::new(limits.sessions + waiting);
         let (stopper, wakes) = Stopper::new(listeners.clone());
         let acceptor = |listener| Acceptor::new(listener, &proxy, &pool, &stopper);
         let acceptors = listeners.into_iter().map(acceptor).collect();
         let notify = Arc::new(notify);
-        Ok(Server { acceptors, addresses, proxy, pool, stopper, wakes, status, notify })
+        Ok(Server {
+            acceptors,
+            addresses,
+            proxy,
+            pool,
+            stopper,
+            wakes,
+            status,
+            notify,
+            predecessors,
+            successor: Arc::default(),
+        })
     }
 
     /// Where the status page is, if there is one.
@@ -117,7 +140,33 @@ impl Server {
 
     /// The means to have users and rules read again.
     pub fn reloader(&self) -> Reloader {
-        Reloader { proxy: Arc::clone(&self.proxy), notify: Arc::clone(&self.notify) }
+        Reloader {
+            proxy: Arc::clone(&self.proxy),
+            notify: Arc::clone(&self.notify),
+            predecessors: Arc::clone(&self.predecessors),
+        }
+    }
+
+    /// The means to have the program started anew, without a client that notices.
+    pub fn restarter(&self) -> Restarter {
+        Restarter {
+            acceptors: self.acceptors.clone(),
+            status: self.status.as_ref().map(Status::listener),
+            proxy: Arc::clone(&self.proxy),
+            stopper: Arc::clone(&self.stopper),
+            notify: Arc::clone(&self.notify),
+            predecessors: Arc::clone(&self.predecessors),
+            successor: Arc::clone(&self.successor),
+        }
+    }
+
+    /// Takes over from the process that has started this one, if one has that serves the same clients.
+    ///
+    /// # Errors
+    ///
+    /// When that process goes on itself, and when there is no thread to watch it.
+    pub fn take_over(&self) -> io::Result<()> {
+        self.predecessors.take_over(&self.proxy.sessions)
     }
 
     /// The means to stop the server from another thread.
@@ -132,6 +181,7 @@ impl Server {
     ///
     /// When the system refuses the threads to begin with.
     pub fn run(mut self) -> io::Result<()> {
+        let restarter = self.restarter();
         let status = self.status.take();
         let status = status.map(|status| status.start(self.status_source())).transpose()?;
         let sessions = &self.proxy.sessions;
@@ -142,7 +192,7 @@ impl Server {
             if started.is_ok() {
                 self.notify.ready();
                 self.keep_house(&watch);
-                self.finish(status.as_ref());
+                self.finish(status, &restarter);
             } else {
                 self.stopper.stop();
                 drain(sessions, &self.acceptors, Duration::ZERO);
@@ -156,9 +206,10 @@ impl Server {
     /// says that the server is alive, as long as `watch` looks after the time limits of sessions; no
     /// service manager asks that of one that stops.
     fn keep_house(&self, watch: &ScopedJoinHandle<'_, ()>) {
-        while !self.stopper.is_stopped() {
+        while !self.stopper.is_over() {
             // A listener may have lost its last worker for want of a thread. It is tried again.
-            let have_workers = self.acceptors.iter().all(|it| Acceptor::ensure_worker(it).is_ok());
+            let without = self.acceptors.iter().filter(|it| Acceptor::ensure_worker(it).is_err());
+            let have_workers = without.count() == 0;
             let is_trimmed = self.pool.trim(Instant::now());
             let mut pause = if have_workers && is_trimmed { IDLE_ROUND } else { ROUND };
             if let Some(limit) = self.notify.watchdog() {
@@ -174,7 +225,8 @@ impl Server {
     }
 
     fn status_source(&self) -> StatusSource {
-        let resolver = Arc::clone(&self.proxy.resolver);
+        let (resolver, proxy) = (Arc::clone(&self.proxy.resolver), Arc::clone(&self.proxy));
+        let acceptors = self.acceptors.clone();
         StatusSource {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
@@ -182,15 +234,23 @@ impl Server {
             max_fds: self.proxy.sessions.descriptors().limit(),
             lookups: Box::new(move || {
                 let Counts { found, failed, remembered } = resolver.counts();
-                [("found", found), ("failed", failed), ("remembered", remembered)]
+                vec![("found", found), ("failed", failed), ("remembered", remembered)]
             }),
+            dropped: Box::new(move || proxy.dropped.each()),
+            backlog: Box::new(move || acceptors.iter().map(|it| it.backlog()).sum()),
         }
     }
 
-    /// Lets live sessions finish within the grace, then ends them.
-    fn finish(&self, status: Option<&StatusServer>) {
-        self.notify.stopping();
-        if let Some(status) = status {
+    /// Lets live sessions finish within the grace, then ends them. Where another process has taken over, the
+    /// page is that one's, and the grace begins when this one is stopped.
+    fn finish(&self, mut status: Option<StatusServer>, restarter: &Restarter) {
+        if let Some(successor) = self.successor.get().filter(|_| self.stopper.is_taken_over()) {
+            drop(status.take());
+            restarter.finish(successor, &self.reloader(), &self.pool);
+        } else {
+            self.notify.stopping();
+        }
+        if let Some(status) = &status {
             status.drain();
         }
         drain(&self.proxy.sessions, &self.acceptors, self.proxy.config.grace);
@@ -221,9 +281,9 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
     }
 }
 
-/// As many connections as the machine has capacity for, `wanted` at the most.
-fn fit(wanted: usize, descriptors: &Descriptors) -> usize {
-    let Capacity { connections, limited_by } = Capacity::of_this_machine(descriptors);
+/// As many connections as the machine has capacity for beside `waiting` workers, `wanted` at the most.
+fn fit(wanted: usize, descriptors: &Descriptors, waiting: usize) -> usize {
+    let Capacity { connections, limited_by } = Capacity::of_this_machine(descriptors, waiting);
     if wanted > connections {
         warn!("--max-connections is {connections}, not {wanted}: {limited_by}");
     }

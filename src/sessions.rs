@@ -4,11 +4,12 @@
 //!   client gets more than its share, and a full server evicts a session or lets the client wait.
 //! - [`SessionState`] is what the threads of one session and those who watch it know together. It holds
 //!   the session's two [`Endpoint`]s, and with them its two TCP connections: there are no others.
-//! - [`Sessions::totals`] and [`Sessions::each`] are what those who watch from outside are shown.
+//! - [`Sessions::totals`], [`Sessions::accounts`] and [`Sessions::each`] are what those who watch from outside are shown.
 //! - [`Sessions::watch`] ends sessions whose time is up; [`Ending`] says why.
 //!
 //! A session leaves the registry when its [`Session`] is dropped.
 
+mod accounts;
 mod admission;
 mod ending;
 mod endpoint;
@@ -18,6 +19,7 @@ mod registry;
 mod state;
 mod totals;
 
+pub(crate) use accounts::{Account, Accounts};
 pub(crate) use admission::AdmissionError;
 pub(crate) use ending::Ending;
 pub(crate) use endpoint::Endpoint;

@@ -4,7 +4,9 @@
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
 //! - [`address_space::room_for`] says whether there is room for one more stack.
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
-//! - `queue` tells how many bytes wait in a connection's send queue.
+//! - [`shared_wait`] is the wait of several threads for one socket.
+//! - `packet_info` tells at which address a datagram has come, and sends one from there.
+//! - `queue` tells how many bytes wait in a connection's send queue, and how many clients in a backlog.
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`usage`] is what of it is in use at present.
 //! - `interfaces` knows the addresses of this machine, `routing` asks the kernel whether an address is one,
@@ -22,11 +24,13 @@ pub mod hosts;
 pub mod interfaces;
 pub mod ip;
 pub mod lru;
+pub mod packet_info;
 pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;
 pub mod routing;
+pub mod shared_wait;
 pub mod sync;
 pub mod usage;
 pub mod waker;

@@ -19,7 +19,7 @@ use super::upstream::Upstream;
 use super::users::Identity;
 use crate::socks5::{Address, Command, Host, Name, Request, is_localhost};
 use crate::system::hosts::{Hosts, is_host_name};
-use crate::system::interfaces::Interfaces;
+use crate::system::interfaces::{Interfaces, source_towards};
 use crate::system::ip::{self, LOOPBACK};
 
 /// The clients that are served when no option says otherwise: this machine and its neighbours. The
@@ -200,10 +200,19 @@ impl Policy {
         public.iter().map(served).collect()
     }
 
-    /// Where clients on the home or office network reach a server that listens on `listen`: this machine's
-    /// private addresses, and what it listens on by name.
-    pub fn reached_at(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
-        exposure::reached_at(&self.interfaces.private(), listen)
+    /// The addresses of this machine that others may reach, those that are told first in front.
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        self.interfaces.reachable()
+    }
+
+    /// Whether those are served who come in at this machine's address `ip`: its neighbours there, or a
+    /// network that an option names and that is reached from there.
+    pub fn serves_at(&self, ip: IpAddr) -> bool {
+        let comes_in = |net: &IpNet| {
+            net.contains(&ip)
+                || (!self.is_default && source_towards((net.addr(), 1).into()) == Some(ip))
+        };
+        self.clients.iter().any(comes_in)
     }
 }
 
@@ -211,7 +220,8 @@ impl Policy {
 impl Policy {
     /// Judges a request. A name is looked up with `lookup`, unless the rules deny it whatever its
     /// addresses are or it goes through an upstream as it is; the permit has those of its addresses that
-    /// are permitted.
+    /// are permitted. Where a rule is about a name, the name is looked up as it stands: completed by a search
+    /// list (`secret.corp` by `lan`) it would be another one, which the rules have not seen.
     ///
     /// # Errors
     ///
@@ -242,7 +252,8 @@ impl Policy {
                     }
                     _ => {
                         self.check_any_address(&file, named, &query)?;
-                        lookup(name, destination.port)?
+                        let absolute = file.index.has_names().then(|| name.absolute());
+                        lookup(absolute.as_ref().unwrap_or(name), destination.port)?
                     }
                 }
             }

@@ -21,6 +21,7 @@ pub struct RuleFile {
     /// How the file was named.
     pub(super) name: Arc<str>,
     pub(super) index: Index,
+    doubt: Option<Box<str>>,
 }
 
 impl RuleFile {
@@ -33,7 +34,8 @@ impl RuleFile {
     pub fn load(path: &Path) -> Result<Self, String> {
         let name = path.display().to_string();
         let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
-        let rules = RuleFile::parse(&file.bytes, &name)?;
+        let mut rules = RuleFile::parse(&file.bytes, &name)?;
+        rules.doubt = file.doubt().map(Into::into);
         if rules.upstreams().any(|(upstream, _)| upstream.credentials().is_some()) {
             file.check_private()
                 .map_err(|error| format!("{name}: there is a password in it, and {error}"))?;
@@ -53,22 +55,25 @@ impl RuleFile {
             rules.extend(Rule::parse(text)?.map(|rule| (line, rule)));
             Ok(())
         });
-        let file = RuleFile { name: name.into(), index: Index::new(rules) };
+        let file = RuleFile { name: name.into(), index: Index::new(rules), doubt: None };
         let Err(bad) = told else { return Ok(file) };
         let all = bad.lines().map(ToString::to_string).chain(file.odd_networks());
         Err(all.take(lines::MOST_NAMED).collect::<Vec<_>>().join("\n"))
     }
 
-    /// What lines say but hardly mean, by themselves: networks with bits behind the prefix, and rules that
-    /// can never match.
+    /// What is to be said of a file that others than its owner can change, and what lines say but hardly
+    /// mean, by themselves: networks with bits behind the prefix, and rules that can never match.
     pub fn doubts(&self) -> Vec<String> {
-        let Some((last, behind)) = self.index.never_matching() else { return self.odd_networks() };
-        let last = last.line;
-        let never = by_line(behind).map(|entries| {
-            let place = format!("{}:{}", self.name, entries[0].line);
-            format!("{place}: this rule can never match: that of line {last} is about everything")
-        });
-        self.odd_networks().into_iter().chain(never).collect()
+        let mut doubts: Vec<_> =
+            self.doubt.iter().map(ToString::to_string).chain(self.odd_networks()).collect();
+        if let Some((last, behind)) = self.index.never_matching() {
+            let last = last.line;
+            doubts.extend(by_line(behind).map(|entries| {
+                let place = format!("{}:{}", self.name, entries[0].line);
+                format!("{place}: this rule can never match: line {last} is about everything")
+            }));
+        }
+        doubts
     }
 
     fn odd_networks(&self) -> Vec<String> {

@@ -5,13 +5,22 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The mode bits of group and others.
-const NOT_THE_OWNER: u32 = 0o077;
+use nix::unistd::{Group, User};
+use rustix::process::{getegid, geteuid, getgroups};
+
+/// The mode bits of a file's group, and of those who are neither its owner nor in its group.
+const GROUP: u32 = 0o070;
+const OTHERS: u32 = 0o007;
+const WRITE: u32 = 0o022;
+
+/// What the kernel shows instead of a group that a user namespace does not know.
+const OVERFLOW_GROUP: u32 = 65534;
 
 /// A file that was read, and who else may read or change it.
 pub(super) struct SecretFile {
     pub(super) bytes: Vec<u8>,
     exposure: Option<String>,
+    doubt: Option<String>,
 }
 
 impl SecretFile {
@@ -22,12 +31,24 @@ impl SecretFile {
         let found = file.metadata()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let exposure = if is_among_secrets(path) {
-            None
-        } else {
-            exposure(found.mode(), found.uid(), rustix::process::geteuid().as_raw(), path)
-        };
-        Ok(SecretFile { bytes, exposure })
+        if is_among_secrets(path) {
+            return Ok(SecretFile { bytes, exposure: None, doubt: None });
+        }
+        let bits = found.mode() & (GROUP | OTHERS);
+        let has_own_group = bits & GROUP != 0 && is_own_group(found.gid());
+        let others = |group_is_tabi: bool| if group_is_tabi { bits & OTHERS } else { bits };
+        // A volume of Kubernetes is root's, and has a group that tabi alone is in (`fsGroup`).
+        let readers = others(has_own_group && found.uid() == 0);
+        let exposure = exposure(readers, found.mode(), found.uid(), geteuid().as_raw(), path);
+        // A device such as /dev/null, which everybody may write to, does not keep what is written.
+        let is_changed_by_others = found.is_file() && others(has_own_group) & WRITE != 0;
+        let doubt = is_changed_by_others.then(|| {
+            let (path, mode) = (path.display(), found.mode() & 0o7777);
+            format!(
+                "{path}: others than its owner can change it (mode {mode:04o}); run: chmod go-w '{path}'"
+            )
+        });
+        Ok(SecretFile { bytes, exposure, doubt })
     }
 
     /// Whether the file is good enough for a password.
@@ -39,6 +60,11 @@ impl SecretFile {
     /// in the command that mends it.
     pub(super) fn check_private(&self) -> Result<(), String> {
         self.exposure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Others than its owner can change the file: what is to be said of that.
+    pub(super) fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
     }
 }
 
@@ -57,8 +83,31 @@ fn is_in(path: &Path, folder: &Path) -> bool {
     folder.is_absolute() && real.parent().is_some() && path.starts_with(real)
 }
 
-/// Who has access to a file with this mode and owner, beside root and the user who runs tabi.
-fn exposure(mode: u32, owner: u32, runs_tabi: u32, path: &Path) -> Option<String> {
+/// Whether nobody else is known to be in a group of this process: it has no name here, as in a container, or
+/// it has the name of the user who runs tabi, and no further member. Groups such as `users` are not, nor is
+/// root's, which some systems give to others as well.
+fn is_own_group(group: u32) -> bool {
+    let is_ours = getegid().as_raw() == group
+        || getgroups().is_ok_and(|groups| groups.iter().any(|ours| ours.as_raw() == group));
+    if !is_ours || group == 0 || group == OVERFLOW_GROUP {
+        return false;
+    }
+    match Group::from_gid(group.into()) {
+        Ok(None) => true,
+        Ok(Some(named)) => User::from_uid(geteuid().as_raw().into())
+            .is_ok_and(|user| user.is_some_and(|user| has_nobody_else(&named, &user))),
+        Err(_) => false,
+    }
+}
+
+fn has_nobody_else(group: &Group, user: &User) -> bool {
+    group.gid == user.gid
+        && group.name == user.name
+        && group.mem.iter().all(|member| *member == user.name)
+}
+
+/// Who has access to a file with this owner and these bits for others, beside root and the user who runs tabi.
+fn exposure(others: u32, mode: u32, owner: u32, runs_tabi: u32, path: &Path) -> Option<String> {
     let path = path.display();
     if owner != 0 && owner != runs_tabi {
         let expected = if runs_tabi == 0 {
@@ -71,11 +120,11 @@ fn exposure(mode: u32, owner: u32, runs_tabi: u32, path: &Path) -> Option<String
              run: chown {runs_tabi} '{path}'"
         ));
     }
-    if mode & NOT_THE_OWNER != 0 {
+    if others != 0 {
         let mode = mode & 0o7777;
         return Some(format!(
             "others than its owner have access to it (mode {mode:04o}): expected 0600; \
-             run: chmod 600 '{path}'"
+             run: chmod 600 '{path}'. Files in $CREDENTIALS_DIRECTORY and in /run/secrets may have any mode"
         ));
     }
     None
@@ -86,7 +135,7 @@ mod tests {
     use super::*;
 
     fn of(mode: u32, owner: u32, runs_tabi: u32) -> Option<String> {
-        exposure(0o100_000 | mode, owner, runs_tabi, Path::new("users"))
+        exposure(mode & 0o077, 0o100_000 | mode, owner, runs_tabi, Path::new("users"))
     }
 
     #[test]
@@ -99,6 +148,26 @@ mod tests {
         for mode in [0o600, 0o400] {
             assert_eq!(of(mode, 0, 0), None, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn a_group_of_ones_own_has_the_users_name_and_nobody_else() {
+        let user = |name: &str| User {
+            name: name.into(),
+            gid: 65532.into(),
+            ..User::from_uid(0.into()).unwrap().unwrap()
+        };
+        let group = |name: &str, members: &[&str]| Group {
+            name: name.into(),
+            gid: 65532.into(),
+            mem: members.iter().map(|name| (*name).into()).collect(),
+            ..Group::from_gid(0.into()).unwrap().unwrap()
+        };
+        assert!(has_nobody_else(&group("tabi", &[]), &user("tabi")));
+        assert!(has_nobody_else(&group("tabi", &["tabi"]), &user("tabi")));
+        assert!(!has_nobody_else(&group("tabi", &["alice"]), &user("tabi")));
+        assert!(!has_nobody_else(&group("users", &[]), &user("tabi")));
+        assert!(!is_own_group(OVERFLOW_GROUP));
     }
 
     #[test]

@@ -64,15 +64,7 @@ impl Users {
         client: &mut (impl Read + Write),
         from: IpAddr,
     ) -> Result<Identity, Error> {
-        let method = match self.passwords {
-            None => Method::NoAuthentication,
-            Some(_) => Method::UsernamePassword,
-        };
-        let greeting = Greeting::read_from(client)?;
-        if !greeting.offers(method) {
-            return Err(Error::NoAcceptableMethod(method));
-        }
-        write_selection(Some(method), client)?;
+        self.greet(client)?;
         let Some(passwords) = &self.passwords else { return Ok(Identity { user: None }) };
         let credentials = Credentials::read_from(client)?;
         let passwords = passwords.get();
@@ -85,6 +77,19 @@ impl Users {
             Attempt::Wrong => Err(Error::BadCredentials(spelling::spell(name))),
             Attempt::Ignored(left) => Err(Error::IgnoredCredentials(spelling::spell(name), left)),
         }
+    }
+
+    /// Reads the greeting of a client and selects a method, which says nothing yet of who it is.
+    pub fn greet(&self, client: &mut (impl Read + Write)) -> Result<(), Error> {
+        let method = match self.passwords {
+            None => Method::NoAuthentication,
+            Some(_) => Method::UsernamePassword,
+        };
+        let greeting = Greeting::read_from(client)?;
+        if !greeting.offers(method) {
+            return Err(Error::NoAcceptableMethod(method));
+        }
+        Ok(write_selection(Some(method), client)?)
     }
 }
 

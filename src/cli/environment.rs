@@ -90,8 +90,22 @@ pub(super) fn wins(matches: &ArgMatches, one: &str, other: &str) -> Result<bool,
     Ok(is_typed(one))
 }
 
-/// An error about a value, with the variable that the value comes from, if it comes from one.
-pub(super) fn name_variable(mut error: clap::Error, command: &Command) -> clap::Error {
+/// Text whose control characters can be seen: a file of variables with the line ends of Windows leaves a
+/// carriage return in each value.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// An error about a value, which can be seen, with the variable that it comes from, if it comes from one.
+pub(super) fn explain_value(mut error: clap::Error, command: &Command) -> clap::Error {
     let (Some(ContextValue::String(option)), Some(ContextValue::String(bad))) =
         (error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue))
     else {
@@ -101,9 +115,12 @@ pub(super) fn name_variable(mut error: clap::Error, command: &Command) -> clap::
     let variable = named.and_then(clap::Arg::get_env).filter(|name| {
         env::var(name).is_ok_and(|value| value == *bad || value.split(',').any(|v| v == bad))
     });
+    let (shown, ends_with_return) = (visible(bad).replace('\n', r"\n"), bad.ends_with('\r'));
     if let Some(variable) = variable {
-        let tip = format!("the value comes from the variable {}", variable.to_string_lossy());
+        let how = if ends_with_return { " and ends with a carriage return" } else { "" };
+        let tip = format!("the value comes from the variable {}{how}", variable.to_string_lossy());
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
+    error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
     error
 }

@@ -5,10 +5,11 @@
 //! sends on what has come, without queues. Only names are looked up elsewhere, on threads of their own.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use self::inside::Inside;
 use self::relay::DatagramRelay;
 use self::sockets::Outside;
 use super::egress::Egress;
@@ -22,6 +23,7 @@ mod budget;
 mod client;
 mod destinations;
 mod dropped;
+mod inside;
 mod lookups;
 mod relay;
 mod sockets;
@@ -29,10 +31,11 @@ mod table;
 mod targets;
 
 pub(crate) use client::AssociateClient;
+pub(crate) use dropped::DropCounts;
 
 /// The sockets of an association. They close when it is dropped.
 pub(crate) struct Association {
-    inside: UdpSocket,
+    inside: Inside,
     outside: Outside,
     /// The address to which the client is to send.
     pub(crate) bound: SocketAddr,
@@ -40,8 +43,8 @@ pub(crate) struct Association {
 }
 
 impl Association {
-    /// Binds the sockets: the client's to the address of its connection here, `control`, and one of
-    /// `ports`, if they are given; the others to `egress`.
+    /// Binds the sockets: the client's to the address that it is told, and one of `ports`, if they are
+    /// given; the others to `egress`.
     ///
     /// # Errors
     ///
@@ -53,7 +56,7 @@ impl Association {
     pub(crate) fn open(
         permit: &Permit,
         egress: Egress,
-        control: SocketAddr,
+        told: SocketAddr,
         ports: Option<&RangeInclusive<u16>>,
         descriptors: &Arc<Descriptors>,
     ) -> io::Result<Self> {
@@ -64,23 +67,24 @@ impl Association {
         let more =
             1 + usize::from(egress.ipv4.or(egress.ipv6).is_some() || egress.interface.is_some());
         let reservations = (0..more).map(|_| descriptors.reserve()).collect();
-        let inside = sockets::inside(control, ports)?;
+        let inside = Inside::open(told, ports)?;
         let outside = Outside::open(egress)?;
-        let bound = inside.local_addr()?;
+        let bound = SocketAddr::new(told.ip(), inside.port()?);
         Ok(Association { inside, outside, bound, _reservations: reservations })
     }
 
     /// Relays datagrams until the client's connection ends, or
     /// [`SessionState::end`](crate::sessions::SessionState::end) ends it, or nothing has moved for five
-    /// minutes.
+    /// minutes. What it drops is counted in `dropped`.
     pub(crate) fn serve(
         self,
         client: &AssociateClient<'_>,
         policy: &Policy,
         resolver: &Arc<Resolver>,
+        dropped: &DropCounts,
     ) {
         let sockets = (self.inside, self.outside);
-        let mut relay = DatagramRelay::new(sockets, client, policy, resolver);
+        let mut relay = DatagramRelay::new(sockets, client, policy, resolver, dropped);
         while relay.turn() {}
     }
 }
@@ -92,7 +96,7 @@ mod tests {
     use crate::sessions::{Limits, Session, Sessions};
     use crate::socks5::{Address, Host};
     use std::io::Cursor;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
     use std::thread;
@@ -179,7 +183,7 @@ mod tests {
         let (bound_to, bound) = channel();
         let ended = with_association(session, names, move |association, client, policy, names| {
             bound_to.send(association.bound).unwrap();
-            association.serve(client, policy, names);
+            association.serve(client, policy, names, &DropCounts::default());
         });
         let client = UdpSocket::bind(LOCAL).unwrap();
         client.connect(bound.recv_timeout(LONG).unwrap()).unwrap();

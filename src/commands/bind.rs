@@ -63,7 +63,8 @@ impl BindListener {
         mut admits: impl FnMut(SocketAddr) -> bool,
     ) -> Result<(TcpStream, SocketAddr), Error> {
         loop {
-            wait_for(&self.listener, client, deadline)?;
+            wait_for(&self.listener, client, deadline)
+                .map_err(|error| error.timed_out("no peer has come"))?;
             let Some((stream, peer)) = self.accept()? else { continue };
             let is_expected = self.expected.is_empty() || self.expected.contains(&peer.ip());
             if is_expected && admits(peer) {

@@ -23,11 +23,12 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// The same, where it was a name server that was waited for.
-    pub(crate) fn of_name_server(self) -> Self {
+    /// The same, where the deadline has passed while something else than the target was silent: `why` says
+    /// what.
+    pub(crate) fn timed_out(self, why: &'static str) -> Self {
         match self {
             Error::Unreachable(error) if error.kind() == ErrorKind::TimedOut => {
-                io::Error::new(ErrorKind::TimedOut, "no name server has answered").into()
+                io::Error::new(ErrorKind::TimedOut, why).into()
             }
             error => error,
         }

@@ -152,8 +152,11 @@ impl Resolver {
     /// Notes that `address` has won the race among those of `host`, if that is a name. It goes first
     /// for as long as the name is remembered, and for a minute at the most.
     pub(crate) fn won(&self, host: &Host, address: IpAddr) {
-        if let Host::Name(name) = host {
-            self.state.lock().memory.won(&name.into(), address, Instant::now());
+        let Host::Name(name) = host else { return };
+        let mut state = self.state.lock();
+        // Which of both was looked up was for the rules to say.
+        for name in [name, &name.absolute()] {
+            state.memory.won(&name.into(), address, Instant::now());
         }
     }
 
@@ -237,7 +240,8 @@ impl Lookup {
             if let Some(answer) = self.answer() {
                 return Ok(answer.clone());
             }
-            wait_for(&*self.waiter.waker, watch, deadline).map_err(Error::of_name_server)?;
+            wait_for(&*self.waiter.waker, watch, deadline)
+                .map_err(|error| error.timed_out("no name server has answered"))?;
         }
     }
 }
@@ -313,7 +317,7 @@ mod tests {
         let answer = names.resolve(&name("a.example"), client(1), deadline, &watch);
         let is_late = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
         assert!(matches!(&answer, Err(Error::Unreachable(error)) if is_late(error)), "{answer:?}");
-        assert_eq!(asked.recv_timeout(LONG).unwrap(), "a.example.");
+        assert_eq!(asked.recv_timeout(LONG).unwrap(), "a.example");
         // The lookup goes on, and its answer is there for the next one.
         release.send(()).unwrap();
         let found = resolve(&names, "a.example").unwrap();
@@ -351,7 +355,7 @@ mod tests {
                     let names = &names;
                     scope.spawn(move || {
                         let watch = ClientWatch::that_stays();
-                        names.resolve(&name("A.example."), client(1), soon(), &watch)
+                        names.resolve(&name("A.example"), client(1), soon(), &watch)
                     })
                 })
                 .collect();
@@ -383,7 +387,7 @@ mod tests {
         assert!(started.iter().all(|name| name.starts_with('n')));
         assert!(asked.try_recv().is_err());
         let other = ask("other.example", client(2));
-        assert_eq!(asked.recv_timeout(LONG).unwrap(), "other.example.");
+        assert_eq!(asked.recv_timeout(LONG).unwrap(), "other.example");
         // Whoever gives up does so at once, and what has not begun never does.
         drop(attacker);
         drop(release);
@@ -398,7 +402,7 @@ mod tests {
     #[test]
     fn a_resolver_that_panics_is_a_failed_lookup() {
         let names = Resolver::with_resolver(TTL, &Descriptors::new(1024), |name| {
-            assert_ne!(name, "bad.example.", "as this test wants it");
+            assert_ne!(name, "bad.example", "as this test wants it");
             Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
         });
         assert!(matches!(resolve(&names, "bad.example"), Err(Error::Unresolved(_))));

@@ -1,5 +1,7 @@
 //! The values of options: each parser says what it expects.
 
+use std::error::Error;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,9 +12,9 @@ use crate::access::rules::networks;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
 
-pub(super) fn listen(given: &str) -> Result<SocketAddr, String> {
+pub(super) fn listen(given: &str) -> Result<SocketAddr, Box<dyn Error + Send + Sync>> {
     if let Some(address) = with_named_zone(given) {
-        return address;
+        return Ok(address?);
     }
     at(Ipv6Addr::UNSPECIFIED, given).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
@@ -20,17 +22,17 @@ pub(super) fn listen(given: &str) -> Result<SocketAddr, String> {
 }
 
 /// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
-fn with_named_zone(given: &str) -> Option<Result<SocketAddr, String>> {
+fn with_named_zone(given: &str) -> Option<io::Result<SocketAddr>> {
     let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
     let (ip, zone) = address.split_once('%')?;
     let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
     if zone.is_empty() || zone.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some(match nix::net::if_::if_nametoindex(zone) {
-        Ok(index) => Ok(SocketAddrV6::new(ip, port, 0, index).into()),
-        Err(_) => Err(format!("this machine has no interface {zone}")),
-    })
+    let index = nix::net::if_::if_nametoindex(zone);
+    let message = || format!("this machine has no interface {}", zone.escape_debug());
+    let address = index.map(|index| SocketAddrV6::new(ip, port, 0, index).into());
+    Some(address.map_err(|_| io::Error::other(message())))
 }
 
 /// What the page shows is nobody else's business, so it is on loopback unless an address is given.
@@ -52,7 +54,9 @@ pub(super) fn network(given: &str) -> Result<IpNet, String> {
 
 pub(super) fn address(given: &str) -> Result<IpAddr, String> {
     match given.parse::<IpAddr>() {
-        Ok(address) if !address.is_unspecified() && !address.is_multicast() => Ok(address),
+        Ok(address) if !address.is_unspecified() && !address.is_multicast() => {
+            Ok(address.to_canonical())
+        }
         _ => Err("expected an address of this machine, as in 192.168.1.1".into()),
     }
 }

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write};
 use std::iter::once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portable_atomic::AtomicU64;
 use strum::{IntoStaticStr, VariantArray};
@@ -15,6 +15,7 @@ use strum::{IntoStaticStr, VariantArray};
 use super::outcome::Outcome;
 use crate::sessions::{AdmissionError, Totals};
 use crate::socks5::Command;
+use crate::system::sync::Mutex;
 
 /// The upper ends of the histogram's buckets, in milliseconds: from a target next door to the
 /// default of `--connect-timeout`.
@@ -46,29 +47,31 @@ impl From<AdmissionError> for Rejection {
     }
 }
 
-/// How many names were asked for, each number with its word.
-pub type Lookups = [(&'static str, u64); 3];
+/// Numbers, each with its word.
+pub type Counts = Vec<(&'static str, u64)>;
 
 /// What is counted since the start. Everybody who counts shares one value.
 #[derive(Debug)]
 pub struct Metrics {
-    /// In seconds since 1970.
-    started: u64,
+    started: Moment,
     accepted: AtomicU64,
     /// Those that came to no command first.
     sessions: [[AtomicU64; Outcome::VARIANTS.len()]; 1 + Command::VARIANTS.len()],
     rejected: [AtomicU64; Rejection::VARIANTS.len()],
     connect: Histogram,
     reload_success: AtomicBool,
-    /// In seconds since 1970.
-    reload_time: AtomicU64,
+    reload_time: Mutex<Moment>,
 }
 
 /// What others know, at the moment at which it is printed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// All sessions.
     pub totals: Totals,
+    /// Sessions of earlier processes, which finish beside this one.
+    pub earlier: usize,
+    /// Clients that have connected and wait for a place.
+    pub waiting: usize,
     /// Sessions that there may be at once.
     pub max_connections: usize,
     /// Threads of this process, if the system tells.
@@ -77,8 +80,14 @@ pub struct Gauges {
     pub open_fds: Option<usize>,
     /// Descriptors that this process may have.
     pub max_fds: usize,
+    /// Processor time that this process has had.
+    pub processor_time: Duration,
+    /// Memory of this process in bytes, if the system tells.
+    pub resident_memory: Option<u64>,
     /// Names that were asked for.
-    pub lookups: Lookups,
+    pub lookups: Counts,
+    /// Datagrams that were dropped.
+    pub dropped: Counts,
     /// Lines of the log that were lost.
     pub lines_lost: u64,
 }
@@ -86,15 +95,14 @@ pub struct Gauges {
 impl Default for Metrics {
     /// Nothing has been counted yet.
     fn default() -> Self {
-        let started = since_1970(SystemTime::now());
         Metrics {
-            started,
+            started: Moment::now(),
             accepted: AtomicU64::default(),
             sessions: Default::default(),
             rejected: Default::default(),
             connect: Histogram::default(),
             reload_success: AtomicBool::new(true),
-            reload_time: AtomicU64::new(started),
+            reload_time: Mutex::new(Moment::now()),
         }
     }
 }
@@ -126,13 +134,18 @@ impl Metrics {
     pub fn reloaded(&self, success: bool) {
         self.reload_success.store(success, Ordering::Relaxed);
         if success {
-            self.reload_time.store(since_1970(SystemTime::now()), Ordering::Relaxed);
+            *self.reload_time.lock() = Moment::now();
         }
     }
 
     /// When the server was started, in seconds since 1970.
     pub fn started(&self) -> u64 {
-        self.started
+        self.started.since_1970(SystemTime::now())
+    }
+
+    /// For how long the server has been up.
+    pub fn uptime(&self) -> Duration {
+        self.started.at.elapsed()
     }
 
     /// The clients that were accepted.
@@ -161,11 +174,13 @@ impl Metrics {
         let directions = |up, down| [("up", up), ("down", down)];
         text.head("tabi_build_info", "gauge", "The version of this server.");
         text.sample("tabi_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-        let help = "When the server was started, since 1970.";
-        text.gauge("tabi_start_time_seconds", help, self.started());
         text.gauge("tabi_connections", "Live sessions.", live);
+        let help = "Live sessions of earlier processes, after SIGUSR2.";
+        text.gauge("tabi_connections_earlier", help, gauges.earlier);
         let help = "Sessions that there may be at once.";
         text.gauge("tabi_connections_max", help, gauges.max_connections);
+        let help = "Clients that have connected and wait for a place.";
+        text.gauge("tabi_clients_waiting", help, gauges.waiting);
         let help = "Clients accepted, turned away ones included.";
         text.counter("tabi_accepted_total", help, get(&self.accepted));
         self.print_sessions(&mut text);
@@ -177,24 +192,42 @@ impl Metrics {
         let help = "UDP datagrams from clients (up), to them (down).";
         let datagrams = directions(up.datagrams, down.datagrams);
         text.counters("tabi_datagrams_total", help, "direction", datagrams);
+        let help = "UDP datagrams that were dropped.";
+        let dropped = gauges.dropped.iter().copied();
+        text.counters("tabi_datagrams_dropped_total", help, "reason", dropped);
         self.connect.print(&mut text);
-        text.counters("tabi_lookups_total", "Names looked up.", "result", gauges.lookups);
-        if let Some(threads) = gauges.threads {
-            text.gauge("tabi_threads", "Threads of this process.", threads);
-        }
-        if let Some(open) = gauges.open_fds {
-            text.gauge("tabi_open_fds", "Open descriptors of this process.", open);
-        }
-        let help = "Descriptors that this process may have.";
-        text.gauge("tabi_max_fds", help, gauges.max_fds);
+        let lookups = gauges.lookups.iter().copied();
+        text.counters("tabi_lookups_total", "Names looked up.", "result", lookups);
         let help = "Lines that the log could not take.";
         text.counter("tabi_log_lines_lost_total", help, gauges.lines_lost);
         let help = "Whether users and rules were read at the last attempt.";
         let success = self.reload_success.load(Ordering::Relaxed);
         text.gauge("tabi_reload_success", help, u8::from(success));
         let help = "When users and rules were last read, since 1970.";
-        text.gauge("tabi_reload_time_seconds", help, get(&self.reload_time));
+        let reload_time = self.reload_time.lock().since_1970(SystemTime::now());
+        text.gauge("tabi_reload_time_seconds", help, reload_time);
+        self.print_process(&mut text, gauges);
         text.0
+    }
+
+    /// What Prometheus knows of every process, by the names that it has for that.
+    fn print_process(&self, text: &mut Text, gauges: &Gauges) {
+        let help = "Processor time of this process.";
+        let seconds = gauges.processor_time.as_secs_f64();
+        text.counter("process_cpu_seconds_total", help, seconds);
+        if let Some(bytes) = gauges.resident_memory {
+            text.gauge("process_resident_memory_bytes", "Memory of this process.", bytes);
+        }
+        if let Some(threads) = gauges.threads {
+            text.gauge("process_threads", "Threads of this process.", threads);
+        }
+        if let Some(open) = gauges.open_fds {
+            text.gauge("process_open_fds", "Open descriptors of this process.", open);
+        }
+        let help = "Descriptors that this process may have.";
+        text.gauge("process_max_fds", help, gauges.max_fds);
+        let help = "When this process was started, since 1970.";
+        text.gauge("process_start_time_seconds", help, self.started());
     }
 
     #[inline(never)]
@@ -250,7 +283,7 @@ impl Text {
         self.sample(name, &[], value);
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.head(name, "counter", help);
         self.sample(name, &[], value);
     }
@@ -285,6 +318,30 @@ impl Text {
 
     fn write(&mut self, text: std::fmt::Arguments<'_>) {
         self.0.write_fmt(text).expect("memory takes every text");
+    }
+}
+
+/// A moment in this process's life. What time of day it was is known only now: a box without a clock of
+/// its own starts in 1970, and its time is set later.
+#[derive(Debug)]
+struct Moment {
+    at: Instant,
+    /// What was last told, so that a moment does not move by the rounding of two clocks.
+    told: AtomicU64,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Moment { at: Instant::now(), told: AtomicU64::new(since_1970(SystemTime::now())) }
+    }
+
+    /// In seconds since 1970, where it is `now`.
+    fn since_1970(&self, now: SystemTime) -> u64 {
+        let since = since_1970(now).saturating_sub(self.at.elapsed().as_secs());
+        if since.abs_diff(get(&self.told)) > 1 {
+            self.told.store(since, Ordering::Relaxed);
+        }
+        get(&self.told)
     }
 }
 
@@ -332,7 +389,11 @@ mod tests {
             totals,
             max_connections: 12,
             threads: Some(6),
-            lookups: [("found", 0), ("failed", 0), ("remembered", 1)],
+            waiting: 3,
+            processor_time: Duration::from_millis(1500),
+            resident_memory: Some(4096),
+            lookups: vec![("found", 0), ("failed", 0), ("remembered", 1)],
+            dropped: vec![("denied", 8)],
             lines_lost: 7,
             ..Gauges::default()
         };
@@ -352,14 +413,32 @@ mod tests {
             ("tabi_datagrams_total{direction=\"down\"}", "0"),
             ("tabi_connections", "4"),
             ("tabi_connections_max", "12"),
-            ("tabi_threads", "6"),
+            ("tabi_clients_waiting", "3"),
+            ("tabi_datagrams_dropped_total{reason=\"denied\"}", "8"),
+            ("process_cpu_seconds_total", "1.5"),
+            ("process_resident_memory_bytes", "4096"),
+            ("process_threads", "6"),
         ] {
             assert_eq!(value(&text, series), expected, "{series}");
         }
-        assert!(!text.contains("tabi_open_fds"), "what is not known is left out");
+        assert!(!text.contains("process_open_fds"), "what is not known is left out");
         assert!(metrics.outcomes().any(|count| count == ("timed-out", 2)));
         metrics.reloaded(true);
         assert_eq!(value(&metrics.text(&gauges), "tabi_reload_success"), "1");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_what_was_told_and_rounding_does_not() {
+        let moment = Moment::now();
+        let now = SystemTime::now();
+        let told = moment.since_1970(now);
+        assert!(told.abs_diff(since_1970(now)) <= 1);
+        let a_second_off = now + Duration::from_secs(1);
+        assert_eq!(moment.since_1970(a_second_off), told);
+        let years = Duration::from_secs(56 * 365 * 86_400);
+        let set = moment.since_1970(now + years);
+        assert!(set.abs_diff(told + years.as_secs()) <= 1, "{told} {set}");
+        assert_eq!(moment.since_1970(now + years), set);
     }
 
     #[test]

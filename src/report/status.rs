@@ -7,6 +7,7 @@
 //! /healthz   200, and 503 while draining response   the head of a response, and its body
 //!                                        source     where the numbers come from
 //!                                        history    bytes of each second, for the page's chart
+//!                                        rates      what each client and each user moves
 //! ```
 //!
 //! It shows, and changes nothing. Each visitor has a thread of its own, so that a slow one holds up
@@ -25,6 +26,7 @@ use crate::system::waker::Waker;
 mod handler;
 mod history;
 mod json;
+mod rates;
 mod request;
 mod response;
 mod source;
@@ -36,7 +38,7 @@ use handler::StatusHandler;
 
 /// The status page before anybody gets to see it: visitors wait.
 pub struct Status {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
 }
 
 impl Status {
@@ -48,7 +50,12 @@ impl Status {
             let message = format!("--status cannot listen on {address}: {error}{hint}");
             io::Error::new(error.kind(), message)
         })?;
-        Ok(Status { listener })
+        Ok(listener.into())
+    }
+
+    /// The socket, for a process that takes over.
+    pub fn listener(&self) -> Arc<TcpListener> {
+        Arc::clone(&self.listener)
     }
 
     /// Where it listens.
@@ -67,6 +74,13 @@ impl Status {
             }
         })?;
         Ok(StatusServer { handler, end, thread: Some(thread) })
+    }
+}
+
+impl From<TcpListener> for Status {
+    /// One that listens already.
+    fn from(listener: TcpListener) -> Self {
+        Status { listener: Arc::new(listener) }
     }
 }
 

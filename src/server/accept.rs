@@ -14,10 +14,10 @@ use std::{io, mem};
 
 use log::{debug, info, warn};
 
+use super::inherited::Owner;
 use super::listen::{Accepted, BACKLOG, Listener};
 use super::stop::Stopper;
-use crate::proxy::Proxy;
-use crate::sessions::Session;
+use crate::proxy::{Admitted, Proxy};
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Reservation;
 use crate::system::pool::{Partner, Pool};
@@ -51,7 +51,7 @@ struct State {
     waiting: usize,
     /// The pause before the next attempt, while accepting fails.
     pause: Option<Duration>,
-    /// No thread could be created for the next worker.
+    /// No thread could be created for the next worker, and none was since.
     short_of_threads: bool,
     /// Clients that a stop has found in the kernel's backlog, each with its descriptor.
     backlog: VecDeque<(Accepted, Reservation)>,
@@ -70,29 +70,55 @@ impl Acceptor {
             proxy: Arc::clone(proxy),
             pool: Arc::clone(pool),
             stopper: Arc::clone(stopper),
-            state: Mutex::new(State { is_closed: listener.is_inherited, ..State::default() }),
+            state: Mutex::new(State {
+                is_closed: listener.owner == Owner::Manager,
+                ..State::default()
+            }),
             left: Condvar::default(),
             listener,
         })
     }
 
-    /// Makes sure that a worker waits for the next client.
+    pub(super) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// Leaves the port and those who wait there to another process. Says whether a worker still waits for
+    /// a client, or has one that waits for a place.
+    pub(super) fn hand_over(&self) -> bool {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.waiting > 0
+    }
+
+    /// How many clients have connected and were not accepted yet, as far as the system tells.
+    pub(super) fn backlog(&self) -> usize {
+        self.listener.backlog() + self.state.lock().backlog.len()
+    }
+
+    /// Makes sure that a worker waits for the next client. One that has come back does not end a shortage
+    /// of threads: that is over once there is another one.
     ///
     /// # Errors
     ///
     /// When the system refuses a thread.
     pub(super) fn ensure_worker(self: &Arc<Self>) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.waiting > 0 {
+        let is_wanted = state.waiting == 0;
+        if !is_wanted && !state.short_of_threads {
             return Ok(());
         }
-        state.waiting = 1;
+        state.waiting += usize::from(is_wanted);
         drop(state);
-        let acceptor = Arc::clone(self);
-        let started = self.pool.start(move |partner| acceptor.run_worker(partner));
+        let acceptor = is_wanted.then(|| Arc::clone(self));
+        let started = self.pool.start(move |partner| {
+            if let Some(acceptor) = acceptor {
+                acceptor.run_worker(partner);
+            }
+        });
         let mut state = self.state.lock();
         state.short_of_threads = started.is_err();
-        if started.is_err() {
+        if is_wanted && started.is_err() {
             state.waiting -= 1;
             self.left.notify_all();
         }
@@ -103,11 +129,11 @@ impl Acceptor {
     fn run_worker(self: &Arc<Self>, partner: &Partner) {
         let mut place = Some(Waiting(self));
         while let Some(waiting) = place {
-            let session = self.next_session();
+            let client = self.next_admitted();
             drop(waiting);
-            let Some(session) = session else { return };
-            self.proxy.serve(&session, partner);
-            drop(session);
+            let Some(client) = client else { return };
+            self.proxy.serve(&client, partner);
+            drop(client);
             place = self.rejoin();
         }
     }
@@ -115,7 +141,7 @@ impl Acceptor {
     /// Waits again, if one more worker is to wait for a client.
     fn rejoin(self: &Arc<Self>) -> Option<Waiting<'_>> {
         let mut state = self.state.lock();
-        let is_wanted = state.waiting < MOST_WAITING;
+        let is_wanted = state.waiting < MOST_WAITING && !self.stopper.is_taken_over();
         state.waiting += usize::from(is_wanted);
         is_wanted.then(|| Waiting(self))
     }
@@ -130,7 +156,7 @@ impl Acceptor {
             return;
         }
         self.left.notify_all();
-        if self.stopper.is_stopped() {
+        if self.stopper.is_over() {
             return;
         }
         if let Err(error) = self.ensure_worker() {
@@ -146,11 +172,11 @@ impl Acceptor {
     }
 
     /// Waits for a client that is admitted. `None` once the server is stopped and nobody is left.
-    fn next_session(&self) -> Option<Session> {
+    fn next_admitted(&self) -> Option<Admitted> {
         loop {
             let (stream, peer) = self.next_client()?;
-            if let Some(session) = self.proxy.admit(stream, peer) {
-                return Some(session);
+            if let Some(client) = self.proxy.admit(stream, peer) {
+                return Some(client);
             }
         }
     }
@@ -164,7 +190,7 @@ impl Acceptor {
                     }
                     return Some(client);
                 }
-                Err(error) if self.stopper.is_stopped() => {
+                Err(error) if self.stopper.is_over() => {
                     debug!("the listener is closed: {error}");
                     return self.state.lock().backlog.pop_front().map(|(client, _)| client);
                 }
@@ -252,7 +278,7 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
     use crate::cli;
-    use crate::server::{Notify, Server};
+    use crate::server::{Inherited, Notify, Server};
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -260,7 +286,8 @@ mod tests {
     #[test]
     fn a_worker_that_panics_while_it_waits_leaves_another_one_waiting() {
         let arguments = cli::parse(["tabi", "127.0.0.1:0"]).unwrap();
-        let server = Server::bind(arguments.config, Vec::new(), Notify::default()).unwrap();
+        let server =
+            Server::bind(arguments.config, Inherited::default(), Notify::default()).unwrap();
         let acceptor = Arc::clone(&server.acceptors[0]);
         acceptor.state.lock().waiting = 1;
         catch_unwind(AssertUnwindSafe(|| {

@@ -2,18 +2,27 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use log::info;
-use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::inherited::{OWN, Owner};
 use crate::commands::families;
 use crate::relay;
-use crate::system::waker::Waker;
+#[cfg(target_os = "linux")]
+use crate::system::queue::backlog;
+use crate::system::shared_wait::SharedWait;
 
 /// Clients that the kernel keeps waiting until they are accepted; it may allow fewer.
 pub(super) const BACKLOG: usize = 4096;
+
+/// How many clients wait to be accepted is not known here.
+#[cfg(not(target_os = "linux"))]
+fn backlog(_: &TcpListener) -> Option<u32> {
+    None
+}
 
 /// A client that has been accepted, and where it is.
 pub(super) type Accepted = (TcpStream, SocketAddr);
@@ -21,25 +30,29 @@ pub(super) type Accepted = (TcpStream, SocketAddr);
 /// A socket at which clients come in.
 pub(super) struct Listener {
     socket: TcpListener,
-    /// It is the service manager's, and outlives this server: clients that come between two servers
-    /// wait in its backlog, so it is never shut.
-    pub(super) is_inherited: bool,
-    /// Wakes those who wait for a client where closing the socket does not.
-    waker: Option<Waker>,
+    pub(super) owner: Owner,
+    wait: SharedWait,
 }
 
 impl Listener {
     /// # Errors
     ///
     /// When the system has no further descriptors.
-    fn new(socket: TcpListener, is_inherited: bool) -> io::Result<Self> {
-        let needs_waker = is_inherited || cfg!(not(target_os = "linux"));
-        if needs_waker {
-            // Another worker, or another server, may be faster.
-            socket.set_nonblocking(true)?;
-        }
-        let waker = needs_waker.then(Waker::new).transpose()?;
-        Ok(Listener { socket, is_inherited, waker })
+    fn new(socket: TcpListener, owner: Owner) -> io::Result<Self> {
+        // Another process that has the socket may be faster.
+        socket.set_nonblocking(true)?;
+        Ok(Listener { wait: SharedWait::new(&socket)?, socket, owner })
+    }
+
+    /// The name and the socket for a process that takes over.
+    pub(super) fn to_hand_over(&self) -> (&'static str, BorrowedFd<'_>) {
+        let name = if self.owner == Owner::Tabi { OWN } else { "" };
+        (name, self.socket.as_fd())
+    }
+
+    /// How many clients wait to be accepted, as far as the system tells.
+    pub(super) fn backlog(&self) -> usize {
+        backlog(&self.socket).map_or(0, |count| count as usize)
     }
 
     /// Waits for a client.
@@ -48,19 +61,14 @@ impl Listener {
     ///
     /// The error of `accept(2)`, or any other after [`Listener::close`].
     pub(super) fn accept(&self) -> io::Result<Accepted> {
-        let Some(waker) = &self.waker else { return self.socket.accept() };
-        loop {
-            let mut polled =
-                [PollFd::new(waker, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
-            poll(&mut polled, None)?;
-            if !polled[0].revents().is_empty() {
-                return Err(io::ErrorKind::NotConnected.into());
-            }
-            match self.accept_at_once() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                accepted => return accepted,
+        while self.wait.wait(&self.socket)? {
+            let accepted = self.accept_pending();
+            self.wait.next(&self.socket);
+            if !matches!(&accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                return accepted;
             }
         }
+        Err(io::ErrorKind::NotConnected.into())
     }
 
     /// Accepts a client that has connected already.
@@ -69,11 +77,6 @@ impl Listener {
     ///
     /// The error of `accept(2)`; `WouldBlock` where there is none.
     pub(super) fn accept_pending(&self) -> io::Result<Accepted> {
-        self.socket.set_nonblocking(true)?;
-        self.accept_at_once()
-    }
-
-    fn accept_at_once(&self) -> io::Result<Accepted> {
         let client = self.socket.accept()?;
         if cfg!(not(target_os = "linux")) {
             // There it does not wait either where its listener does not.
@@ -88,19 +91,24 @@ impl Listener {
     /// [`drain`](super::shutdown::drain). Where it cannot do that, clients get in until the socket is
     /// closed, a moment later.
     pub(super) fn stop(&self) {
-        if self.is_inherited {
-            self.waker.iter().for_each(Waker::wake);
+        if self.owner == Owner::Manager {
+            self.leave();
         } else {
             #[cfg(target_os = "linux")]
             let _ = SockRef::from(&self.socket).attach_filter(&filter::NO_FIRST_SEGMENT);
         }
     }
 
+    /// Wakes those who wait for a client: another process has the socket, too.
+    pub(super) fn leave(&self) {
+        self.wait.end();
+    }
+
     /// Closes a port of our own and wakes those who wait for a client.
     pub(super) fn close(&self) {
-        if !self.is_inherited {
+        if self.owner == Owner::Tabi {
             let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
-            self.waker.iter().for_each(Waker::wake);
+            self.wait.end();
         }
     }
 }
@@ -138,22 +146,26 @@ mod filter {
 ///
 /// Those of [`listen`], and when an option of a socket cannot be set.
 pub(super) fn open(
-    inherited: Vec<TcpListener>,
+    inherited: Vec<(TcpListener, Owner)>,
     addresses: &[SocketAddr],
 ) -> io::Result<(Vec<Arc<Listener>>, Vec<SocketAddr>)> {
+    let whose = match inherited.first() {
+        None => "",
+        Some((_, Owner::Tabi)) => " (handed over by the process before)",
+        Some((_, Owner::Manager)) => " (handed over, instead of LISTEN)",
+    };
     let listeners = if inherited.is_empty() {
         addresses.iter().map(|&address| listen(address)).collect::<io::Result<Vec<_>>>()?
     } else {
-        let listener = |socket| {
+        let listener = |(socket, owner)| {
             relay::prepare(&socket);
-            Listener::new(socket, true)
+            Listener::new(socket, owner)
         };
         inherited.into_iter().map(listener).collect::<io::Result<Vec<_>>>()?
     };
     let mut addresses = Vec::new();
     for listener in &listeners {
         let address = listener.socket.local_addr()?;
-        let whose = if listener.is_inherited { " (handed over, instead of LISTEN)" } else { "" };
         info!("listening on {address}{}{whose}", scope(address.ip()));
         addresses.push(address);
     }
@@ -174,7 +186,7 @@ fn listen(address: SocketAddr) -> io::Result<Listener> {
         }
         result => result,
     };
-    let listener = socket.and_then(|socket| Listener::new(socket, false));
+    let listener = socket.and_then(|socket| Listener::new(socket, Owner::Tabi));
     listener.map_err(|error| explain(address, &error))
 }
 

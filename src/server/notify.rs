@@ -65,6 +65,12 @@ impl Notify {
         self.tell("STOPPING=1");
     }
 
+    /// This process is no longer the service's main one.
+    pub(super) fn hand_over(&self, process: u32) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        self.tell(&format!("MAINPID={process}"));
+    }
+
     /// The server is taken for dead when [`Notify::alive`] was not called for so long.
     pub(super) fn watchdog(&self) -> Option<Duration> {
         self.watchdog

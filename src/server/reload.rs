@@ -7,6 +7,7 @@ use std::sync::Arc;
 use log::{error, info, warn};
 
 use super::notify::Notify;
+use super::predecessors::Predecessors;
 use super::shutdown::counted;
 use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
@@ -17,6 +18,7 @@ use crate::proxy::Proxy;
 pub struct Reloader {
     pub(super) proxy: Arc<Proxy>,
     pub(super) notify: Arc<Notify>,
+    pub(super) predecessors: Arc<Predecessors>,
 }
 
 impl Reloader {
@@ -26,6 +28,20 @@ impl Reloader {
     /// This takes as long as the files take to be read.
     pub fn reload(&self) {
         self.notify.reloading();
+        self.read_again();
+        self.predecessors.reload();
+        self.notify.ready();
+    }
+
+    /// Reads them after another process has done so, which serves the clients now.
+    pub(super) fn follow(&self) {
+        let config = &self.proxy.config;
+        if config.rules_file.is_some() || config.users_file.is_some() {
+            self.read_again();
+        }
+    }
+
+    fn read_again(&self) {
         let config = &self.proxy.config;
         let rules = again("--rules", config.rules_file.as_deref(), |path| {
             let rules = RuleFile::load(path)?;
@@ -42,7 +58,6 @@ impl Reloader {
                 error!("nothing has changed: users and rules are those from before the reload");
             }
         }
-        self.notify.ready();
     }
 
     fn take_over(&self, rules: Option<Arc<RuleFile>>, users: Option<Arc<Passwords>>) {

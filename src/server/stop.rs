@@ -1,5 +1,6 @@
 //! The stop of a server, from whichever thread.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -9,29 +10,51 @@ use crate::system::sync::{Condvar, Mutex};
 
 /// Whether the server is stopped, and the means to stop it.
 pub struct Stopper {
-    /// `None` once it is.
-    listeners: Mutex<Option<Vec<Arc<Listener>>>>,
+    state: Mutex<State>,
     stopped: Condvar,
     housekeeping: SyncSender<()>,
+}
+
+enum State {
+    Serving(Vec<Arc<Listener>>),
+    /// Another process accepts the clients now; sessions have all the time that they need.
+    TakenOver,
+    Stopped,
 }
 
 impl Stopper {
     /// What wakes the housekeeping comes out of the second one.
     pub(super) fn new(listeners: Vec<Arc<Listener>>) -> (Arc<Self>, Receiver<()>) {
         let (housekeeping, wakes) = sync_channel(1);
-        let listeners = Mutex::new(Some(listeners));
-        (Arc::new(Stopper { listeners, stopped: Condvar::default(), housekeeping }), wakes)
+        let state = Mutex::new(State::Serving(listeners));
+        (Arc::new(Stopper { state, stopped: Condvar::default(), housekeeping }), wakes)
     }
 
     /// Lets nobody new in and makes [`Server::run`](super::Server::run) drain and return. It never
     /// waits.
     pub fn stop(&self) {
-        let listeners = self.listeners.lock().take();
-        for listener in listeners.iter().flatten() {
-            listener.stop();
+        if let State::Serving(listeners) = self.enter(State::Stopped) {
+            listeners.iter().map(Arc::as_ref).for_each(Listener::stop);
         }
+    }
+
+    /// Leaves the listeners to another process.
+    pub(super) fn hand_over(&self) {
+        if let State::Serving(listeners) = self.enter(State::TakenOver) {
+            listeners.iter().map(Arc::as_ref).for_each(Listener::leave);
+        }
+    }
+
+    /// Goes on to `next`, unless that is over.
+    fn enter(&self, next: State) -> State {
+        let mut state = self.state.lock();
+        let is_later =
+            matches!((&*state, &next), (State::Serving(_), _) | (State::TakenOver, State::Stopped));
+        let before = if is_later { mem::replace(&mut *state, next) } else { State::Stopped };
+        drop(state);
         self.stopped.notify_all();
         self.wake_housekeeping();
+        before
     }
 
     /// Makes the housekeeping begin its next round now.
@@ -40,15 +63,21 @@ impl Stopper {
         let _ = self.housekeeping.try_send(());
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.listeners.lock().is_none()
+    /// Whether this process accepts no further clients.
+    pub(super) fn is_over(&self) -> bool {
+        !matches!(*self.state.lock(), State::Serving(_))
+    }
+
+    /// Whether another process accepts the clients, and nobody has stopped this one since.
+    pub(super) fn is_taken_over(&self) -> bool {
+        matches!(*self.state.lock(), State::TakenOver)
     }
 
     /// Waits for at most `limit`, and not beyond the stop.
     pub(super) fn pause(&self, limit: Duration) {
-        let listeners = self.listeners.lock();
-        if listeners.is_some() {
-            drop(self.stopped.wait(listeners, Some(limit)));
+        let state = self.state.lock();
+        if matches!(*state, State::Serving(_)) {
+            drop(self.stopped.wait(state, Some(limit)));
         }
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn admit(
     client: Option<ClientPrefix>,
     limits: Limits,
 ) -> Result<Admission, AdmissionError> {
-    let (free, now) = (limits.sessions.saturating_sub(live.entries.len()), Instant::now());
+    let (free, now) = (limits.sessions.saturating_sub(live.count()), Instant::now());
     may_open(live, client, free, limits)?;
     Ok(match free {
         1.. if has_place_for_pending(live, limits, now) => Admission::Admitted,

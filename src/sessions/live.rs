@@ -1,9 +1,11 @@
 //! The live sessions by number, and how many each client has.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
@@ -16,8 +18,13 @@ pub(super) struct Live {
     pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
     per_client: HashMap<ClientPrefix, usize>,
+    /// Sessions that earlier processes have left, and how many of them are those of each client.
+    pub(super) elsewhere: usize,
+    elsewhere_per_client: HashMap<ClientPrefix, usize>,
     /// Those whose client has not sent its request yet, the oldest first.
     pub(super) pending: BTreeSet<u64>,
+    /// Clients that wait for a place.
+    pub(super) waiting: usize,
     /// Until when it is known that no tunnel has been idle for long.
     pub(super) none_idle_until: Option<Instant>,
     pub(super) watch_sleeps: bool,
@@ -26,6 +33,8 @@ pub(super) struct Live {
     pub(super) stopped: bool,
     /// What the sessions that are over have moved.
     pub(super) totals: Totals,
+    /// And who has moved it.
+    ended: Accounts,
 }
 
 /// A live session, and what the watch has seen of it.
@@ -44,9 +53,25 @@ impl Entry {
 }
 
 impl Live {
-    /// How many sessions `client` has.
+    /// How many sessions `client` has, those of earlier processes among them.
     pub(super) fn of_client(&self, client: Option<ClientPrefix>) -> usize {
-        client.and_then(|client| self.per_client.get(&client)).copied().unwrap_or(0)
+        let counts = [&self.per_client, &self.elsewhere_per_client];
+        let count = |client| counts.iter().filter_map(|it| it.get(&client)).sum();
+        client.map_or(0, count)
+    }
+
+    /// How many sessions there are, those of earlier processes among them.
+    pub(super) fn count(&self) -> usize {
+        self.entries.len() + self.elsewhere
+    }
+
+    /// Notes what earlier processes have left.
+    pub(super) fn set_elsewhere(&mut self, sessions: usize, clients: &[(IpAddr, usize)]) {
+        self.elsewhere = sessions;
+        self.elsewhere_per_client.clear();
+        for (client, count) in clients {
+            *self.elsewhere_per_client.entry((*client).into()).or_default() += count;
+        }
     }
 
     pub(super) fn add(&mut self, state: Arc<SessionState>, client: Option<ClientPrefix>) {
@@ -71,6 +96,7 @@ impl Live {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.pending.remove(&id);
         self.totals.add(&entry.state);
+        self.ended.add_ended(&entry.state);
         if let Some(client) = entry.client {
             let count = self.per_client.entry(client).or_default();
             *count -= 1;
@@ -82,9 +108,17 @@ impl Live {
 
     /// What all sessions have moved.
     pub(super) fn totals(&self) -> Totals {
-        let mut totals = Totals { opened: self.next, live: self.entries.len(), ..self.totals };
+        let live = self.entries.len();
+        let mut totals = Totals { opened: self.next, live, waiting: self.waiting, ..self.totals };
         self.entries.values().for_each(|entry| totals.add(&entry.state));
         totals
+    }
+
+    /// What each client and each user has moved.
+    pub(super) fn accounts(&self) -> Accounts {
+        let mut accounts = self.ended.clone();
+        self.entries.values().for_each(|entry| accounts.add_live(&entry.state));
+        accounts
     }
 
     /// Ends what has to end now, and says when to look again: `None` when nothing is live.

@@ -1,9 +1,10 @@
 //! The registry of live sessions.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::accounts::Accounts;
 use super::admission::{Admission, AdmissionError, admit, may_open};
 use super::ending::Ending;
 use super::limits::Limits;
@@ -52,6 +53,17 @@ impl Sessions {
         self.live.lock().entries.len()
     }
 
+    /// How many sessions earlier processes have left, which count against the same limits.
+    pub fn elsewhere(&self) -> usize {
+        self.live.lock().elsewhere
+    }
+
+    /// Notes how many that are, and how many of them are those of each client.
+    pub fn set_elsewhere(&self, sessions: usize, clients: &[(IpAddr, usize)]) {
+        self.live.lock().set_elsewhere(sessions, clients);
+        self.closed.notify_all();
+    }
+
     /// Those of the whole process.
     pub fn descriptors(&self) -> &Arc<Descriptors> {
         &self.descriptors
@@ -60,6 +72,12 @@ impl Sessions {
     /// What all sessions have moved. It takes a microsecond for some hundred live sessions.
     pub fn totals(&self) -> Totals {
         self.live.lock().totals()
+    }
+
+    /// What each client and each user has moved. Of those without a live session only the thousand
+    /// that have moved most are among them.
+    pub fn accounts(&self) -> Accounts {
+        self.live.lock().accounts()
     }
 
     /// Shows each live session, with its number and for how long nothing has moved in it, in the
@@ -117,11 +135,13 @@ impl Sessions {
     ) -> Result<Session, AdmissionError> {
         let mut when_full = Some(when_full);
         let mut live = self.live.lock();
-        loop {
-            live = match admit(&mut live, client, self.limits)? {
-                Admission::Admitted => break,
-                Admission::Soon(limit) => self.closed.wait(live, Some(limit)),
-                Admission::Full(limit) => match when_full.take() {
+        live.waiting += 1;
+        let admitted = loop {
+            live = match admit(&mut live, client, self.limits) {
+                Ok(Admission::Admitted) => break Ok(()),
+                Err(refused) => break Err(refused),
+                Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
+                Ok(Admission::Full(limit)) => match when_full.take() {
                     None => self.closed.wait(live, Some(limit)),
                     Some(when_full) => {
                         drop(live);
@@ -130,7 +150,9 @@ impl Sessions {
                     }
                 },
             };
-        }
+        };
+        live.waiting -= 1;
+        admitted?;
         let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
         let state = Arc::new(state);
         live.add(Arc::clone(&state), client);
@@ -212,7 +234,7 @@ impl Session {
         let (prefix, limits) = (ClientPrefix::from(client.ip()), self.sessions.limits);
         let mut live = self.sessions.live.lock();
         // It has its place already, which is one that would be free otherwise.
-        let free = (limits.sessions + 1).saturating_sub(live.entries.len());
+        let free = (limits.sessions + 1).saturating_sub(live.count());
         may_open(&live, Some(prefix), free, limits)?;
         live.assign(self.state.id, prefix);
         self.state.set_proxied(client);

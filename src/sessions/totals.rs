@@ -19,6 +19,8 @@ pub struct Totals {
     pub opened: u64,
     /// Sessions that are live.
     pub live: usize,
+    /// Clients that were accepted and wait for a place.
+    pub waiting: usize,
     /// From the clients.
     pub up: Traffic,
     /// To the clients.
@@ -76,11 +78,11 @@ mod tests {
         second.state().target().count_datagrams(16);
         let up = Traffic { bytes: 5, datagrams: 8 };
         let down = Traffic { bytes: 2, datagrams: 16 };
-        assert_eq!(sessions.totals(), Totals { opened: 2, live: 2, up, down });
+        assert_eq!(sessions.totals(), Totals { opened: 2, live: 2, waiting: 0, up, down });
         drop(first);
-        assert_eq!(sessions.totals(), Totals { opened: 2, live: 1, up, down });
+        assert_eq!(sessions.totals(), Totals { opened: 2, live: 1, waiting: 0, up, down });
         drop(second);
-        assert_eq!(sessions.totals(), Totals { opened: 2, live: 0, up, down });
+        assert_eq!(sessions.totals(), Totals { opened: 2, live: 0, waiting: 0, up, down });
     }
 
     #[test]

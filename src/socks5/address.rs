@@ -56,6 +56,17 @@ impl Name {
         &self.0
     }
 
+    /// The same name as an absolute one (RFC 1034 section 3.1): the dot at its end keeps a resolver from
+    /// completing it. A name without another dot stays as it is, and so does an address with a zone, such
+    /// as `fe80::1%eth0.5`: a colon is in no name.
+    pub fn absolute(&self) -> Self {
+        let name = self.as_str();
+        let is_relative = name.contains('.') && !name.ends_with('.') && !name.contains(':');
+        // A name that has become too long is in no name server.
+        let absolute = is_relative.then(|| Name::new(format!("{name}.").into()).ok()).flatten();
+        absolute.unwrap_or_else(|| self.clone())
+    }
+
     /// The address, if the name spells one in any way that `getaddrinfo` understands without asking
     /// anyone. curl and others send `[::1]` as a name.
     fn literal(&self) -> Option<IpAddr> {
@@ -233,6 +244,21 @@ mod tests {
             assert_eq!(Address::read_from(&mut rest).unwrap().to_string(), shown);
             assert_eq!(rest, b"payload", "{shown}");
         }
+    }
+
+    #[test]
+    fn an_absolute_name_has_a_dot_at_its_end() {
+        for (name, absolute) in [
+            ("db.prod", "db.prod."),
+            ("Db.Prod.", "Db.Prod."),
+            ("nas", "nas"),
+            ("nas.", "nas."),
+            ("fe80::1%eth0.5", "fe80::1%eth0.5"),
+        ] {
+            assert_eq!(Name::new(name.into()).unwrap().absolute().as_str(), absolute);
+        }
+        let longest = Name::new(b"a.".repeat(LONGEST_NAME)[..LONGEST_NAME].into()).unwrap();
+        assert_eq!(longest.absolute(), longest);
     }
 
     #[test]

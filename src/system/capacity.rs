@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use super::descriptors::Descriptors;
 use super::pool::STACK;
 
-/// Threads of a connection: one for each direction.
+/// Threads of a connection: one for each direction. A worker that waits for a client has both already.
 const THREADS: usize = 2;
 
 /// Memory mappings of a thread: its stack, the alternate stack for signals that std gives it, and a
@@ -22,9 +22,9 @@ const MAPPINGS_OF_A_THREAD: usize = 4;
 /// Mappings that do not belong to connections: the program, its libraries, the allocator's.
 const SPARE_MAPPINGS: usize = 1000;
 
-/// Threads that do not belong to connections: main, signals, watch, log, lookups (64), and workers
-/// that wait for a client.
-pub const SPARE_THREADS: usize = 96;
+/// Threads that belong neither to connections nor to workers that wait for one: main, signals, watch, log,
+/// lookups (64), the status page and its visitors (17).
+pub const SPARE_THREADS: usize = 88;
 
 /// Of 32 bits of addresses user space has 2 GiB on some systems; half of that is for stacks.
 const STACK_ADDRESSES: Option<usize> =
@@ -43,16 +43,17 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// What this machine has room for.
-    pub fn of_this_machine(descriptors: &Descriptors) -> Self {
+    /// What this machine has room for beside so many workers that wait for a client.
+    pub fn of_this_machine(descriptors: &Descriptors, waiting: usize) -> Self {
         let of_descriptors = format!("there are {} descriptors (ulimit -n)", descriptors.limit());
         let limits = [
             Some((descriptors.tunnels(), of_descriptors)),
-            mappings(),
-            threads_of_user(),
-            threads_of_groups(),
+            mappings(waiting),
+            threads_of_user(waiting),
+            threads_of_groups(waiting),
             STACK_ADDRESSES.map(|bytes| {
-                (bytes / (THREADS * STACK), "a thread's stack takes addresses, of 32 bits".into())
+                let most = (bytes / (THREADS * STACK)).saturating_sub(waiting);
+                (most, "a thread's stack takes addresses, of 32 bits".into())
             }),
         ];
         let least = limits.into_iter().flatten().min_by_key(|(most, _)| *most);
@@ -62,30 +63,31 @@ impl Capacity {
 }
 
 /// Connections that there are mappings for. Linux alone has a limit on mappings.
-fn mappings() -> Option<(usize, String)> {
+fn mappings(waiting: usize) -> Option<(usize, String)> {
     let limit = number(Path::new("/proc/sys/vm/max_map_count"))?;
     let most = limit.saturating_sub(SPARE_MAPPINGS) / (THREADS * MAPPINGS_OF_A_THREAD);
+    let most = most.saturating_sub(waiting);
     Some((most, format!("there are {limit} memory mappings (sysctl vm.max_map_count)")))
 }
 
 /// Connections that the user of this process may have threads for. The limit counts the threads of all
 /// the user's processes, and none of root's.
-fn threads_of_user() -> Option<(usize, String)> {
+fn threads_of_user(waiting: usize) -> Option<(usize, String)> {
     if rustix::process::geteuid().is_root() {
         return None;
     }
     let limit = usize::try_from(getrlimit(Resource::Nproc).current?).ok()?;
-    Some((connections_of(limit), format!("the user may have {limit} threads (ulimit -u)")))
+    Some((connections_of(limit, waiting), format!("the user may have {limit} threads (ulimit -u)")))
 }
 
 /// Connections that the control groups of this process may have threads for.
-fn threads_of_groups() -> Option<(usize, String)> {
+fn threads_of_groups(waiting: usize) -> Option<(usize, String)> {
     let groups = group_paths(&read_to_string("/proc/self/cgroup").ok()?);
     let paths = groups.iter().flat_map(|path| path.ancestors());
     let limits = paths.filter_map(|path| number(&Path::new(GROUPS).join(path).join("pids.max")));
     let limit = limits.min()?;
     let text = format!("the control group may have {limit} threads (pids.max, TasksMax)");
-    Some((connections_of(limit), text))
+    Some((connections_of(limit, waiting), text))
 }
 
 /// Where the control groups that the text of `/proc/self/cgroup` lists (cgroups(7)) lie below
@@ -104,8 +106,8 @@ fn group_paths(groups: &str) -> Vec<PathBuf> {
 }
 
 /// A small limit is not all spent on what is set aside.
-fn connections_of(threads: usize) -> usize {
-    threads.saturating_sub(SPARE_THREADS.min(threads / 2)) / THREADS
+fn connections_of(threads: usize, waiting: usize) -> usize {
+    threads.saturating_sub((SPARE_THREADS + THREADS * waiting).min(threads / 2)) / THREADS
 }
 
 /// The number that a file of the system holds.
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn there_is_always_room_for_one_and_never_for_more_than_descriptors_allow() {
         for (descriptors, most) in [(0, 1), (64, 24), (1024, 462)] {
-            let capacity = Capacity::of_this_machine(&Descriptors::new(descriptors));
+            let capacity = Capacity::of_this_machine(&Descriptors::new(descriptors), 4);
             assert_eq!(capacity.connections, most, "{capacity:?}");
             assert!(capacity.limited_by.contains("ulimit -n"), "{capacity:?}");
         }
@@ -135,6 +137,11 @@ mod tests {
 
     #[test]
     fn few_threads_are_enough_for_few_connections() {
-        assert_eq!([40, 192, 1096].map(connections_of), [10, 48, 500]);
+        assert_eq!([40, 192, 1096].map(|it| connections_of(it, 4)), [10, 48, 500]);
+    }
+
+    #[test]
+    fn workers_of_every_listener_are_set_aside() {
+        assert_eq!([4, 8, 40].map(|waiting| connections_of(1096, waiting)), [500, 496, 464]);
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use log::warn;
 use nix::ifaddrs::getifaddrs;
 
-use super::ip::{is_private, is_public, is_this_machine};
+use super::ip::{is_link_local, is_private, is_public, is_this_machine, unspecified_like};
 use super::routing::{self, Changes};
 use super::sync::Mutex;
 
 /// An address that is on no link of this machine (RFC 5737): the default route leads there.
-const SOMEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
 /// The interfaces of this machine. To read them takes about 100 µs, more with more interfaces, so they are
 /// read again only once something has changed.
@@ -97,7 +97,7 @@ impl Interfaces {
     /// interface; an IPv4 client has none, so it is the interface by which replies would leave.
     pub fn is_on_private_link(&self, client: SocketAddr) -> bool {
         let source = match client {
-            SocketAddr::V4(client) => source_towards(*client.ip()),
+            SocketAddr::V4(_) => source_towards(client),
             SocketAddr::V6(_) => None,
         };
         let is_of_link = |address: &&InterfaceAddress| match client {
@@ -133,14 +133,15 @@ impl Interfaces {
         self.addresses().unwrap_or_default().iter().map(|address| address.ip).collect()
     }
 
-    /// The private and unique-local addresses, IPv4 first, and of those the one first by which packets
-    /// to the internet leave.
-    pub fn private(&self) -> Vec<IpAddr> {
+    /// The addresses that other machines may reach, on more than one link: private and unique-local ones
+    /// first, of these IPv4 first, and of those the one first by which packets to the internet leave.
+    pub fn reachable(&self) -> Vec<IpAddr> {
         let addresses = self.addresses().unwrap_or_default();
+        let is_reachable = |ip: &IpAddr| !is_this_machine(*ip) && !is_link_local(*ip);
         let mut found: Vec<_> =
-            addresses.iter().map(|address| address.ip).filter(|ip| is_private(*ip)).collect();
+            addresses.iter().map(|address| address.ip).filter(is_reachable).collect();
         let first = source_towards(SOMEWHERE);
-        found.sort_by_key(|ip| (ip.is_ipv6(), Some(*ip) != first));
+        found.sort_by_key(|ip| (!is_private(*ip), ip.is_ipv6(), Some(*ip) != first));
         found.dedup();
         found
     }
@@ -169,11 +170,11 @@ fn is_private_interface(name: &str, addresses: &[InterfaceAddress]) -> bool {
     addresses.iter().any(|address| address.interface == name && is_private(address.ip))
 }
 
-/// The address of this machine from which a packet to `ip` would leave. To connect a UDP socket asks
+/// The address of this machine from which a packet to `target` would leave. To connect a UDP socket asks
 /// the routing table and sends nothing.
-fn source_towards(ip: Ipv4Addr) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((ip, 1)).ok()?;
+pub fn source_towards(target: SocketAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((unspecified_like(target.ip()), 0)).ok()?;
+    socket.connect(target).ok()?;
     socket.local_addr().ok().map(|address| address.ip())
 }
 
@@ -273,10 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_are_those_of_the_home_network() {
-        let private = told_by(ROUTER).private();
-        assert_eq!(private, ["192.168.77.1", "fd00::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
-        assert_eq!(told_by(|| None).private(), [] as [IpAddr; 0]);
+    fn addresses_of_the_home_network_are_told_first_and_those_of_one_link_not_at_all() {
+        let reachable = told_by(ROUTER).reachable();
+        let expected = ["192.168.77.1", "fd00::1", "203.0.113.1", "100.64.0.1", "2001:db8::1"];
+        assert_eq!(reachable, expected.map(|ip| ip.parse::<IpAddr>().unwrap()));
+        assert_eq!(told_by(|| None).reachable(), [] as [IpAddr; 0]);
     }
 
     #[test]
@@ -316,6 +318,5 @@ mod tests {
         let loopback = |address: &InterfaceAddress| address.ip == IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert!(read().unwrap().iter().any(loopback));
         assert_eq!(interfaces.is_ours("192.0.2.77".parse().unwrap()), Some(false));
-        assert_eq!(source_towards(Ipv4Addr::LOCALHOST), Some(Ipv4Addr::LOCALHOST.into()));
     }
 }

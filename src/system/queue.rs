@@ -1,10 +1,10 @@
-//! How many bytes wait in a connection's send queue, as the system tells who asks by netlink
-//! (`sock_diag`, what `ss` uses). The call that asks a socket itself needs `unsafe`, and the package for
+//! How many bytes wait in a connection's send queue, and how many clients in a listener's backlog, as the
+//! system tells who asks by netlink (`sock_diag`, what `ss` uses). The call that asks a socket itself needs `unsafe`, and the package for
 //! `sock_diag` needs four others, for what is one message of fixed length here.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::net::if_::if_nametoindex;
@@ -28,8 +28,9 @@ const QUESTION: u32 = 16 + 8 + 48;
 /// Where the type of a message is.
 const TYPE: Range<usize> = 4..6;
 
-/// Where in the answer the length of the send queue is: behind the header, four states, the
-/// addresses, a timer, and the length of the receive queue.
+/// Where in the answer the lengths of the queues are: behind the header, four states, the addresses, and
+/// a timer. The receive queue of a listener is its backlog.
+const RECEIVE_QUEUE: Range<usize> = 72..76;
 const SEND_QUEUE: Range<usize> = 76..80;
 
 /// Where the ports of the connection are: in the question behind the header and the kind, in the answer
@@ -40,13 +41,23 @@ const PORTS_IN_ANSWER: Range<usize> = 20..24;
 /// The bytes of `stream` that its peer's system has not acknowledged. `None` where the system does not
 /// say so. This never waits: the answer is there when the question has been sent.
 pub fn unacknowledged(stream: &TcpStream) -> Option<u32> {
+    ask(stream, stream.local_addr().ok()?, stream.peer_addr().ok()?, SEND_QUEUE)
+}
+
+/// How many clients have connected to `listener` and were not accepted yet. `None` where the system does
+/// not say so.
+pub fn backlog(listener: &TcpListener) -> Option<u32> {
+    let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    ask(listener, listener.local_addr().ok()?, nobody, RECEIVE_QUEUE)
+}
+
+fn ask(about: &impl AsFd, local: SocketAddr, peer: SocketAddr, queue: Range<usize>) -> Option<u32> {
     let socket = socket()?;
-    let interface = interface(stream);
-    let question = question(stream.local_addr().ok()?, stream.peer_addr().ok()?, interface);
+    let question = question(local, peer, interface(about));
     sendto(socket, &question, SendFlags::DONTWAIT, &SocketAddrNetlink::new(0, 0)).ok()?;
     let mut answer = [0; 256];
     let (length, _) = recv(socket, &mut answer[..], RecvFlags::DONTWAIT).ok()?;
-    send_queue(&answer[..length], &question)
+    length_of(queue, &answer[..length], &question)
 }
 
 /// The socket to ask by, which is kept. One that cannot be had is asked for again the next time:
@@ -61,10 +72,10 @@ fn socket() -> Option<&'static OwnedFd> {
     made.ok().map(|made| SOCKET.get_or_init(|| made))
 }
 
-/// The number of the interface that a connection is bound to (`--interface`, a VRF, link-local IPv6), 0
-/// if it is bound to none. The system finds only the connection that is asked for with it.
-fn interface(stream: &TcpStream) -> u32 {
-    let name = SockRef::from(stream).device().ok().flatten();
+/// The number of the interface that a socket is bound to (`--interface`, a VRF, link-local IPv6), 0
+/// if it is bound to none. The system finds only the socket that is asked for with it.
+fn interface(socket: &impl AsFd) -> u32 {
+    let name = SockRef::from(socket).device().ok().flatten();
     name.and_then(|name| if_nametoindex(&*name).ok()).unwrap_or(0)
 }
 
@@ -95,11 +106,11 @@ fn padded(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-/// What an answer tells, if it is that to `question`: all who ask share a socket.
-fn send_queue(answer: &[u8], question: &[u8]) -> Option<u32> {
+/// The length of `queue` that an answer tells, if it is that to `question`: all who ask share a socket.
+fn length_of(queue: Range<usize>, answer: &[u8], question: &[u8]) -> Option<u32> {
     let is_answer = answer.get(TYPE) == question.get(TYPE)
         && answer.get(PORTS_IN_ANSWER) == question.get(PORTS_IN_QUESTION);
-    let queued = answer.get(SEND_QUEUE).filter(|_| is_answer)?;
+    let queued = answer.get(queue).filter(|_| is_answer)?;
     Some(u32::from_ne_bytes(queued.try_into().ok()?))
 }
 
@@ -116,9 +127,24 @@ mod tests {
         let mut answer = [0; 256];
         answer[TYPE].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         answer[PORTS_IN_ANSWER].copy_from_slice(&question[PORTS_IN_QUESTION]);
-        assert_eq!(send_queue(&answer, &question), Some(0));
+        assert_eq!(length_of(SEND_QUEUE, &answer, &question), Some(0));
         answer[PORTS_IN_ANSWER.end - 1] ^= 1;
-        assert_eq!(send_queue(&answer, &question), None);
+        assert_eq!(length_of(SEND_QUEUE, &answer, &question), None);
+    }
+
+    #[test]
+    fn clients_that_were_not_accepted_are_in_the_backlog() {
+        for (listen, connect) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")] {
+            let [listen, connect] = [listen, connect].map(|ip| ip.parse::<IpAddr>().unwrap());
+            // A machine may have no IPv6.
+            let Ok(listener) = TcpListener::bind((listen, 0)) else { continue };
+            let port = listener.local_addr().unwrap().port();
+            assert_eq!(backlog(&listener), Some(0));
+            let _clients = [(); 2].map(|()| TcpStream::connect((connect, port)).unwrap());
+            assert_eq!(backlog(&listener), Some(2));
+            listener.accept().unwrap();
+            assert_eq!(backlog(&listener), Some(1));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self, UnixDatagram};
@@ -12,9 +12,12 @@ use std::thread;
 use std::time::Instant;
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use crate::scratch::{Program, Scratch, heeding};
-use crate::stage::{GREETING, LONG, connect, echo, listen, request, take, tunnel_from};
+use crate::stage::{
+    GREETING, LONG, connect, echo, listen, nobody_listens, request, take, tunnel_from,
+};
 
 /// The program, to be started with a descriptor as a service manager hands it over.
 fn with_descriptor(descriptor: OwnedFd, options: &[&str]) -> Command {
@@ -127,15 +130,30 @@ fn ten_restarts_under_load_lose_no_connection() {
 }
 
 #[test]
-fn what_is_no_socket_that_listens_is_refused() {
+fn what_is_no_socket_that_listens_is_refused_and_the_error_says_what_it_is() {
     let file = Scratch::new(b"");
-    let connected = net::UnixStream::pair().unwrap().0;
-    for wrong in [fs::File::open(file.path()).unwrap().into(), connected.into()] {
+    let named = format!("it is {}", file.path());
+    let (_listener, address) = listen();
+    let (unix, of_unix) = net::UnixStream::pair().unwrap();
+    let datagrams = UnixDatagram::unbound().unwrap();
+    let seqpacket = Socket::new(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+    let udp = UdpSocket::bind("[::1]:0").or_else(|_| UdpSocket::bind("127.0.0.1:0")).unwrap();
+    for (wrong, why) in [
+        (fs::File::open(file.path()).unwrap().into(), named.as_str()),
+        (unix.into(), "it is a Unix socket"),
+        (datagrams.into(), "it is a Unix socket"),
+        (seqpacket.into(), "it is a socket of another kind"),
+        (udp.into(), "it is a UDP socket"),
+        (connect(address).into(), "it is a connection (Accept=no is for tabi)"),
+        (nobody_listens().0.into(), "it does not listen"),
+    ] {
         let output = with_descriptor(wrong, &[]).output().unwrap();
         let told = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains("LISTEN_FDS: descriptor 3 is no TCP socket that listens"), "{told}");
+        let expected = "LISTEN_FDS: descriptor 3 is no TCP socket that listens: ";
+        assert!(told.contains(&format!("{expected}{why}\n")), "{told}");
     }
+    drop(of_unix);
 }
 
 /// The next thing that the service manager is told, other than that the server is alive.

@@ -1,9 +1,11 @@
 //! Who gets in, and who waits.
 
 use std::io::{ErrorKind, Read, Write};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::scratch::Program;
+use crate::namespace::with_two_ways;
+use crate::scratch::{Program, Scratch, program_on};
 use crate::stage::{
     GREETING, LONG, ask, at_end_or_reset, black_hole, connect, echo, request, reset, start, take,
     tunnel,
@@ -51,10 +53,44 @@ fn one_client_does_not_take_every_slot() {
 
 #[test]
 fn a_client_in_no_served_network_never_gets_a_greeting() {
-    let server = start(&["--allow-from", "192.0.2.0/24"]);
-    let mut stranger = connect(server.address);
-    let _ = stranger.write_all(GREETING);
-    assert!(!matches!(stranger.read(&mut [0]), Ok(1..)));
+    let (server_to, server) = channel();
+    let stranger = move || {
+        let mut stranger = connect(server.recv_timeout(LONG).unwrap());
+        let _ = stranger.write_all(GREETING);
+        assert!(!matches!(stranger.read(&mut [0]), Ok(1..)));
+    };
+    with_two_ways(stranger, move || {
+        let mut program =
+            Program::spawn(program_on("10.1.0.1:0", &["--allow-from", "192.0.2.0/24"]));
+        server_to.send(program.address).unwrap();
+        assert!(program.log_line("turned away").contains("client=10.1.0.2:"));
+    });
+}
+
+/// It may be a probe, which has no more to say.
+#[test]
+fn a_client_on_this_machine_that_is_not_served_has_its_greeting_answered_and_nothing_else() {
+    let mut program = Program::start(&["--allow-from", "192.0.2.0/24"]);
+    let mut stranger = connect(program.address);
+    stranger.write_all(GREETING).unwrap();
+    assert_eq!(take(&mut stranger), *b"\x05\x00");
+    stranger.write_all(&request(echo())).unwrap();
+    assert!(at_end_or_reset(&mut stranger));
+    let line = program.log_line("outcome=denied");
+    assert!(line.contains("command=- ") && line.contains("(--allow-from)"), "{line}");
+}
+
+#[test]
+fn a_client_on_this_machine_that_is_not_served_cannot_log_in() {
+    let users = Scratch::new(b"alice:open sesame\n");
+    let server = start(&["--allow-from", "192.0.2.0/24", "--users", users.path()]);
+    for password in [b"\x0bopen sesame".as_slice(), b"\x04open"] {
+        let mut stranger = connect(server.address);
+        stranger.write_all(b"\x05\x01\x02").unwrap();
+        assert_eq!(take(&mut stranger), *b"\x05\x02");
+        stranger.write_all(&[b"\x01\x05alice", password].concat()).unwrap();
+        assert!(at_end_or_reset(&mut stranger), "no answer tells which password is right");
+    }
 }
 
 #[test]

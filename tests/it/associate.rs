@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crate::stage::{
     start_on, take,
 };
 
+mod advertise;
 mod log;
 mod names;
 mod port;
@@ -48,18 +49,20 @@ fn associate_from(server: SocketAddr, socket: UdpSocket, connect_request: &[u8])
     request[1] = UDP_ASSOCIATE;
     control.write_all(&[GREETING, &request].concat()).unwrap();
     assert_eq!(take(&mut control), *b"\x05\x00");
-    let bound = if socket.local_addr().unwrap().is_ipv4() {
-        let (rep, bound) = reply(&mut control);
-        assert_eq!(rep, 0x00);
-        bound
-    } else {
-        let octets: [u8; 22] = take(&mut control);
-        assert_eq!(octets[..4], *b"\x05\x00\x00\x04");
-        let ip: [u8; 16] = octets[4..20].try_into().unwrap();
-        (Ipv6Addr::from(ip), u16::from_be_bytes([octets[20], octets[21]])).into()
-    };
+    let bound = bound(&mut control);
     socket.connect(bound).unwrap();
     Associated { control, socket, bound }
+}
+
+/// Reads a successful reply.
+fn bound(control: &mut TcpStream) -> SocketAddr {
+    let head: [u8; 4] = take(control);
+    assert_eq!(head[..3], *b"\x05\x00\x00");
+    let ip: IpAddr = match head[3] {
+        1 => take::<4>(control).into(),
+        _ => take::<16>(control).into(),
+    };
+    (ip, u16::from_be_bytes(take(control))).into()
 }
 
 impl Associated {

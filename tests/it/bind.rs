@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::scratch::Scratch;
+use crate::scratch::{Program, Scratch};
 use crate::stage::{
     GREETING, LONG, Running, at_end, connect, expect, listen, pattern, reply, request,
     request_by_name, reset, send, start, start_on, take,
@@ -17,14 +17,18 @@ const BIND: u8 = 0x02;
 
 /// Asks for BIND with the octets of a CONNECT. Gives back the bound address and the client.
 fn bind(server: &Running, connect_request: &[u8]) -> (SocketAddr, TcpStream) {
+    bind_at(server.address, connect_request)
+}
+
+fn bind_at(server: SocketAddr, connect_request: &[u8]) -> (SocketAddr, TcpStream) {
     let mut client = greeted(server, connect_request);
     let (rep, bound) = reply(&mut client);
     assert_eq!(rep, 0x00);
     (bound, client)
 }
 
-fn greeted(server: &Running, connect_request: &[u8]) -> TcpStream {
-    let mut client = connect(server.address);
+fn greeted(server: SocketAddr, connect_request: &[u8]) -> TcpStream {
+    let mut client = connect(server);
     let mut request = connect_request.to_vec();
     request[1] = BIND;
     client.write_all(&[GREETING, &request].concat()).unwrap();
@@ -119,7 +123,7 @@ fn a_name_is_looked_up() {
     assert!(!matches!(attacker.read(&mut [0]), Ok(1..)));
     let peer = connect_from("127.0.0.5", bound);
     assert_eq!(reply(&mut client), (0x00, peer.local_addr().unwrap()));
-    let mut client = greeted(&server, &request_by_name(b"tabi.invalid", 9));
+    let mut client = greeted(server.address, &request_by_name(b"tabi.invalid", 9));
     assert_eq!(reply(&mut client).0, 0x04);
 }
 
@@ -131,7 +135,7 @@ fn ipv6_peers_come_too() {
     }
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         let server = start_on(listen, &[]);
-        let mut client = greeted(&server, &expecting("[::1]:9"));
+        let mut client = greeted(server.address, &expecting("[::1]:9"));
         let bound = reply_by_ipv6(&mut client);
         let peer = connect(bound);
         assert_eq!(reply_by_ipv6(&mut client), peer.local_addr().unwrap());
@@ -180,9 +184,11 @@ fn what_the_client_sends_early_reaches_the_peer() {
 
 #[test]
 fn when_nobody_comes_the_second_reply_says_so() {
-    let server = start(&["--connect-timeout", "0.2"]);
-    let (bound, mut client) = bind(&server, &expecting("127.0.0.1:9"));
+    let mut program = Program::start(&["--connect-timeout", "0.2"]);
+    let (bound, mut client) = bind_at(program.address, &expecting("127.0.0.1:9"));
     assert_eq!(reply(&mut client).0, 0x06);
+    let line = program.log_line("command=BIND");
+    assert!(line.contains("outcome=timed-out why=\"no peer has come\""), "{line}");
     expect_closed(bound);
 }
 
@@ -228,7 +234,7 @@ fn an_address_that_is_not_here_has_no_listener() {
     // The port is one of ours, so that nothing is sent where it does not belong.
     let (_listener, address) = listen();
     let server = start(&["--source", "192.0.2.1"]);
-    let mut client = greeted(&server, &request(address));
+    let mut client = greeted(server.address, &request(address));
     assert_eq!(reply(&mut client).0, 0x01);
 }
 
@@ -236,7 +242,7 @@ fn an_address_that_is_not_here_has_no_listener() {
 fn rules_judge_the_peer_that_is_expected_and_the_one_that_comes() {
     let file = Scratch::new(b"deny command bind to 127.0.0.2\n");
     let server = start(&["--rules", file.path()]);
-    let mut client = greeted(&server, &expecting("127.0.0.2:9"));
+    let mut client = greeted(server.address, &expecting("127.0.0.2:9"));
     assert_eq!(reply(&mut client).0, 0x02);
     let (bound, mut client) = bind(&server, &expecting("0.0.0.0:0"));
     let mut attacker = connect_from("127.0.0.2", bound);
@@ -249,10 +255,10 @@ fn rules_judge_the_peer_that_is_expected_and_the_one_that_comes() {
 fn a_peer_that_is_permitted_by_name_may_come() {
     let file = Scratch::new(b"allow command bind to localhost\ndeny command bind\n");
     let server = start(&["--rules", file.path()]);
-    let mut client = greeted(&server, &request_by_name(b"localhost", 9));
+    let mut client = greeted(server.address, &request_by_name(b"localhost", 9));
     let bound = reply_of_either_family(&mut client);
     let peer = connect(bound);
     assert_eq!(reply_of_either_family(&mut client), peer.local_addr().unwrap());
-    let mut client = greeted(&server, &expecting("127.0.0.1:9"));
+    let mut client = greeted(server.address, &expecting("127.0.0.1:9"));
     assert_eq!(reply(&mut client).0, 0x02);
 }

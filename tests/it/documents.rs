@@ -129,16 +129,32 @@ fn the_outcome_table_is_the_list_of_outcomes() {
     assert_eq!(listed, outcomes);
 }
 
-#[test]
-fn the_metrics_table_is_what_prometheus_reads() {
+/// The names of all metrics.
+fn metrics() -> BTreeSet<String> {
     // What only some systems tell is told here, too.
-    let gauges = Gauges { threads: Some(1), open_fds: Some(1), ..Gauges::default() };
+    let (threads, open_fds, resident_memory) = (Some(1), Some(1), Some(1));
+    let gauges = Gauges { threads, open_fds, resident_memory, ..Gauges::default() };
     let page = Metrics::default().text(&gauges);
     let typed = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let known: BTreeSet<_> = typed.collect();
+    typed.map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn the_metrics_table_is_what_prometheus_reads() {
     let rows = table(REFERENCE, "metric");
     let listed: BTreeSet<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
-    assert_eq!(listed, known);
+    assert_eq!(listed, metrics().iter().map(String::as_str).collect());
+}
+
+#[test]
+fn the_alerts_are_about_metrics_that_there_are() {
+    let alerts = include_str!("../../scripts/docs/alerts.yaml");
+    let words = alerts.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    let named: BTreeSet<_> =
+        words.filter(|word| word.starts_with("tabi_") || word.starts_with("process_")).collect();
+    assert!(named.len() > 5, "{named:?}");
+    let known = metrics();
+    assert!(named.iter().all(|name| known.contains(*name)), "{named:?}");
 }
 
 #[test]

@@ -93,6 +93,28 @@ fn an_error_names_the_variable_that_the_value_comes_from() {
 }
 
 #[test]
+fn a_carriage_return_in_a_value_is_shown() {
+    for (variable, value) in [
+        ("TABI_LISTEN", "1080\r"),
+        ("TABI_LISTEN", "1080,1081\r"),
+        ("TABI_LISTEN", "[fe80::1%nowhere0\r]:1080"),
+        ("TABI_GRACE", "10\r"),
+        ("TABI_QUIET", "true\r"),
+        ("TABI_RULES", "/nowhere/rules\r"),
+        ("TABI_USERS", "/nowhere/users\r"),
+        ("TABI_UPSTREAM", "socks5://192.0.2.1:1080\r"),
+    ] {
+        let (status, told) = check(&[(variable, value)], &[]);
+        assert_eq!(status, 2, "{told}");
+        assert!(!told.contains('\r'), "{told:?}");
+        assert!(told.contains(r"\r") || variable == "TABI_UPSTREAM", "{told}");
+        assert!(told.contains(variable), "{told}");
+    }
+    let (_, told) = check(&[("TABI_LISTEN", "1080\r")], &[]);
+    assert!(told.contains(r"'1080\r'") && told.contains("ends with a carriage return"), "{told}");
+}
+
+#[test]
 fn an_unknown_variable_is_warned_of_and_stops_nothing() {
     for variable in ["TABI_USER", "TABI_MAX_CONECTIONS", "TABI_PORT", "TABI_VERSION", "TABI_"] {
         let (status, told) = check(&[(variable, "1081")], &[]);
@@ -104,6 +126,14 @@ fn an_unknown_variable_is_warned_of_and_stops_nothing() {
     let program = Program::start_with(&[("TABI_USER", "users"), ("TABI_GRACE", "1")], &[]);
     let told = program.log_so_far();
     assert!(told.contains("TABI_USER ") && !told.contains("TABI_GRACE"), "{told}");
+}
+
+#[test]
+fn a_container_sends_other_machines_to_its_host() {
+    let mut program = Program::start_with(&[("container", "podman")], &["0.0.0.0:0"]);
+    program.log_line("in a container: other machines use it at the address of its host");
+    let told = program.log_line("try it on the host");
+    assert!(told.contains("curl -x socks5h://localhost:"), "{told}");
 }
 
 #[test]
@@ -120,6 +150,13 @@ fn what_kubernetes_tells_of_a_service_named_tabi_is_no_misspelling() {
     ] {
         assert_eq!(check(&[(variable, value)], &[]), (0, String::new()), "{variable}");
     }
+}
+
+#[test]
+fn an_interface_that_may_still_come_is_no_wrong_option() {
+    let (status, told) = check(&[("TABI_LISTEN", "[fe80::1%nowhere0]:1080")], &[]);
+    assert_eq!(status, 1, "{told}");
+    assert!(told.contains("no interface nowhere0") && told.contains("TABI_LISTEN"), "{told}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod proxy_protocol;
 mod relay;
 mod reload;
 mod resolve;
+mod restart;
 mod rules;
 mod scratch;
 mod shortage;

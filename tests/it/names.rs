@@ -12,7 +12,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::namespace::alone;
-use crate::scratch::{Program, Scratch};
+use rustix::process::Signal;
+
+use crate::scratch::{Program, Scratch, heeding};
 use crate::stage::{GREETING, LONG, connect, reply, request_by_name, take, told};
 
 /// No source, no type, no options.
@@ -173,13 +175,18 @@ fn the_name_of_an_address_comes_from_the_next_name_server_where_one_fails() {
 }
 
 #[test]
-fn a_silent_name_server_does_not_hold_who_asks_for_the_name_of_an_address() {
+fn a_silent_name_server_does_not_hold_who_asks_for_a_name_or_an_address() {
     resolving_with(PATIENT, "", || {
         let _silent = UdpSocket::bind("127.0.0.1:53").unwrap();
         let mut program = Program::start(&["--connect-timeout", "0.5"]);
         let begin = Instant::now();
         assert_eq!(told(program.address, &name_of(7))[1], 0x06);
-        assert!(program.log_line("RESOLVE_PTR").contains("outcome=timed-out"));
+        let silent = "outcome=timed-out why=\"no name server has answered\"";
+        assert!(program.log_line("RESOLVE_PTR").contains(silent));
+        let mut by_name = request_by_name(b"name.example", 0);
+        by_name[1] = RESOLVE;
+        assert_eq!(told(program.address, &by_name)[1], 0x06);
+        assert!(program.log_line("RESOLVE").contains(silent));
         assert!(begin.elapsed() < LONG);
     });
 }
@@ -209,19 +216,105 @@ fn many_connections_to_a_name_ask_for_it_once() {
     });
 }
 
+/// As in a cluster: a name of up to four dots is completed before it is tried as it is.
+const CLUSTER: &str = "nameserver 127.0.0.1\nsearch svc.cluster.test\noptions ndots:5\n";
+
 #[test]
-fn the_search_list_completes_no_name_with_a_dot() {
-    let resolv = "nameserver 127.0.0.1\nsearch corp.example\n";
-    let hosts = "127.0.0.1 nas.home.example\n";
-    resolving_with(resolv, hosts, || {
-        let asked = name_server(&["nas.corp.example", "secret.corp.corp.example"]);
+fn names_are_completed_as_for_every_other_program() {
+    resolving_with(CLUSTER, "", || {
+        let asked = name_server(&["db.prod.svc.cluster.test", "exact.example"]);
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = target.local_addr().unwrap().port();
-        let program = Program::start(&[]);
-        assert_eq!(rep(program.address, "secret.corp", port), 0x04);
-        assert!(asked.try_iter().all(|name| name == "secret.corp"));
-        assert_eq!(rep(program.address, "nas", port), 0x00, "a name without a dot is completed");
-        assert_eq!(rep(program.address, "nas.home.example", port), 0x00, "it is in /etc/hosts");
-        assert!(fs::read_to_string("/etc/hosts").unwrap() == hosts);
+        // Neither of these rules is about a name.
+        let rules = Scratch::new(b"deny to 192.0.2.0/24\nallow to self port 1-65535\n");
+        let mut program = Program::start(&["--rules", rules.path()]);
+        assert_eq!(rep(program.address, "db.prod", port), 0x00);
+        assert_eq!(rep(program.address, "exact.example.", port), 0x00);
+        let mut resolve = request_by_name(b"db.prod", 0);
+        resolve[1] = RESOLVE;
+        assert_eq!(told(program.address, &resolve), *b"\x05\x00\x00\x01\x7f\0\0\x01\0\0");
+        assert_eq!(echoed(program.address, b"db.prod"), b"payload");
+        assert!(asked.try_iter().all(|name| name != "exact.example.svc.cluster.test"));
+
+        assert_eq!(
+            rep(program.address, "db.prod.", port),
+            0x04,
+            "the dot says that it is complete"
+        );
+        assert!(asked.try_iter().all(|name| name == "db.prod"));
+        assert_eq!(rep(program.address, "abc.onion", port), 0x04);
+        assert_eq!(rep(program.address, "abc.onion.", port), 0x04);
+        assert!(program.log_line("abc.onion").contains("RFC 7686"));
+        assert_eq!(asked.try_iter().count(), 0);
     });
+}
+
+#[test]
+fn rules_about_names_mean_the_names_as_they_stand() {
+    resolving_with(CLUSTER, "127.0.0.1 nas.home.example\n", || {
+        let asked = name_server(&["db.prod.svc.cluster.test", "nas.svc.cluster.test"]);
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = target.local_addr().unwrap().port();
+        for rules in [
+            "deny to db.prod.svc.cluster.test\n",
+            "deny to 192.0.2.0/24\nallow to *.example\n",
+            "via socks5://192.0.2.1:9050 to *.onion\n",
+        ] {
+            let rules = Scratch::new(rules.as_bytes());
+            let program = Program::start(&["--rules", rules.path()]);
+            assert_eq!(rep(program.address, "db.prod", port), 0x04);
+            let mut resolve = request_by_name(b"db.prod", 0);
+            resolve[1] = RESOLVE;
+            assert_eq!(told(program.address, &resolve)[1], 0x04);
+            assert!(asked.try_iter().all(|name| name == "db.prod"));
+            assert_eq!(
+                rep(program.address, "nas", port),
+                0x00,
+                "a name without a dot is completed"
+            );
+            assert_eq!(rep(program.address, "nas.home.example", port), 0x00, "it is in /etc/hosts");
+            asked.try_iter().for_each(drop);
+        }
+    });
+}
+
+#[test]
+fn a_reload_changes_how_names_are_looked_up() {
+    resolving_with(CLUSTER, "", || {
+        let _asked = name_server(&["db.prod.svc.cluster.test"]);
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = target.local_addr().unwrap().port();
+        let rules = Scratch::new(b"");
+        let mut program = Program::spawn(heeding(&["--rules", rules.path()]));
+        assert_eq!(rep(program.address, "db.prod", port), 0x00);
+        for (text, expected) in [("deny to *.prod.svc.cluster.test\n", 0x04), ("", 0x00)] {
+            fs::write(rules.path(), text).unwrap();
+            program.signal(Signal::HUP);
+            program.log_line("reloaded");
+            assert_eq!(rep(program.address, "db.prod", port), expected, "{text}");
+        }
+    });
+}
+
+/// Tor's command for the addresses of a name.
+const RESOLVE: u8 = 0xf0;
+
+/// What comes back of a datagram to an echo at a name.
+fn echoed(server: SocketAddr, name: &[u8]) -> Vec<u8> {
+    let [echo, client] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    client.set_read_timeout(Some(LONG)).unwrap();
+    let port = echo.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut octets = [0; 512];
+        let (length, from) = echo.recv_from(&mut octets).unwrap();
+        echo.send_to(&octets[..length], from).unwrap();
+    });
+    let mut control = connect(server);
+    control.write_all(&[GREETING, b"\x05\x03\0\x01\0\0\0\0\0\0"].concat()).unwrap();
+    assert_eq!(take(&mut control), *b"\x05\x00");
+    let header = [b"\0\0\0", &request_by_name(name, port)[3..]].concat();
+    client.send_to(&[&header[..], b"payload"].concat(), reply(&mut control).1).unwrap();
+    let mut octets = [0; 512];
+    let length = client.recv(&mut octets).unwrap();
+    octets[10..length].to_vec()
 }

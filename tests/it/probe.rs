@@ -1,12 +1,15 @@
 //! `tabi --probe`, as a container's health check runs it.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::namespace::{alone, ip};
 use crate::scratch::{Scratch, bare};
-use crate::stage::{accept, listen, nobody_listens, start, start_on};
+use crate::stage::{
+    LONG, accept, at_end_or_reset, connect, listen, nobody_listens, start, start_on, take,
+};
 
 /// The exit status of a probe, and what it has said.
 fn probe(listen: &str, options: &[&str]) -> (i32, String) {
@@ -95,9 +98,46 @@ fn what_is_no_socks_server_is_a_failure() {
 }
 
 #[test]
-fn a_server_that_does_not_serve_this_machine_says_so() {
-    let server = start(&["--allow-from", "192.0.2.0/24"]);
-    fails(server.address, "--allow-from");
+fn a_server_that_does_not_serve_this_machine_answers_its_probe() {
+    let users = Scratch::new(b"alice:open sesame\n");
+    let others: &[&str] = &["--allow-from", "192.0.2.0/24"];
+    let balancers = [others, &["--proxy-protocol", "127.0.0.0/8"]].concat();
+    let of_users = [others, &["--users", users.path()]].concat();
+    for options in [others, &balancers, &of_users] {
+        let server = start(options);
+        assert_eq!(probe(&server.address.to_string(), options), well(), "{options:?}");
+    }
+    let server = start_on("[::1]:0", others);
+    assert_eq!(probe(&server.address.to_string(), others), well());
+    alone(|| {
+        if ip("addr add 192.168.77.1/24 dev lo\naddr add fd77::1/64 dev lo nodad") {
+            for listen in ["192.168.77.1:1080", "[fd77::1]:1080"] {
+                let _server = start_on(listen, others);
+                // An IPv6 address has its route a moment after it was added.
+                let begin = Instant::now();
+                while TcpStream::connect(listen).is_err() {
+                    assert!(begin.elapsed() < LONG, "{listen} does not come");
+                    thread::yield_now();
+                }
+                assert_eq!(probe(listen, others), well());
+            }
+        }
+    });
+}
+
+#[test]
+fn wrong_passwords_of_others_on_this_machine_do_not_make_a_server_unwell() {
+    let users = Scratch::new(b"alice:open sesame\n");
+    let server = start(&["--users", users.path()]);
+    let is_turned_away = |name: u8| {
+        let mut guesser = connect(server.address);
+        guesser.write_all(&[b"\x05\x01\x02\x01\x01", &[name][..], b"\x01x"].concat()).unwrap();
+        assert_eq!(take(&mut guesser), *b"\x05\x02");
+        at_end_or_reset(&mut guesser)
+    };
+    let penalty = (b'A'..=b'z').any(is_turned_away);
+    assert!(penalty, "so many names are too many");
+    assert_eq!(probe(&server.address.to_string(), &[]), well());
 }
 
 #[test]

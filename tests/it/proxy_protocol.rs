@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::scratch::{Program, Scratch};
 use crate::stage::{
-    GREETING, Running, accept, at_end, connect, echo, listen, reply, request, start, take,
+    GREETING, Running, accept, at_end, at_end_or_reset, connect, echo, listen, reply, request,
+    start, take,
 };
 
 /// The balancers of these tests are on loopback.
@@ -148,7 +149,11 @@ fn the_true_client_has_to_be_one_that_is_served() {
     let server = start(&[&BALANCER[..], &["--allow-from", "203.0.113.0/24"]].concat());
     assert!(served(&server, &v1("203.0.113.7:50001")));
     assert!(!served(&server, &v1("192.168.1.7:50001")));
-    assert!(!served(&server, LOCAL));
+    assert!(!served(&server, &v1("127.0.0.1:50001")), "it may be on another machine");
+    // A probe's greeting is answered, and nothing else.
+    let (_, mut probe) = greet(&server, LOCAL).expect("it may be a probe");
+    probe.write_all(&request(echo())).unwrap();
+    assert!(at_end_or_reset(&mut probe));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 
-use crate::scratch::{Program, Scratch, ended, heeding};
+use crate::scratch::{Program, Scratch, check, ended, heeding};
 use crate::stage::{GREETING, LONG, connect, echo, reply, request, take, tunnel_from};
 
 /// Exchanges a file as a whole, as an editor does.
@@ -89,6 +89,22 @@ fn new_rules_judge_new_requests_and_a_live_tunnel_goes_on() {
     replace(&rules, b"");
     reload(&mut program);
     assert_eq!(ask(program.address, target).0, 0x00);
+}
+
+#[test]
+fn a_rules_file_that_others_can_change_is_a_doubt() {
+    let rules = Scratch::new(b"allow\n");
+    let doubt = format!("{}: others than its owner can change it (mode 0777)", rules.path());
+    assert_eq!(check(&["--rules", rules.path()]), (0, String::new()));
+    assert_eq!(check(&["--rules", "/dev/null"]), (0, String::new()));
+    let mut program = Program::heeding(&["--rules", rules.path()]);
+    rules.set_mode(0o777);
+    reload(&mut program);
+    assert!(program.log_line("WARN").contains(&doubt));
+    let (status, told) = check(&["--rules", rules.path()]);
+    assert!(status == 0 && told.contains(&doubt), "{told}");
+    let mut program = Program::start(&["--rules", rules.path()]);
+    assert!(program.log_line("WARN").contains(&doubt));
 }
 
 #[test]

@@ -214,9 +214,11 @@ fn on_a_router(test: impl FnOnce() + Send) {
              addr add 192.168.77.1/24 dev lan
              addr add 169.254.1.1/24 dev lan
              addr add fe80::77:1/64 dev lan nodad
+             addr add fe80::77:9/64 dev lan nodad
              addr add 203.0.113.1/24 dev wan
              addr add 169.254.2.1/24 dev wan
              addr add fe80::113:1/64 dev wan nodad
+             addr add fe80::113:9/64 dev wan nodad
              link set lan up
              link set lan1 up
              link set wan up
@@ -227,14 +229,13 @@ fn on_a_router(test: impl FnOnce() + Send) {
     });
 }
 
-/// The server's answer to a greeting, where client and server have the same address.
-fn greet(address: &str, port: u16) -> Vec<u8> {
-    let address: SocketAddr = format!("{address}:{port}").parse().unwrap();
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    let mut from = address;
-    from.set_port(0);
+/// The answer of the server at `to` to the greeting of a client at another address.
+fn greet(from: &str, to: &str, port: u16) -> Vec<u8> {
+    let from: SocketAddr = format!("{from}:0").parse().unwrap();
+    let to: SocketAddr = format!("{to}:{port}").parse().unwrap();
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     socket.bind(&from.into()).unwrap();
-    socket.connect_timeout(&address.into(), LONG).unwrap();
+    socket.connect_timeout(&to.into(), LONG).unwrap();
     let mut client = TcpStream::from(socket);
     client.set_read_timeout(Some(LONG)).unwrap();
     let _ = client.write_all(GREETING);
@@ -251,16 +252,21 @@ fn a_link_local_neighbour_on_the_providers_link_is_not_served() {
         let (lan, wan) = (index("lan"), index("wan"));
         let server = start_on("[::]:0", &[]);
         let port = server.address.port();
-        for served in [format!("[fe80::77:1%{lan}]"), "169.254.1.1".into(), "192.168.77.1".into()] {
-            assert_eq!(greet(&served, port), b"\x05\x00", "{served}");
+        // To another address of this machine: with the same one at both ends it might be a probe.
+        for (served, to) in [
+            (format!("[fe80::77:1%{lan}]"), format!("[fe80::77:9%{lan}]")),
+            ("169.254.1.1".into(), "203.0.113.1".into()),
+            ("192.168.77.1".into(), "203.0.113.1".into()),
+        ] {
+            assert_eq!(greet(&served, &to, port), b"\x05\x00", "{served}");
         }
-        for stranger in [format!("[fe80::113:1%{wan}]"), "169.254.2.1".into(), "203.0.113.1".into()]
-        {
-            assert_eq!(greet(&stranger, port), b"", "{stranger}");
+        let (stranger, server) = (format!("[fe80::113:1%{wan}]"), format!("[fe80::113:9%{wan}]"));
+        assert_eq!(greet(&stranger, &server, port), b"");
+        for stranger in ["169.254.2.1", "203.0.113.1"] {
+            assert_eq!(greet(stranger, "192.168.77.1", port), b"", "{stranger}");
         }
         let asked_for = start_on("[::]:0", &["--allow-from", "fe80::/10"]);
-        let port = asked_for.address.port();
-        assert_eq!(greet(&format!("[fe80::113:1%{wan}]"), port), b"\x05\x00");
+        assert_eq!(greet(&stranger, &server, asked_for.address.port()), b"\x05\x00");
     });
 }
 

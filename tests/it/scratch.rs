@@ -1,16 +1,17 @@
 //! Files that live as long as a test, and the program itself with its log.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::stage::{LONG, connect, take};
 
@@ -171,9 +172,35 @@ pub fn check(options: &[&str]) -> (i32, String) {
 
 /// The program, not started yet, listening on a free port.
 pub fn program(options: &[&str]) -> Command {
+    program_on("127.0.0.1:0", options)
+}
+
+/// The same, listening there.
+pub fn program_on(listen: &str, options: &[&str]) -> Command {
     let mut command = bare();
-    command.arg("127.0.0.1:0").args(options).stdout(Stdio::null());
+    command.arg(listen).args(options).stdout(Stdio::null());
     command
+}
+
+/// The program as that of an ordinary user whom nobody else is: the limit is on all that a user has,
+/// and root has none. `limit` is that of `ulimit`. `None` where this process may not become another
+/// user.
+pub fn of_ordinary_user(limit: Option<u32>) -> Option<Command> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    if !geteuid().is_root() {
+        eprintln!("only root can be another user: nothing is tested");
+        return None;
+    }
+    let user = 10_000 + std::process::id() % 1_000 * 50 + NEXT.fetch_add(1, Ordering::Relaxed);
+    // That user may not get at where the program lies, so it has the file as a descriptor.
+    let file = File::open(bare().get_program()).unwrap();
+    let limit =
+        limit.map_or(String::new(), |it| format!("ulimit -u {it} 2>/dev/null || ulimit -p {it}; "));
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("{limit}exec /proc/self/fd/0 \"$@\"")).arg("tabi");
+    command.args(program(&[]).get_args());
+    command.current_dir("/").uid(user).gid(user).stdin(Stdio::from(file)).stdout(Stdio::null());
+    Some(command)
 }
 
 /// The same, with a limit as the shell's `ulimit` takes it.
@@ -189,7 +216,10 @@ pub fn limited(ulimit: &str, options: &[&str]) -> Command {
 pub fn heeding(options: &[&str]) -> Command {
     let plain = program(options);
     let mut command = Command::new("env");
-    command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
+    command
+        .arg("--default-signal=HUP,INT,TERM,USR2")
+        .arg(plain.get_program())
+        .args(plain.get_args());
     command.stdout(Stdio::null());
     command
 }

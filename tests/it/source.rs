@@ -9,7 +9,7 @@ use std::thread;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use socket2::{Domain, Socket, Type};
 use tabi::cli;
-use tabi::server::{Notify, Server};
+use tabi::server::{Inherited, Notify, Server};
 
 use crate::namespace::{alone, ip, with_two_ways};
 use crate::stage::{
@@ -237,7 +237,7 @@ fn without_the_capability_the_start_says_which_one_is_missing() {
             sets.effective -= CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
             set_capabilities(None, sets).unwrap();
             let arguments = cli::parse(["tabi", "127.0.0.1:0", "--mark", "42"]).unwrap();
-            Server::bind(arguments.config, Vec::new(), Notify::default())
+            Server::bind(arguments.config, Inherited::default(), Notify::default())
                 .map(drop)
                 .unwrap_err()
                 .to_string()

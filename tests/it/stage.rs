@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 use tabi::cli;
-use tabi::server::{Notify, Server, Stopper};
+use tabi::server::{Inherited, Notify, Server, Stopper};
 
 /// How long anything may take before the test has failed.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -54,7 +54,7 @@ pub fn start(options: &[&str]) -> Running {
 pub fn start_on(listen: &str, options: &[&str]) -> Running {
     let grace: &[&str] = if options.contains(&"--grace") { &[] } else { &["--grace", "0"] };
     let arguments = cli::parse([&["tabi", listen], grace, options].concat()).unwrap();
-    let server = Server::bind(arguments.config, Vec::new(), Notify::default()).unwrap();
+    let server = Server::bind(arguments.config, Inherited::default(), Notify::default()).unwrap();
     let address = server.addresses()[0];
     let stopper = server.stopper();
     let status = server.status_address().unwrap();

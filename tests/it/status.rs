@@ -1,14 +1,14 @@
 //! The status page, its JSON, the metrics and the state of health.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::scratch::Scratch;
 use crate::stage::{
-    GREETING, LONG, Running, ask, at_end, connect, listen, pair, request, request_by_name, start,
-    take,
+    GREETING, LONG, Running, accept, ask, at_end, connect, listen, pair, reply, request,
+    request_by_name, start, take,
 };
 
 const STATUS: [&str; 2] = ["--status", "127.0.0.1:0"];
@@ -83,6 +83,46 @@ fn a_live_session_is_shown_with_what_it_has_moved() {
 }
 
 #[test]
+fn clients_and_users_are_shown_with_what_they_have_moved_in_all_sessions() {
+    let users = Scratch::new(b"alice:open sesame\n");
+    let server = start(&[&STATUS[..], &["--users", users.path()]].concat());
+    let open = |password: &[u8]| {
+        let mut client = connect(server.address);
+        client.write_all(&[b"\x05\x01\x02\x01\x05alice\x0b", password].concat()).unwrap();
+        client
+    };
+    for live in 0..2 {
+        let (listener, target) = listen();
+        let mut client = open(b"open sesame");
+        client.write_all(&[&request(target)[..], b"up"].concat()).unwrap();
+        let mut target = accept(&listener);
+        take::<2>(&mut target);
+        target.write_all(b"down").unwrap();
+        take::<{ 2 + 2 + 10 + 4 }>(&mut client);
+        let moved = |live: usize, sessions: usize| {
+            format!(
+                "\"sessions\":{live},\"bytes\":{{\"up\":{},\"down\":{}}}",
+                2 * sessions,
+                4 * sessions
+            )
+        };
+        // What ends leaves its bytes behind.
+        let body = await_part(&server, "/sessions", &moved(1, live + 1));
+        for name in ["alice", "127.0.0.1"] {
+            let part = format!("{{\"name\":\"{name}\",{}", moved(1, live + 1));
+            assert!(body.contains(&part), "{part} is not in\n{body}");
+        }
+        drop((client, target));
+        await_part(&server, "/sessions", &moved(0, live + 1));
+    }
+    // A name without its password is nobody's.
+    let mut attacker = open(b"close sesame");
+    attacker.read_to_end(&mut Vec::new()).unwrap();
+    let body = await_part(&server, "/sessions", "\"bad-credentials\":1");
+    assert_eq!(body.matches("\"name\":").count(), 2, "{body}");
+}
+
+#[test]
 fn what_a_client_calls_itself_is_no_markup() {
     let users = Scratch::new(b"<script>alert(1)</script>:open sesame\n");
     let server = start(&[&STATUS[..], &["--users", users.path()]].concat());
@@ -126,8 +166,62 @@ fn what_happens_is_counted() {
     let metrics = await_part(&server, "/metrics", "tabi_connections 2\n");
     for line in metrics.lines() {
         let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
-        assert!(name.starts_with("tabi_"), "{line}");
+        assert!(["tabi_", "process_"].iter().any(|start| name.starts_with(start)), "{line}");
     }
+}
+
+#[test]
+fn dropped_datagrams_are_counted_by_reason() {
+    let server = start(&STATUS);
+    let (_held, (rep, bound)) = {
+        let mut control = connect(server.address);
+        let mut request = request("0.0.0.0:0".parse().unwrap());
+        request[1] = 0x03;
+        control.write_all(&[GREETING, &request].concat()).unwrap();
+        assert_eq!(take(&mut control), *b"\x05\x00");
+        let reply = reply(&mut control);
+        (control, reply)
+    };
+    assert_eq!(rep, 0x00);
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for datagram in [&b"\0\0\0\x09"[..], b"\0\0\x01\x01\x7f\0\0\x01\0\x09fragment", b""] {
+        client.send_to(datagram, bound).unwrap();
+    }
+    for (reason, count) in [("malformed", 2), ("fragment", 1), ("denied", 0)] {
+        let part = format!("tabi_datagrams_dropped_total{{reason=\"{reason}\"}} {count}\n");
+        await_part(&server, "/metrics", &part);
+    }
+}
+
+#[test]
+fn clients_that_wait_for_a_place_are_counted() {
+    let server = start(&[&STATUS[..], &["--max-connections", "1"]].concat());
+    let tunnel = pair(&server);
+    await_part(&server, "/metrics", "tabi_clients_waiting 0\n");
+    // More than are accepted while they wait.
+    let waiting: Vec<_> = (0..9).map(|_| connect(server.address)).collect();
+    let expected = if cfg!(target_os = "linux") { waiting.len() } else { 4 };
+    await_part(&server, "/metrics", &format!("tabi_clients_waiting {expected}\n"));
+    drop((tunnel, waiting));
+    await_part(&server, "/metrics", "tabi_clients_waiting 0\n");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_prometheus_knows_of_every_process_is_told_of_this_one() {
+    let server = start(&STATUS);
+    let (_, metrics) = get(&server, "/metrics");
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).parse().unwrap()
+    };
+    for name in ["process_cpu_seconds_total", "process_open_fds", "process_threads"] {
+        assert!(value(name) > 0.0, "{name}");
+    }
+    assert!(value("process_resident_memory_bytes") > 1e6);
+    assert!(value("process_open_fds") < value("process_max_fds"));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((0.0..LONG.as_secs_f64()).contains(&(now - value("process_start_time_seconds"))));
 }
 
 #[test]
@@ -199,7 +293,7 @@ fn a_crowd_of_silent_visitors_keeps_nobody_out() {
 mod from_elsewhere {
     use super::*;
     use crate::namespace::{alone, ip};
-    use crate::stage::{reply, start_on};
+    use crate::stage::start_on;
     use socket2::{Domain, Socket, Type};
 
     const HOST: &str = "192.168.1.1";

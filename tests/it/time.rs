@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::namespace::{ip, with_two_ways};
 use crate::scratch::{Program, of_process};
 use crate::stage::{
-    GREETING, LONG, accept, ask, at_end, black_hole, connect, echo, expect_reset, pair, pattern,
-    request, reset, send, start, take, tunnel, tunnel_from,
+    GREETING, LONG, accept, at_end, black_hole, connect, echo, expect_reset, pair, pattern,
+    request, reset, send, start, take, told, tunnel, tunnel_from,
 };
 
 #[test]
@@ -41,11 +41,12 @@ fn a_client_that_drips_is_cut_by_the_one_deadline() {
 
 #[test]
 fn a_target_that_says_nothing_is_given_up() {
-    let server = start(&["--connect-timeout", "0.5"]);
+    let mut program = Program::start(&["--connect-timeout", "0.5"]);
     let (_waiting, _socket, target) = black_hole();
     let begin = Instant::now();
-    let (rep, _client) = ask(&server, &request(target));
-    assert_eq!(rep, 0x06);
+    assert_eq!(told(program.address, &request(target))[1], 0x06);
+    let line = program.log_line("CONNECT");
+    assert!(line.contains("outcome=timed-out why=\"the target has not answered\""), "{line}");
     assert!(begin.elapsed() >= Duration::from_millis(450), "{:?}", begin.elapsed());
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use tabi::cli;
-use tabi::server::{Notify, Server};
+use tabi::server::{Inherited, Notify, Server};
 
 use crate::namespace::{alone, ip, over, with_name_server};
 use crate::scratch::{Program, Scratch, bare, check};
@@ -394,7 +394,7 @@ fn a_password_belongs_neither_on_the_command_line_nor_into_a_file_for_everyone()
 fn a_server_that_is_its_own_upstream_does_not_start() {
     let refusal = |listen: &str, options: &[&str]| {
         let arguments = cli::parse([&["tabi", listen], options].concat()).unwrap();
-        Server::bind(arguments.config, Vec::new(), Notify::default())
+        Server::bind(arguments.config, Inherited::default(), Notify::default())
             .map(drop)
             .unwrap_err()
             .to_string()

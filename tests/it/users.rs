@@ -2,11 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::scratch::{Program, Scratch, check};
-use crate::stage::{LONG, connect, echo, reply, request, start, take};
+use crate::namespace::with_two_ways;
+use crate::scratch::{Program, Scratch, check, of_ordinary_user};
+use crate::stage::{LONG, connect, echo, reply, request, start, start_on, take};
 
 const USERS: &[u8] = b"# the household\nalice:open sesame\nbob:a:b\r\n";
 
@@ -175,17 +178,21 @@ fn an_old_password_on_one_device_does_not_shut_out_the_others_at_its_address() {
 
 #[test]
 fn one_who_tries_many_names_is_turned_away_before_the_greeting() {
-    let file = Scratch::new(USERS);
-    let server = start(&["--users", file.path()]);
-    let try_names = || {
-        (0..40)
+    let ((server_to, server), (over_to, over)) = (channel(), channel());
+    let guesser = move || {
+        let server = server.recv_timeout(LONG).unwrap();
+        let tried = (0..40)
             .map(|number| credentials(format!("name {number}").as_bytes(), b"123456"))
-            .map(|credentials| last_words(server.address, &[GREETING, &credentials].concat()))
-            .take_while(|words| !words.is_empty())
-            .count()
+            .map(|credentials| last_words(server, &[GREETING, &credentials].concat()))
+            .take_while(|words| !words.is_empty());
+        over_to.send((tried.count(), last_words(server, GREETING))).unwrap();
     };
-    assert_eq!(try_names(), 33);
-    assert_eq!(last_words(server.address, GREETING), b"");
+    with_two_ways(guesser, move || {
+        let file = Scratch::new(USERS);
+        let server = start_on("10.1.0.1:0", &["--users", file.path()]);
+        server_to.send(server.address).unwrap();
+        assert_eq!(over.recv_timeout(LONG).unwrap(), (33, Vec::new()));
+    });
 }
 
 #[test]
@@ -220,6 +227,33 @@ fn a_file_that_others_can_read_is_refused_at_start() {
     let (status, told) = check(&["--users", file.path()]);
     assert_eq!(status, 2);
     assert!(told.contains(&format!("chmod 600 '{}'", file.path())), "{told}");
+}
+
+#[test]
+fn a_secret_of_root_and_of_a_group_that_tabi_alone_is_in_is_taken() {
+    // What Kubernetes makes of a secret in a pod with an fsGroup; `users` is everybody's.
+    const OWN: u32 = 4_000_000;
+    const USERS_GROUP: u32 = 100;
+    let file = Scratch::new(USERS);
+    for (mode, group, expected) in
+        [(0o440, OWN, 0), (0o640, OWN, 0), (0o444, OWN, 2), (0o440, USERS_GROUP, 2)]
+    {
+        let Some(mut command) = of_ordinary_user(None) else { return };
+        std::os::unix::fs::chown(file.path(), Some(0), Some(group)).unwrap();
+        file.set_mode(mode);
+        let output = command.gid(group).args(["--check", "--users", file.path()]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(expected), "{mode:o} {group}: {told}");
+        assert_eq!(
+            told.contains("$CREDENTIALS_DIRECTORY and in /run/secrets"),
+            expected == 2,
+            "{told}"
+        );
+    }
+    // Whoever runs tabi has to be in that group.
+    file.set_mode(0o440);
+    std::os::unix::fs::chown(file.path(), None, Some(OWN)).unwrap();
+    assert_eq!(check(&["--users", file.path()]).0, 2);
 }
 
 #[test]

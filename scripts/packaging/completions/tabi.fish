@@ -7,7 +7,7 @@ complete -c tabi -l source -d 'Local address of outgoing connections, repeatable
 complete -c tabi -l interface -d 'Interface by which outgoing connections and datagrams leave, whatever the routes say, except those for this machine itself' -r
 complete -c tabi -l mark -d 'Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)' -r
 complete -c tabi -l udp-ports -d 'Ports on which clients send UDP datagrams, as in 40000-40099, one of them for each association; for a firewall or a container that lets only some ports through' -r
-complete -c tabi -l udp-advertise -d 'Address that clients are told to send UDP datagrams to, if this machine has another one for them than it knows of' -r
+complete -c tabi -l udp-advertise -d 'Address that clients are told to send UDP datagrams to, where it is another one than they connect to; repeatable, one a family' -r
 complete -c tabi -l max-connections -d 'Connections that are served at once; further clients wait' -r
 complete -c tabi -l max-per-client -d 'Connections of one client at once (an IPv4 address, an IPv6 /64); further ones are closed' -r
 complete -c tabi -l handshake-timeout -d 'Seconds from a client\'s connection to its complete request' -r

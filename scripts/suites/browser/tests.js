@@ -39,7 +39,7 @@ async function until(what, look) {
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 
 // What stands in a column, from the top.
-const column = (page, key) => texts(page, `tbody td.${key}`);
+const column = (page, key) => texts(page, `#rows td.${key}`);
 const texts = (page, places) =>
     page.$$eval(places, (found) => found.map((element) => element.textContent));
 
@@ -75,7 +75,7 @@ async function liveValues(page, household) {
     });
     await check('live values change: the sums, a session, the chart', async () => {
         const look = () => page.evaluate(() => {
-            const video = [...document.querySelectorAll('tbody tr')].find((tr) =>
+            const video = [...document.querySelectorAll('#rows tbody tr')].find((tr) =>
                 tr.querySelector('.destination').textContent === 'video.example.com:443');
             return {
                 sum: document.getElementById('down-sum').textContent,
@@ -100,6 +100,27 @@ async function liveValues(page, household) {
             const text = await page.textContent(`#${id}`);
             if (!form.test(text)) throw new Error(`${id}: ${text}`);
         }
+    });
+    await check('it says for how long the server has been up', async () => {
+        const told = /^up (\d+ min )?\d+ s$/;
+        await until('up', async () => told.test(await page.textContent('#running')));
+    });
+    await check('clients and users have rates and sums, those who move most first', async () => {
+        const first = (key) => page.textContent(`#names tbody tr:first-child td.${key}`);
+        for (const [by, head, name] of [['clients', 'Client', /^192\.168\.1\./], ['users', 'User', /^\w+$/]]) {
+            await page.selectOption('#by', by);
+            same(await page.textContent('#names th'), head);
+            await until(`rates ${by}`, async () => name.test(await first('name'))
+                && bytes(await first('down-rate')) > 1e5 && bytes(await first('down')) > 1e5);
+        }
+        await page.selectOption('#by', 'clients');
+    });
+    await check('a click on a client shows its sessions', async () => {
+        const name = await page.textContent('#names tbody tr:first-child button');
+        await page.click('#names tbody tr:first-child button');
+        const shown = await column(page, 'client');
+        same([shown.length > 0, shown.every((client) => client.includes(name))], [true, true]);
+        await page.fill('#filter', '');
     });
     await check('outcomes, refusals and lookups are counted by their words', async () => {
         for (const [id, wanted] of [
@@ -156,7 +177,7 @@ async function hostility(page, url) {
     await check('and could not, if the page made a mistake', async () => {
         const told = await page.evaluate(() => {
             try {
-                document.getElementById('rows').innerHTML = '<img src=x onerror=alert(1)>';
+                document.querySelector('#rows tbody').innerHTML = '<img src=x onerror=alert(1)>';
                 return 'markup was made';
             } catch (error) {
                 return error.name;
@@ -172,24 +193,33 @@ async function hostility(page, url) {
     });
 }
 
+// What sticks out of the window, out of its box, or out of the chart.
+const sticksOut = (page) => page.evaluate(() => {
+    const isWide = (box) => box.scrollWidth > box.clientWidth;
+    const boxes = [document.documentElement, ...document.querySelectorAll('.scroll, section')];
+    const isCut = ({ x, width }, chart) => x < 0 || x + width > chart.clientWidth + 1;
+    const chart = document.getElementById('chart');
+    const labels = [...chart.querySelectorAll('text')].filter((text) => isCut(text.getBBox(), chart));
+    return [...boxes.filter(isWide), ...labels].map((it) => it.outerHTML.slice(0, 200));
+});
+
 async function looks(browser, url) {
     const viewport = { width: 390, height: 844 };
     const phone = { viewport, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+    const half = { viewport: { width: 800, height: 900 } };
     for (const [name, options] of [
         ['light', { colorScheme: 'light' }], ['dark', { colorScheme: 'dark' }],
+        ['half-light', { ...half, colorScheme: 'light' }], ['half', { ...half, colorScheme: 'dark' }],
         ['phone-light', { ...phone, colorScheme: 'light' }],
         ['phone', { ...phone, colorScheme: 'dark' }],
     ]) {
         await check(`it fits its window and takes its colours: ${name}`, async () => {
             const page = await open(browser, url, options);
-            await page.waitForSelector('tbody tr');
-            const [wide, ground] = await page.evaluate(() => [
-                document.documentElement.scrollWidth - innerWidth,
-                getComputedStyle(document.body).backgroundColor,
-            ]);
-            same(wide <= 0, true);
+            await page.waitForSelector('#rows tbody tr');
+            const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+            same(await sticksOut(page), []);
             same(Number(ground.match(/\d+/)[0]) < 128, options.colorScheme === 'dark');
-            if (!keep || name !== 'phone-light') {
+            if (!keep || ['light', 'dark', 'phone'].includes(name)) {
                 const file = path.join(screenshots, `status-page-${name}.png`);
                 await page.screenshot({ path: file, fullPage: !options.isMobile });
                 if (keep) spawnSync('pngquant', ['--force', '--ext', '.png', file]);
@@ -197,6 +227,35 @@ async function looks(browser, url) {
             await page.context().close();
         });
     }
+}
+
+async function widths(browser, url) {
+    const page = await open(browser, url);
+    // As long as they come: addresses of IPv6, and a rate of 10.0 MB/s.
+    await page.route('**/sessions', async (route) => {
+        const answer = await route.fetch();
+        const told = await answer.json();
+        told.history.down[0] = 9.9e6;
+        const long = '[2001:db8:1234:5678:9abc:def0:1234:5678]:50000';
+        for (const session of told.sessions) {
+            Object.assign(session, { client: long, reached: long, via: '192.168.100.200:1080' });
+        }
+        for (const client of told.clients) client.name = long;
+        await route.fulfill({ response: answer, json: told });
+    });
+    for (const width of [1280, 1130, 1100, 800, 720, 700, 400, 320]) {
+        await check(`nothing sticks out at a width of ${width}`, async () => {
+            await page.setViewportSize({ width, height: 900 });
+            await page.reload();
+            await page.waitForSelector('#rows tbody tr td.via:not(.none)');
+            if (!keep) {
+                const file = path.join(screenshots, `width-${width}.png`);
+                await page.screenshot({ path: file, fullPage: true });
+            }
+            same(await sticksOut(page), []);
+        });
+    }
+    await page.context().close();
 }
 
 async function metrics(url) {
@@ -259,6 +318,7 @@ async function main() {
     household.hostile.destroy();
     await pause(keep ? 300 : 10);
     await looks(browser, tabi.url);
+    await widths(browser, tabi.url);
     await metrics(tabi.url);
     await crowd(page, tabi.url);
     await theEnd(tabi, page);

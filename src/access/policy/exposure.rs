@@ -1,11 +1,9 @@
 //! Who reaches this server at which addresses, in words for whoever starts it.
 
-use std::net::{IpAddr, SocketAddr};
-
 use ipnet::IpNet;
 
 use crate::system::interfaces::Public;
-use crate::system::ip::{is_link_local, listens_at};
+use crate::system::ip::is_link_local;
 
 /// Which clients that come in at `public` are served, where those of `clients` are.
 pub(super) fn served_on(public: &Public, clients: &[IpNet], is_default: bool) -> String {
@@ -26,18 +24,4 @@ pub(super) fn served_on(public: &Public, clients: &[IpNet], is_default: bool) ->
         if served.is_empty() { "nowhere".into() } else { served.join(", ") },
         if closed_to_link_local { ", link-local ones too" } else { "" },
     )
-}
-
-/// Where clients on the home or office network reach a server that listens on `listen`, on a machine
-/// with these `private` addresses.
-pub(super) fn reached_at(private: &[IpAddr], listen: &[SocketAddr]) -> Vec<SocketAddr> {
-    let reached = |listen: &SocketAddr| match listen.ip() {
-        ip if ip.is_unspecified() => {
-            let heard = private.iter().filter(|private| listens_at(ip, **private));
-            heard.map(|private| SocketAddr::new(*private, listen.port())).collect()
-        }
-        ip if ip.is_loopback() => Vec::new(),
-        _ => vec![*listen],
-    };
-    listen.iter().flat_map(reached).collect()
 }

@@ -635,6 +635,18 @@ fn route_of(
     }
 }
 
+#[test]
+fn a_name_is_looked_up_as_it_stands_where_a_rule_is_about_a_name() {
+    for (rules, looked_up) in [
+        ("", "db.prod is looked up"),
+        ("allow to 192.168.0.0/16\ndeny to self", "db.prod is looked up"),
+        ("deny to tracker.example", "db.prod. is looked up"),
+        ("allow user bob to *.example", "db.prod. is looked up"),
+    ] {
+        assert_eq!(route_of(rules, None, LAN, Command::Connect, ("db.prod", 80)), looked_up);
+    }
+}
+
 const REST: Option<&str> = Some("socks5h://192.0.2.9:1080");
 
 #[test]
@@ -649,12 +661,12 @@ fn what_goes_up_is_not_looked_up() {
     for (rest, client, name, route) in [
         (None, LAN, "a.onion", "a.onion:80 via 192.0.2.8:9050"),
         (None, LAN, "A.Onion.", "A.Onion.:80 via 192.0.2.8:9050"),
-        (None, LAN, "example.org", "example.org is looked up"),
+        (None, LAN, "example.org", "example.org. is looked up"),
         (REST, LAN, "example.org", "example.org:80 via 192.0.2.9:1080"),
         (REST, "192.168.1.20:5", "example.org", "example.org:80 via 192.0.2.7:1080"),
         (REST, "192.168.1.20:5", "a.onion", "a.onion:80 via 192.0.2.8:9050"),
         (REST, LAN, "a.tracker.example", "denied"),
-        (REST, LAN, "nas.home.example", "nas.home.example is looked up"),
+        (REST, LAN, "nas.home.example", "nas.home.example. is looked up"),
         (REST, LAN, "10.1.2.3", "denied"),
         (REST, LAN, "192.168.3.4", "direct"),
         (REST, LAN, "198.51.100.1", "198.51.100.1:80 via 192.0.2.6:1080"),

@@ -133,6 +133,11 @@ impl Index {
         &self.entries
     }
 
+    /// Whether a rule is about a name.
+    pub(in crate::access) fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// The first rule that is about everything, and those behind it, which can never match.
     pub(super) fn never_matching(&self) -> Option<(&Entry, &[Entry])> {
         let mut anywhere = self.chain(self.anywhere);

@@ -36,13 +36,13 @@ struct Received {
 }
 
 impl Batch {
-    /// Takes what waits in `socket`, in place of what was taken before.
-    pub(super) fn receive(&mut self, socket: &UdpSocket) {
+    /// Takes what waits in `socket`, at most so many datagrams, in place of what was taken before.
+    pub(super) fn receive(&mut self, socket: &UdpSocket, most: usize) {
         const CAPACITY: usize = MAX_BYTES + HEADROOM + MAX_DATAGRAM;
         self.bytes.clear();
         self.bytes.reserve_exact(CAPACITY);
         self.received.clear();
-        for _ in 0..MAX_DATAGRAMS {
+        for _ in 0..most.min(MAX_DATAGRAMS) {
             let start = self.bytes.len();
             self.bytes.resize(start + HEADROOM, 0);
             let from = recvfrom(socket, spare_capacity(&mut self.bytes), RecvFlags::DONTWAIT);

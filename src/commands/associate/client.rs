@@ -45,7 +45,7 @@ pub(super) enum Port {
     Announced(u16),
     /// It is that of the latest datagram, and may still change until then.
     Latest(SocketAddr, Instant),
-    /// It is this one, and the client's socket is connected to it.
+    /// It is this one.
     Settled(SocketAddr),
 }
 

@@ -12,7 +12,7 @@ use super::dropped::Reason;
 use super::lookups::{Finished, Lookups, Resolution};
 use super::table::{Sizes, Table};
 use super::targets::{Route, Targets};
-use crate::access::policy::Policy;
+use crate::access::policy::{Denied, Policy};
 use crate::commands::resolver::Resolver;
 use crate::socks5::{Address, Command, Host, Name, Request};
 use crate::system::waker::Waker;
@@ -37,6 +37,19 @@ const MIN_NAME_TTL: Duration = Duration::from_secs(1);
 
 /// How long it goes on with them while the name is looked up again.
 const RENEWAL: Duration = Duration::from_secs(10);
+
+/// Why a destination has no permitted addresses.
+enum NotPermitted {
+    Denied(Denied),
+    /// They are not known: this name has to be looked up.
+    ToLookUp(Name),
+}
+
+impl From<Denied> for NotPermitted {
+    fn from(denied: Denied) -> Self {
+        NotPermitted::Denied(denied)
+    }
+}
 
 /// The destinations of one association.
 pub(super) struct Destinations<'a> {
@@ -100,7 +113,7 @@ impl<'a> Destinations<'a> {
     pub(super) fn route(&mut self, to: &Address, payload: &[u8], now: Instant) -> Route {
         let route = match &to.host {
             Host::Ip(ip) => self.route_to_address(to, *ip),
-            Host::Name(name) => self.route_to_name(to, name, payload, now),
+            Host::Name(_) => self.route_to_name(to, payload, now),
         };
         if let Route::To(target) = route {
             self.let_reply(target.ip());
@@ -112,14 +125,14 @@ impl<'a> Destinations<'a> {
         let known = self.by_address.get(&(ip, to.port)).copied();
         let is_open = known.unwrap_or_else(|| {
             self.client.session.asked_for(to);
-            let is_open = self.permitted(to, None).is_some();
+            let is_open = self.permitted(to, None).is_ok();
             self.by_address.insert((ip, to.port), is_open);
             is_open
         });
         if is_open { Route::To((ip, to.port).into()) } else { Route::Dropped(Reason::Denied) }
     }
 
-    fn route_to_name(&mut self, to: &Address, name: &Name, payload: &[u8], now: Instant) -> Route {
+    fn route_to_name(&mut self, to: &Address, payload: &[u8], now: Instant) -> Route {
         let known = self.by_name.get(to);
         let payload = match known {
             Some(known) if now < known.until => return known.next(now),
@@ -134,56 +147,63 @@ impl<'a> Destinations<'a> {
                 Some(payload)
             }
         };
-        if self.permitted(to, None).is_none() {
-            self.enter(to, None, now);
-        } else {
-            match (self.lookups.resolve(to, name, payload, now), payload) {
-                (Resolution::Known(addresses), _) => self.enter_found(to, addresses, now),
+        if let Err(NotPermitted::ToLookUp(name)) = self.permitted(to, None) {
+            match (self.lookups.resolve(to, &name, payload, now), payload) {
+                (Resolution::Known(addresses), _) => self.enter_found(to, (name, addresses), now),
                 // The datagrams go on to the addresses that were found before.
                 (Resolution::Pending | Resolution::TooMany, None) => {}
                 (Resolution::Pending, Some(_)) => return Route::Pending,
                 (Resolution::TooMany, Some(_)) => return Route::Dropped(Reason::TooManyPending),
             }
+        } else {
+            self.enter(to, Err(Reason::Denied), now);
         }
         self.by_name.get(to).map_or(Route::Pending, |known| known.next(now))
     }
 
-    /// The addresses that the rules permit; `None` where they deny the destination. A name of which
-    /// nothing is `found` yet is judged as far as that goes.
+    /// The addresses that the rules permit. `found` are those of a name, under which it was looked up; the
+    /// rules that are in force by now may want it looked up under another one.
     fn permitted(
         &mut self,
         to: &Address,
-        found: Option<Vec<SocketAddr>>,
-    ) -> Option<Vec<SocketAddr>> {
+        found: Option<(Name, Vec<SocketAddr>)>,
+    ) -> Result<Vec<SocketAddr>, NotPermitted> {
         let AssociateClient { session, identity, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: to.clone() };
-        match self.policy.permit(identity, session.peer(), &request, |_, _| found.ok_or(None)) {
-            Ok(permit) => Some(permit.addresses().to_vec()),
-            Err(None) => Some(Vec::new()),
-            Err(Some(denied)) => {
-                // A client that scans is not to fill the log.
-                let level = if self.has_denied { Level::Debug } else { Level::Info };
-                let (peer, why) = (session.peer(), denied.to_string());
-                log!(level, "denied client={peer} command=UDP dest={to} why={why:?}");
-                self.has_denied = true;
-                None
-            }
+        let lookup = |name: &Name, _| match found {
+            Some((looked_up, addresses)) if looked_up == *name => Ok(addresses),
+            _ => Err(NotPermitted::ToLookUp(name.clone())),
+        };
+        let permit = self.policy.permit(identity, session.peer(), &request, lookup);
+        if let Err(NotPermitted::Denied(denied)) = &permit {
+            // A client that scans is not to fill the log.
+            let level = if self.has_denied { Level::Debug } else { Level::Info };
+            let (peer, why) = (session.peer(), denied.to_string());
+            log!(level, "denied client={peer} command=UDP dest={to} why={why:?}");
+            self.has_denied = true;
         }
+        permit.map(|permit| permit.addresses().to_vec())
     }
 
     /// Keeps which of the addresses that were found for a name are permitted.
-    fn enter_found(&mut self, to: &Address, addresses: Vec<SocketAddr>, now: Instant) {
-        let permitted = self.permitted(to, Some(addresses));
-        self.enter(to, permitted, now);
+    fn enter_found(&mut self, to: &Address, found: (Name, Vec<SocketAddr>), now: Instant) {
+        match self.permitted(to, Some(found)) {
+            Ok(addresses) => self.enter(to, Ok(addresses), now),
+            Err(NotPermitted::Denied(_)) => self.enter(to, Err(Reason::Denied), now),
+            // The next datagram has it looked up.
+            Err(NotPermitted::ToLookUp(_)) => {}
+        }
     }
 
-    fn enter(&mut self, to: &Address, permitted: Option<Vec<SocketAddr>>, now: Instant) {
-        let reason = if permitted.is_some() { Reason::Unresolved } else { Reason::Denied };
-        let ttl = match &permitted {
-            Some(addresses) if addresses.is_empty() => FAILURE_TTL,
-            _ => self.resolver.ttl().max(MIN_NAME_TTL),
-        };
+    /// Keeps where a name leads, or why nowhere.
+    fn enter(&mut self, to: &Address, permitted: Result<Vec<SocketAddr>, Reason>, now: Instant) {
+        let reason = *permitted.as_ref().err().unwrap_or(&Reason::Unresolved);
         let mut addresses = permitted.unwrap_or_default();
+        let ttl = if addresses.is_empty() && reason != Reason::Denied {
+            FAILURE_TTL
+        } else {
+            self.resolver.ttl().max(MIN_NAME_TTL)
+        };
         self.resolver.families().order(&mut addresses, now);
         let mut targets = Targets::new(addresses, reason, now + ttl);
         if let Some(earlier) = self.by_name.peek(to) {
@@ -196,8 +216,12 @@ impl<'a> Destinations<'a> {
     /// The lookup that is over, if one is: its name is known then. Gives back the datagrams that have
     /// waited for it.
     pub(super) fn take_resolved(&mut self, now: Instant) -> Option<(Address, Vec<Vec<u8>>)> {
-        let Finished { destination, addresses, payloads } = self.lookups.take_finished(now)?;
-        self.enter_found(&destination, addresses, now);
+        let Finished { destination, name, addresses, payloads } =
+            self.lookups.take_finished(now)?;
+        match addresses {
+            Some(addresses) => self.enter_found(&destination, (name, addresses), now),
+            None => self.enter(&destination, Err(Reason::NoAnswer), now),
+        }
         Some((destination, payloads))
     }
 
@@ -254,6 +278,7 @@ impl<'a> Destinations<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::rules::RuleFile;
     use crate::commands::associate::tests::{session, with_association};
     use crate::system::descriptors::Descriptors;
     use std::sync::Mutex;
@@ -302,6 +327,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_completed_does_not_count_once_a_rule_is_about_a_name() {
+        let (session, _control) = session("192.168.1.7:1");
+        let names = Resolver::with_resolver(TTL, &Descriptors::new(1024), |name| {
+            Ok(vec![
+                if name.ends_with('.') { "192.0.2.2:0" } else { "192.0.2.1:0" }.parse().unwrap(),
+            ])
+        });
+        with_association(session, names, |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names);
+            let (now, name) = (Instant::now(), to("db.prod"));
+            assert_eq!(destinations.route(&name, b"x", now), Route::Pending);
+            policy.replace_file(RuleFile::parse(b"deny to a.example", "rules").unwrap().into());
+            while destinations.take_resolved(now).is_none() {
+                std::thread::yield_now();
+            }
+            let route = look_up(&mut destinations, &name, now);
+            assert_eq!(route, Route::To("192.0.2.2:9".parse().unwrap()));
+        })();
+    }
+
+    #[test]
     fn datagrams_go_on_while_their_name_is_looked_up_again() {
         let (session, _control) = session("192.168.1.7:1");
         let (release, released) = std::sync::mpsc::channel::<()>();
@@ -324,7 +370,7 @@ mod tests {
             let too_late = until + 2 * RENEWAL;
             assert_eq!(destinations.take_resolved(too_late).unwrap().0, name);
             let route = destinations.route(&name, b"x", too_late);
-            assert_eq!(route, Route::Dropped(Reason::Unresolved));
+            assert_eq!(route, Route::Dropped(Reason::NoAnswer));
         })();
     }
 

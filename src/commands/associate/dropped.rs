@@ -1,46 +1,75 @@
-//! Why datagrams were dropped: one line for each reason in the debug log of an association.
+//! Why datagrams were dropped: they are counted by reason, and an association has one line for each in
+//! the debug log.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 use log::debug;
+use portable_atomic::AtomicU64;
+use strum::{EnumMessage, IntoStaticStr, VariantArray};
 
-/// Why a datagram was not sent on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
+/// Why a datagram was not sent on: in a word for the metrics, and in words for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumMessage, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub(super) enum Reason {
-    #[strum(to_string = "not from the client's address and port")]
+    #[strum(message = "not from the client's address and port")]
     NotTheClient,
-    #[strum(to_string = "no SOCKS5 header")]
+    #[strum(message = "no SOCKS5 header")]
     Malformed,
     /// RFC 1928 section 7: then it must be dropped.
-    #[strum(to_string = "a fragment")]
+    #[strum(message = "a fragment")]
     Fragment,
-    #[strum(to_string = "its destination is denied")]
+    #[strum(message = "its destination is denied")]
     Denied,
-    #[strum(to_string = "its name has no address")]
+    #[strum(message = "its name has no address")]
     Unresolved,
-    #[strum(to_string = "too many wait for names")]
+    #[strum(message = "no name server has answered")]
+    NoAnswer,
+    #[strum(message = "too many wait for names")]
     TooManyPending,
-    #[strum(to_string = "the system refused to send it")]
+    #[strum(message = "the system refused to send it")]
     NotSent,
-    #[strum(to_string = "nothing was sent to that address")]
+    #[strum(message = "nothing was sent to that address")]
     Unsolicited,
     /// It has become too long, for instance.
-    #[strum(to_string = "the system refused to send it to the client")]
+    #[strum(message = "the system refused to send it to the client")]
     NotReturned,
 }
 
-/// The reasons that were logged.
+/// How many datagrams of all associations were dropped for each reason.
 #[derive(Debug, Default)]
-pub(super) struct DropLog(Vec<Reason>);
+pub(crate) struct DropCounts([AtomicU64; Reason::VARIANTS.len()]);
 
-impl DropLog {
-    /// Logs that a datagram of the association of `client` was dropped, the first time for each
-    /// reason. `about` is where it came from or where it should have gone.
+impl DropCounts {
+    /// Each number with the word of its reason.
+    pub(crate) fn each(&self) -> Vec<(&'static str, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        Reason::VARIANTS.iter().map(Into::into).zip(counts).collect()
+    }
+}
+
+/// Counts the datagrams of one association that are dropped, and logs why.
+#[derive(Debug)]
+pub(super) struct DropLog<'a> {
+    counts: &'a DropCounts,
+    /// The reasons that were logged.
+    logged: Vec<Reason>,
+}
+
+impl<'a> DropLog<'a> {
+    pub(super) fn new(counts: &'a DropCounts) -> Self {
+        DropLog { counts, logged: Vec::new() }
+    }
+
+    /// Counts a datagram of the association of `client` that was dropped, and logs it, the first time
+    /// for each reason. `about` is where it came from or where it should have gone.
     pub(super) fn log(&mut self, reason: Reason, client: SocketAddr, about: &dyn Display) {
-        if !self.0.contains(&reason) {
-            self.0.push(reason);
-            debug!("dropped a datagram client={client} about={about}: {reason}");
+        self.counts.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+        if !self.logged.contains(&reason) {
+            self.logged.push(reason);
+            let why = reason.get_message().unwrap_or_default();
+            debug!("dropped a datagram client={client} about={about}: {why}");
         }
     }
 }
@@ -50,14 +79,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_is_logged_once() {
-        let mut dropped = DropLog::default();
+    fn each_reason_is_logged_once_and_each_datagram_counted() {
+        let counts = DropCounts::default();
+        let mut dropped = DropLog::new(&counts);
         let client = ([127, 0, 0, 1], 1).into();
         for _ in 0..2 {
             for reason in [Reason::NotTheClient, Reason::Unsolicited, Reason::NotReturned] {
                 dropped.log(reason, client, &"192.0.2.1:9");
             }
         }
-        assert_eq!(dropped.0, [Reason::NotTheClient, Reason::Unsolicited, Reason::NotReturned]);
+        assert_eq!(
+            dropped.logged,
+            [Reason::NotTheClient, Reason::Unsolicited, Reason::NotReturned]
+        );
+        let expected = [("not-the-client", 2), ("unsolicited", 2), ("not-returned", 2)];
+        assert!(expected.iter().all(|count| counts.each().contains(count)), "{counts:?}");
     }
 }

@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 128 * 1024 + MAX_PENDING * LOOKUP;
 const OWN_BYTES: usize = 4 * 1024;
 
 /// Bytes that a lookup under way takes, here and where lookups wait for a thread.
-const LOOKUP: usize = 640;
+const LOOKUP: usize = 704;
 
 /// How long a datagram waits. Who has sent it has sent another one by then, or given up.
 const MAX_WAIT: Duration = Duration::from_secs(10);
@@ -40,6 +40,7 @@ pub(super) struct Lookups<'a> {
 
 struct UnderWay {
     destination: Address,
+    name: Name,
     lookup: Lookup,
     until: Instant,
     payloads: Vec<Vec<u8>>,
@@ -47,10 +48,12 @@ struct UnderWay {
 
 /// A lookup that is over.
 pub(super) struct Finished {
-    /// What was looked up.
+    /// What it was for.
     pub(super) destination: Address,
-    /// What was found: nothing if the lookup failed.
-    pub(super) addresses: Vec<SocketAddr>,
+    /// What was looked up.
+    pub(super) name: Name,
+    /// What was found: nothing if the lookup failed, `None` if it has taken too long.
+    pub(super) addresses: Option<Vec<SocketAddr>>,
     /// What is to be sent there, the oldest first.
     pub(super) payloads: Vec<Vec<u8>>,
 }
@@ -75,7 +78,7 @@ impl<'a> Lookups<'a> {
         Lookups { resolver, client, waker: None, under_way: Vec::new(), pending: 0, share }
     }
 
-    /// Looks up the name in `destination`, and keeps `payload` until then if there is memory for it.
+    /// Looks up `name` for `destination`, and keeps `payload` until then if there is memory for it.
     pub(super) fn resolve(
         &mut self,
         destination: &Address,
@@ -116,8 +119,13 @@ impl<'a> Lookups<'a> {
                 Resolution::Known(addresses(&answer, destination.port))
             }
             Ok(LookupState::UnderWay(lookup)) => {
-                let (destination, until) = (destination.clone(), now + MAX_WAIT);
-                self.under_way.push(UnderWay { destination, lookup, until, payloads: Vec::new() });
+                self.under_way.push(UnderWay {
+                    destination: destination.clone(),
+                    name: name.clone(),
+                    lookup,
+                    until: now + MAX_WAIT,
+                    payloads: Vec::new(),
+                });
                 Resolution::Pending
             }
             Err(_) => Resolution::TooMany,
@@ -140,12 +148,13 @@ impl<'a> Lookups<'a> {
         let is_over =
             |under_way: &UnderWay| under_way.lookup.answer().is_some() || now >= under_way.until;
         let index = self.under_way.iter().position(is_over)?;
-        let UnderWay { destination, lookup, payloads, .. } = self.under_way.swap_remove(index);
+        let UnderWay { destination, name, lookup, payloads, .. } =
+            self.under_way.swap_remove(index);
         let answer = lookup.answer();
-        let addresses = answer.map_or(Vec::new(), |answer| addresses(answer, destination.port));
+        let addresses = answer.map(|answer| addresses(answer, destination.port));
         self.pending -= payloads.len();
         self.share.give_back(LOOKUP + payloads.iter().map(Vec::len).sum::<usize>());
-        Some(Finished { destination, addresses, payloads })
+        Some(Finished { destination, name, addresses, payloads })
     }
 }
 
@@ -196,7 +205,7 @@ mod tests {
         let released = Mutex::new(released);
         let names = Resolver::with_resolver(Duration::ZERO, &Descriptors::new(1024), move |name| {
             let _ = released.lock().unwrap().recv();
-            if name.ends_with(".invalid.") {
+            if name.ends_with(".invalid") {
                 return Err(std::io::ErrorKind::NotFound.into());
             }
             Ok(vec!["127.0.0.1:0".parse().unwrap()])
@@ -218,7 +227,7 @@ mod tests {
         release.send(()).unwrap();
         let mut found = [next(&mut lookups), next(&mut lookups)];
         found.sort_by_key(|found| found.payloads.len());
-        assert_eq!(found[1].addresses, ["127.0.0.1:9".parse().unwrap()]);
+        assert_eq!(found[1].addresses, Some(vec!["127.0.0.1:9".parse().unwrap()]));
         let sent: Vec<Vec<u8>> = (0..64).map(|number| vec![number]).collect();
         assert_eq!((found[0].payloads.len(), &found[1].payloads), (0, &sent));
         let resolutions = [(); 3].map(|()| ask(&mut lookups, &unknown, &vec![0; 60_000]));
@@ -228,7 +237,7 @@ mod tests {
         ));
         release.send(()).unwrap();
         let found = next(&mut lookups);
-        assert_eq!((found.addresses.len(), found.payloads.len()), (0, 2));
+        assert_eq!((found.addresses, found.payloads.len()), (Some(Vec::new()), 2));
         assert_eq!((lookups.pending, lookups.share.taken), (0, 0));
         assert!(lookups.time_left(Instant::now()).is_none());
     }
@@ -248,6 +257,7 @@ mod tests {
         let over: Vec<Finished> =
             std::iter::from_fn(|| lookups.take_finished(now + MAX_WAIT)).collect();
         assert_eq!(over.len(), 64);
+        assert!(over.iter().all(|over| over.addresses.is_none()));
         assert!(matches!(ask(&mut lookups, &name("other"), b"x"), Resolution::Pending));
     }
 

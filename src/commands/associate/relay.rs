@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,8 @@ use rustix::net::{RecvFlags, recv};
 use super::batch::{Batch, HEADROOM};
 use super::client::{AssociateClient, Port};
 use super::destinations::Destinations;
-use super::dropped::{DropLog, Reason};
+use super::dropped::{DropCounts, DropLog, Reason};
+use super::inside::Inside;
 use super::sockets::{Outside, is_unreachable};
 use super::targets::Route;
 use crate::access::policy::Policy;
@@ -28,8 +29,8 @@ const KEEP_MEMORY: Duration = Duration::from_secs(5);
 
 /// An association at work.
 pub(super) struct DatagramRelay<'a> {
-    /// Towards the client, connected to it once it is known.
-    inside: UdpSocket,
+    /// Towards the client.
+    inside: Inside,
     /// Towards everyone else.
     outside: Outside,
     client: &'a AssociateClient<'a>,
@@ -41,15 +42,16 @@ pub(super) struct DatagramRelay<'a> {
     /// When a datagram was last sent on.
     active: Instant,
     destinations: Destinations<'a>,
-    dropped: DropLog,
+    dropped: DropLog<'a>,
 }
 
 impl<'a> DatagramRelay<'a> {
     pub(super) fn new(
-        (inside, outside): (UdpSocket, Outside),
+        (inside, outside): (Inside, Outside),
         client: &'a AssociateClient<'a>,
         policy: &'a Policy,
         resolver: &'a Arc<Resolver>,
+        dropped: &'a DropCounts,
     ) -> Self {
         let now = Instant::now();
         DatagramRelay {
@@ -62,7 +64,7 @@ impl<'a> DatagramRelay<'a> {
             now,
             active: now,
             destinations: Destinations::new(client, policy, resolver),
-            dropped: DropLog::default(),
+            dropped: DropLog::new(dropped),
         }
     }
 
@@ -114,7 +116,7 @@ impl<'a> DatagramRelay<'a> {
         let [ipv4, ipv6, here] = outside.map(|socket| socket.as_ref().map(readable));
         let mut polled = [
             PollFd::new(control, PollFlags::IN),
-            readable(&self.inside),
+            PollFd::new(&self.inside, PollFlags::IN),
             waker.unwrap_or_else(|| absent.clone()),
             ipv4.unwrap_or_else(|| absent.clone()),
             ipv6.unwrap_or_else(|| absent.clone()),
@@ -159,7 +161,8 @@ impl<'a> DatagramRelay<'a> {
     fn take_from_client(&mut self) {
         self.settle();
         let mut batch = std::mem::take(&mut self.batch);
-        batch.receive(&self.inside);
+        let is_settled = matches!(self.port, Port::Settled(_));
+        self.inside.receive(&mut batch, self.client.session.peer().ip(), is_settled);
         self.follow_changes();
         for (from, bytes) in batch.iter_mut() {
             self.send_on(&bytes[HEADROOM..], from);
@@ -184,10 +187,10 @@ impl<'a> DatagramRelay<'a> {
     }
 
     /// Keeps to the client's port once it has had time to change. From then on the kernel drops what
-    /// others send; what it has queued before that is found by comparing addresses.
+    /// others send, as a rule; what it has queued before that is found by comparing addresses.
     fn settle(&mut self) {
         if let Some(address) = self.port.due(self.now) {
-            if self.inside.connect(address).is_ok() {
+            if self.inside.settle(address).is_ok() {
                 self.port = Port::Settled(address);
             }
         }
@@ -227,7 +230,7 @@ impl<'a> DatagramRelay<'a> {
     fn take_from_outside(&mut self, index: usize) {
         let Some(socket) = &self.outside.sockets[index] else { return };
         let mut batch = std::mem::take(&mut self.batch);
-        batch.receive(socket);
+        batch.receive(socket, usize::MAX);
         for (from, bytes) in batch.iter_mut() {
             self.send_back(bytes, from);
         }
@@ -245,11 +248,7 @@ impl<'a> DatagramRelay<'a> {
         let start = HEADROOM - self.header.len();
         bytes[start..HEADROOM].copy_from_slice(&self.header);
         // What has become too long with its header fails here.
-        let sent = match self.port {
-            Port::Settled(_) => self.inside.send(&bytes[start..]),
-            _ => self.inside.send_to(&bytes[start..], client),
-        };
-        if sent.is_err() {
+        if self.inside.send(&bytes[start..], client).is_err() {
             return self.drop(Reason::NotReturned, &from);
         }
         self.client.session.target().count(bytes.len() - HEADROOM);
@@ -269,7 +268,8 @@ mod tests {
         let state = Arc::clone(session.state());
         with_association(session, names(&[]), |association, client, policy, names| {
             let sockets = (association.inside, association.outside);
-            let mut relay = DatagramRelay::new(sockets, client, policy, names);
+            let dropped = DropCounts::default();
+            let mut relay = DatagramRelay::new(sockets, client, policy, names, &dropped);
             relay.now =
                 relay.active + client.idle_timeout.checked_sub(Duration::from_millis(1)).unwrap();
             assert!(relay.is_alive());

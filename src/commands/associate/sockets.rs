@@ -1,9 +1,7 @@
-//! The sockets of an association: one towards its client, and usually one towards everyone else.
+//! The sockets of an association towards everyone else, usually one, and how its sockets are made.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::ops::RangeInclusive;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -13,29 +11,6 @@ use crate::commands::families;
 /// Bytes of datagrams that the kernel may keep until they are received: enough for a burst of 16 of
 /// the largest, 64 KiB each. The kernel may allow less (sysctl `net.core.rmem_max`).
 const RECEIVE_BUFFER: usize = 1024 * 1024;
-
-/// A socket on a free port of `local`, one of `ports` if they are given, non-blocking.
-pub(super) fn inside(
-    mut local: SocketAddr,
-    ports: Option<&RangeInclusive<u16>>,
-) -> io::Result<UdpSocket> {
-    let Some(ports) = ports else {
-        local.set_port(0);
-        return bind(local, false, Egress::default());
-    };
-    let socket = socket(local, false, Egress::default())?;
-    // A client's port is not to be guessed by others, and its key makes each hasher another one.
-    let chosen = RandomState::new().build_hasher().finish();
-    let first = usize::try_from(chosen % (ports.len().max(1) as u64)).unwrap_or(0);
-    for port in ports.clone().skip(first).chain(ports.clone().take(first)) {
-        local.set_port(port);
-        match socket.bind(&local.into()) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            bound => return bound.map(|()| socket.into()),
-        }
-    }
-    Err(ErrorKind::AddrInUse.into())
-}
 
 const IPV4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 const IPV6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
@@ -115,13 +90,15 @@ fn open(egress: Egress) -> io::Result<([Option<UdpSocket>; 2], bool)> {
     Ok(([open(ipv4, IPV4)?, open(ipv6, IPV6)?], false))
 }
 
-fn bind(local: SocketAddr, dual_stack: bool, egress: Egress) -> io::Result<UdpSocket> {
+/// A socket that is bound to `local`.
+pub(super) fn bind(local: SocketAddr, dual_stack: bool, egress: Egress) -> io::Result<UdpSocket> {
     let socket = socket(local, dual_stack, egress)?;
     socket.bind(&local.into())?;
     Ok(socket.into())
 }
 
-fn socket(local: SocketAddr, dual_stack: bool, egress: Egress) -> io::Result<Socket> {
+/// A socket that is not bound yet, non-blocking.
+pub(super) fn socket(local: SocketAddr, dual_stack: bool, egress: Egress) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     if local.is_ipv6() {

@@ -1,11 +1,6 @@
-//! What is looked up, and how it is put to the system's resolver.
-//!
-//! The resolver completes a name that it does not find with the search list of `resolv.conf`:
-//! `secret.corp` may become `secret.corp.lan`, which a rule about that name has not seen. So a name
-//! with a dot is asked for with a dot at its end, which says that it is complete. Names without a
-//! dot (`nas`) are completed, as their users expect.
+//! What is looked up, and how it is put to the system's resolver, which completes a name by the search
+//! list of `resolv.conf` as it does for every program, unless there is a dot at the name's end.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +19,7 @@ pub(super) type ResolveFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send +
 /// What is looked up. Two names that are the same here have the same addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Question {
-    /// The addresses of a name, in lower case, without a dot at its end where it has another one.
+    /// The addresses of a name, in lower case.
     Addresses(Box<str>),
     /// The name of an address.
     Name(IpAddr),
@@ -32,11 +27,7 @@ pub(crate) enum Question {
 
 impl From<&Name> for Question {
     fn from(name: &Name) -> Self {
-        let mut name = name.as_str().to_ascii_lowercase();
-        if name.strip_suffix('.').is_some_and(|rest| rest.contains('.')) {
-            name.pop();
-        }
-        Question::Addresses(name.into())
+        Question::Addresses(name.as_str().to_ascii_lowercase().into())
     }
 }
 
@@ -49,7 +40,7 @@ impl Question {
             }
             Question::Addresses(name) => {
                 let hosts = || File::open(HOSTS).map(BufReader::new);
-                let mut addresses = resolve(&complete(name, hosts))?;
+                let mut addresses = resolve(as_asked(name, hosts))?;
                 addresses.truncate(MAX_ADDRESSES);
                 if addresses.is_empty() {
                     return Err(ErrorKind::NotFound.into());
@@ -68,15 +59,11 @@ impl Question {
     }
 }
 
-/// The name with a dot at its end where it is complete and not in the hosts file: there it is found only
-/// as it stands.
-fn complete<R: BufRead>(name: &str, hosts: impl FnOnce() -> io::Result<R>) -> Cow<'_, str> {
-    // A colon is in no name, but in an address with a zone, such as `fe80::1%eth0.5`.
-    let is_complete = name.contains('.') && !name.ends_with('.') && !name.contains(':');
-    if !is_complete || hosts().and_then(|hosts| has_name(hosts, name)).unwrap_or(false) {
-        return Cow::Borrowed(name);
-    }
-    Cow::Owned(format!("{name}."))
+/// The name without the dot at its end where the hosts file has it: there it is found only so.
+fn as_asked<R: BufRead>(name: &str, hosts: impl FnOnce() -> io::Result<R>) -> &str {
+    let relative = name.strip_suffix('.').filter(|relative| relative.contains('.'));
+    let in_hosts = |name: &&str| hosts().and_then(|hosts| has_name(hosts, name)).unwrap_or(false);
+    relative.filter(in_hosts).unwrap_or(name)
 }
 
 /// Whether a line of `hosts` (hosts(5): an address, its names, perhaps a comment) has this name.
@@ -97,31 +84,21 @@ fn has_name(mut hosts: impl BufRead, name: &str) -> io::Result<bool> {
 mod tests {
     use super::*;
 
-    fn key(name: &str) -> String {
+    fn asked(name: &str) -> String {
+        let hosts: &[u8] = b"127.0.0.1 localhost\n# 192.0.2.1 a.comment\n\
+            192.0.2.2\tnas.home.lan nas # not.this\n\n192.0.2.3 Printer.home.lan\r\n";
         match Question::from(&Name::new(name.into()).unwrap()) {
-            Question::Addresses(name) => name.into(),
+            Question::Addresses(name) => as_asked(&name, || Ok(hosts)).into(),
             Question::Name(ip) => panic!("{ip}"),
         }
     }
 
-    fn asked(name: &str) -> String {
-        let hosts: &[u8] = b"127.0.0.1 localhost\n# 192.0.2.1 a.comment\n\
-            192.0.2.2\tnas.home.lan nas # not.this\n\n192.0.2.3 Printer.home.lan\r\n";
-        complete(&key(name), || Ok(hosts)).into_owned()
-    }
-
     #[test]
-    fn the_search_list_completes_no_name_with_a_dot() {
-        for (name, question) in [
-            ("secret.corp", "secret.corp."),
-            ("Secret.Corp.", "secret.corp."),
-            ("1.2.3.999", "1.2.3.999."),
-            ("nas", "nas"),
-            ("nas.", "nas."),
-            ("fe80::1%eth0.5", "fe80::1%eth0.5"),
-        ] {
-            assert_eq!(asked(name), question);
+    fn a_name_is_asked_for_as_it_stands() {
+        for name in ["secret.corp", "secret.corp.", "1.2.3.999", "nas", "nas.", "fe80::1%eth0.5"] {
+            assert_eq!(asked(name), name);
         }
+        assert_eq!(asked("Secret.Corp."), "secret.corp.");
     }
 
     #[test]
@@ -135,14 +112,16 @@ mod tests {
     }
 
     #[test]
-    fn names_in_the_hosts_file_are_found_there() {
-        for name in ["nas.home.lan", "NAS.home.lan.", "printer.home.lan"] {
-            assert_eq!(asked(name), key(name), "the resolver finds it without a dot at the end");
+    fn absolute_names_in_the_hosts_file_are_found_there() {
+        for (name, as_found) in
+            [("NAS.home.lan.", "nas.home.lan"), ("printer.home.lan.", "printer.home.lan")]
+        {
+            assert_eq!(asked(name), as_found);
         }
-        for name in ["a.comment", "not.this", "192.0.2.2", "home.lan"] {
-            assert!(asked(name).ends_with('.'), "{name}");
+        for name in ["a.comment.", "not.this.", "192.0.2.2.", "home.lan."] {
+            assert_eq!(asked(name), name);
         }
         let missing = || Err::<&[u8], _>(io::ErrorKind::NotFound.into());
-        assert_eq!(complete("nas.home.lan", missing), "nas.home.lan.");
+        assert_eq!(as_asked("nas.home.lan.", missing), "nas.home.lan.");
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::history::History;
 use super::json;
+use super::rates::Rates;
 use super::request::{self, Resource};
 use super::response::{JSON, METRICS, PLAIN, Response};
 use super::source::StatusSource;
@@ -20,6 +21,7 @@ pub(super) struct StatusHandler {
     draining: AtomicBool,
     hostname: String,
     history: Mutex<History>,
+    rates: Mutex<Rates>,
     sessions: Cache,
     metrics: Cache,
 }
@@ -33,6 +35,7 @@ impl StatusHandler {
             draining: AtomicBool::new(false),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             history: Mutex::new(History::new(Instant::now(), source.bytes())),
+            rates: Mutex::new(Rates::new(Instant::now())),
             sessions: Cache::default(),
             metrics: Cache::default(),
             source,
@@ -61,7 +64,8 @@ impl StatusHandler {
         match resource {
             Resource::Page => Response::page(),
             Resource::Sessions => {
-                let make = || json::write(source, &self.history.lock(), draining);
+                let make =
+                    || json::write(source, &self.history.lock(), &self.rates.lock(), draining);
                 Response::ok(JSON, self.sessions.get(Instant::now(), make))
             }
             Resource::Metrics => {
@@ -82,6 +86,7 @@ impl StatusHandler {
         let mut history = self.history.lock();
         if now >= history.next() {
             history.note(now, self.source.bytes());
+            self.rates.lock().note(now, self.source.sessions.accounts());
         }
         history.next()
     }

@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write};
 use std::time::{Duration, SystemTime};
 
 use super::history::{History, INTERVAL};
+use super::rates::{Rated, Rates};
 use super::source::StatusSource;
 use crate::report::line::{Or, destination};
 use crate::report::metrics::since_1970;
@@ -13,7 +14,12 @@ use crate::sessions::SessionState;
 const A_SESSION: usize = 256;
 
 /// Writes all that is shown.
-pub(super) fn write(source: &StatusSource, history: &History, draining: bool) -> String {
+pub(super) fn write(
+    source: &StatusSource,
+    history: &History,
+    rates: &Rates,
+    draining: bool,
+) -> String {
     let gauges = source.gauges();
     let (metrics, totals) = (&source.metrics, gauges.totals);
     let mut json = Json(String::with_capacity(8 * 1024 + totals.live * A_SESSION));
@@ -21,7 +27,9 @@ pub(super) fn write(source: &StatusSource, history: &History, draining: bool) ->
         json.text("version", Some(env!("CARGO_PKG_VERSION")));
         json.number("now", since_1970(SystemTime::now()));
         json.number("started", metrics.started());
+        json.number("uptime", metrics.uptime().as_secs());
         json.number("draining", draining);
+        json.number("earlier", gauges.earlier);
         json.number("accepted", metrics.count_accepted());
         json.number("opened", totals.opened);
         json.numbers("slots", usage(Some(totals.live), gauges.max_connections));
@@ -40,12 +48,24 @@ pub(super) fn write(source: &StatusSource, history: &History, draining: bool) ->
                 });
             }
         });
+        json.key("clients").list(|json| rates.clients.iter().for_each(|it| rated(json, it)));
+        json.key("users").list(|json| rates.users.iter().for_each(|it| rated(json, it)));
         json.key("sessions").list(|json| {
             source.sessions.each(|number, state, idle| session(json.item(), number, state, idle));
         });
     });
     json.0.push('\n');
     json.0
+}
+
+/// A client or a user, and what it moves.
+fn rated(json: &mut Json, Rated { who, account, rates }: &Rated<impl Display>) {
+    json.item().object(|json| {
+        json.text("name", Some(who));
+        json.number("sessions", account.live);
+        json.numbers("bytes", [("up", account.up), ("down", account.down)]);
+        json.numbers("rate", [("up", rates[0]), ("down", rates[1])]);
+    });
 }
 
 fn session(json: &mut Json, number: u64, session: &SessionState, idle: Duration) {

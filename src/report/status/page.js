@@ -22,14 +22,21 @@ const time = seconds => {
   return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
 };
 
+const rate = number => bytes(number) + "/s";
+
 // What there is of a session: how it is called, and how it is written.
 const columns = [
   ["client", "Client"], ["user", "User"], ["command", "Command"], ["destination", "Destination"],
   ["reached", "Reached"], ["via", "Via"], ["up", "Up", bytes], ["down", "Down", bytes],
   ["age", "Age", time], ["idle", "Idle", time],
 ];
-const most = 500;
-let data = null, sorted = { by: "age", falling: false }, rows = new Map(), missed = 0;
+// And of a client or a user.
+const sums = [
+  ["name", "Client"], ["sessions", "Sessions", count], ["down-rate", "Down now", rate],
+  ["up-rate", "Up now", rate], ["down", "Down", bytes], ["up", "Up", bytes],
+];
+const most = 500, mostNames = 8;
+let data = null, sorted = { by: "age", falling: false }, missed = 0;
 
 const words = session =>
   columns.slice(0, 6).map(([key]) => session[key] ?? "").join(" ").toLowerCase();
@@ -43,7 +50,7 @@ const compare = (a, b) => {
 
 function sort(by, falling) {
   sorted = { by, falling };
-  for (const th of $("columns").children) {
+  for (const th of $("rows").tHead.rows[0].children) {
     if (th.dataset.key === by) th.ariaSort = falling ? "descending" : "ascending";
     else th.removeAttribute("aria-sort");
   }
@@ -51,15 +58,53 @@ function sort(by, falling) {
   if (data) drawSessions();
 }
 
-function row() {
+function row(columns) {
   const tr = document.createElement("tr");
   for (const [key, name, write] of columns) {
     const td = make("td", tr);
     td.className = write ? key + " number" : key;
     td.dataset.name = name;
     if (key === "command") make("span", td);
+    if (key === "name") make("button", td).onclick = event => {
+      $("filter").value = event.target.textContent;
+      $("filter").oninput();
+    };
   }
   return tr;
+}
+
+// Writes a row for each of `items`, and keeps the rows of those that were there before.
+function drawRows(table, columns, items) {
+  const body = table.tBodies[0], before = table.kept ?? new Map();
+  table.kept = new Map();
+  items.forEach((item, index) => {
+    const tr = before.get(item.id) ?? row(columns);
+    before.delete(item.id);
+    table.kept.set(item.id, tr);
+    columns.forEach(([key, , write], index) => {
+      const td = tr.children[index], value = item[key];
+      let text = value === null ? "–" : write ? write(value) : value;
+      if (key === "destination" && item.destinations > 1) text += ` +${item.destinations - 1}`;
+      put(td.firstElementChild ?? td, text);
+      td.classList.toggle("none", value === null);
+      td.classList.toggle("same", key === "reached" && value === item.destination);
+      td.title = write || value === null ? "" : value;
+    });
+    const there = body.children[index];
+    if (there !== tr) body.insertBefore(tr, there ?? null);
+  });
+  before.forEach(tr => tr.remove());
+}
+
+function drawNames() {
+  const named = $("by").value, all = data[named];
+  drawRows($("names"), sums, all.slice(0, mostNames).map(({ name, sessions, bytes, rate }) => ({
+    id: `${named} ${name}`, name, sessions, ...bytes, "up-rate": rate.up, "down-rate": rate.down,
+  })));
+  $("by").hidden = !data.users.length;
+  put($("names").tHead.rows[0].firstElementChild, named === "users" ? "User" : "Client");
+  put($("most"), all.length > mostNames ? `the ${mostNames} that move most now` : "");
+  $("nobody").hidden = all.length > 0;
 }
 
 function drawSessions() {
@@ -68,25 +113,7 @@ function drawSessions() {
     const text = wanted.length ? words(session) : "";
     return wanted.every(word => text.includes(word));
   }).sort(compare);
-  const before = rows;
-  rows = new Map();
-  found.slice(0, most).forEach((session, index) => {
-    const tr = before.get(session.id) ?? row();
-    before.delete(session.id);
-    rows.set(session.id, tr);
-    columns.forEach(([key, , write], index) => {
-      const td = tr.children[index], value = session[key];
-      let text = value === null ? "–" : write ? write(value) : value;
-      if (key === "destination" && session.destinations > 1) text += ` +${session.destinations - 1}`;
-      put(td.firstElementChild ?? td, text);
-      td.classList.toggle("none", value === null);
-      td.classList.toggle("same", key === "reached" && value === session.destination);
-      td.title = write || value === null ? "" : value;
-    });
-    const there = $("rows").children[index];
-    if (there !== tr) $("rows").insertBefore(tr, there ?? null);
-  });
-  before.forEach(tr => tr.remove());
+  drawRows($("rows"), columns, found.slice(0, most));
   for (const key of ["user", "via"]) {
     const is = data.sessions.some(session => session[key] !== null);
     document.body.classList.toggle(`no-${key}`, !is);
@@ -127,25 +154,29 @@ function drawCounts(id, counts, none, tone) {
 let pointer = null;
 function drawChart() {
   const svg = $("chart"), { up, down } = data.history, length = 300;
-  const [width, height, left, under] = [svg.clientWidth, svg.clientHeight, 62, 20];
+  const [width, height, under] = [svg.clientWidth, svg.clientHeight, 20];
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  const top = nice(Math.max(1000, ...up, ...down));
-  const x = index => left + (width - left - 4) * (index + length - down.length) / (length - 1);
-  const y = value => 8 + (height - under - 8) * (1 - value / top);
-  const line = values => values.map((value, index) =>
-    `${index ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  svg.replaceChildren();
   const draw = (name, attributes, text) => {
     const element = svg.appendChild(document.createElementNS(svg.namespaceURI, name));
     for (const key in attributes) element.setAttribute(key, attributes[key]);
     if (text) element.textContent = text;
+    return element;
   };
-  svg.replaceChildren();
-  for (const part of [0, .5, 1]) {
+  const top = nice(Math.max(1000, ...up, ...down)), parts = [0, .5, 1];
+  const scale = parts.map(part => draw("text", { "text-anchor": "end" }, part ? rate(part * top) : "0"));
+  // As wide as the longest of them is in this font.
+  const left = Math.ceil(Math.max(...scale.map(text => text.getComputedTextLength()))) + 8;
+  const x = index => left + (width - left - 4) * (index + length - down.length) / (length - 1);
+  const y = value => 8 + (height - under - 8) * (1 - value / top);
+  const line = values => values.map((value, index) =>
+    `${index ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  parts.forEach((part, index) => {
     const at = y(part * top);
     draw("path", { class: "grid", d: `M${left} ${at}H${width - 4}` });
-    const told = part ? bytes(part * top) + "/s" : "0";
-    draw("text", { x: left - 8, y: at + 4, "text-anchor": "end" }, told);
-  }
+    scale[index].setAttribute("x", left - 8);
+    scale[index].setAttribute("y", at + 4);
+  });
   for (const minutes of [5, 4, 3, 2, 1, 0]) {
     const anchor = minutes === 5 ? "start" : minutes ? "middle" : "end";
     const at = left + (width - left - 4) * (1 - minutes / 5);
@@ -160,13 +191,13 @@ function drawChart() {
     draw("path", { class: "down", d: line(down) });
   }
   const peak = Math.max(0, ...up, ...down);
-  put($("at"), `peak ${bytes(peak)}/s`);
+  put($("at"), `peak ${rate(peak)}`);
   if (pointer !== null && down.length) {
     const share = (pointer - left) / (width - left - 4) * (length - 1) - (length - down.length);
     const index = Math.max(0, Math.min(down.length - 1, Math.round(share)));
     draw("path", { class: "at", d: `M${x(index)} 8V${y(0)}` });
-    put($("at"), `${time(down.length - 1 - index)} ago: ${bytes(down[index])}/s to clients, `
-      + `${bytes(up[index])}/s from them`);
+    put($("at"), `${time(down.length - 1 - index)} ago: ${rate(down[index])} to clients, `
+      + `${rate(up[index])} from them`);
   }
 }
 const nice = value => {
@@ -176,11 +207,12 @@ const nice = value => {
 
 function draw() {
   const { history: { up, down }, bytes: sums } = data;
-  const last = list => bytes(list.at(-1) ?? 0) + "/s";
+  const last = list => rate(list.at(-1) ?? 0);
   document.title = `${count(data.slots.used)} sessions, ${last(down)} · tabi`;
   put($("version"), data.version);
-  put($("running"), `up ${time(data.now - data.started)}`);
-  put($("state"), data.draining ? "draining: no new clients" : "serving");
+  const earlier = data.earlier ? `; ${count(data.earlier)} sessions of earlier processes` : "";
+  put($("state"), (data.draining ? "draining: no new clients" : "serving") + earlier);
+  put($("running"), `up ${time(data.uptime)}`);
   $("state").className = data.draining ? "warn" : "good";
   put($("down"), last(down));
   put($("up"), last(up));
@@ -200,6 +232,7 @@ function draw() {
   put($("remembered"), remembered
     ? `${Math.round(100 * remembered / (found + failed + remembered))} % remembered` : "");
   drawChart();
+  drawNames();
   drawSessions();
 }
 
@@ -232,10 +265,13 @@ async function ask() {
   if (!document.hidden) waiting = setTimeout(ask, Math.min(pause, 10000));
 }
 
+for (const [key, name, write] of sums) {
+  make("th", $("names").tHead.rows[0], name).className = write ? key + " number" : key;
+}
 for (const [key, name, write] of columns) {
-  const th = make("th", $("columns")), falling = key === "up" || key === "down";
+  const th = make("th", $("rows").tHead.rows[0]), falling = key === "up" || key === "down";
   th.dataset.key = key;
-  th.className = write ? "number" : "";
+  th.className = write ? key + " number" : key;
   make("button", th, name).onclick = () =>
     sort(key, sorted.by === key ? !sorted.falling : falling);
   for (const sign of falling ? "-+" : "+-") {
@@ -243,6 +279,7 @@ for (const [key, name, write] of columns) {
   }
 }
 $("order").onchange = ({ target: { value } }) => sort(value.slice(0, -1), value.endsWith("-"));
+$("by").onchange = () => data && drawNames();
 $("filter").oninput = () => data && drawSessions();
 $("chart").onpointermove = event => { pointer = event.offsetX; if (data) drawChart(); };
 $("chart").onpointerleave = () => { pointer = null; if (data) drawChart(); };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::report::metrics::{Gauges, Lookups, Metrics};
+use crate::report::metrics::{Counts, Gauges, Metrics};
 use crate::report::queue::lines_lost;
 use crate::sessions::Sessions;
 use crate::system::usage;
@@ -18,18 +18,30 @@ pub struct StatusSource {
     /// Descriptors that there may be at once.
     pub max_fds: usize,
     /// Asks how many names were looked up.
-    pub lookups: Box<dyn Fn() -> Lookups + Send + Sync>,
+    pub lookups: Ask<Counts>,
+    /// Asks how many datagrams were dropped.
+    pub dropped: Ask<Counts>,
+    /// Asks how many clients wait to be accepted.
+    pub backlog: Ask<usize>,
 }
+
+type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 impl StatusSource {
     pub(super) fn gauges(&self) -> Gauges {
+        let totals = self.sessions.totals();
         Gauges {
-            totals: self.sessions.totals(),
+            earlier: self.sessions.elsewhere(),
+            totals,
+            waiting: totals.waiting + (self.backlog)(),
             max_connections: self.sessions.max(),
             threads: usage::threads(),
             open_fds: usage::descriptors(),
             max_fds: self.max_fds,
+            processor_time: usage::processor_time(),
+            resident_memory: usage::resident_memory(),
             lookups: (self.lookups)(),
+            dropped: (self.dropped)(),
             lines_lost: lines_lost(),
         }
     }

@@ -1,46 +1,23 @@
 //! Threads: few, none for a while, and too few to begin with.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, geteuid};
+use rustix::process::{Pid, Resource, Signal};
 
 use super::{
     Killed, Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, metric,
     rep_of, status_of, wait_until,
 };
-use crate::scratch::{Program, bare, ended, program};
+use crate::scratch::{Program, ended, of_ordinary_user, program};
 use crate::stage::{
     GREETING, LONG, at_end, connect, echo, reply, request_by_name, take, tunnel_from,
 };
-
-/// The program as that of an ordinary user whom nobody else is: the limit is on all that a user has,
-/// and root has none. `limit` is that of `ulimit`. `None` where this process may not become another
-/// user.
-fn of_ordinary_user(limit: Option<u32>) -> Option<Command> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    if !geteuid().is_root() {
-        eprintln!("only root can be another user: nothing is tested");
-        return None;
-    }
-    let user = 10_000 + std::process::id() % 1_000 * 50 + NEXT.fetch_add(1, Ordering::Relaxed);
-    // That user may not get at where the program lies, so it has the file as a descriptor.
-    let file = File::open(bare().get_program()).unwrap();
-    let limit =
-        limit.map_or(String::new(), |it| format!("ulimit -u {it} 2>/dev/null || ulimit -p {it}; "));
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(format!("{limit}exec /proc/self/fd/0 \"$@\"")).arg("tabi");
-    command.args(program(&[]).get_args());
-    command.current_dir("/").uid(user).gid(user).stdin(Stdio::from(file)).stdout(Stdio::null());
-    Some(command)
-}
 
 #[test]
 fn with_40_threads_of_a_user_all_places_are_used_and_the_others_wait() {
@@ -103,6 +80,16 @@ fn without_a_thread_the_status_page_answers_all_the_same() {
     assert!(at_end(&mut silent), "it was not quick");
 }
 
+/// Waits until there are so many threads. One that only tries whether there are any is there for a moment,
+/// too.
+fn wait_for_threads(id: Pid, all: usize) {
+    let mut seen = 0;
+    wait_until("there are fewer threads, or some that nobody needs", || {
+        seen = if count(id, "task") == all { seen + 1 } else { 0 };
+        seen == 20
+    });
+}
+
 #[test]
 fn a_shortage_of_threads_that_comes_and_goes_leaves_none_behind() {
     let Some(command) = of_ordinary_user(None) else { return };
@@ -117,14 +104,40 @@ fn a_shortage_of_threads_that_comes_and_goes_leaves_none_behind() {
         tunnels.push(tunnel_from(Ipv4Addr::LOCALHOST, server.address, target));
         server.log_line("cannot create a thread for the next client; it waits");
         drop(shortage);
-        // A thread that only tries whether there are any is there for a moment, too.
-        let (all, mut seen) = (first + 2 * round, 0);
-        wait_until("there are threads that nobody needs", || {
-            seen = if count(id, "task") == all { seen + 1 } else { 0 };
-            seen == 20
-        });
+        wait_for_threads(id, first + 2 * round);
     }
     tunnels.iter_mut().for_each(assert_echoes);
+}
+
+#[test]
+fn a_shortage_of_threads_is_told_once_and_a_second_one_again() {
+    const TOLD: &str = "cannot create a thread for the next client; it waits";
+    let Some(command) = of_ordinary_user(None) else { return };
+    let mut server = Program::spawn(command);
+    let (id, address, target) = (server.id(), server.address, echo());
+    let tunnel = || tunnel_from(Ipv4Addr::LOCALHOST, address, target);
+    let take_threads = || Lowered::to(count(id, "task") as u64, Resource::Nproc, id);
+    let first = tunnel();
+    let threads = take_threads();
+    let mut tunnels = vec![tunnel()];
+    server.log_line(TOLD);
+    // Its worker waits for the next client from now on: no thread has to be made for that.
+    drop(first);
+    server.log_line("outcome=closed");
+    tunnels.push(tunnel());
+    tunnels.remove(0);
+    server.log_line("outcome=closed");
+    let before = count(id, "task");
+    drop(threads);
+    wait_for_threads(id, before + 2);
+    let threads = take_threads();
+    // A worker waits, and there is another one; nobody comes after that.
+    tunnels.extend([tunnel(), tunnel()]);
+    drop(threads);
+    tunnels.iter_mut().for_each(assert_echoes);
+    server.signal(Signal::TERM);
+    drop(tunnels);
+    assert_eq!(server.rest_of_log().matches(TOLD).count(), 1);
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! The processes from which this one has taken over, and that still have sessions: what they have left
+//! counts against this one's limits.
+
+use std::io;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use log::info;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::channel::{Channel, Left, Message, TAKE_OVER};
+use crate::sessions::Sessions;
+use crate::system::deadline::Deadline;
+use crate::system::sync::Mutex;
+use crate::system::waker::Waker;
+
+/// The most processes that may finish their sessions beside this one.
+pub(super) const MOST_PREDECESSORS: usize = 16;
+
+/// The processes that finish their sessions beside this one.
+pub(super) struct Predecessors {
+    /// The first one is that which has started this one.
+    processes: Vec<Predecessor>,
+    have_handed_over: AtomicBool,
+    /// Ends the watch. There is none, and nothing to watch, where no other process is.
+    end: Option<Waker>,
+    watch: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Predecessor {
+    channel: Arc<Channel>,
+    has_ended: AtomicBool,
+}
+
+impl Predecessors {
+    /// # Errors
+    ///
+    /// When the system has no further descriptors.
+    pub(super) fn new(channels: Vec<Arc<Channel>>) -> io::Result<Arc<Self>> {
+        let end = if channels.is_empty() { None } else { Some(Waker::new()?) };
+        let processes = channels.into_iter();
+        let processes =
+            processes.map(|channel| Predecessor { channel, has_ended: AtomicBool::new(false) });
+        Ok(Arc::new(Predecessors {
+            have_handed_over: AtomicBool::new(end.is_none()),
+            processes: processes.collect(),
+            end,
+            watch: Mutex::default(),
+        }))
+    }
+
+    /// Those that have sessions still.
+    pub(super) fn living(&self) -> impl Iterator<Item = &Channel> {
+        let living = self.processes.iter().filter(|it| !it.has_ended.load(Ordering::Relaxed));
+        living.map(|it| &*it.channel)
+    }
+
+    /// Whether this process serves clients, or will as soon as it can.
+    pub(super) fn have_handed_over(&self) -> bool {
+        self.have_handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Says that this process is ready, and waits until it is to serve the clients.
+    ///
+    /// # Errors
+    ///
+    /// When the process that has started this one goes on itself.
+    pub(super) fn take_over(self: &Arc<Self>, sessions: &Arc<Sessions>) -> io::Result<()> {
+        let Some(starter) = self.processes.first() else { return Ok(()) };
+        starter.channel.send(&Message::Ready(process::id()));
+        let deadline = Deadline::after(TAKE_OVER);
+        let process = loop {
+            let message = starter.channel.receive(deadline.time_left()?)?;
+            if let Some(Message::TakeOver(process)) = message {
+                break process;
+            }
+        };
+        info!("serving the clients of process {process} from now on");
+        self.have_handed_over.store(true, Ordering::Relaxed);
+        self.reload();
+        let (predecessors, sessions) = (Arc::clone(self), Arc::clone(sessions));
+        let watch = thread::Builder::new().name("tabi predecessors".into());
+        let watch = watch.spawn(move || predecessors.run_watch(&sessions))?;
+        *self.watch.lock() = Some(watch);
+        Ok(())
+    }
+
+    /// Has them read users and rules again, too: their sessions are judged by those of now. They say again
+    /// what is left, which another process may have heard the last time.
+    pub(super) fn reload(&self) {
+        self.living().for_each(|channel| channel.send(&Message::Reload));
+    }
+
+    /// Leaves what they say from now on to another process.
+    pub(super) fn stop_watching(&self) {
+        self.end.iter().for_each(Waker::wake);
+        if let Some(watch) = self.watch.lock().take() {
+            let _ = watch.join();
+        }
+    }
+
+    /// Hears what is left until nothing is.
+    fn run_watch(&self, sessions: &Sessions) {
+        let mut left = vec![Left::default(); self.processes.len()];
+        while self.living().next().is_some() && self.wait() {
+            for (predecessor, left) in self.processes.iter().zip(&mut left) {
+                predecessor.hear(left);
+            }
+            let clients: Vec<_> = left.iter().flat_map(|left| left.clients.clone()).collect();
+            sessions.set_elsewhere(left.iter().map(|left| left.sessions).sum(), &clients);
+        }
+    }
+
+    /// Waits until one of them says something. `false` at the end of the watch.
+    fn wait(&self) -> bool {
+        let sockets = self.living().map(|channel| PollFd::new(channel, PollFlags::IN));
+        let end = self.end.iter().map(|end| PollFd::new(end, PollFlags::IN));
+        let mut polled: Vec<_> = end.chain(sockets).collect();
+        let polls = poll(&mut polled, None);
+        polls.is_err() || polled[0].revents().is_empty()
+    }
+}
+
+impl Predecessor {
+    /// Takes what it has said.
+    fn hear(&self, left: &mut Left) {
+        while !self.has_ended.load(Ordering::Relaxed) {
+            match self.channel.receive(Duration::ZERO) {
+                Ok(Some(Message::Left(now))) => *left = now,
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => {
+                    *left = Left::default();
+                    self.has_ended.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
