@@ -70,7 +70,9 @@ impl RuleFile {
             let last = last.line;
             doubts.extend(by_line(behind).map(|entries| {
                 let place = format!("{}:{}", self.name, entries[0].line);
-                format!("{place}: this rule can never match: line {last} is about everything")
+                format!(
+                    "{place}: this rule can never match: that of line {last} is about everything"
+                )
             }));
         }
         doubts
