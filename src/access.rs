@@ -19,6 +19,7 @@
 //!
 //! | type | what it is |
 //! |---|---|
+//! | [`in_force::AccessFiles`], [`in_force::InForce`] | what the files of users and rules say, and which count now |
 //! | [`users::Users`], [`users::Passwords`] | who must authenticate, and the users file |
 //! | [`users::Identity`] | who a client is |
 //! | [`policy::Policy`] | the verdict: who is served and what each may do |
@@ -28,7 +29,7 @@
 //! | [`upstream::Upstream`] | another server, through which requests go |
 //! | [`users::spelling`], [`rules::networks`] | how names of users and networks are written |
 
-mod in_force;
+pub mod in_force;
 mod lines;
 pub mod policy;
 pub mod rules;

@@ -14,6 +14,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use log::LevelFilter;
 
+use crate::access::in_force::AccessFiles;
 use crate::access::rules::RuleFile;
 use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::Passwords;
@@ -167,12 +168,15 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
     // A probe reads no files: one that has gone bad since the server has read it is not the server's
     // state of health.
     if !arguments.probe {
+        let mut files = AccessFiles::default();
         if let Some(path) = &config.rules_file {
-            config.rules = load(matches, "rules", path, RuleFile::load, RULES_HINT)?;
+            let read = |path: &_| RuleFile::load(path, 0);
+            files.rules = load(matches, "rules", path, read, RULES_HINT)?;
         }
         if let Some(path) = &config.users_file {
-            config.users = Some(load(matches, "users", path, Passwords::load, "")?);
+            files.users = Some(load(matches, "users", path, |path| Passwords::load(path, 0), "")?);
         }
+        config.files = Arc::new(files);
     }
     Ok(arguments)
 }
@@ -201,8 +205,8 @@ fn load<T>(
     path: &Path,
     load: impl FnOnce(&Path) -> Result<T, String>,
     hint: &str,
-) -> Result<Arc<T>, clap::Error> {
-    load(path).map(Arc::new).map_err(|message| {
+) -> Result<T, clap::Error> {
+    load(path).map_err(|message| {
         let hint =
             if path.is_file() { hint } else { "is the path right? It may be left out altogether" };
         let tip = if hint.is_empty() { String::new() } else { format!("\n  tip: {hint}\n") };
@@ -338,16 +342,19 @@ pub(crate) mod tests {
             "10.0.0.1",
             "--allow-from",
             "::ffff:10.1.0.0/112",
+            "--allow-from",
+            "default",
         ];
         let shown: Vec<_> =
             parsed(&given).config.allow_from.iter().map(ToString::to_string).collect();
-        assert_eq!(shown, ["192.168.1.7/24", "10.0.0.1/32", "10.1.0.0/16"]);
+        assert_eq!(shown, ["192.168.1.7/24", "10.0.0.1/32", "10.1.0.0/16", "default"]);
     }
 
     #[test]
     fn a_bad_value_is_named_with_its_option_and_what_is_expected() {
         for (option, bad, expected) in [
             ("--allow-from", "10.0.0.0/33", "expected a network"),
+            ("--allow-from", "Default", "or the word default"),
             ("--udp-advertise", "::", "expected an address of this machine"),
             ("--max-connections", "0", "expected a whole number above 0"),
             ("--max-per-client", "many", "expected a whole number above 0"),

@@ -10,10 +10,10 @@ use std::time::Duration;
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::access::policy::Policy;
-use crate::access::rules::{RuleFile, networks};
+use crate::access::in_force::AccessFiles;
+use crate::access::policy::{AllowFrom, Policy};
+use crate::access::rules::networks;
 use crate::access::upstream::Upstream;
-use crate::access::users::Passwords;
 use crate::commands::egress::Egress;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
@@ -47,26 +47,23 @@ pub struct Config {
     #[arg(env = "TABI_LISTEN", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
 
-    /// Clients that are served; repeatable, replaces the default: loopback and private networks
-    #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = ACCESS)]
+    /// Clients that are served; repeatable, replaces the default: loopback and private networks, which
+    /// the word `default` stands for
+    #[arg(long, value_name = "CIDR|default", value_parser = value::clients, help_heading = ACCESS)]
     #[arg(env = "TABI_ALLOW_FROM", value_delimiter = ',')]
-    pub allow_from: Vec<IpNet>,
+    pub allow_from: Vec<AllowFrom>,
 
     /// Who may do what, and where: a file with a rule a line, the first that matches decides
     #[arg(id = "rules", long, value_name = "FILE", env = "TABI_RULES", help_heading = ACCESS)]
     pub rules_file: Option<PathBuf>,
 
-    /// What that file says.
-    #[arg(skip)]
-    pub(crate) rules: Arc<RuleFile>,
-
     /// Require username and password: a file with `name:password` a line, that only its owner can read
     #[arg(id = "users", long, value_name = "FILE", env = "TABI_USERS", help_heading = ACCESS)]
     pub users_file: Option<PathBuf>,
 
-    /// What that file says; `None` where nobody has to authenticate.
+    /// What those two files say.
     #[arg(skip)]
-    pub(crate) users: Option<Arc<Passwords>>,
+    pub(crate) files: Arc<AccessFiles>,
 
     /// Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable
     #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = ACCESS)]
@@ -167,6 +164,12 @@ pub struct Config {
     #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
     #[arg(env = "TABI_STATUS", help_heading = MONITORING)]
     pub status: Option<SocketAddr>,
+
+    /// Further names by which browsers and programs may ask for the status page, as in nas.lan;
+    /// repeatable
+    #[arg(long, value_name = "NAME", value_parser = value::host, help_heading = MONITORING)]
+    #[arg(env = "TABI_STATUS_HOST", value_delimiter = ',')]
+    pub status_host: Vec<String>,
 }
 
 impl Config {
@@ -193,7 +196,7 @@ impl Config {
     /// The policy of a server that listens at `own`, for its status page, too.
     pub(crate) fn policy(&self, own: Vec<SocketAddr>) -> Policy {
         Policy::new(&self.allow_from, own)
-            .with_file(Arc::clone(&self.rules))
+            .with_files(Arc::clone(&self.files))
             .with_upstream(self.upstream.clone())
     }
 
@@ -210,14 +213,15 @@ impl Config {
 
     /// The same, of one that is to judge by `policy`.
     pub(crate) fn doubts_of(&self, policy: &Policy) -> Vec<String> {
-        let of = |option, nets: &[IpNet]| -> Vec<_> {
-            let told = nets.iter().filter_map(networks::doubt);
-            told.map(|told| format!("{option}: {told}")).collect()
-        };
-        let mut all = of("--allow-from", &self.allow_from);
-        all.extend(of("--proxy-protocol", &self.proxy_protocol));
-        all.extend(doubts(policy, &self.rules, self.users.as_deref()));
-        all
+        let clients = self.allow_from.iter().filter_map(|it| match it {
+            AllowFrom::Network(net) => Some(("--allow-from", net)),
+            AllowFrom::Default => None,
+        });
+        let balancers = self.proxy_protocol.iter().map(|net| ("--proxy-protocol", net));
+        let odd = clients.chain(balancers).filter_map(|(option, net)| {
+            networks::doubt(net).map(|doubt| format!("{option}: {doubt}"))
+        });
+        odd.chain(doubts(policy, &self.files)).collect()
     }
 }
 
@@ -239,8 +243,9 @@ fn one_a_family(
 }
 
 /// What rules say but hardly mean; rules about users that do not exist, too.
-pub(crate) fn doubts(policy: &Policy, rules: &RuleFile, users: Option<&Passwords>) -> Vec<String> {
-    let is_known = |user| users.is_some_and(|users| users.has(user));
+pub(crate) fn doubts(policy: &Policy, files: &AccessFiles) -> Vec<String> {
+    let AccessFiles { users, rules } = files;
+    let is_known = |user| users.as_ref().is_some_and(|users| users.has(user));
     let unknown = rules.users().filter(|(user, _)| !is_known(user));
     let lines = unknown.map(|(user, place)| {
         format!("{place}: this rule matches nobody: there is no user {user} (--users)")

@@ -94,6 +94,8 @@
 //!    that is refused gives way to the slow one, and ends no session.
 //! 9. What was cut off never looks complete: closing a tunnel's connection resets it, whoever closes it, until
 //!    an end of file was passed on.
+//! 10. Whoever is judged is judged as of now: a request and each datagram by the users and rules in force
+//!     (`access/in_force`), and who has logged in as one of those users.
 
 pub mod access;
 pub mod cli;

@@ -84,10 +84,9 @@ impl Proxy {
         sessions: Arc<Sessions>,
     ) -> Self {
         // A reload frees the users and rules that it replaces: they are not held here as well.
-        let users = Users::new(config.users.take());
-        config.rules = Arc::default();
+        config.files = Arc::default();
         Proxy {
-            users,
+            users: Users::new(Arc::clone(policy.in_force())),
             config,
             policy,
             resolver,
@@ -132,6 +131,18 @@ impl Proxy {
 
     fn is_balancer(&self, peer: SocketAddr) -> bool {
         self.config.proxy_protocol.iter().any(|net| net.contains(&peer.ip()))
+    }
+
+    /// Whether a visitor gets to see the status page: whoever is served as a client, and this machine in
+    /// any case. One who is turned away has the same line in the log as a client.
+    pub(crate) fn admits_visitor(&self, visitor: SocketAddr) -> bool {
+        let visitor = canonical(visitor);
+        let rejection = self.policy.rejection(visitor).filter(|_| !visitor.ip().is_loopback());
+        if let Some(why) = rejection {
+            let line = format!("turned away client={visitor}: {why} (--allow-from)");
+            self.rejection_log.log(&format!("{line}; it came to the status page"));
+        }
+        rejection.is_none()
     }
 
     /// Whether the client is served at all.
@@ -186,6 +197,7 @@ impl Proxy {
         let (outcome, why) = match (state.ending(), result) {
             // The entry says so when it is dropped.
             (Some(Ending::Fault), _) => return,
+            (Some(Ending::Revoked(why)), _) => (Outcome::Denied, Some(why)),
             (Some(ending), _) => (ending.into(), None),
             (None, Err(failure)) => (failure.outcome, failure.why.as_deref()),
             (None, Ok(())) => (Outcome::Closed, None),
@@ -268,7 +280,7 @@ impl Proxy {
     /// Whoever goes on gets no further.
     #[inline(never)]
     fn answer_greeting(&self, client: &mut ClientStream<'_>, refusal: &Rejected) -> Failure {
-        match self.users.greet(client).map(|()| client.read_exact(&mut [0])) {
+        match self.users.greet(client).map(|_| client.read_exact(&mut [0])) {
             Ok(Ok(())) => self.refuse(refusal),
             Ok(Err(error)) => error.into(),
             Err(error) => error.into(),
@@ -293,11 +305,11 @@ impl Proxy {
             if let socks5::Error::BadCredentials(user)
             | socks5::Error::IgnoredCredentials(user, _) = error
             {
-                state.identified(user);
+                state.identified(&**user);
             }
         })?;
         if let Some(user) = identity.user() {
-            state.identified(user);
+            state.identified(Arc::clone(user));
         }
         let request = Request::read_from(client)?;
         session.requested(request.command, request.destination.clone());

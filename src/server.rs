@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use log::{info, warn};
 
+use crate::access::in_force::AccessFiles;
 use crate::access::policy::Policy;
 use crate::commands::resolver::{Counts, Resolver};
 use crate::config::Config;
@@ -98,7 +99,7 @@ impl Server {
         };
         let resolver = Resolver::new(config.name_cache, &descriptors);
         let policy = config.policy(own);
-        if let Some(error) = policy.upstream_is_self(&config.rules) {
+        if let Some(error) = policy.upstream_is_self(&config.files.rules) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         log_policy(&config, &policy, &addresses);
@@ -226,7 +227,7 @@ impl Server {
 
     fn status_source(&self) -> StatusSource {
         let (resolver, proxy) = (Arc::clone(&self.proxy.resolver), Arc::clone(&self.proxy));
-        let acceptors = self.acceptors.clone();
+        let (acceptors, to_admit) = (self.acceptors.clone(), Arc::clone(&self.proxy));
         StatusSource {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
@@ -238,6 +239,8 @@ impl Server {
             }),
             dropped: Box::new(move || proxy.dropped.each()),
             backlog: Box::new(move || acceptors.iter().map(|it| it.backlog()).sum()),
+            hosts: self.proxy.config.status_host.clone(),
+            admits: Box::new(move |visitor| to_admit.admits_visitor(visitor)),
         }
     }
 
@@ -264,19 +267,20 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
     let list = |networks: &[IpNet]| -> String {
         networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
-    info!("serving clients from {} (--allow-from)", list(policy.clients()));
+    info!("serving clients from {} (--allow-from)", list(&policy.clients()));
     if !config.proxy_protocol.is_empty() {
         info!("taking PROXY headers from {} (--proxy-protocol)", list(&config.proxy_protocol));
     }
-    if config.rules.count() > 0 {
-        info!("following {} (--rules)", counted(config.rules.count(), "rule"));
+    let AccessFiles { users, rules } = &*config.files;
+    if rules.count() > 0 {
+        info!("following {} (--rules)", counted(rules.count(), "rule"));
     }
     if let Some(upstream) = &config.upstream {
         info!("what no rule decides goes through {upstream} (--upstream); BIND and UDP do not");
     }
     policy.exposure(addresses).iter().for_each(|warning| warn!("{warning}"));
     config.doubts_of(policy).iter().for_each(|doubt| warn!("{doubt}"));
-    if let Some(passwords) = &config.users {
+    if let Some(passwords) = users {
         info!("serving nobody but {} (--users)", counted(passwords.count(), "user"));
     }
 }

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+mod clients;
 mod doubts;
 mod exposure;
 mod permit;
 
+pub use clients::AllowFrom;
 pub use permit::{Denied, Permit, UpstreamRoute};
 
-use super::in_force::InForce;
+use clients::Clients;
+
+use super::in_force::{AccessFiles, InForce};
 use super::rules::{Action, Entry, RuleFile, RuleQuery};
 use super::upstream::Upstream;
 use super::users::Identity;
@@ -21,20 +25,6 @@ use crate::socks5::{Address, Command, Host, Name, Request, is_localhost};
 use crate::system::hosts::{Hosts, is_host_name};
 use crate::system::interfaces::{Interfaces, source_towards};
 use crate::system::ip::{self, LOOPBACK};
-
-/// The clients that are served when no option says otherwise: this machine and its neighbours. The
-/// link-local ones among these are served only on interfaces that have a private or unique-local
-/// address, too: on a router, the neighbour on the provider's link is link-local as well.
-pub const DEFAULT_CLIENTS: [&str; 8] = [
-    "127.0.0.0/8",
-    "::1/128",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "169.254.0.0/16",
-    "fe80::/10",
-    "fc00::/7",
-];
 
 /// What clients on other machines cannot reach unless a rule names it: it is for this machine alone, or for
 /// nobody, or for one link.
@@ -61,43 +51,34 @@ const fn ipv6(ip: Ipv6Addr, length: u8) -> IpNet {
 /// Who is served, and what each may do.
 #[derive(Debug)]
 pub struct Policy {
-    clients: Vec<IpNet>,
-    /// No option has said which clients.
-    is_default: bool,
+    clients: Clients,
     /// Where this server itself listens, for its status page, too.
     own: Vec<SocketAddr>,
     interfaces: Interfaces,
     hosts: Hosts,
-    rules: InForce<RuleFile>,
+    in_force: Arc<InForce>,
     /// For what no rule decides.
     upstream: Option<Arc<Upstream>>,
 }
 
 /// What it is made of.
 impl Policy {
-    /// Serves `clients`, or [`DEFAULT_CLIENTS`] if there are none. `own` is where the server itself
-    /// listens, for its status page, too.
-    pub fn new(clients: &[IpNet], own: Vec<SocketAddr>) -> Self {
-        let default = || DEFAULT_CLIENTS.iter().map(|net| net.parse().expect("it is a network"));
-        let is_default = clients.is_empty();
+    /// Serves the clients that `allow_from` says; without any, this machine and its neighbours. `own` is where
+    /// the server itself listens, for its status page, too.
+    pub fn new(allow_from: &[AllowFrom], own: Vec<SocketAddr>) -> Self {
         Policy {
-            clients: if is_default {
-                default().collect()
-            } else {
-                clients.iter().map(IpNet::trunc).collect()
-            },
-            is_default,
+            clients: Clients::new(allow_from),
             own,
             interfaces: Interfaces::default(),
             hosts: Hosts::default(),
-            rules: InForce::default(),
+            in_force: Arc::default(),
             upstream: None,
         }
     }
 
-    /// The same, with the rules of a file before the default access.
-    pub fn with_file(self, file: Arc<RuleFile>) -> Self {
-        Policy { rules: InForce::new(file), ..self }
+    /// The same, beginning with `files`, whose rules come before the default access.
+    pub fn with_files(self, files: Arc<AccessFiles>) -> Self {
+        Policy { in_force: Arc::new(InForce::new(files)), ..self }
     }
 
     /// The same, where what no rule decides goes through `upstream`, if there is one.
@@ -105,16 +86,16 @@ impl Policy {
         Policy { upstream, ..self }
     }
 
-    /// Judges by the rules of `file` from now on. What is being judged at this moment is judged by
+    /// The users and rules that it judges by. What is being judged while they are replaced is judged by
     /// the earlier ones.
-    pub fn replace_file(&self, file: Arc<RuleFile>) {
-        self.rules.replace(file);
+    pub fn in_force(&self) -> &Arc<InForce> {
+        &self.in_force
     }
 
-    /// Another number than before once the rules or the addresses of this machine have changed: a verdict
+    /// Another number than before once users, rules or the addresses of this machine have changed: a verdict
     /// that was kept is worth nothing then. Whoever keeps one asks for the number first.
     pub fn generation(&self) -> usize {
-        self.rules.generation() + self.interfaces.generation()
+        self.in_force.generation() + self.interfaces.generation()
     }
 
     /// Says which upstream, of `file` or that for the rest, is this very server, if one is: requests would
@@ -175,20 +156,12 @@ impl Policy {
     /// Why the client at `client` is not served at all, if it is not. The scope of a link-local address
     /// matters.
     pub fn rejection(&self, client: SocketAddr) -> Option<&'static str> {
-        let ip = client.ip();
-        let is_of_private_link = || self.interfaces.is_on_private_link(client);
-        if !self.clients.iter().any(|net| net.contains(&ip)) {
-            Some("it is in no network that is served")
-        } else if self.is_default && ip::is_link_local(ip) && !is_of_private_link() {
-            Some("it is link-local, and its interface has no private address")
-        } else {
-            None
-        }
+        self.clients.rejection(client, &self.interfaces)
     }
 
     /// The networks whose clients are served.
-    pub fn clients(&self) -> &[IpNet] {
-        &self.clients
+    pub fn clients(&self) -> Vec<IpNet> {
+        [&self.clients.default[..], &self.clients.named].concat()
     }
 
     /// What should be known about a server that listens on `listen`: for each interface on which it can
@@ -196,8 +169,7 @@ impl Policy {
     pub fn exposure(&self, listen: &[SocketAddr]) -> Vec<String> {
         let is_reached = |ip| listen.iter().any(|listen| ip::listens_at(listen.ip(), ip));
         let public = self.interfaces.public(is_reached);
-        let served = |it| exposure::served_on(it, &self.clients, self.is_default);
-        public.iter().map(served).collect()
+        public.iter().map(|it| exposure::served_on(it, &self.clients)).collect()
     }
 
     /// The addresses of this machine that others may reach, those that are told first in front.
@@ -208,11 +180,9 @@ impl Policy {
     /// Whether those are served who come in at this machine's address `ip`: its neighbours there, or a
     /// network that an option names and that is reached from there.
     pub fn serves_at(&self, ip: IpAddr) -> bool {
-        let comes_in = |net: &IpNet| {
-            net.contains(&ip)
-                || (!self.is_default && source_towards((net.addr(), 1).into()) == Some(ip))
-        };
-        self.clients.iter().any(comes_in)
+        let Clients { default, named } = &self.clients;
+        let comes_in = |net: &IpNet| source_towards((net.addr(), 1).into()) == Some(ip);
+        default.iter().chain(named).any(|net| net.contains(&ip)) || named.iter().any(comes_in)
     }
 }
 
@@ -235,7 +205,9 @@ impl Policy {
     ) -> Result<Permit, E> {
         let Request { command, destination } = request;
         let query = query(identity, client, *command, destination.port);
-        let file = self.rules.get();
+        let files = self.in_force.get();
+        check_login(&files, identity)?;
+        let file = &files.rules;
         let named = file.index.match_name(&query, destination.host.name());
         let mut by_name = None;
         let addresses = match &destination.host {
@@ -251,7 +223,7 @@ impl Policy {
                         return Ok(permit_through(upstream, request.clone())?);
                     }
                     _ => {
-                        self.check_any_address(&file, named, &query)?;
+                        self.check_any_address(file, named, &query)?;
                         let absolute = file.index.has_names().then(|| name.absolute());
                         lookup(absolute.as_ref().unwrap_or(name), destination.port)?
                     }
@@ -260,7 +232,7 @@ impl Policy {
         };
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);
         for address in addresses {
-            match self.judge(&file, named, address, &query) {
+            match self.judge(file, named, address, &query) {
                 Ok(Some(upstream)) if is_carried(*command, upstream) => {
                     through.get_or_insert((upstream, address));
                 }
@@ -324,10 +296,12 @@ impl Policy {
         client: SocketAddr,
         command: Command,
     ) -> Result<Permit, Denied> {
-        let file = self.rules.get();
+        let files = self.in_force.get();
+        check_login(&files, identity)?;
+        let file = &files.rules;
         let rule = file.index.match_opening(&query(identity, client, command, 0));
         match (rule, self.route(rule)) {
-            (Some(entry), _) if denies(entry) => Err(denied_by(&file, entry, None)),
+            (Some(entry), _) if denies(entry) => Err(denied_by(file, entry, None)),
             (_, Some(upstream)) => Err(denied_through(upstream, command)),
             (_, None) => Ok(Permit { command, addresses: Vec::new(), route: None }),
         }
@@ -420,7 +394,20 @@ fn query(identity: &Identity, client: SocketAddr, command: Command, port: u16) -
         Command::Resolve | Command::ResolvePtr => Command::Connect,
         Command::Connect | Command::Bind | Command::UdpAssociate => command,
     };
-    RuleQuery { command, user: identity.user(), client: client.ip().to_canonical(), port }
+    RuleQuery {
+        command,
+        user: identity.user().map(|user| &**user),
+        client: client.ip().to_canonical(),
+        port,
+    }
+}
+
+/// Whoever has logged in is judged as one of the users of now.
+fn check_login(files: &AccessFiles, identity: &Identity) -> Result<(), Denied> {
+    identity
+        .user()
+        .and_then(|user| files.revoked(user))
+        .map_or(Ok(()), |why| Err(Denied::Revoked(why)))
 }
 
 fn denies(entry: &Entry) -> bool {

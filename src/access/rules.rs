@@ -22,18 +22,20 @@ pub struct RuleFile {
     pub(super) name: Arc<str>,
     pub(super) index: Index,
     doubt: Option<Box<str>>,
+    /// Bytes in the file.
+    pub(crate) length: usize,
 }
 
 impl RuleFile {
-    /// Reads a rules file.
+    /// Reads a rules file, which had so many bytes `earlier`: see [`SecretFile::read`].
     ///
     /// # Errors
     ///
     /// When the file cannot be read, when there is a password in it and others than root and the user
     /// who runs tabi have access to it, and when a line is no rule: the error names up to ten of those.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    pub fn load(path: &Path, earlier: usize) -> Result<Self, String> {
         let name = path.display().to_string();
-        let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
+        let file = SecretFile::read(path, earlier).map_err(|error| format!("{name}: {error}"))?;
         let mut rules = RuleFile::parse(&file.bytes, &name)?;
         rules.doubt = file.doubt().map(Into::into);
         if rules.upstreams().any(|(upstream, _)| upstream.credentials().is_some()) {
@@ -55,7 +57,8 @@ impl RuleFile {
             rules.extend(Rule::parse(text)?.map(|rule| (line, rule)));
             Ok(())
         });
-        let file = RuleFile { name: name.into(), index: Index::new(rules), doubt: None };
+        let (index, length) = (Index::new(rules), bytes.len());
+        let file = RuleFile { name: name.into(), index, doubt: None, length };
         let Err(bad) = told else { return Ok(file) };
         let all = bad.lines().map(ToString::to_string).chain(file.odd_networks());
         Err(all.take(lines::MOST_NAMED).collect::<Vec<_>>().join("\n"))
@@ -85,6 +88,11 @@ impl RuleFile {
             told.map(|told| format!("{}:{}: {told}", self.name, entries[0].line)).collect()
         };
         by_line(self.index.entries()).flat_map(of_line).collect()
+    }
+
+    /// How the file was named.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// How many rules there are.
@@ -185,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = RuleFile::load(Path::new("/nonexistent/rules")).unwrap_err();
+        let error = RuleFile::load(Path::new("/nonexistent/rules"), 0).unwrap_err();
         assert!(error.starts_with("/nonexistent/rules: "), "{error}");
     }
 }

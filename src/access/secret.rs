@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::{Group, User};
 use rustix::process::{getegid, geteuid, getgroups};
@@ -16,6 +18,13 @@ const WRITE: u32 = 0o022;
 /// What the kernel shows instead of a group that a user namespace does not know.
 const OVERFLOW_GROUP: u32 = 65534;
 
+/// How long a file has been left alone when it is believed to have nothing in it, or less than before.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// How often one that changes is looked at, and for how long.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOKS: usize = 100;
+
 /// A file that was read, and who else may read or change it.
 pub(super) struct SecretFile {
     pub(super) bytes: Vec<u8>,
@@ -24,15 +33,41 @@ pub(super) struct SecretFile {
 }
 
 impl SecretFile {
-    /// Reads a file. An error does not name it.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
+    /// Reads a file, which had so many bytes `earlier`. One that is empty or has become shorter is read
+    /// again until it was left alone for a second: an editor that writes in place empties it first. An
+    /// error does not name the file.
+    pub(super) fn read(path: &Path, earlier: usize) -> io::Result<Self> {
+        Self::read_settled(path, earlier, || thread::sleep(LOOK_AGAIN))
+    }
+
+    fn read_settled(path: &Path, earlier: usize, mut pause: impl FnMut()) -> io::Result<Self> {
+        // The latest modification, and since when it is that: the file's clock may be another one.
+        let mut latest: Option<(SystemTime, Instant)> = None;
+        for _ in 0..LOOKS {
+            let (file, modified) = Self::read_now(path)?;
+            let Some(modified) = modified.filter(|_| file.bytes.len() < earlier.max(1)) else {
+                return Ok(file);
+            };
+            let since = latest.filter(|it| it.0 == modified).map_or_else(Instant::now, |it| it.1);
+            if modified.elapsed().is_ok_and(|age| age >= SETTLED) || since.elapsed() >= SETTLED {
+                return Ok(file);
+            }
+            latest = Some((modified, since));
+            pause();
+        }
+        Err(io::Error::other("somebody is writing it; it is shorter than before, or empty"))
+    }
+
+    /// The file as it is, and when it was modified, unless it is no regular file.
+    fn read_now(path: &Path) -> io::Result<(Self, Option<SystemTime>)> {
         let mut file = File::open(path)?;
         // Of the open file, not of the path: that may name another file by now.
         let found = file.metadata()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
+        let modified = if found.is_file() { found.modified().ok() } else { None };
         if is_among_secrets(path) {
-            return Ok(SecretFile { bytes, exposure: None, doubt: None });
+            return Ok((SecretFile { bytes, exposure: None, doubt: None }, modified));
         }
         let bits = found.mode() & (GROUP | OTHERS);
         let has_own_group = bits & GROUP != 0 && is_own_group(found.gid());
@@ -48,7 +83,7 @@ impl SecretFile {
                 "{path}: others than its owner can change it (mode {mode:04o}); run: chmod go-w '{path}'"
             )
         });
-        Ok(SecretFile { bytes, exposure, doubt })
+        Ok((SecretFile { bytes, exposure, doubt }, modified))
     }
 
     /// Whether the file is good enough for a password.
@@ -186,6 +221,36 @@ mod tests {
         assert_eq!(known, [true, true, false, false, false]);
         assert!(!is_in(Path::new("/etc/passwd"), Path::new("/")));
         assert!(!is_in(Path::new("/etc/passwd"), Path::new("/etc/..")));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_is_read_once_it_is_whole() {
+        let path = std::env::temp_dir().join(format!("tabi-written-{}", std::process::id()));
+        let read = |earlier, writes: &[&str]| {
+            let mut writes = writes.iter();
+            let mut write = || match writes.next() {
+                Some(text) => std::fs::write(&path, text).unwrap(),
+                None => thread::sleep(LOOK_AGAIN),
+            };
+            write();
+            let read = SecretFile::read_settled(&path, earlier, write);
+            read.map(|file| String::from_utf8(file.bytes).unwrap())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(read(4, &["", "de", "deny"]), Ok("deny".into()), "cut, and written again");
+        assert_eq!(read(0, &["", "deny"]), Ok("deny".into()), "at the start");
+        assert_eq!(read(4, &["", "de"]), Ok("de".into()), "it has become shorter for good");
+        let begin = Instant::now();
+        assert_eq!(read(4, &["deny", ""]), Ok("deny".into()), "it is long enough");
+        assert!(begin.elapsed() < SETTLED);
+        let for_ever = read(4, &["de", "d"].repeat(LOOKS));
+        assert!(for_ever.as_ref().is_err_and(|error| error.contains("writing it")), "{for_ever:?}");
+        // One whose clock is ahead.
+        std::fs::write(&path, "").unwrap();
+        let ahead = SystemTime::now() + Duration::from_secs(3600);
+        File::options().append(true).open(&path).unwrap().set_modified(ahead).unwrap();
+        assert_eq!(SecretFile::read(&path, 4).unwrap().bytes, b"");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::in_force::InForce;
 use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
 
-mod passwords;
+pub(super) mod passwords;
 mod penalties;
 pub mod spelling;
 
@@ -23,37 +23,29 @@ pub struct Identity {
 
 impl Identity {
     /// The name with which the client has authenticated, as [`spelling::spell`] writes it; `None` if
-    /// none was required.
-    pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
+    /// none was required. The text itself, not one like it, shows that the login is still good:
+    /// [`Passwords::revoked`].
+    pub fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
     }
 }
 
 /// Who may use the server: everybody, or the users of a users file.
 #[derive(Debug, Default)]
 pub struct Users {
-    /// Whether there are any never changes.
-    passwords: Option<InForce<Passwords>>,
+    in_force: Arc<InForce>,
     penalties: LoginPenalties,
 }
 
 impl Users {
-    /// The users of `passwords`; everybody if that is `None`.
-    pub fn new(passwords: Option<Arc<Passwords>>) -> Self {
-        Users { passwords: passwords.map(InForce::new), penalties: LoginPenalties::default() }
-    }
-
-    /// Requires `passwords` from now on, and still knows who has failed. Where everybody is served,
-    /// everybody still is.
-    pub fn replace(&self, passwords: Arc<Passwords>) {
-        if let Some(current) = &self.passwords {
-            current.replace(passwords);
-        }
+    /// The users that are in force; everybody where there are none.
+    pub fn new(in_force: Arc<InForce>) -> Self {
+        Users { in_force, penalties: LoginPenalties::default() }
     }
 
     /// How long the client at `from` is still rejected, if it is: it has failed with too many names.
     pub fn penalty_left(&self, from: IpAddr) -> Option<Duration> {
-        self.passwords.as_ref()?;
+        self.in_force.get().users.as_ref()?;
         self.penalties.left(from, Instant::now())
     }
 
@@ -64,12 +56,14 @@ impl Users {
         client: &mut (impl Read + Write),
         from: IpAddr,
     ) -> Result<Identity, Error> {
-        self.greet(client)?;
-        let Some(passwords) = &self.passwords else { return Ok(Identity { user: None }) };
+        if self.greet(client)? == Method::NoAuthentication {
+            return Ok(Identity { user: None });
+        }
         let credentials = Credentials::read_from(client)?;
-        let passwords = passwords.get();
+        let files = self.in_force.get();
         let name = &credentials.name;
-        match self.penalties.attempt(from, name, Instant::now(), || passwords.check(&credentials)) {
+        let check = || files.users.as_ref()?.check(&credentials);
+        match self.penalties.attempt(from, name, Instant::now(), check) {
             Attempt::Right(user) => {
                 write_status(true, client)?;
                 Ok(Identity { user: Some(user) })
@@ -80,8 +74,8 @@ impl Users {
     }
 
     /// Reads the greeting of a client and selects a method, which says nothing yet of who it is.
-    pub fn greet(&self, client: &mut (impl Read + Write)) -> Result<(), Error> {
-        let method = match self.passwords {
+    pub fn greet(&self, client: &mut (impl Read + Write)) -> Result<Method, Error> {
+        let method = match self.in_force.get().users {
             None => Method::NoAuthentication,
             Some(_) => Method::UsernamePassword,
         };
@@ -89,13 +83,15 @@ impl Users {
         if !greeting.offers(method) {
             return Err(Error::NoAcceptableMethod(method));
         }
-        Ok(write_selection(Some(method), client)?)
+        write_selection(Some(method), client)?;
+        Ok(method)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::in_force::AccessFiles;
     use std::io;
     use std::net::Ipv4Addr;
 
@@ -125,8 +121,12 @@ mod tests {
     }
 
     fn alice() -> Users {
-        let passwords = Passwords::parse(b"alice:open sesame", "users").unwrap();
-        Users::new(Some(Arc::new(passwords)))
+        Users::new(Arc::new(InForce::new(Arc::new(files(b"alice:open sesame")))))
+    }
+
+    fn files(users: &[u8]) -> AccessFiles {
+        let users = Passwords::parse(users, "users").unwrap();
+        AccessFiles { users: Some(users), ..AccessFiles::default() }
     }
 
     /// The outcome, the answers, and what the client has sent that was not read.
@@ -153,7 +153,7 @@ mod tests {
     fn with_users_the_right_password_is_required() {
         let sent = b"\x05\x02\x00\x02\x01\x05alice\x0bopen sesame\x05\x01\x00";
         let (outcome, answers, rest) = play(&alice(), sent);
-        assert_eq!(outcome.unwrap().user(), Some("alice"));
+        assert_eq!(outcome.unwrap().user().unwrap().as_ref(), "alice");
         assert_eq!(answers, b"\x05\x02\x01\x00");
         assert_eq!(rest, b"\x05\x01\x00");
     }
@@ -202,16 +202,32 @@ mod tests {
         const NEW: &[u8] = b"\x05\x01\x02\x01\x05alice\x03new";
         let users = alice();
         play(&users, OLD).0.unwrap();
-        let new = Passwords::parse(b"alice:new\nbob:b", "users").unwrap();
-        users.replace(Arc::new(new));
+        users.in_force.replace(files(b"alice:new\nbob:b"));
         play(&users, NEW).0.unwrap();
         for _ in 0..5 {
             assert!(matches!(play(&users, OLD).0, Err(Error::BadCredentials(_))));
         }
-        users.replace(Arc::new(Passwords::parse(b"alice:new", "users").unwrap()));
+        users.in_force.replace(files(b"alice:new"));
         assert!(matches!(play(&users, NEW).0, Err(Error::IgnoredCredentials(..))));
-        let everybody = Users::default();
-        everybody.replace(Arc::new(Passwords::parse(b"alice:new", "users").unwrap()));
-        assert_eq!(play(&everybody, b"\x05\x01\x00").0.unwrap().user(), None);
+    }
+
+    #[test]
+    fn a_login_lasts_while_name_and_password_stay_the_same() {
+        let users = alice();
+        let login = || play(&users, b"\x05\x01\x02\x01\x05alice\x0bopen sesame").0.unwrap();
+        let first = login();
+        let revoked = |login: &Identity| users.in_force.get().revoked(login.user().unwrap());
+        assert_eq!(revoked(&first), None);
+        users.in_force.replace(files(b"bob:b\nalice:open sesame"));
+        users.in_force.replace(files(b"alice:open sesame\n"));
+        assert_eq!([revoked(&first), revoked(&login())], [None, None]);
+        users.in_force.replace(files(b"alice:open sesame!\n"));
+        assert_eq!(revoked(&first), Some("the user's password has changed (--users)"));
+        users.in_force.replace(files(b"bob:open sesame\n"));
+        assert_eq!(revoked(&first), Some("the user is gone (--users)"));
+        // Another user of the same name.
+        users.in_force.replace(files(b"alice:open sesame"));
+        assert!(revoked(&first).is_some());
+        assert_eq!(revoked(&login()), None);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::access::policy::AllowFrom;
 use crate::access::rules::networks;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
@@ -42,6 +43,17 @@ pub(super) fn status(given: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// A name as it is in a URL: a port behind it says nothing.
+pub(super) fn host(given: &str) -> Result<String, String> {
+    let (name, port) = given.split_once(':').unwrap_or((given, "0"));
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_of_name) || port.parse::<u16>().is_err() {
+        return Err("expected the name of a host, as in nas.lan".into());
+    }
+    Ok(name.into())
+}
+
 /// A PORT alone is one of `ip`.
 fn at(ip: impl Into<IpAddr>, given: &str) -> Option<SocketAddr> {
     let port_alone = || Some(SocketAddr::new(ip.into(), given.parse().ok()?));
@@ -50,6 +62,14 @@ fn at(ip: impl Into<IpAddr>, given: &str) -> Option<SocketAddr> {
 
 pub(super) fn network(given: &str) -> Result<IpNet, String> {
     networks::parse(given).ok_or_else(|| format!("expected {}", networks::EXPECTED))
+}
+
+pub(super) fn clients(given: &str) -> Result<AllowFrom, String> {
+    match networks::parse(given) {
+        _ if given == "default" => Ok(AllowFrom::Default),
+        Some(net) => Ok(AllowFrom::Network(net)),
+        None => Err(format!("expected {}, or the word default", networks::EXPECTED)),
+    }
 }
 
 pub(super) fn address(given: &str) -> Result<IpAddr, String> {
@@ -158,12 +178,21 @@ mod tests {
     }
 
     #[test]
+    fn hosts_are_names_with_or_without_a_port() {
+        let given = ["--status-host", "tabi:9090", "--status-host", "nas.lan."];
+        assert_eq!(parsed(&given).config.status_host, ["tabi", "nas.lan"]);
+    }
+
+    #[test]
     fn bad_values_are_named() {
         const BITS: &str = "expected a whole number of 32 bits above 0";
         const PORTS: &str = "expected ports from 1 to 65535";
         for (option, bad, expected) in [
             ("--source", "0.0.0.0", "expected an address of this machine"),
             ("--source", "Same", "or the word same"),
+            ("--status-host", "http://nas.lan", "expected the name of a host"),
+            ("--status-host", "*.lan", "expected the name of a host"),
+            ("--status-host", ":9090", "expected the name of a host"),
             ("--interface", "a/b", "expected the name of an interface"),
             ("--mark", "0", BITS),
             ("--mark", "0x100000000", BITS),

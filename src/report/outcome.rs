@@ -20,7 +20,7 @@ pub enum Outcome {
     IdleTimeout,
     /// No complete request came in time.
     HandshakeTimeout,
-    /// A rule or the default access closes the destination to this client.
+    /// A rule or the default access closes the destination to this client, or its user is gone.
     Denied,
     /// Wrong name or password.
     BadCredentials,
@@ -69,6 +69,7 @@ impl From<Ending> for Outcome {
             Ending::IdleTimeout => Outcome::IdleTimeout,
             Ending::Evicted => Outcome::Evicted,
             Ending::Stopped => Outcome::Stopped,
+            Ending::Revoked(_) => Outcome::Denied,
             Ending::Fault => Outcome::Failed,
         }
     }

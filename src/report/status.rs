@@ -10,9 +10,11 @@
 //!                                        rates      what each client and each user moves
 //! ```
 //!
-//! It shows, and changes nothing. Each visitor has a thread of its own, so that a slow one holds up
-//! nobody. There are at most 16 at once, each with a limit on bytes and time, and the lists are made
-//! at most twice a second, however many visitors ask. So a hostile visitor cannot slow the proxy.
+//! It shows, and changes nothing. Who is no client is dropped first and costs nobody anything. Each visitor
+//! has a thread of its own, so that a slow one holds up nobody. There are at most 16 at once, each with a
+//! limit on bytes and time; one more takes the place of one whose address has most, and no other machine has
+//! more than 500 a second. The lists are made at most twice a second, however many visitors ask. So a
+//! hostile visitor cannot slow the proxy, nor a health check.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -62,7 +62,7 @@ impl Reach {
         let beyond = listen.iter().find(|listen| !listen.ip().is_loopback()).map(SocketAddr::port);
         let serves_others = policy.clients().iter().any(|net| !net.addr().is_loopback());
         Reach {
-            user: if config.users.is_some() { "NAME:PASSWORD@" } else { "" },
+            user: if config.files.users.is_some() { "NAME:PASSWORD@" } else { "" },
             published: beyond.filter(|_| in_container),
             later: beyond.filter(|_| own.is_empty() && serves_others),
             elsewhere: listen.iter().flat_map(|it| elsewhere(*it, own)).filter(is_served).collect(),

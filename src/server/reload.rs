@@ -9,6 +9,7 @@ use log::{error, info, warn};
 use super::notify::Notify;
 use super::predecessors::Predecessors;
 use super::shutdown::counted;
+use crate::access::in_force::AccessFiles;
 use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
 use crate::config::doubts;
@@ -22,8 +23,9 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reads users and rules again. New requests and datagrams are judged by them from now on, and
-    /// live tunnels go on. If one file is bad nothing changes; the log names file and line.
+    /// Reads users and rules again. Requests and datagrams are judged by them from now on. Live tunnels
+    /// go on, but those of users who are gone or have another password end. If one file is bad nothing
+    /// changes; the log names file and line.
     ///
     /// This takes as long as the files take to be read.
     pub fn reload(&self) {
@@ -42,15 +44,18 @@ impl Reloader {
     }
 
     fn read_again(&self) {
+        let earlier = self.proxy.policy.in_force().get();
         let config = &self.proxy.config;
         let rules = again("--rules", config.rules_file.as_deref(), |path| {
-            let rules = RuleFile::load(path)?;
+            let rules = RuleFile::load(path, earlier.rules.length)?;
             self.proxy.policy.upstream_is_self(&rules).map_or(Ok(rules), Err)
         });
-        let users = again("--users", config.users_file.as_deref(), Passwords::load);
+        let length = earlier.users.as_ref().map_or(0, |users| users.length);
+        let users =
+            again("--users", config.users_file.as_deref(), |path| Passwords::load(path, length));
         self.proxy.metrics.reloaded(rules.is_ok() && users.is_ok());
         match (rules, users) {
-            (Ok(rules), Ok(users)) => self.take_over(rules, users),
+            (Ok(rules), Ok(users)) => self.take_over(&earlier, rules, users),
             (rules, users) => {
                 for line in [rules.err(), users.err()].iter().flatten().flatten() {
                     error!("cannot reload {line}");
@@ -60,24 +65,36 @@ impl Reloader {
         }
     }
 
-    fn take_over(&self, rules: Option<Arc<RuleFile>>, users: Option<Arc<Passwords>>) {
-        let doubts =
-            rules.as_deref().map(|rules| doubts(&self.proxy.policy, rules, users.as_deref()));
-        let mut read = Vec::new();
-        // A user who is new may be in a rule that is new: rules first.
-        if let Some(rules) = rules {
-            read.push(format!("{} (--rules)", counted(rules.count(), "rule")));
-            self.proxy.policy.replace_file(rules);
+    fn take_over(&self, earlier: &AccessFiles, rules: Option<RuleFile>, users: Option<Passwords>) {
+        let mut done = Vec::new();
+        if let Some(rules) = &rules {
+            done.push(format!("{} (--rules)", counted(rules.count(), "rule")));
         }
-        if let Some(users) = users {
-            read.push(format!("{} (--users)", counted(users.count(), "user")));
-            self.proxy.users.replace(users);
+        if let Some(users) = &users {
+            done.push(format!("{} (--users)", counted(users.count(), "user")));
         }
-        if read.is_empty() {
-            read.push("no users or rules to read".into());
+        if done.is_empty() {
+            done.push("no users or rules to read".into());
         }
-        info!("reloaded: {}", read.join(", "));
-        doubts.iter().flatten().for_each(|doubt| warn!("{doubt}"));
+        let files = AccessFiles { users, rules: rules.unwrap_or_default() };
+        let mut doubts = doubts(&self.proxy.policy, &files);
+        if earlier.rules.count() > 0 && files.rules.count() == 0 {
+            let had = counted(earlier.rules.count(), "rule");
+            doubts.push(format!("{}: no rule is left of {had} (--rules)", files.rules.name()));
+        }
+        let in_force = self.proxy.policy.in_force();
+        in_force.replace(files);
+        // Whoever asks for something from now on is judged by the new files. Who has asked before is here.
+        let now = in_force.get();
+        let ended = self.proxy.sessions.end_revoked(|user| now.revoked(user));
+        if ended > 0 {
+            let sessions = counted(ended, "session");
+            done.push(format!("{sessions} ended whose users are gone or have another password"));
+        }
+        info!("reloaded: {}", done.join(", "));
+        for doubt in doubts {
+            warn!("{doubt}");
+        }
     }
 }
 
@@ -90,7 +107,7 @@ fn again<T>(
     option: &str,
     path: Option<&Path>,
     load: impl FnOnce(&Path) -> Result<T, String>,
-) -> Result<Option<Arc<T>>, Vec<String>> {
+) -> Result<Option<T>, Vec<String>> {
     let Some(path) = path else { return Ok(None) };
     let is_special = fs::metadata(path).is_ok_and(|found| !found.is_file());
     let loaded = if is_special {
@@ -99,6 +116,6 @@ fn again<T>(
         load(path)
     };
     loaded
-        .map(|file| Some(Arc::new(file)))
+        .map(Some)
         .map_err(|message| message.lines().map(|line| format!("{option} {line}")).collect())
 }

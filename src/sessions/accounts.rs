@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::state::SessionState;
 
@@ -34,7 +35,7 @@ pub struct Accounts {
     /// By the client's address.
     pub clients: HashMap<IpAddr, Account>,
     /// By the name that the client has authenticated with.
-    pub users: HashMap<String, Account>,
+    pub users: HashMap<Arc<str>, Account>,
 }
 
 impl Accounts {

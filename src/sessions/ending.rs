@@ -15,6 +15,8 @@ pub enum Ending {
     Evicted,
     /// The server stops.
     Stopped,
+    /// Its user may do nothing more, for this reason.
+    Revoked(&'static str),
     /// A thread of the session has panicked.
     Fault,
 }

@@ -8,7 +8,7 @@ use super::accounts::Accounts;
 use super::admission::{Admission, AdmissionError, admit, may_open};
 use super::ending::Ending;
 use super::limits::Limits;
-use super::live::Live;
+use super::live::{Entry, Live};
 use super::state::{SessionState, Stage};
 use super::totals::Totals;
 use crate::socks5::{Address, Command};
@@ -183,6 +183,20 @@ impl Sessions {
         for entry in self.live.lock().entries.values() {
             entry.state.end(ending);
         }
+    }
+
+    /// Ends the sessions of users whom `revoked` gives a reason for, and says how many they were. One that
+    /// has no request yet is left to whoever judges that; one that was judged is over.
+    pub fn end_revoked(&self, revoked: impl Fn(&Arc<str>) -> Option<&'static str>) -> usize {
+        let mut ended = 0;
+        for Entry { state, .. } in self.live.lock().entries.values() {
+            let is_served = matches!(state.stage(), Stage::Dial | Stage::Relay);
+            if let Some(why) = state.user().filter(|_| is_served).and_then(&revoked) {
+                state.end(Ending::Revoked(why));
+                ended += 1;
+            }
+        }
+        ended
     }
 
     /// Ends sessions whose time is up, until [`Sessions::stop_watch`].

@@ -90,7 +90,7 @@ pub struct SessionState {
     proxied: OnceLock<SocketAddr>,
     client: Endpoint,
     target: Endpoint,
-    user: OnceLock<String>,
+    user: OnceLock<Arc<str>>,
     request: OnceLock<(Command, Address)>,
     via: OnceLock<Arc<str>>,
     /// The first destination of an association's datagrams.
@@ -167,8 +167,8 @@ impl SessionState {
     }
 
     /// The name that the client has authenticated with, or failed to: one word of visible ASCII.
-    pub fn user(&self) -> Option<&str> {
-        self.user.get().map(String::as_str)
+    pub fn user(&self) -> Option<&Arc<str>> {
+        self.user.get()
     }
 
     /// What the client asked for.
@@ -178,7 +178,7 @@ impl SessionState {
 
     /// Notes the name that the client has sent, spelled as
     /// [`spell`](crate::access::users::spelling::spell) does.
-    pub fn identified(&self, user: &str) {
+    pub fn identified(&self, user: impl Into<Arc<str>>) {
         let _ = self.user.set(user.into());
     }
 

@@ -23,6 +23,7 @@ mod relay;
 mod reload;
 mod resolve;
 mod restart;
+mod revoked;
 mod rules;
 mod scratch;
 mod shortage;

@@ -262,8 +262,11 @@ fn no_session_fails_while_rules_and_users_are_reloaded_all_the_time() {
     const TIME: Duration = Duration::from_secs(3);
     // Whatever of the two is in force, the first address is open and the second is not. With a part
     // of either file, or some of each, this would not be so.
-    let open_by_list = b"allow to 127.0.0.1\nallow to 127.0.0.3\ndeny\n".as_slice();
-    let closed_by_list = b"deny to 127.0.0.2\nallow to 127.0.0.0/8\ndeny\n".as_slice();
+    // All are of one length: one that is shorter than the latest may be half written, and is waited for.
+    let open_by_list = b"allow to 127.0.0.1\nallow to 127.0.0.3\ndeny #\n".as_slice();
+    let closed_by_list = b"deny to 127.0.0.2\nallow to 127.0.0.0/8\ndeny#\n".as_slice();
+    let bad = b"allow to 127.0.0.2\npermit # it is not a rule\n".as_slice();
+    assert!([closed_by_list, bad].iter().all(|file| file.len() == open_by_list.len()));
     let rules = Scratch::new(open_by_list);
     let mut program = Program::heeding(&["--rules", rules.path()]);
     let log = program.take_log();
@@ -288,7 +291,7 @@ fn no_session_fails_while_rules_and_users_are_reloaded_all_the_time() {
         let begin = Instant::now();
         let mut round = 0;
         while begin.elapsed() < TIME {
-            let contents = [closed_by_list, b"allow to 127.0.0.2\npermit\n", open_by_list];
+            let contents = [closed_by_list, bad, open_by_list];
             replace(&rules, contents[round % 3]);
             program.signal(Signal::HUP);
             round += 1;

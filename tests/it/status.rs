@@ -1,14 +1,16 @@
 //! The status page, its JSON, the metrics and the state of health.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::scratch::Scratch;
 use crate::stage::{
-    GREETING, LONG, Running, accept, ask, at_end, connect, listen, pair, reply, request,
-    request_by_name, start, take,
+    GREETING, LONG, Running, accept, ask, at_end, connect, connect_from, listen, pair, reply,
+    request, request_by_name, start, take,
 };
 
 const STATUS: [&str; 2] = ["--status", "127.0.0.1:0"];
@@ -288,53 +290,219 @@ fn a_crowd_of_silent_visitors_keeps_nobody_out() {
     let _tunnel = pair(&server);
 }
 
-/// A server that listens everywhere, on a machine with the address 192.168.1.1, and its clients at
-/// other addresses.
+/// How long the state of health took in the middle of a hundred times while somebody makes connections
+/// with these pauses that say nothing, and keeps many of them.
+fn median_under_flood(
+    pause: Duration,
+    attack: impl Fn() -> TcpStream + Sync,
+    visit: impl Fn() -> TcpStream,
+) -> Duration {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut held = VecDeque::new();
+                while !over.load(Ordering::Relaxed) {
+                    held.push_back(attack());
+                    if held.len() > 100 {
+                        held.pop_front();
+                    }
+                    thread::sleep(pause);
+                }
+            });
+        }
+        let mut times = [0; 100].map(|_| {
+            let begin = Instant::now();
+            let mut visitor = visit();
+            let _ = visitor.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
+            let mut answer = String::new();
+            let read = visitor.read_to_string(&mut answer);
+            let is_well = read.is_ok() && answer.starts_with("HTTP/1.1 200 OK\r\n");
+            if is_well { begin.elapsed() } else { Duration::MAX }
+        });
+        over.store(true, Ordering::Relaxed);
+        times.sort_unstable();
+        assert_ne!(times[99], Duration::MAX, "a check has failed");
+        times[50]
+    })
+}
+
+#[test]
+fn health_is_told_at_once_while_one_address_floods_the_page() {
+    let server = start(&STATUS);
+    let page = status(&server);
+    let from = |last| move || connect_from([127, 0, 0, last].into(), page);
+    // Others from that address are served, too.
+    for visitor in [2, 9] {
+        let median = median_under_flood(Duration::from_millis(5), from(9), from(visitor));
+        assert!(median < Duration::from_millis(100), "{visitor} {median:?}");
+    }
+}
+
+#[test]
+fn a_target_in_absolute_form_and_a_further_name_are_taken() {
+    let server = start(&[&STATUS[..], &["--status-host", "tabi:9090,nas.lan"]].concat());
+    for (target, host, status) in [
+        ("/metrics", "tabi:9090", "200 OK"),
+        ("/", "nas.lan", "200 OK"),
+        ("http://nas.lan:9090/sessions", "nas.lan:9090", "200 OK"),
+        ("/healthz", "attacker.example", "200 OK"),
+        ("/sessions", "attacker.example", "403 Forbidden"),
+        ("http://attacker.example/sessions", "nas.lan", "403 Forbidden"),
+    ] {
+        let answer = send(&server, &format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{target} {host}: {answer}");
+    }
+}
+
+/// The program, listening everywhere on a machine with the address 192.168.1.1, and its clients at other
+/// addresses.
 mod from_elsewhere {
     use super::*;
     use crate::namespace::{alone, ip};
-    use crate::stage::start_on;
+    use crate::scratch::{Program, bare};
+    use crate::stage::reply;
     use socket2::{Domain, Socket, Type};
+    use std::net::IpAddr;
+    use std::process::Stdio;
 
     const HOST: &str = "192.168.1.1";
 
-    fn with_server(test: impl FnOnce(&Running) + Send) {
+    /// Clients, the page's visitors among them, and a server with each list of `--allow-from`.
+    fn with_server(
+        addresses: &str,
+        allow_from: &[&str],
+        test: impl Fn(&mut Program, &str) + Send + Sync,
+    ) {
         alone(|| {
-            let has_ip = ip("addr add 192.168.1.1/32 dev lo
-                             addr add 192.168.1.20/32 dev lo
-                             addr add 203.0.113.7/32 dev lo");
-            if has_ip {
-                test(&start_on("0.0.0.0:1080", &["--status", "0.0.0.0:9090"]));
+            let all = [HOST, addresses].join(" ");
+            let all = all.split(' ').map(|ip| {
+                let length = if ip.contains(':') { 128 } else { 32 };
+                format!("addr add {ip}/{length} dev lo\n")
+            });
+            if !ip(&all.collect::<String>()) {
+                return;
+            }
+            for allow_from in allow_from {
+                let mut command = bare();
+                command.args(["[::]:1080", "--status", "[::]:9090"]).stdout(Stdio::null());
+                if !allow_from.is_empty() {
+                    command.args(["--allow-from", allow_from]);
+                }
+                test(&mut Program::spawn(command), allow_from);
             }
         });
     }
 
     fn connect_from(from: &str, port: u16) -> TcpStream {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let address = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
-        socket.bind(&address(from, 0).into()).unwrap();
-        socket.connect_timeout(&address(HOST, port).into(), LONG).unwrap();
+        let from: IpAddr = from.parse().unwrap();
+        let host = if from.is_loopback() || from.is_ipv6() { from } else { HOST.parse().unwrap() };
+        let to = SocketAddr::new(host, port);
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect_timeout(&to.into(), LONG).unwrap();
         socket.set_read_timeout(Some(LONG)).unwrap();
         socket.into()
     }
 
+    /// What the server says to `words`, and the address of who has said them.
+    fn told(from: &str, port: u16, words: &[u8]) -> (Vec<u8>, SocketAddr) {
+        let mut client = connect_from(from, port);
+        let own = client.local_addr().unwrap();
+        let _ = client.write_all(words);
+        let mut answer = Vec::new();
+        let _ = (&mut client).take(2).read_to_end(&mut answer);
+        (answer, own)
+    }
+
     #[test]
     fn a_neighbour_sees_the_page_and_a_stranger_sees_nothing() {
-        with_server(|_| {
-            for (from, sees) in [("192.168.1.20", true), ("203.0.113.7", false)] {
-                let mut visitor = connect_from(from, 9090);
-                let _ = visitor.write_all(b"GET /healthz HTTP/1.1\r\nHost: 192.168.1.1\r\n\r\n");
-                let mut answer = Vec::new();
-                let _ = visitor.read_to_end(&mut answer);
-                assert_eq!(answer.starts_with(b"HTTP/1.1 200 OK"), sees, "{from}");
-                assert_eq!(answer.is_empty(), !sees, "{from}");
+        const DEFAULT: [&str; 3] = ["127.0.0.1", "::1", "192.168.1.20"];
+        // Few enough that each who is turned away has a line.
+        let addresses = "192.168.1.20 203.0.113.7 100.64.0.9 2001:db8::9";
+        let lists = ["", "192.168.1.20", "default,100.64.0.0/10", "192.168.1.0/24,2001:db8::/32"];
+        with_server(addresses, &lists, |program, allow_from| {
+            for from in ["127.0.0.1 ::1", addresses].join(" ").split(' ') {
+                let is_served = match allow_from {
+                    "192.168.1.20" => from == "192.168.1.20",
+                    "192.168.1.0/24,2001:db8::/32" => {
+                        ["192.168.1.20", "2001:db8::9"].contains(&from)
+                    }
+                    _ if from == "100.64.0.9" => !allow_from.is_empty(),
+                    _ => DEFAULT.contains(&from),
+                };
+                let what = format!("{from} with --allow-from {allow_from:?}");
+                let (selection, client) = told(from, 1080, GREETING);
+                assert_eq!(selection == b"\x05\x00", is_served, "{what}");
+                let line =
+                    |who: SocketAddr| format!("turned away client={who}: it is in no network");
+                if !is_served {
+                    program.log_line(&line(client));
+                }
+                let (page, visitor) =
+                    told(from, 9090, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                let sees = is_served || ["127.0.0.1", "::1"].contains(&from);
+                assert_eq!((page == b"HT", page.is_empty()), (sees, !sees), "{what}");
+                if !sees {
+                    program.log_line(&line(visitor));
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_stranger_or_a_neighbour_who_floods_the_page_holds_up_nobody() {
+        with_server("192.168.1.20 192.168.1.21 203.0.113.7", &[""], |_, _| {
+            // A stranger, paced and as fast as can be, and one who is served.
+            let paced = Duration::from_millis(5);
+            for (pause, attacker) in [
+                (paced, "203.0.113.7"),
+                (Duration::ZERO, "203.0.113.7"),
+                (Duration::ZERO, "192.168.1.21"),
+            ] {
+                let median = median_under_flood(
+                    pause,
+                    || connect_from(attacker, 9090),
+                    || connect_from("192.168.1.20", 9090),
+                );
+                assert!(median < Duration::from_millis(100), "{attacker} {pause:?} {median:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn one_address_gets_so_many_answers_a_second_and_no_more() {
+        const HEALTH: &[u8] = b"GET /healthz HTTP/1.0\r\n\r\n";
+        with_server("192.168.1.20 192.168.1.21", &[""], |_, _| {
+            let silent = (0..100_000).map(|_| drop(connect_from("192.168.1.21", 9090)));
+            let is_closed = |(): &()| told("192.168.1.21", 9090, HEALTH).0.is_empty();
+            assert!(silent.step_by(100).any(|round| is_closed(&round)), "nothing limits it");
+            assert_eq!(told("192.168.1.20", 9090, HEALTH).0, b"HT", "others are served");
+        });
+    }
+
+    #[test]
+    fn a_link_local_neighbour_on_the_providers_link_does_not_see_the_page() {
+        alone(|| {
+            if ip("addr add 203.0.113.1/32 dev lo\naddr add 169.254.9.9/32 dev lo") {
+                let mut command = bare();
+                command.args(["203.0.113.1:1080", "--status", "203.0.113.1:9090"]);
+                let mut program = Program::spawn(command);
+                for port in [1080, 9090] {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                    let address = |ip, port| SocketAddr::from((ip, port)).into();
+                    socket.bind(&address([169, 254, 9, 9], 0)).unwrap();
+                    socket.connect(&address([203, 0, 113, 1], port)).unwrap();
+                    assert!(!matches!(TcpStream::from(socket).read(&mut [0]), Ok(1)));
+                    program.log_line("it is link-local, and its interface has no private address");
+                }
             }
         });
     }
 
     #[test]
     fn nobody_reaches_the_page_through_the_server() {
-        with_server(|_| {
+        with_server("192.168.1.20", &[""], |_, _| {
             let mut client = connect_from("192.168.1.20", 1080);
             let page = SocketAddr::new(HOST.parse().unwrap(), 9090);
             client.write_all(&[GREETING, &request(page)].concat()).unwrap();

@@ -1,4 +1,4 @@
-complete -c tabi -l allow-from -d 'Clients that are served; repeatable, replaces the default: loopback and private networks' -r
+complete -c tabi -l allow-from -d 'Clients that are served; repeatable, replaces the default: loopback and private networks, which the word `default` stands for' -r
 complete -c tabi -l rules -d 'Who may do what, and where: a file with a rule a line, the first that matches decides' -r -F
 complete -c tabi -l users -d 'Require username and password: a file with `name:password` a line, that only its owner can read' -r -F
 complete -c tabi -l proxy-protocol -d 'Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable' -r
@@ -16,6 +16,7 @@ complete -c tabi -l idle-timeout -d 'Seconds without a byte in either direction 
 complete -c tabi -l grace -d 'Seconds that live sessions have to finish after SIGINT or SIGTERM' -r
 complete -c tabi -l name-cache -d 'Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every name is looked up every time' -r
 complete -c tabi -l status -d 'Status page, metrics and health over HTTP; a PORT alone is on loopback' -r
+complete -c tabi -l status-host -d 'Further names by which browsers and programs may ask for the status page, as in nas.lan; repeatable' -r
 complete -c tabi -l log-file -d 'Append the log to this file, not to standard error' -r -F
 complete -c tabi -s v -l verbose -d 'Log more: clients that leave without a request, too'
 complete -c tabi -s q -l quiet -d 'Log warnings and errors only'

@@ -2,17 +2,16 @@
 
 use ipnet::IpNet;
 
+use super::clients::Clients;
 use crate::system::interfaces::Public;
 use crate::system::ip::is_link_local;
 
-/// Which clients that come in at `public` are served, where those of `clients` are.
-pub(super) fn served_on(public: &Public, clients: &[IpNet], is_default: bool) -> String {
-    let closed_to_link_local = is_default && !public.is_private;
-    let served = clients.iter().filter(|net| {
-        let ip = net.addr();
-        // Nobody comes in from elsewhere with a loopback address.
-        !(ip.is_loopback() || (closed_to_link_local && is_link_local(ip)))
-    });
+/// Which clients that come in at `public` are served, where `clients` are.
+pub(super) fn served_on(public: &Public, clients: &Clients) -> String {
+    let is_open = |net: &&IpNet| public.is_private || !is_link_local(net.addr());
+    let (open, closed): (Vec<_>, Vec<_>) = clients.default.iter().partition(is_open);
+    // Nobody comes in from elsewhere with a loopback address.
+    let served = open.into_iter().chain(&clients.named).filter(|net| !net.addr().is_loopback());
     let served: Vec<_> = served.map(ToString::to_string).collect();
     let addresses: Vec<_> = public.addresses.iter().map(ToString::to_string).collect();
     format!(
@@ -22,6 +21,6 @@ pub(super) fn served_on(public: &Public, clients: &[IpNet], is_default: bool) ->
         if addresses.len() == 1 { "the public address" } else { "the public addresses" },
         addresses.join(", "),
         if served.is_empty() { "nowhere".into() } else { served.join(", ") },
-        if closed_to_link_local { ", link-local ones too" } else { "" },
+        if closed.is_empty() { "" } else { ", link-local ones too" },
     )
 }

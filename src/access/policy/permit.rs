@@ -72,6 +72,8 @@ pub enum Denied {
         /// What it is.
         reason: &'static str,
     },
+    /// Whoever asks has logged in as one who is no user any more.
+    Revoked(&'static str),
     /// It would have to go through another server, which only CONNECT does.
     Through {
         /// The server.
@@ -105,6 +107,7 @@ impl fmt::Display for Denied {
             Denied::Closed { address, reason } => {
                 write!(f, "{address} is {reason}, which is closed to clients on other machines")
             }
+            Denied::Revoked(why) => f.write_str(why),
             Denied::Through { upstream, command } => {
                 write!(f, "{command} does not go through an upstream ({upstream})")
             }

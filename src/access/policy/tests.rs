@@ -30,7 +30,11 @@ fn own() -> Vec<SocketAddr> {
 
 /// The policy of this machine, for these clients.
 fn serving(clients: &[&str]) -> Policy {
-    let clients: Vec<_> = clients.iter().map(|net| net.parse().unwrap()).collect();
+    let client = |it: &&str| match *it {
+        "default" => AllowFrom::Default,
+        net => AllowFrom::Network(net.parse().unwrap()),
+    };
+    let clients: Vec<_> = clients.iter().map(client).collect();
     Policy { interfaces: Interfaces::told_by(ROUTER, |_| None), ..Policy::new(&clients, own()) }
 }
 
@@ -94,6 +98,19 @@ fn the_option_replaces_the_default_clients() {
 }
 
 #[test]
+fn the_option_adds_to_the_default_clients_where_it_says_so() {
+    let policy = serving(&["default", "100.64.0.0/10"]);
+    for ip in ["100.64.0.9", "192.168.0.1", "127.0.0.1", "[fe80::1%2]:50000"] {
+        assert!(serves(&policy, ip), "{ip}");
+    }
+    for ip in ["203.0.113.9", "[fe80::9%3]:50000", "100.128.0.1"] {
+        assert!(!serves(&policy, ip), "{ip}");
+    }
+    assert!(serves(&serving(&["fe80::/10", "default"]), "[fe80::9%3]:50000"), "named by an option");
+    assert_eq!(policy.clients().len(), 9);
+}
+
+#[test]
 fn an_interface_where_nobody_listens_is_not_named() {
     let named = |listen: &str| {
         let listen = [format!("{listen}:1080").parse().unwrap()];
@@ -118,10 +135,8 @@ fn a_public_interface_is_named_with_whom_it_serves_and_whom_not() {
         addresses: vec!["203.0.113.1".parse().unwrap()],
         is_private,
     };
-    let served = |clients: &[&str], public: &Public| {
-        let Policy { clients, is_default, .. } = serving(clients);
-        exposure::served_on(public, &clients, is_default)
-    };
+    let served =
+        |clients: &[&str], public: &Public| exposure::served_on(public, &serving(clients).clients);
     let line = served(&[], &public(false));
     assert_eq!(
         line,
@@ -133,6 +148,10 @@ fn a_public_interface_is_named_with_whom_it_serves_and_whom_not() {
     assert!(line.contains("169.254.0.0/16, fe80::/10, fc00::/7; all others are turned away ("));
     let line = served(&["198.51.100.0/24"], &public(false));
     assert!(line.contains("are served from 198.51.100.0/24; all others are turned away ("));
+    let line = served(&["default", "100.64.0.0/10"], &public(false));
+    assert!(
+        line.contains("fc00::/7, 100.64.0.0/10; all others are turned away, link-local ones too (")
+    );
     let line = served(&["127.0.0.1/32"], &public(false));
     assert!(line.contains("are served from nowhere; all others"), "{line}");
 }
@@ -183,7 +202,8 @@ fn only_the_permitted_addresses_of_a_name_are_in_the_permit() {
 
 fn identity(user: &str) -> Identity {
     let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
-    let users = Users::new(Some(Arc::new(passwords)));
+    let files = AccessFiles { users: Some(passwords), ..AccessFiles::default() };
+    let users = Users::new(Arc::new(InForce::new(Arc::new(files))));
     let length = [u8::try_from(user.len()).unwrap()];
     let sent = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
     // What is written goes where the zeros are.
@@ -191,11 +211,12 @@ fn identity(user: &str) -> Identity {
 }
 
 fn following(file: &str) -> Policy {
-    on(KNOWN).with_file(rule_file(file))
+    on(KNOWN).with_files(Arc::new(rule_file(file)))
 }
 
-fn rule_file(rules: &str) -> Arc<RuleFile> {
-    Arc::new(RuleFile::parse(rules.as_bytes(), "rules").unwrap())
+fn rule_file(rules: &str) -> AccessFiles {
+    let rules = RuleFile::parse(rules.as_bytes(), "rules").unwrap();
+    AccessFiles { rules, ..AccessFiles::default() }
 }
 
 /// Asks for `destination` with a client on the network; a name has the addresses of `found`,
@@ -355,7 +376,7 @@ fn nobody_becomes_somebody_else_through_an_own_port() {
 
 #[test]
 fn rules_that_seem_to_open_more_are_remarked_on() {
-    let doubts = |rules: &str| following("").doubts(&rule_file(rules));
+    let doubts = |rules: &str| following("").doubts(&rule_file(rules).rules);
     for (rule, parts) in [
         (
             "allow to 0.0.0.0/0",
@@ -582,7 +603,7 @@ fn the_next_request_is_judged_by_the_new_rules() {
     };
     let generation = policy.generation();
     assert_eq!([is_open("192.0.2.1"), is_open("192.0.2.2")], [false, true]);
-    policy.replace_file(rule_file("deny to 192.0.2.2"));
+    policy.in_force().replace(rule_file("deny to 192.0.2.2"));
     assert_eq!([is_open("192.0.2.1"), is_open("192.0.2.2")], [true, false]);
     assert_ne!(policy.generation(), generation);
 }
@@ -592,7 +613,7 @@ fn rules_that_change_during_a_lookup_do_not_mix() {
     let policy = following("allow to 192.0.2.0/24\ndeny");
     // By the old rules the first address is open, by the new ones the second.
     let lookup = |_: &Name, _| {
-        policy.replace_file(rule_file("allow to 198.51.100.0/24\ndeny"));
+        policy.in_force().replace(rule_file("allow to 198.51.100.0/24\ndeny"));
         let found: [SocketAddr; 2] =
             ["192.0.2.1:80", "198.51.100.1:80"].map(|it| it.parse().unwrap());
         Ok::<_, Option<Denied>>(found.to_vec())
@@ -872,7 +893,7 @@ fn no_name_leads_to_an_own_port_through_an_upstream_on_this_machine() {
 fn an_upstream_on_this_machine_that_gets_names_is_remarked_on() {
     let doubts = |rest: &str, rules: &str| {
         let rest = Upstream::parse(rest).map(Arc::new);
-        on(KNOWN).with_upstream(rest).doubts(&rule_file(rules))
+        on(KNOWN).with_upstream(rest).doubts(&rule_file(rules).rules)
     };
     let rule = "via socks5h://127.0.0.1:9050 to *.onion";
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

@@ -19,10 +19,13 @@ const LONGEST_NAME: usize = 255;
 /// The names and passwords of a users file.
 pub struct Passwords {
     users: HashMap<Box<[u8]>, User>,
+    /// Bytes in the file.
+    pub(crate) length: usize,
 }
 
 struct User {
-    /// As the log and rules spell it; clones share the text.
+    /// As the log and rules spell it. All who have logged in with this name and password share the text,
+    /// and nobody else does.
     spelled: Arc<str>,
     password: Password,
     /// Where the file has it.
@@ -30,15 +33,15 @@ struct User {
 }
 
 impl Passwords {
-    /// Reads a users file.
+    /// Reads a users file, which had so many bytes `earlier`: see [`SecretFile::read`].
     ///
     /// # Errors
     ///
     /// When the file cannot be read, when others than root and the user who runs tabi have access to
     /// it, and when a line is bad: the error names up to ten of those, and never shows a password.
-    pub fn load(path: &Path) -> Result<Self, String> {
+    pub fn load(path: &Path, earlier: usize) -> Result<Self, String> {
         let name = path.display().to_string();
-        let file = SecretFile::read(path).map_err(|error| format!("{name}: {error}"))?;
+        let file = SecretFile::read(path, earlier).map_err(|error| format!("{name}: {error}"))?;
         file.check_private().map_err(|error| format!("{name}: {error}"))?;
         Passwords::parse(&file.bytes, &name)
     }
@@ -67,7 +70,7 @@ impl Passwords {
         if users.is_empty() {
             return Err(format!("{file}: no user in it: expected `name:password` a line"));
         }
-        Ok(Passwords { users })
+        Ok(Passwords { users, length: bytes.len() })
     }
 
     /// How many users there are, one at least.
@@ -88,6 +91,30 @@ impl Passwords {
         let password = user.map_or(&Password::NONE, |user| &user.password);
         let right = known & password.ct_eq(&credentials.password);
         user.filter(|_| right.into()).map(|user| Arc::clone(&user.spelled))
+    }
+
+    /// Why `user`, which is what [`Passwords::check`] has given to who has logged in, is none of these
+    /// users any more, if it is so: another password makes another user of the same name.
+    pub fn revoked(&self, user: &Arc<str>) -> Option<&'static str> {
+        let name = spelling::read(user.as_bytes());
+        match name.and_then(|name| self.users.get(&*name)) {
+            None => Some("the user is gone (--users)"),
+            Some(now) if !Arc::ptr_eq(&now.spelled, user) => {
+                Some("the user's password has changed (--users)")
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Whoever has logged in before stays logged in where name and password are the same here.
+    pub(in crate::access) fn keep_logins_of(&mut self, earlier: &Passwords) {
+        for (name, user) in &mut self.users {
+            let same = earlier.users.get(name);
+            let same = same.filter(|same| same.password.ct_eq(&user.password).into());
+            if let Some(same) = same {
+                user.spelled = Arc::clone(&same.spelled);
+            }
+        }
     }
 }
 
@@ -219,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = Passwords::load(Path::new("/nonexistent/users")).unwrap_err();
+        let error = Passwords::load(Path::new("/nonexistent/users"), 0).unwrap_err();
         assert!(error.starts_with("/nonexistent/users: "), "{error}");
     }
 

@@ -278,6 +278,7 @@ impl<'a> Destinations<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::in_force::AccessFiles;
     use crate::access::rules::RuleFile;
     use crate::commands::associate::tests::{session, with_association};
     use crate::system::descriptors::Descriptors;
@@ -338,7 +339,8 @@ mod tests {
             let mut destinations = Destinations::new(client, policy, names);
             let (now, name) = (Instant::now(), to("db.prod"));
             assert_eq!(destinations.route(&name, b"x", now), Route::Pending);
-            policy.replace_file(RuleFile::parse(b"deny to a.example", "rules").unwrap().into());
+            let rules = RuleFile::parse(b"deny to a.example", "rules").unwrap();
+            policy.in_force().replace(AccessFiles { users: None, rules });
             while destinations.take_resolved(now).is_none() {
                 std::thread::yield_now();
             }

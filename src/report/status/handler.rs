@@ -1,5 +1,6 @@
 //! Who answers: what is shown, made once however many ask for it at a time.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ const MAX_AGE: Duration = Duration::from_millis(500);
 pub(super) struct StatusHandler {
     source: StatusSource,
     draining: AtomicBool,
-    hostname: String,
+    /// Names by which visitors may come.
+    names: Vec<String>,
     history: Mutex<History>,
     rates: Mutex<Rates>,
     sessions: Cache,
@@ -31,9 +33,10 @@ struct Cache(Mutex<Option<(Instant, Arc<str>)>>);
 
 impl StatusHandler {
     pub(super) fn new(source: StatusSource) -> Self {
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         StatusHandler {
             draining: AtomicBool::new(false),
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            names: request::names(&hostname, &source.hosts),
             history: Mutex::new(History::new(Instant::now(), source.bytes())),
             rates: Mutex::new(Rates::new(Instant::now())),
             sessions: Cache::default(),
@@ -47,9 +50,14 @@ impl StatusHandler {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the visitor at `peer` gets to see anything.
+    pub(super) fn admits(&self, peer: SocketAddr) -> bool {
+        (self.source.admits)(peer)
+    }
+
     /// The response to the request that begins with `head`, once that is complete.
     pub(super) fn respond(&self, head: &[u8]) -> Option<Response> {
-        Some(match request::read(head, &self.hostname)? {
+        Some(match request::read(head, &self.names)? {
             Ok(request) => {
                 let response = self.get(request.resource);
                 if request.head_only { response.head_only() } else { response }

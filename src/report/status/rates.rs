@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::sessions::{Account, Accounts};
@@ -21,7 +22,7 @@ pub(super) struct Rated<K> {
 pub(super) struct Rates {
     last: (Instant, Accounts),
     pub(super) clients: Vec<Rated<IpAddr>>,
-    pub(super) users: Vec<Rated<String>>,
+    pub(super) users: Vec<Rated<Arc<str>>>,
 }
 
 impl Rates {
@@ -68,7 +69,7 @@ mod tests {
     fn accounts(of_users: &[(&str, u64, u64)]) -> Accounts {
         let users = of_users.iter().map(|&(user, up, down)| {
             let live = usize::from(up > 0);
-            (user.to_owned(), Account { live, up, down })
+            (user.into(), Account { live, up, down })
         });
         Accounts { users: users.collect(), ..Accounts::default() }
     }

@@ -44,7 +44,7 @@ impl RequestError {
     /// The visitor has come by a name that anyone could point here (DNS rebinding).
     pub(super) const HOST: Self = RequestError(
         "403 Forbidden",
-        "Come by an address, by localhost, or by the name of this machine.\n",
+        "Come by an address, by localhost, by the name of this machine, or by one that --status-host names.\n",
     );
     /// Only GET and HEAD are served.
     pub(super) const METHOD: Self =
@@ -54,57 +54,87 @@ impl RequestError {
         RequestError("404 Not Found", "There are /, /sessions, /metrics and /healthz.\n");
 }
 
-/// Reads a request's head. `None` while it is not complete. `hostname` is the name of this machine.
-pub(super) fn read(head: &[u8], hostname: &str) -> Option<Result<Request, RequestError>> {
+/// Reads a request's head. `None` while it is not complete. `names` are those by which visitors may come.
+pub(super) fn read(head: &[u8], names: &[String]) -> Option<Result<Request, RequestError>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
-        Ok(Status::Complete(_)) => {}
-        Ok(Status::Partial) if head.len() < MAX_HEAD => return None,
+        Ok(Status::Complete(_)) => Some(understand(&request, names)),
+        Ok(Status::Partial) if head.len() < MAX_HEAD => None,
         Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
-            return Some(Err(RequestError::TOO_LONG));
+            Some(Err(RequestError::TOO_LONG))
         }
-        Err(_) => return Some(Err(RequestError::MALFORMED)),
+        Err(_) => Some(Err(RequestError::MALFORMED)),
     }
-    let is_old = request.version == Some(0);
-    let request = check_host(request.headers, is_old, hostname).and_then(|()| {
-        let head_only = match request.method {
-            Some("GET") => false,
-            Some("HEAD") => true,
-            _ => return Err(RequestError::METHOD),
-        };
-        let path = request.path.unwrap_or_default();
-        let resource = match path.split_once('?').map_or(path, |(path, _)| path) {
-            "/" => Resource::Page,
-            "/sessions" => Resource::Sessions,
-            "/metrics" => Resource::Metrics,
-            "/healthz" => Resource::Health,
-            _ => return Err(RequestError::PATH),
-        };
-        Ok(Request { resource, head_only })
-    });
-    Some(request)
 }
 
-/// A browser says by which name it has come. Someone else's name that leads here would make the
-/// browser hand what it reads to that someone's pages. Only HTTP/1.0 may leave Host out, as the
-/// health checks of load balancers do.
-fn check_host(headers: &[Header<'_>], may_lack: bool, hostname: &str) -> Result<(), RequestError> {
+fn understand(
+    request: &httparse::Request<'_, '_>,
+    names: &[String],
+) -> Result<Request, RequestError> {
+    let (authority, path) = split(request.path.unwrap_or_default());
+    let resource = match path {
+        "/" => Ok(Resource::Page),
+        "/sessions" => Ok(Resource::Sessions),
+        "/metrics" => Ok(Resource::Metrics),
+        "/healthz" => Ok(Resource::Health),
+        _ => Err(RequestError::PATH),
+    };
+    // Who asks for the state of health comes by any name or by none, and learns nothing else.
+    if resource != Ok(Resource::Health) {
+        let host = host(request.headers, request.version == Some(0))?;
+        if !authority.or(host).is_none_or(|host| is_ours(host, names)) {
+            return Err(RequestError::HOST);
+        }
+    }
+    let head_only = match request.method {
+        Some("GET") => false,
+        Some("HEAD") => true,
+        _ => return Err(RequestError::METHOD),
+    };
+    Ok(Request { resource: resource?, head_only })
+}
+
+/// The host in a target, if it is in absolute form as proxies send it, and the path without its query
+/// (RFC 9112 section 3.2).
+fn split(target: &str) -> (Option<&str>, &str) {
+    const SCHEME: &str = "http://";
+    let without_query = target.split('?').next().unwrap_or_default();
+    match without_query.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => match rest.find('/') {
+            Some(end) => (Some(&rest[..end]), &rest[end..]),
+            None => (Some(rest), "/"),
+        },
+        _ => (None, without_query),
+    }
+}
+
+/// The header Host. Only HTTP/1.0 may leave it out, as the health checks of load balancers do.
+fn host<'a>(headers: &[Header<'a>], may_lack: bool) -> Result<Option<&'a str>, RequestError> {
     let mut hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
     match (hosts.next(), hosts.next()) {
-        (None, _) if may_lack => Ok(()),
-        (Some(host), None) => match std::str::from_utf8(host.value) {
-            Ok(host) if is_ours(host, hostname) => Ok(()),
-            Ok(_) | Err(_) => Err(RequestError::HOST),
-        },
+        (None, _) if may_lack => Ok(None),
+        (Some(host), None) => {
+            std::str::from_utf8(host.value).map(Some).map_err(|_| RequestError::HOST)
+        }
         (None | Some(_), _) => Err(RequestError::MALFORMED),
     }
 }
 
-/// Whether `host`, with or without a port, is an address, `localhost`, or this machine's name: as
-/// the system has it, its first part alone, and that part in `.local`, which no name server can
-/// point here from afar (RFC 6762).
-fn is_ours(host: &str, hostname: &str) -> bool {
+/// The names by which visitors may come: `localhost`, and this machine's name: as the system has it, its
+/// first part alone, and that part in `.local`, which no name server can point here from afar (RFC 6762).
+/// And `further` ones, for which whoever has named them stands.
+pub(super) fn names(hostname: &str, further: &[String]) -> Vec<String> {
+    let first = hostname.split('.').next().unwrap_or(hostname);
+    let local = format!("{first}.local");
+    let own = [hostname, first, &local].into_iter().filter(|_| !first.is_empty());
+    own.chain(["localhost"]).map(Into::into).chain(further.iter().cloned()).collect()
+}
+
+/// Whether `host`, with or without a port, is an address or one of `names`. A browser says by which name it
+/// has come. Someone else's name that leads here would make the browser hand what it reads to that
+/// someone's pages.
+fn is_ours(host: &str, names: &[String]) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.parse::<u16>().is_ok() => name,
         Some(_) | None => host,
@@ -113,21 +143,19 @@ fn is_ours(host: &str, hostname: &str) -> bool {
         return address.parse::<Ipv6Addr>().is_ok();
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    let first = hostname.split('.').next().unwrap_or(hostname);
-    let is = |other: &str| !other.is_empty() && name.eq_ignore_ascii_case(other);
-    name.parse::<Ipv4Addr>().is_ok()
-        || is("localhost")
-        || is(hostname)
-        || is(first)
-        || (!first.is_empty() && is(&format!("{first}.local")))
+    name.parse::<Ipv4Addr>().is_ok() || names.iter().any(|ours| name.eq_ignore_ascii_case(ours))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ours() -> Vec<String> {
+        names("box.example.org", &["nas.lan".into()])
+    }
+
     fn get(head: &str) -> Option<Result<Request, RequestError>> {
-        read(head.as_bytes(), "box.example.org")
+        read(head.as_bytes(), &ours())
     }
 
     #[test]
@@ -160,7 +188,7 @@ mod tests {
     fn what_is_not_to_be_had_is_refused() {
         let ask = |head: &str| get(head).unwrap().unwrap_err();
         let host = "Host: localhost\r\n\r\n";
-        for path in ["/favicon.ico", "//", "/sessions/", "/../", "/METRICS", "*", "http://box/"] {
+        for path in ["/favicon.ico", "//", "/sessions/", "/../", "/METRICS", "*", "http://box//"] {
             assert_eq!(
                 ask(&format!("GET {path} HTTP/1.1\r\n{host}")),
                 RequestError::PATH,
@@ -188,6 +216,39 @@ mod tests {
     }
 
     #[test]
+    fn the_state_of_health_is_told_by_any_name_and_by_none() {
+        for host in ["", "Host: attacker.example\r\n", "Host: a\r\nHost: b\r\n", "Host: \u{fc}\r\n"]
+        {
+            for target in ["/healthz", "/healthz?x", "http://attacker.example/healthz"] {
+                let head = format!("GET {target} HTTP/1.1\r\n{host}\r\n");
+                let health = Request { resource: Resource::Health, head_only: false };
+                assert_eq!(get(&head), Some(Ok(health)), "{head}");
+            }
+            let others = get(&format!("GET /metrics HTTP/1.1\r\n{host}\r\n"));
+            assert!(others.unwrap().is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_target_in_absolute_form_names_the_host() {
+        for (target, host, expected) in [
+            ("http://box/", "box", Ok(Resource::Page)),
+            ("http://nas.lan:9090", "nas.lan:9090", Ok(Resource::Page)),
+            ("HTTP://192.168.1.1:9090?now", "x", Ok(Resource::Page)),
+            ("http://[fd00::1]:9090/metrics?x=/y", "x", Ok(Resource::Metrics)),
+            ("http://attacker.example/metrics", "box", Err(RequestError::HOST)),
+            ("http:///metrics", "box", Err(RequestError::HOST)),
+            ("http://box@attacker.example/", "box", Err(RequestError::HOST)),
+            ("https://box/", "box", Err(RequestError::PATH)),
+            ("http://box/other", "box", Err(RequestError::PATH)),
+        ] {
+            let found = get(&format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap();
+            assert_eq!(found.map(|request| request.resource), expected, "{target}");
+        }
+        assert_eq!(get("GET http://box/ HTTP/1.1\r\n\r\n"), Some(Err(RequestError::MALFORMED)));
+    }
+
+    #[test]
     fn a_head_that_is_too_long_is_refused() {
         let endless = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(MAX_HEAD));
         assert_eq!(get(&endless[..MAX_HEAD - 1]), None);
@@ -209,8 +270,10 @@ mod tests {
             "Box.example.org:80",
             "box.local",
             "box.local.:9090",
+            "nas.lan:9090",
+            "NAS.lan",
         ] {
-            assert!(is_ours(host, "box.example.org"), "{host}");
+            assert!(is_ours(host, &ours()), "{host}");
         }
         for host in [
             "",
@@ -221,6 +284,8 @@ mod tests {
             "localhost.attacker.example",
             "box.example.org.attacker.example",
             "example.org",
+            "lan",
+            "x.nas.lan",
             "local",
             ".local",
             "127.1",
@@ -233,8 +298,8 @@ mod tests {
             "localhost:99999",
             "localhost:80:80",
         ] {
-            assert!(!is_ours(host, "box.example.org"), "{host}");
-            assert!(!is_ours(host, ""), "{host}");
+            assert!(!is_ours(host, &ours()), "{host}");
+            assert!(!is_ours(host, &names("", &[])), "{host}");
         }
     }
 }

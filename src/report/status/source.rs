@@ -1,5 +1,6 @@
 //! Where the numbers come from that are shown.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::report::metrics::{Counts, Gauges, Metrics};
@@ -23,6 +24,10 @@ pub struct StatusSource {
     pub dropped: Ask<Counts>,
     /// Asks how many clients wait to be accepted.
     pub backlog: Ask<usize>,
+    /// Names by which visitors may come, besides those of this machine.
+    pub hosts: Vec<String>,
+    /// Says whether a visitor gets to see anything, and logs who does not.
+    pub admits: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
 }
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;

@@ -1,23 +1,38 @@
 //! The visitors of the status page: each has a thread of its own, and limits on its bytes and its time.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::warn;
 use rustix::event::{PollFd, PollFlags};
 
+use super::super::rate_limit::{LogRateLimit, Rate};
 use super::handler::StatusHandler;
 use super::request::MAX_HEAD;
 use crate::system::deadline::Deadline;
-use crate::system::ip::{is_link_local, is_private};
+use crate::system::ip::ClientPrefix;
 use crate::system::poll::poll;
 use crate::system::waker::Waker;
 
-/// Visitors at once. One more takes the place of the one who has been there for longest.
+/// Visitors at once. One more takes the place of another: see [`gives_way`].
 const MAX_VISITORS: usize = 16;
+
+/// Connections of one client: far more than browsers and health checks make. At a tenth of a millisecond
+/// each, 500 a second are a twentieth of a core.
+const RATE: Rate<ClientPrefix> = Rate {
+    burst: 500,
+    every: Duration::from_millis(2),
+    summary_after: Duration::from_secs(10),
+    summary: |client, count| {
+        let whose = client.map_or("others".into(), |client| client.to_string());
+        warn!(
+            "closed {count} connections of client={whose} to the status page: more than 500 a second"
+        );
+    },
+};
 
 /// How long a visitor may take for its request, and then to read the response.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -27,7 +42,7 @@ const RESPONSE: Duration = Duration::from_secs(15);
 /// than was read would be a reset, and the response would be lost.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// From one visitor to the next, so that a crowd takes no core for itself.
+/// Pause after an error of `accept(2)`: most likely there are no descriptors.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Stack of a visitor's thread in bytes. What is shown is on the heap.
@@ -40,7 +55,7 @@ pub(super) fn serve(
     handler: &Arc<StatusHandler>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let mut visitors: Vec<Weak<TcpStream>> = Vec::with_capacity(MAX_VISITORS);
+    let (rate, mut visitors) = (LogRateLimit::new(RATE), Vec::with_capacity(MAX_VISITORS));
     loop {
         let next = handler.tick(Instant::now());
         let mut polled = [PollFd::new(end, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
@@ -50,40 +65,62 @@ pub(super) fn serve(
             visitors.iter().for_each(close);
             return Ok(());
         }
-        if comes {
-            if let Some(visitor) = accept(listener) {
-                visitors.retain(|visitor| visitor.strong_count() > 0);
-                if visitors.len() >= MAX_VISITORS {
-                    close(&visitors.remove(0));
+        if !comes {
+            continue;
+        }
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let client = peer.ip().into();
+                // Behind a web server on this machine there are many visitors.
+                let is_local = peer.ip().to_canonical().is_loopback();
+                if handler.admits(peer) && (is_local || rate.admits(client)) {
+                    let _ = receive(stream, client, &mut visitors, handler);
                 }
-                visitors.push(Arc::downgrade(&visitor));
-                start(&visitor, handler);
             }
-            thread::sleep(PAUSE);
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => thread::sleep(PAUSE),
         }
     }
 }
 
-/// Accepts the next visitor, if it is one that may come.
-fn accept(listener: &TcpListener) -> Option<Arc<TcpStream>> {
-    let (stream, peer) = listener.accept().ok()?;
-    if !may_visit(peer.ip()) {
-        debug!("turned away a visitor of the status page client={peer}: no private address");
-        return None;
-    }
-    stream.set_nonblocking(false).ok()?;
-    Some(Arc::new(stream))
+/// A visitor, for as long as its thread holds its connection.
+struct Visitor {
+    client: ClientPrefix,
+    stream: Weak<TcpStream>,
 }
 
-/// Whether a visitor with this address gets to see anything: this machine and its neighbours.
-fn may_visit(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    ip.is_loopback() || is_private(ip) || is_link_local(ip)
+/// Has a visitor served. Another one gives way to it where there are too many.
+fn receive(
+    stream: TcpStream,
+    client: ClientPrefix,
+    visitors: &mut Vec<Visitor>,
+    handler: &Arc<StatusHandler>,
+) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    let stream = Arc::new(stream);
+    visitors.retain(|visitor| visitor.stream.strong_count() > 0);
+    if visitors.len() >= MAX_VISITORS {
+        let clients: Vec<_> = visitors.iter().map(|visitor| visitor.client).collect();
+        close(&visitors.remove(gives_way(&clients, client)));
+    }
+    visitors.push(Visitor { client, stream: Arc::downgrade(&stream) });
+    start(&stream, handler);
+    Ok(())
+}
+
+/// Which of these visitors gives way to one of the client `comes`: among those whose client has most, that
+/// one included, the one who has been there for longest.
+fn gives_way(visitors: &[ClientPrefix], comes: ClientPrefix) -> usize {
+    let has = |client| {
+        visitors.iter().filter(|other| **other == client).count() + usize::from(client == comes)
+    };
+    // Of those that are equal `max_by_key` takes the last one, which is the oldest here.
+    (0..visitors.len()).rev().max_by_key(|index| has(visitors[*index])).unwrap_or_default()
 }
 
 /// Ends a visit from another thread than its own.
-fn close(visitor: &Weak<TcpStream>) {
-    if let Some(stream) = visitor.upgrade() {
+fn close(visitor: &Visitor) {
+    if let Some(stream) = visitor.stream.upgrade() {
         let _ = stream.shutdown(Shutdown::Both);
     }
 }
@@ -151,18 +188,20 @@ impl Write for HttpConnection<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     #[test]
-    fn only_this_machine_and_its_neighbours_may_visit() {
-        let may = |ip: &str| may_visit(ip.parse().unwrap());
-        for ip in ["127.0.0.1", "::1", "10.1.2.3", "192.168.0.1", "172.31.0.1", "169.254.1.1"] {
-            assert!(may(ip), "{ip}");
-        }
-        for ip in ["fe80::1", "fd00::1", "::ffff:10.0.0.1"] {
-            assert!(may(ip), "{ip}");
-        }
-        for ip in ["8.8.8.8", "100.64.0.1", "172.32.0.1", "2001:db8::1", "::", "::ffff:8.8.8.8"] {
-            assert!(!may(ip), "{ip}");
-        }
+    fn who_has_most_visitors_gives_way() {
+        let gives_way = |visitors: &[&str], comes: &str| {
+            let client = |ip: &str| ip.parse::<IpAddr>().unwrap().into();
+            let visitors: Vec<_> = visitors.iter().map(|ip| client(ip)).collect();
+            gives_way(&visitors, client(comes))
+        };
+        let (a, b, c) = ("10.0.0.1", "10.0.0.2", "2001:db8::1");
+        assert_eq!(gives_way(&[a, b, b], c), 1, "the oldest of the crowd");
+        assert_eq!(gives_way(&[a, b, b], a), 0, "both have as many then: the oldest of all");
+        assert_eq!(gives_way(&[a, b, c], b), 1, "its own");
+        assert_eq!(gives_way(&[a, b, c], "10.0.0.4"), 0, "each has one");
+        assert_eq!(gives_way(&[a, c, "2001:db8::2"], b), 1, "a network of IPv6 is one client");
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
+use tabi::access::in_force::{AccessFiles, InForce};
 use tabi::access::policy::{Denied, Policy};
 use tabi::access::rules::RuleFile;
 use tabi::access::users::{Identity, Passwords, Users};
@@ -232,7 +233,10 @@ fn identity(user: Option<&str>) -> Identity {
     let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
     let length = [u8::try_from(user.len()).unwrap()];
     let said = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
-    Users::new(Some(Arc::new(passwords))).authenticate(&mut Cursor::new(said), from).unwrap()
+    let files = AccessFiles { users: Some(passwords), ..AccessFiles::default() };
+    Users::new(Arc::new(InForce::new(Arc::new(files))))
+        .authenticate(&mut Cursor::new(said), from)
+        .unwrap()
 }
 
 /// Rules and questions are made of the octets.
@@ -246,7 +250,8 @@ fn agree(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let list = (0..count).map(|_| Rule::any(input)).collect::<Result<Vec<_>, _>>()?;
     let text = list.iter().map(Rule::line).collect::<Vec<_>>().join("\n");
     let file = RuleFile::parse(text.as_bytes(), "rules").unwrap();
-    let policy = Policy::new(&[], vec!["[::]:1080".parse().unwrap()]).with_file(Arc::new(file));
+    let files = AccessFiles { rules: file, ..AccessFiles::default() };
+    let policy = Policy::new(&[], vec!["[::]:1080".parse().unwrap()]).with_files(Arc::new(files));
     while !input.is_empty() {
         let asked = Question::any(input)?;
         match (asked.ask(&policy), expected(&list, &asked)) {

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use tabi::access::in_force::{AccessFiles, InForce};
 use tabi::access::users::{Passwords, Users};
 use tabi::socks5::{Error, Request};
 
@@ -28,7 +29,7 @@ fn negotiate(users: &Users, octets: &[u8], sizes: &[u8]) -> Outcome {
     let identity = users.authenticate(&mut client, FROM);
     let result = identity.and_then(|identity| {
         let request = Request::read_from(&mut client)?;
-        Ok((identity.user().map(str::to_owned), request))
+        Ok((identity.user().map(ToString::to_string), request))
     });
     Outcome { result, taken: client.taken(), said: client.written }
 }
@@ -42,7 +43,8 @@ pub(crate) fn negotiation(octets: &[u8]) {
     let users = || {
         let passwords = Passwords::parse(b"alice:open sesame\nbob:b", "users").unwrap();
         // Each time new: what one negotiation has learnt is no matter of the next.
-        Users::new(has_users.then(|| Arc::new(passwords)))
+        let files = AccessFiles { users: has_users.then_some(passwords), ..AccessFiles::default() };
+        Users::new(Arc::new(InForce::new(Arc::new(files))))
     };
     let whole = negotiate(&users(), said, &[]);
     let pieces = negotiate(&users(), said, sizes);
