@@ -258,7 +258,7 @@ fn rules_about_names_mean_the_names_as_they_stand() {
         for rules in [
             "deny to db.prod.svc.cluster.test\n",
             "deny to 192.0.2.0/24\nallow to *.example\n",
-            "via socks5://192.0.2.1:9050 to *.onion\n",
+            "via socks5h://192.0.2.1:9050 to *.onion\n",
         ] {
             let rules = Scratch::new(rules.as_bytes());
             let program = Program::start(&["--rules", rules.path()]);
