@@ -22,7 +22,7 @@ use super::rules::{Action, Entry, RuleFile, RuleQuery};
 use super::upstream::Upstream;
 use super::users::Identity;
 use crate::socks5::{Address, Command, Host, Name, Request, is_localhost};
-use crate::system::hosts::Hosts;
+use crate::system::hosts::{Hosts, is_host_name};
 use crate::system::interfaces::{Interfaces, source_towards};
 use crate::system::ip::{self, LOOPBACK};
 
@@ -138,7 +138,9 @@ impl Policy {
         let seeming = entries.filter_map(|it| doubts::seems_to_open(it, &file.name, &own, &ports));
         let upstreams = self.upstreams(file).filter(|(upstream, _)| {
             let mut addresses = upstream.known_addresses().into_iter();
-            upstream.takes_names() && addresses.any(|address| self.is_here(address))
+            let has_our_name = upstream.address().host.name().is_some_and(is_host_name);
+            let is_here = has_our_name || addresses.any(|address| self.is_here(address));
+            upstream.takes_names() && is_here
         });
         let here = upstreams.map(|(upstream, place)| doubts::is_here(upstream, &place, &ports));
         here.chain(seeming).chain(file.doubts()).collect()

@@ -40,8 +40,8 @@ impl Hosts {
 
     /// Whether this machine itself says what addresses `name` has.
     pub fn has(&self, name: &str) -> bool {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
-        is_host_name(&name) || self.names().contains(&*name)
+        let file = || self.names().contains(&*name.trim_end_matches('.').to_ascii_lowercase());
+        is_host_name(name) || file()
     }
 
     /// The names of the file. Whoever finds that it has changed reads it, and waits for nobody.
@@ -71,13 +71,14 @@ fn names(file: &[u8]) -> HashSet<Box<str>> {
     names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase().into()).collect()
 }
 
-/// Whether `name`, in lower case, is that of this machine: whole, or its first label, alone or with the
-/// domain of multicast DNS (RFC 6762).
-fn is_host_name(name: &str) -> bool {
+/// Whether `name` is that of this machine: whole, or its first label, alone or with the domain of multicast
+/// DNS (RFC 6762).
+pub fn is_host_name(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
     let uname = rustix::system::uname();
     let host = uname.nodename().to_string_lossy().to_ascii_lowercase();
     let label = host.split('.').next().unwrap_or_default();
-    !label.is_empty() && (name == host || name.strip_suffix(".local").unwrap_or(name) == label)
+    !label.is_empty() && (name == host || name.strip_suffix(".local").unwrap_or(&name) == label)
 }
 
 #[cfg(test)]
@@ -109,7 +110,7 @@ mod tests {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let label = host.split('.').next().unwrap();
         for name in [&*host, label, &format!("{label}.local"), &host.to_uppercase()] {
-            assert!(is_host_name(&name.to_ascii_lowercase()), "{name}");
+            assert!(is_host_name(name), "{name}");
         }
         assert!(!is_host_name(&format!("{label}.example")));
         assert!(!is_host_name(""));

@@ -896,7 +896,9 @@ fn an_upstream_on_this_machine_that_gets_names_is_remarked_on() {
         on(KNOWN).with_upstream(rest).doubts(&rule_file(rules).rules)
     };
     let rule = "via socks5h://127.0.0.1:9050 to *.onion";
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     for (rest, rules, place) in [
+        (&*format!("socks5h://{host}:2080"), "", &*format!("--upstream: the upstream {host}:2080")),
         ("socks5h://127.0.0.1:2080", "", "--upstream: the upstream 127.0.0.1:2080"),
         ("socks5h://192.168.1.1:2080", "", "--upstream: the upstream 192.168.1.1:2080"),
         ("socks5h://localhost:2080", "", "--upstream: the upstream localhost:2080"),
