@@ -139,9 +139,9 @@ impl Proxy {
 
     /// Whether a visitor gets to see the status page: whoever is served as a client, and this machine in
     /// any case. One who is turned away has the same line in the log as a client.
-    pub(crate) fn admits_visitor(&self, visitor: SocketAddr) -> bool {
+    pub(crate) fn admits_visitor(&self, stream: &TcpStream, visitor: SocketAddr) -> bool {
         let visitor = canonical(visitor);
-        let rejection = self.policy.rejection(visitor).filter(|_| !visitor.ip().is_loopback());
+        let rejection = self.policy.rejection(visitor).filter(|_| !is_here(visitor, stream));
         if let Some(why) = rejection {
             let line = format!("turned away client={visitor}: {why} (--allow-from)");
             self.rejection_log.log(&format!("{line}; it came to the status page"));
@@ -168,12 +168,8 @@ impl Proxy {
         peer: SocketAddr,
         stream: &TcpStream,
     ) -> Result<Option<Box<Rejected>>, Rejected> {
-        let is_here = || {
-            let here = stream.local_addr().is_ok_and(|here| canonical(here).ip() == peer.ip());
-            here || peer.ip().is_loopback()
-        };
         match self.check(peer) {
-            Err(why) if is_here() => Ok(Some(why.into())),
+            Err(why) if is_here(peer, stream) => Ok(Some(why.into())),
             checked => checked.map(|()| None),
         }
     }
@@ -323,6 +319,12 @@ impl Proxy {
         session.requested(request.command, request.destination.clone());
         Ok((identity, request))
     }
+}
+
+/// Whether the far end of `stream` is on this machine.
+fn is_here(peer: SocketAddr, stream: &TcpStream) -> bool {
+    let here = || stream.local_addr().is_ok_and(|here| canonical(here).ip() == peer.ip());
+    peer.ip().is_loopback() || here()
 }
 
 fn rejected(error: AdmissionError) -> Rejected {

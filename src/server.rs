@@ -241,7 +241,7 @@ impl Server {
             dropped: Box::new(move || proxy.dropped.each()),
             backlog: Box::new(move || acceptors.iter().map(|it| it.backlog()).sum()),
             hosts: self.proxy.config.status_host.clone(),
-            admits: Box::new(move |visitor| to_admit.admits_visitor(visitor)),
+            admits: Box::new(move |stream, visitor| to_admit.admits_visitor(stream, visitor)),
         }
     }
 

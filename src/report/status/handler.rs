@@ -1,6 +1,6 @@
 //! Who answers: what is shown, made once however many ask for it at a time.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -50,9 +50,9 @@ impl StatusHandler {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the visitor at `peer` gets to see anything.
-    pub(super) fn admits(&self, peer: SocketAddr) -> bool {
-        (self.source.admits)(peer)
+    /// Whether the visitor at `peer`, the far end of `stream`, gets to see anything.
+    pub(super) fn admits(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
+        (self.source.admits)(stream, peer)
     }
 
     /// The response to the request that begins with `head`, once that is complete.

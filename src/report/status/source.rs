@@ -1,6 +1,6 @@
 //! Where the numbers come from that are shown.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use crate::report::metrics::{Counts, Gauges, Metrics};
@@ -27,8 +27,10 @@ pub struct StatusSource {
     /// Names by which visitors may come, besides those of this machine.
     pub hosts: Vec<String>,
     /// Says whether a visitor gets to see anything, and logs who does not.
-    pub admits: Box<dyn Fn(SocketAddr) -> bool + Send + Sync>,
+    pub admits: Box<Admits>,
 }
+
+type Admits = dyn Fn(&TcpStream, SocketAddr) -> bool + Send + Sync;
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 

@@ -73,7 +73,7 @@ pub(super) fn serve(
                 let client = peer.ip().into();
                 // Behind a web server on this machine there are many visitors.
                 let is_local = peer.ip().to_canonical().is_loopback();
-                if handler.admits(peer) && (is_local || rate.admits(client)) {
+                if handler.admits(&stream, peer) && (is_local || rate.admits(client)) {
                     let _ = receive(stream, client, &mut visitors, handler);
                 }
             }
