@@ -15,7 +15,7 @@ use crate::commands::egress::Interface;
 
 pub(super) fn listen(given: &str) -> Result<SocketAddr, Box<dyn Error + Send + Sync>> {
     if let Some(address) = with_named_zone(given) {
-        return Ok(address?);
+        return address;
     }
     at(Ipv6Addr::UNSPECIFIED, given).ok_or_else(|| {
         "expected PORT, ADDRESS:PORT or [IPV6]:PORT, as in 1080 or [::1]:1080".into()
@@ -23,7 +23,7 @@ pub(super) fn listen(given: &str) -> Result<SocketAddr, Box<dyn Error + Send + S
 }
 
 /// `[fe80::1%eth0]:1080`: std knows zones by number alone. `None` if it is nothing of that kind.
-fn with_named_zone(given: &str) -> Option<io::Result<SocketAddr>> {
+fn with_named_zone(given: &str) -> Option<Result<SocketAddr, Box<dyn Error + Send + Sync>>> {
     let (address, port) = given.strip_prefix('[')?.rsplit_once("]:")?;
     let (ip, zone) = address.split_once('%')?;
     let (ip, port) = (ip.parse().ok()?, port.parse().ok()?);
@@ -33,9 +33,13 @@ fn with_named_zone(given: &str) -> Option<io::Result<SocketAddr>> {
         return None;
     }
     let index = nix::net::if_::if_nametoindex(zone);
-    let message = || format!("this machine has no interface {}", zone.escape_debug());
     let address = index.map(|index| SocketAddrV6::new(ip, port, 0, index).into());
-    Some(address.map_err(|_| io::Error::other(message())))
+    Some(address.map_err(|_| {
+        let message = format!("this machine has no interface {}", zone.escape_debug());
+        // No interface will ever have a name with a carriage return.
+        let may_come = zone.bytes().all(|byte| byte.is_ascii_graphic());
+        if may_come { io::Error::other(message).into() } else { message.into() }
+    }))
 }
 
 /// What the page shows is nobody else's business, so it is on loopback unless an address is given.
