@@ -156,6 +156,7 @@ mod tests {
                 identity: &identity,
                 announced: &announced,
                 idle_timeout: LONG,
+                log: &|_| (),
             };
             sender.send(job(association, &client, &policy, &names)).unwrap();
         });

@@ -1,5 +1,6 @@
 //! The client of an association, and the port that it sends from.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub(crate) struct AssociateClient<'a> {
     pub announced: &'a Address,
     /// How long nothing may go either way.
     pub idle_timeout: Duration,
+    /// Logs what somebody wants to know who looks for a fault.
+    pub log: &'a dyn Fn(fmt::Arguments<'_>),
 }
 
 impl AssociateClient<'_> {

@@ -4,8 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{Level, log};
-
 use super::budget::ALL;
 use super::client::AssociateClient;
 use super::dropped::Reason;
@@ -64,7 +62,6 @@ pub(super) struct Destinations<'a> {
     /// Whether a name may be waiting for its first answer.
     are_unanswered: bool,
     repliers: Table<IpAddr, ()>,
-    has_denied: bool,
     lookups: Lookups<'a>,
 }
 
@@ -83,7 +80,6 @@ impl<'a> Destinations<'a> {
             by_name: Table::new(BY_NAME, &ALL),
             are_unanswered: false,
             repliers: Table::new(REPLIERS, &ALL),
-            has_denied: false,
             lookups: Lookups::new(resolver, client.session.peer().ip(), &ALL),
         }
     }
@@ -168,7 +164,7 @@ impl<'a> Destinations<'a> {
         to: &Address,
         found: Option<(Name, Vec<SocketAddr>)>,
     ) -> Result<Vec<SocketAddr>, NotPermitted> {
-        let AssociateClient { session, identity, .. } = self.client;
+        let AssociateClient { session, identity, log, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: to.clone() };
         let lookup = |name: &Name, _| match found {
             Some((looked_up, addresses)) if looked_up == *name => Ok(addresses),
@@ -176,11 +172,8 @@ impl<'a> Destinations<'a> {
         };
         let permit = self.policy.permit(identity, session.peer(), &request, lookup);
         if let Err(NotPermitted::Denied(denied)) = &permit {
-            // A client that scans is not to fill the log.
-            let level = if self.has_denied { Level::Debug } else { Level::Info };
-            let (peer, why) = (session.peer(), denied.to_string());
-            log!(level, "denied client={peer} command=UDP dest={to} why={why:?}");
-            self.has_denied = true;
+            session.denied(&denied.to_string());
+            log(format_args!("denied UDP to {to}: {denied}"));
         }
         permit.map(|permit| permit.addresses().to_vec())
     }

@@ -223,7 +223,7 @@ impl<'a> DatagramRelay<'a> {
     }
 
     fn drop(&mut self, reason: Reason, about: &dyn Display) {
-        self.dropped.log(reason, self.client.session.peer(), about);
+        self.dropped.log(reason, self.client.log, about);
     }
 
     /// Sends the client what has come from socket `index` of those outside.
