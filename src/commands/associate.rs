@@ -23,6 +23,7 @@ mod budget;
 mod client;
 mod destinations;
 mod dropped;
+mod inner_port;
 mod inside;
 mod lookups;
 mod relay;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::budget::ALL;
 use super::client::AssociateClient;
 use super::dropped::Reason;
+use super::inner_port::InnerPort;
 use super::lookups::{Finished, Lookups, Resolution};
 use super::table::{Sizes, Table};
 use super::targets::{Route, Targets};
@@ -112,9 +113,24 @@ impl<'a> Destinations<'a> {
             Host::Name(_) => self.route_to_name(to, payload, now),
         };
         if let Route::To(target) = route {
+            if self.is_of_association(target) {
+                return Route::Dropped(Reason::Denied);
+            }
             self.let_reply(target.ip());
         }
         route
+    }
+
+    /// Whether an association of this server takes its client's datagrams at `target`. No verdict that
+    /// was kept says so: associations come and go.
+    fn is_of_association(&mut self, target: SocketAddr) -> bool {
+        let key = (target.ip(), target.port());
+        let is_so = InnerPort::is_live(target.port()) && self.policy.is_this_machine(target.ip());
+        if is_so && self.by_address.get(&key) != Some(&mut false) {
+            self.by_address.insert(key, false);
+            self.client.session.denied(&format!("{target} is the port of an association"));
+        }
+        is_so
     }
 
     fn route_to_address(&mut self, to: &Address, ip: IpAddr) -> Route {

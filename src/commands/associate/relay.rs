@@ -1,7 +1,7 @@
 //! An association at work: one thread that waits for datagrams and sends them on.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -162,7 +162,10 @@ impl<'a> DatagramRelay<'a> {
         self.settle();
         let mut batch = std::mem::take(&mut self.batch);
         let is_settled = matches!(self.port, Port::Settled(_));
-        self.inside.receive(&mut batch, self.client.session.peer().ip(), is_settled);
+        let client = self.client.session.peer().ip();
+        if self.inside.receive(&mut batch, client, is_settled) {
+            self.unsettle();
+        }
         self.follow_changes();
         for (from, bytes) in batch.iter_mut() {
             self.send_on(&bytes[HEADROOM..], from);
@@ -172,7 +175,7 @@ impl<'a> DatagramRelay<'a> {
 
     fn send_on(&mut self, bytes: &[u8], from: SocketAddr) {
         let is_ours = from.ip().to_canonical() == self.client.session.peer().ip();
-        if !is_ours || !self.port.admits(from) {
+        if !is_ours || !self.port.admits(from, self.now) {
             return self.drop(Reason::NotTheClient, &from);
         }
         let Ok(datagram) = Datagram::read(bytes) else {
@@ -192,6 +195,18 @@ impl<'a> DatagramRelay<'a> {
         if let Some(address) = self.port.due(self.now) {
             if self.inside.settle(address).is_ok() {
                 self.port = Port::Settled(address);
+            }
+        }
+    }
+
+    /// Nobody is at the client's port any more, or nobody ever was and its first datagram was forged: hears
+    /// any other, unless the client has announced this one.
+    fn unsettle(&mut self) {
+        if let (Port::Settled(_), Port::Unknown) = (self.port, self.client.port()) {
+            self.port = Port::Unknown;
+            if self.inside.unsettle().is_err() {
+                // The port is somebody else's now.
+                self.client.session.end(Ending::Fault);
             }
         }
     }
@@ -248,7 +263,10 @@ impl<'a> DatagramRelay<'a> {
         let start = HEADROOM - self.header.len();
         bytes[start..HEADROOM].copy_from_slice(&self.header);
         // What has become too long with its header fails here.
-        if self.inside.send(&bytes[start..], client).is_err() {
+        if let Err(error) = self.inside.send(&bytes[start..], client) {
+            if error.kind() == ErrorKind::ConnectionRefused {
+                self.unsettle();
+            }
             return self.drop(Reason::NotReturned, &from);
         }
         self.client.session.target().count(bytes.len() - HEADROOM);
