@@ -194,7 +194,7 @@ impl Resolver {
         let mut next = Some(job);
         while let Some(job) = next {
             let answer = self.look_up(&job.question);
-            self.state.lock().memory.keep(&job.question, &answer, Instant::now());
+            self.state.lock().memory.keep(&job.question, job.client, &answer, Instant::now());
             let mut jobs = self.finish(&job, &answer);
             next = jobs.pop();
             self.start(jobs);

@@ -28,7 +28,8 @@ pub(super) struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) question: Arc<Question>,
-    client: ClientPrefix,
+    /// For whom it was asked first.
+    pub(super) client: ClientPrefix,
 }
 
 /// The lookups that are asked for now: one for each question, however many wait for it.
