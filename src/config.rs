@@ -161,6 +161,12 @@ pub struct Config {
     #[arg(env = "TABI_NAME_CACHE", help_heading = LIMITS)]
     pub name_cache: Duration,
 
+    /// Lines a second in the log for one client; 100 times as many at once, 10 times as many for all
+    /// clients together. The others are counted
+    #[arg(long, value_name = "N", default_value = "10", value_parser = value::lines)]
+    #[arg(env = "TABI_LOG_RATE_LIMIT", help_heading = MONITORING)]
+    pub log_rate_limit: u32,
+
     /// Status page, metrics and health over HTTP; a PORT alone is on loopback
     #[arg(long, value_name = "PORT|ADDRESS:PORT", value_parser = value::status)]
     #[arg(env = "TABI_STATUS", help_heading = MONITORING)]

@@ -15,7 +15,7 @@
 //!                       dials the addresses that are permitted              commands/connect
 //! relay                 replies, and copies both ways                       relay/direction
 //!                       passes on ends of file and resets                   sessions/state
-//! report/session_log    counts the session and logs its line                report/outcome, report/line
+//! report/client_log     counts the session and logs its line                report/outcome, report/line
 //! ```
 //!
 //! # Map

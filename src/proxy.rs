@@ -6,8 +6,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::debug;
-
 use crate::access::policy::{Denied, Permit, Policy, UpstreamRoute};
 use crate::access::users::{Identity, Users};
 use crate::commands::associate::{AssociateClient, Association, DropCounts};
@@ -19,9 +17,7 @@ use crate::commands::{self, resolve, upstream};
 use crate::config::Config;
 use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
-use crate::report::{
-    Metrics, Outcome, RateLimitedWarning, Rejection, RejectionLog, SessionEntry, SessionLog,
-};
+use crate::report::{ClientLog, Metrics, Outcome, RateLimitedWarning, Rejection, SessionEntry};
 use crate::sessions::{AdmissionError, Ending, Extra, Session, SessionState, Sessions, Stage};
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
@@ -56,10 +52,8 @@ pub(crate) struct Proxy {
     pub metrics: Arc<Metrics>,
     /// Datagrams that were dropped.
     pub dropped: DropCounts,
-    /// Clients that were turned away.
-    pub rejection_log: RejectionLog,
-    /// Sessions that have ended.
-    pub session_log: SessionLog,
+    /// What clients have done.
+    pub client_log: ClientLog,
     /// Clients wait because the server is full.
     full: RateLimitedWarning,
     /// Sessions were ended because the server was full.
@@ -91,14 +85,13 @@ impl Proxy {
         config.files = Arc::default();
         Proxy {
             users: Users::new(Arc::clone(policy.in_force())),
+            client_log: ClientLog::new(config.log_rate_limit),
             config,
             policy,
             resolver,
             sessions,
             metrics: Arc::default(),
             dropped: DropCounts::default(),
-            rejection_log: RejectionLog::default(),
-            session_log: SessionLog::default(),
             full: RateLimitedWarning::default(),
             evictions: RateLimitedWarning::default(),
             udp_ports_used_up: RateLimitedWarning::default(),
@@ -112,7 +105,7 @@ impl Proxy {
         self.metrics.accepted();
         let opened = self.open(stream, peer).inspect_err(|(kind, why)| {
             self.metrics.rejected(*kind);
-            self.rejection_log.log(&format!("turned away client={peer}: {why}"));
+            self.client_log.turned_away(peer, why);
         });
         opened.ok()
     }
@@ -143,8 +136,8 @@ impl Proxy {
         let visitor = canonical(visitor);
         let rejection = self.policy.rejection(visitor).filter(|_| !is_here(visitor, stream));
         if let Some(why) = rejection {
-            let line = format!("turned away client={visitor}: {why} (--allow-from)");
-            self.rejection_log.log(&format!("{line}; it came to the status page"));
+            let why = format!("{why} (--allow-from); it came to the status page");
+            self.client_log.turned_away(visitor, &why);
         }
         rejection.is_none()
     }
@@ -177,7 +170,7 @@ impl Proxy {
     /// Serves one client until its session has ended, and logs how it went.
     pub(crate) fn serve(&self, admitted: &Admitted, partner: &Partner) {
         let state = admitted.session.state();
-        let entry = self.session_log.entry(state, &self.metrics);
+        let entry = self.client_log.entry(state, &self.metrics);
         let result = self.run(admitted, partner);
         self.conclude(state, entry, &result);
     }
@@ -418,7 +411,8 @@ impl Exchange<'_, '_> {
         let client = self.state.peer();
         let refusal = self.proxy.policy.permit(self.identity, client, &request, lookup).err();
         if let Some(denied) = &refusal {
-            debug!("closed a peer of BIND client={client} peer={peer}: {denied}");
+            self.state.denied(&denied.to_string());
+            self.proxy.client_log.detail(client, format_args!("closed {peer}, BIND: {denied}"));
         }
         refusal.is_none()
     }
@@ -452,6 +446,7 @@ impl Exchange<'_, '_> {
             identity: self.identity,
             announced: &self.request.destination,
             idle_timeout: proxy.config.udp_idle_timeout,
+            log: &|detail| proxy.client_log.detail(state.peer(), detail),
         };
         association.serve(&client, &proxy.policy, &proxy.resolver, &proxy.dropped);
         self.session.give_back_extras();

@@ -2,12 +2,13 @@
 //!
 //! - [`Outcome`] is how a session ended: one value, and one word for it in the log, the metrics and
 //!   the status page.
-//! - [`SessionLog`] counts each session that has ended, and logs a line for it. A session whose thread
-//!   panics is logged, too: it has `failed`. Of a client that has very many, only some are logged.
+//! - [`ClientLog`] counts each session that has ended, and logs a line for it. A session whose thread
+//!   panics is logged, too: it has `failed`. It logs who was turned away before there was a session, as
+//!   well. Of a client that has very many lines, and of all clients, only some are logged.
 //! - [`Metrics`] counts, for Prometheus and for the status page.
 //! - [`status`] serves the status page, the metrics and the state of health.
-//! - [`RejectionLog`] logs those who were turned away before they had a session, a few each second.
-//! - [`RateLimitedWarning`] logs what lasts, such as that the server is full, once a minute.
+//! - [`RateLimitedWarning`] logs what comes again and again, such as that the server is full, once a
+//!   minute; [`LastingState`] logs the beginning and the end of what lasts.
 //! - [`Logger`] makes lines with simplelog and puts them into a queue. Whoever logs never waits for
 //!   whoever reads the log; what does not fit into the queue is counted, and the log says so.
 //!
@@ -15,7 +16,9 @@
 //! levels look on a terminal, in a file and in systemd's journal, and `queue` has the thread that
 //! writes. Everything that a client chose is escaped once, and every line has a bounded length.
 
+mod client_log;
 mod format;
+mod lasting_state;
 mod line;
 mod logger;
 mod metrics;
@@ -23,13 +26,11 @@ mod outcome;
 mod queue;
 mod rate_limit;
 mod rate_limited_warning;
-mod rejection_log;
-mod session_log;
 pub mod status;
 
+pub use client_log::{ClientLog, SessionEntry};
+pub use lasting_state::LastingState;
 pub use logger::Logger;
 pub use metrics::{Counts, Gauges, Metrics, Rejection};
 pub use outcome::Outcome;
 pub use rate_limited_warning::RateLimitedWarning;
-pub use rejection_log::RejectionLog;
-pub use session_log::{SessionEntry, SessionLog};

@@ -210,10 +210,9 @@ impl Server {
     fn keep_house(&self, watch: &ScopedJoinHandle<'_, ()>) {
         while !self.stopper.is_over() {
             // A listener may have lost its last worker for want of a thread. It is tried again.
-            let without = self.acceptors.iter().filter(|it| Acceptor::ensure_worker(it).is_err());
-            let have_workers = without.count() == 0;
+            let is_calm = self.acceptors.iter().fold(true, |calm, it| it.look_after() & calm);
             let is_trimmed = self.pool.trim(Instant::now());
-            let mut pause = if have_workers && is_trimmed { IDLE_ROUND } else { ROUND };
+            let mut pause = if is_calm && is_trimmed { IDLE_ROUND } else { ROUND };
             if let Some(limit) = self.notify.watchdog() {
                 pause = pause.min(limit / 2);
                 // Sessions open and end only while the lock that each of them needs is given back.
@@ -258,7 +257,7 @@ impl Server {
             status.drain();
         }
         drain(&self.proxy.sessions, &self.acceptors, self.proxy.config.grace);
-        self.proxy.session_log.summarize();
+        self.proxy.client_log.summarize();
         info!("stopped");
     }
 }

@@ -307,6 +307,12 @@ impl Policy {
         }
     }
 
+    /// Whether `ip`, or an IPv4 address inside it, is one of this machine's, as far as that can be known.
+    pub fn is_this_machine(&self, ip: IpAddr) -> bool {
+        let inside = ip::embedded_ipv4(ip).map(IpAddr::from);
+        once(ip).chain(inside).any(|ip| self.interfaces.is_ours(ip) != Some(false))
+    }
+
     /// Judges one address, and the IPv4 addresses inside it as well: through which upstream it goes, if
     /// it does not go directly. `named` is the first rule that matches without an address.
     fn judge<'a>(

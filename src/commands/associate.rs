@@ -23,6 +23,7 @@ mod budget;
 mod client;
 mod destinations;
 mod dropped;
+mod inner_port;
 mod inside;
 mod lookups;
 mod relay;
@@ -159,6 +160,7 @@ mod tests {
                 identity: &identity,
                 announced: &announced,
                 idle_timeout: LONG,
+                log: &|_| (),
             };
             sender.send(job(association, &client, &policy, &names)).unwrap();
         });

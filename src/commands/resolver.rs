@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use self::memory::Memory;
+use self::processor_time::ProcessorTime;
 use self::question::ResolveFn;
 use self::queue::{Job, Queue, Waiter};
 use super::client_watch::{ClientWatch, wait_for};
@@ -27,6 +28,7 @@ use crate::system::waker::Waker;
 
 mod answer;
 mod memory;
+mod processor_time;
 mod question;
 mod queue;
 
@@ -53,6 +55,7 @@ pub(crate) struct Resolver {
 struct State {
     memory: Memory,
     queue: Queue,
+    processor_time: ProcessorTime,
     counts: Counts,
 }
 
@@ -96,7 +99,12 @@ impl Resolver {
         Arc::new(Resolver {
             ttl,
             families: Families::default(),
-            state: Mutex::new(State { memory, queue, counts: Counts::default() }),
+            state: Mutex::new(State {
+                memory,
+                queue,
+                processor_time: ProcessorTime::default(),
+                counts: Counts::default(),
+            }),
             resolve: Box::new(resolve),
             descriptors: Arc::clone(descriptors),
             stack: STACK,
@@ -181,18 +189,26 @@ impl Resolver {
                 .and_then(|()| thread.spawn(move || resolver.run(first)));
             if let Err(error) = started {
                 let error = format!("cannot start a thread for the lookup: {error}");
-                jobs.extend(self.finish(&job, &Err(Arc::new(io::Error::other(error)))));
+                self.answer(&job, &Err(Arc::new(io::Error::other(error))));
+                jobs.extend(self.state.lock().queue.release(&job));
             }
         }
     }
 
-    /// Does one lookup after the other for as long as more wait than may run.
+    /// Does one lookup after the other for as long as more wait than may run. The place of one that has
+    /// taken much processor time stays taken for a while.
     fn run(self: Arc<Self>, job: Job) {
         let mut next = Some(job);
         while let Some(job) = next {
+            let begin = processor_time::of_this_thread();
             let answer = self.look_up(&job.question);
-            self.state.lock().memory.keep(&job.question, &answer, Instant::now());
-            let mut jobs = self.finish(&job, &answer);
+            self.state.lock().memory.keep(&job.question, job.client, &answer, Instant::now());
+            self.answer(&job, &answer);
+            let taken = processor_time::of_this_thread().saturating_sub(begin);
+            let now = Instant::now();
+            let pause = self.state.lock().processor_time.charge(job.client, taken, now);
+            thread::sleep(pause);
+            let mut jobs = self.state.lock().queue.release(&job);
             next = jobs.pop();
             self.start(jobs);
         }
@@ -205,18 +221,17 @@ impl Resolver {
         found.unwrap_or_else(|_| Err(io::Error::other("the resolver failed"))).map_err(Arc::new)
     }
 
-    /// Gives the answer to all who wait for it. Gives back the lookups that are to be started now.
-    fn finish(&self, job: &Job, answer: &Answer) -> Vec<Job> {
+    /// Gives the answer to all who wait for it.
+    fn answer(&self, job: &Job, answer: &Answer) {
         let mut state = self.state.lock();
         let Counts { found, failed, .. } = &mut state.counts;
         *(if answer.is_ok() { found } else { failed }) += 1;
-        let (waiters, jobs) = state.queue.finish(job);
+        let waiters = state.queue.answered(job);
         drop(state);
         for waiter in waiters {
             let _ = waiter.answer.set(answer.clone());
             waiter.waker.wake();
         }
-        jobs
     }
 }
 
@@ -394,6 +409,22 @@ mod tests {
             thread::yield_now();
         }
         assert!(asked.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_lookup_that_has_taken_much_processor_time_keeps_its_place_for_a_while() {
+        // There is one place.
+        let names = Resolver::with_resolver(TTL, &Descriptors::new(16), |name| {
+            let until = processor_time::of_this_thread() + Duration::from_secs(2);
+            while name.starts_with("costly.") && processor_time::of_this_thread() < until {}
+            Ok(vec![(Ipv4Addr::LOCALHOST, 0).into()])
+        });
+        resolve(&names, "costly.example").unwrap();
+        let begin = Instant::now();
+        resolve(&names, "costly.example").expect("it is answered before that");
+        assert!(begin.elapsed() < Duration::from_millis(500));
+        resolve(&names, "cheap.example").unwrap();
+        assert!(begin.elapsed() > Duration::from_millis(500), "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -128,6 +128,13 @@ pub(super) fn count(given: &str) -> Result<usize, String> {
     }
 }
 
+pub(super) fn lines(given: &str) -> Result<u32, String> {
+    match given.parse() {
+        Ok(lines @ 1..=1_000_000) => Ok(lines),
+        _ => Err("expected a whole number from 1 to 1000000".into()),
+    }
+}
+
 pub(super) fn ports(given: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = given.split_once('-').unwrap_or((given, given));
     let port = |digits: &str| {

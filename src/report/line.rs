@@ -35,6 +35,10 @@ impl fmt::Display for Line<'_> {
         if let Some((_, count)) = session.destinations() {
             write!(f, " destinations={count}")?;
         }
+        let denials = session.denials();
+        if let Some((_, count)) = denials {
+            write!(f, " denied={count}")?;
+        }
         write!(f, " reached={}", Or(session.reached(), "-"))?;
         if let Some(via) = session.via() {
             write!(f, " via={via}")?;
@@ -46,7 +50,7 @@ impl fmt::Display for Line<'_> {
             session.target().sent(),
             session.opened.elapsed().as_secs_f64(),
         )?;
-        match why {
+        match why.or(denials.map(|(first, _)| first)) {
             Some(why) => write!(f, " why=\"{}\"", Cut(why, MAX_WHY)),
             None => Ok(()),
         }

@@ -12,9 +12,10 @@ use std::thread;
 use std::time::Duration;
 
 use portable_atomic::{AtomicU64, Ordering};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::system::deadline::Deadline;
+use crate::system::poll::poll;
 use crate::system::sync::{Condvar, Mutex};
 
 /// What waits to be written: 1 MiB is 5,000 lines of 200 bytes, which is what 10,000 sessions a second
@@ -26,6 +27,9 @@ const MAX_LINES: usize = 8192;
 /// After a batch the writer lets lines gather: a busy server then wakes it at most 100 times a second,
 /// and not once for each line. A first line after a silence is written at once.
 const GATHER: Duration = Duration::from_millis(10);
+
+/// How often a writer for whom nobody reads looks whether it is to write elsewhere.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a buffer may keep when it has been written: 64 KiB is 10 ms of the busiest server, twice over.
 const MAX_KEPT: usize = 64 * 1024;
@@ -142,18 +146,26 @@ impl Queue {
         let mut batch = Batch::default();
         // Lines that could not be written before this batch.
         let mut unwritten = 0;
+        let is_left = || self.state.lock().redirected.is_some();
         loop {
             let (dropped, redirected) = self.next(&mut batch);
             if let Some(file) = redirected {
                 output = Output { file, partial_line: false };
             }
-            if unwritten > 0 && output.write(&lost_line(unwritten)) == 0 {
+            if unwritten > 0 && output.write(&lost_line(unwritten), &is_left).is_empty() {
                 unwritten = 0;
             }
-            let failed = output.write(&batch.bytes);
+            let mut rest = output.write(&batch.bytes, &is_left);
+            if let Some(file) = self.redirected().filter(|_| !rest.is_empty()) {
+                output = Output { file, partial_line: false };
+                rest = output.write(rest, &is_left);
+            }
+            let failed = count(rest);
             unwritten += failed;
             // These would have come behind the lines of this batch.
-            if dropped > 0 && (failed > 0 || output.write(&lost_line(dropped)) > 0) {
+            if dropped > 0
+                && (failed > 0 || !output.write(&lost_line(dropped), &is_left).is_empty())
+            {
                 unwritten += dropped;
             }
             batch.clear();
@@ -175,6 +187,10 @@ impl Queue {
         state.busy = true;
         mem::swap(&mut state.waiting, batch);
         (mem::take(&mut state.dropped), state.redirected.take())
+    }
+
+    fn redirected(&self) -> Option<File> {
+        self.state.lock().redirected.take()
     }
 
     /// Notes that a batch is over, and how many of its lines could not be written.
@@ -207,28 +223,30 @@ struct Output {
 }
 
 impl Output {
-    /// Writes whole lines. Says how many of them could not be written.
-    fn write(&mut self, lines: &[u8]) -> u64 {
-        if self.partial_line && self.write_all(b"\n") == 0 {
-            return count(lines);
+    /// Writes whole lines. Gives back those that could not be written.
+    fn write<'a>(&mut self, lines: &'a [u8], is_left: &dyn Fn() -> bool) -> &'a [u8] {
+        if self.partial_line && self.write_all(b"\n", is_left) == 0 {
+            return lines;
         }
-        let written = self.write_all(lines);
-        self.partial_line = lines[..written].last().is_some_and(|last| *last != b'\n');
-        count(&lines[written..])
+        let written = &lines[..self.write_all(lines, is_left)];
+        self.partial_line = written.last().is_some_and(|last| *last != b'\n');
+        let whole = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |feed| feed + 1);
+        &lines[whole..]
     }
 
-    /// Writes for as long as it can be done. Says how many bytes were written.
-    fn write_all(&mut self, bytes: &[u8]) -> usize {
+    /// Writes for as long as it can be done, and where nobody reads until this output is left for
+    /// another. Says how many bytes were written.
+    fn write_all(&mut self, bytes: &[u8], is_left: &dyn Fn() -> bool) -> usize {
         let mut written = 0;
         while written < bytes.len() {
             match self.file.write(&bytes[written..]) {
                 Ok(0) => break,
                 Ok(more) => written += more,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Standard error may be shared with a program that wants it not to block.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && is_left() => break,
+                // A pipe, or standard error that is shared with a program that wants it not to block.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
-                    let _ = poll(&mut fds, None);
+                    let _ = poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], LOOK_AGAIN);
                 }
                 Err(_) => break,
             }
@@ -349,11 +367,38 @@ mod tests {
     fn a_line_of_which_a_part_was_written_is_ended_before_the_next() {
         let (mut reader, output) = UnixStream::pair().unwrap();
         let mut output = Output { file: File::from(OwnedFd::from(output)), partial_line: true };
-        assert_eq!(output.write(b"whole\n"), 0);
+        assert_eq!(output.write(b"whole\n", &|| false), b"");
         drop(output);
         let mut written = String::new();
         io::Read::read_to_string(&mut reader, &mut written).unwrap();
         assert_eq!(written, "\nwhole\n");
+    }
+
+    #[test]
+    fn an_output_that_nobody_reads_is_left_and_what_it_did_not_take_is_not_lost() {
+        let (mut unread, output) = UnixStream::pair().unwrap();
+        output.set_nonblocking(true).unwrap();
+        let output = File::from(OwnedFd::from(output));
+        let queue = Queue::start(output, none_lost(), |_| Vec::new()).unwrap();
+        for number in 0..5000 {
+            queue.push(format!("{number:0199}\n").as_bytes());
+        }
+        assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
+        let (reader, output) = UnixStream::pair().unwrap();
+        reader.set_read_timeout(Some(LONG)).unwrap();
+        queue.redirect(File::from(OwnedFd::from(output)));
+        queue.push(b"last\n");
+        let elsewhere = BufReader::new(reader).lines().map(Result::unwrap);
+        let elsewhere: Vec<_> = elsewhere.take_while(|line| line != "last").collect();
+        let mut earlier = String::new();
+        io::Read::read_to_string(&mut unread, &mut earlier).unwrap();
+        let whole = earlier.rfind('\n').unwrap() + 1;
+        let all = earlier[..whole].lines().chain(elsewhere.iter().map(String::as_str));
+        assert!(
+            all.map(|line| line.parse::<u32>().unwrap()).eq(0..5000),
+            "each line once, in order"
+        );
+        assert_eq!(lost(&queue), 0);
     }
 
     #[test]

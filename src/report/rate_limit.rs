@@ -1,72 +1,89 @@
-//! How many lines of one kind the log takes: a burst, then some each second. The others are counted,
-//! and after a while a line says how many they were.
+//! How many lines the log takes of one client, and of all clients together: a burst, then some each
+//! second. The others are counted, and after a while a few lines say how many they were.
 
-use std::hash::Hash;
+use std::cmp::Reverse;
 use std::mem;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
 use crate::system::sync::Mutex;
 
-/// Kinds of lines that are counted apart: 1,024 of about 200 bytes each are 200 KiB. Beyond that all
-/// further kinds are one.
-const MAX_KINDS: usize = 1024;
+/// Clients that are counted apart: 1,024 of about 200 bytes each are 200 KiB. Beyond that all further
+/// clients are one.
+const MAX_CLIENTS: usize = 1024;
+
+/// Half of what all clients may have is for those that had no line for so long: 1,000 that each log all
+/// the time hide nobody who comes new.
+const NEW_AFTER: Duration = Duration::from_secs(60);
+
+/// Clients that a summary names, those with most lines first. The others are one line.
+const MAX_NAMED: usize = 10;
 
 /// Stack of the thread that logs a summary, in bytes.
 const STACK: usize = 128 * 1024;
 
-/// What each kind of lines may have.
+/// How many lines there may be.
 #[derive(Debug)]
-pub(super) struct Rate<K> {
-    /// Lines at once.
-    pub(super) burst: u32,
-    /// From then on, a line in each of these spans.
-    pub(super) every: Duration,
+pub(super) struct Rate {
+    /// Lines a second of one client.
+    pub(super) each: u32,
+    /// Lines a second of all clients.
+    pub(super) all: u32,
+    /// So many seconds' lines may come at once.
+    pub(super) burst: Duration,
     /// How long lines are counted before a summary says how many they were.
     pub(super) summary_after: Duration,
-    /// Logs how many lines of this kind, or of all further kinds together, were not logged.
-    pub(super) summary: fn(Option<K>, u64),
+    /// Logs how many lines of this client, or of all others together, were not logged.
+    pub(super) summary: fn(Option<ClientPrefix>, u64),
 }
 
-/// Lines of kinds `K`, of which only so many are logged.
+/// Lines of clients, of which only so many are logged.
 #[derive(Debug)]
-pub(super) struct LogRateLimit<K> {
-    rate: Rate<K>,
-    state: Mutex<State<K>>,
+pub(super) struct LogRateLimit {
+    rate: Rate,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State<K> {
-    kinds: LruMap<K, Usage>,
-    /// That of all kinds for which `kinds` has no place.
+struct State {
+    clients: LruMap<ClientPrefix, Usage>,
+    /// That of all clients for which `clients` has no place.
     others: Usage,
+    all: Bucket,
     /// A thread waits to log a summary.
     awaits_summary: bool,
 }
 
 #[derive(Debug, Default)]
 struct Usage {
-    /// When the whole burst may come again. `None` before the first line.
-    full_burst: Option<Instant>,
+    bucket: Bucket,
+    /// When a line was last logged.
+    logged: Option<Instant>,
     /// Lines since the last summary that were not logged.
     suppressed: u64,
 }
 
-impl<K: Copy + Eq + Hash + Send + 'static> LogRateLimit<K> {
-    pub(super) fn new(rate: Rate<K>) -> Arc<Self> {
+/// When the whole burst may come again. `None` before the first line.
+#[derive(Debug, Default)]
+struct Bucket(Option<Instant>);
+
+impl LogRateLimit {
+    pub(super) fn new(rate: Rate) -> Arc<Self> {
         let state = State {
-            kinds: LruMap::new(MAX_KINDS),
+            clients: LruMap::new(MAX_CLIENTS),
             others: Usage::default(),
+            all: Bucket::default(),
             awaits_summary: false,
         };
         Arc::new(LogRateLimit { rate, state: Mutex::new(state) })
     }
 
-    /// Whether a line of this kind is logged. If not, it is counted for the next summary.
-    pub(super) fn admits(self: &Arc<Self>, kind: K) -> bool {
-        let is_logged = self.take(kind, Instant::now());
+    /// Whether a line of this client is logged. If not, it is counted for the next summary.
+    pub(super) fn admits(self: &Arc<Self>, client: ClientPrefix) -> bool {
+        let is_logged = self.take(client, Instant::now());
         if !is_logged && !mem::replace(&mut self.state.lock().awaits_summary, true) {
             self.start_summary();
         }
@@ -89,41 +106,48 @@ impl<K: Copy + Eq + Hash + Send + 'static> LogRateLimit<K> {
 
     /// Logs how many lines were not logged since the last summary.
     pub(super) fn summarize(&self) {
-        for (kind, count) in self.take_suppressed() {
-            (self.rate.summary)(kind, count);
+        for (client, count) in self.take_suppressed() {
+            (self.rate.summary)(client, count);
         }
     }
 
-    pub(super) fn take(&self, kind: K, now: Instant) -> bool {
-        let State { kinds, others, .. } = &mut *self.state.lock();
-        let is_full = kinds.len() == MAX_KINDS
-            && kinds.oldest().is_some_and(|(_, usage)| usage.is_in_use(now));
-        if !is_full && kinds.peek(&kind).is_none() {
-            kinds.insert(kind, Usage::default(), 1);
+    fn take(&self, client: ClientPrefix, now: Instant) -> bool {
+        let State { clients, others, all, .. } = &mut *self.state.lock();
+        let is_full = clients.len() == MAX_CLIENTS
+            && clients.oldest().is_some_and(|(_, usage)| usage.is_in_use(now));
+        if !is_full && clients.peek(&client).is_none() {
+            clients.insert(client, Usage::default(), 1);
         }
-        kinds.get(&kind).unwrap_or(others).take(&self.rate, now)
+        clients.get(&client).unwrap_or(others).take(&self.rate, all, now)
     }
 
-    /// The numbers for a summary, `None` standing for all further kinds.
-    pub(super) fn take_suppressed(&self) -> Vec<(Option<K>, u64)> {
+    /// The numbers for a summary, `None` standing for all clients that are not named.
+    fn take_suppressed(&self) -> Vec<(Option<ClientPrefix>, u64)> {
         let mut state = self.state.lock();
         state.awaits_summary = false;
-        let State { kinds, others, .. } = &mut *state;
-        let kinds = kinds.iter_mut().map(|(kind, usage)| (Some(*kind), usage));
-        kinds
-            .chain([(None, others)])
-            .map(|(kind, usage)| (kind, mem::take(&mut usage.suppressed)))
-            .filter(|(_, count)| *count > 0)
-            .collect()
+        let mut unnamed = mem::take(&mut state.others.suppressed);
+        let suppressed =
+            |(client, usage): (&_, &mut Usage)| (Some(*client), mem::take(&mut usage.suppressed));
+        let mut counts: Vec<_> = state.clients.iter_mut().map(suppressed).collect();
+        drop(state);
+        counts.sort_unstable_by_key(|(_, count)| Reverse(*count));
+        unnamed += counts.drain(MAX_NAMED.min(counts.len())..).map(|(_, count)| count).sum::<u64>();
+        counts.push((None, unnamed));
+        counts.retain(|(_, count)| *count > 0);
+        counts
     }
 }
 
 impl Usage {
-    fn take<K>(&mut self, rate: &Rate<K>, now: Instant) -> bool {
-        let full_burst = self.full_burst.map_or(now, |at| at.max(now)) + rate.every;
-        let is_logged = full_burst <= now + rate.every * rate.burst;
+    fn take(&mut self, rate: &Rate, all: &mut Bucket, now: Instant) -> bool {
+        let is_new = self.logged.is_none_or(|at| now.duration_since(at) >= NEW_AFTER);
+        let burst = if is_new { rate.burst } else { rate.burst / 2 };
+        let of_client = self.bucket.with_one_more(rate.each, rate.burst, now);
+        let of_all = all.with_one_more(rate.all, burst, now);
+        let is_logged = of_client.is_some() && of_all.is_some();
         if is_logged {
-            self.full_burst = Some(full_burst);
+            (self.bucket, *all) = (Bucket(of_client), Bucket(of_all));
+            self.logged = Some(now);
         } else {
             self.suppressed += 1;
         }
@@ -131,7 +155,15 @@ impl Usage {
     }
 
     fn is_in_use(&self, now: Instant) -> bool {
-        self.suppressed > 0 || self.full_burst.is_some_and(|at| at > now)
+        self.suppressed > 0 || self.bucket.0.is_some_and(|at| at > now)
+    }
+}
+
+impl Bucket {
+    /// When the whole burst may come again after one more line, if there may be one.
+    fn with_one_more(&self, rate: u32, burst: Duration, now: Instant) -> Option<Instant> {
+        let next = self.0.map_or(now, |at| at.max(now)) + Duration::from_secs(1) / rate;
+        Some(next).filter(|next| *next <= now + burst)
     }
 }
 
@@ -139,68 +171,100 @@ impl Usage {
 mod tests {
     use super::*;
     use portable_atomic::{AtomicU64, Ordering};
+    use std::net::IpAddr;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const RATE: Rate = Rate {
+        each: 2,
+        all: 20,
+        burst: Duration::from_secs(10),
+        summary_after: SECOND,
+        summary: |_, _| (),
+    };
 
-    fn limit() -> Arc<LogRateLimit<u32>> {
-        LogRateLimit::new(Rate {
-            burst: 5,
-            every: Duration::from_millis(500),
-            summary_after: 3 * SECOND,
-            summary: |_, _| (),
-        })
+    fn client(number: u32) -> ClientPrefix {
+        IpAddr::from((0x0a00_0000 + number).to_be_bytes()).into()
+    }
+
+    /// How many of so many lines are logged.
+    fn logged(limit: &LogRateLimit, number: u32, lines: u32, now: Instant) -> usize {
+        (0..lines).filter(|_| limit.take(client(number), now)).count()
     }
 
     #[test]
     fn a_burst_is_logged_then_some_a_second_and_the_rest_is_counted() {
-        let (limit, now) = (limit(), Instant::now());
-        let logged = |at: Duration, lines| (0..lines).filter(|_| limit.take(7, now + at)).count();
-        assert_eq!(logged(Duration::ZERO, 100), 5);
-        assert_eq!(logged(SECOND, 100), 2);
-        assert_eq!(limit.take_suppressed(), [(Some(7), 95 + 98)]);
+        let (limit, now) = (LogRateLimit::new(RATE), Instant::now());
+        assert_eq!(logged(&limit, 7, 100, now), 20);
+        assert_eq!(logged(&limit, 7, 100, now + SECOND), 2);
+        assert_eq!(limit.take_suppressed(), [(Some(client(7)), 80 + 98)]);
         assert!(limit.take_suppressed().is_empty());
-        assert_eq!(logged(20 * SECOND, 100), 5);
+        assert_eq!(logged(&limit, 7, 100, now + 20 * SECOND), 20);
     }
 
     #[test]
-    fn one_kind_takes_nothing_from_another() {
-        let (limit, now) = (limit(), Instant::now());
-        assert_eq!((0..100).filter(|_| limit.take(1, now)).count(), 5);
-        assert!(limit.take(2, now));
+    fn all_clients_together_have_a_limit_and_hide_nobody_who_comes_new() {
+        let (limit, now) = (LogRateLimit::new(RATE), Instant::now());
+        let all: usize = (0..50).map(|number| logged(&limit, number, 1000, now)).sum();
+        // Half of the burst, and a first line of each client that came behind it.
+        assert_eq!(all, 100 + 45);
+        for second in 1..30 {
+            let now = now + second * SECOND;
+            let all: usize = (0..50).map(|number| logged(&limit, number, 1000, now)).sum();
+            assert!(all <= 20, "{all}");
+            assert_eq!(logged(&limit, 1000 + second, 3, now), 1, "a client that comes new");
+        }
+    }
+
+    #[test]
+    fn a_summary_names_those_with_most_lines() {
+        let (limit, now) = (LogRateLimit::new(RATE), Instant::now());
+        for number in 0..30 {
+            logged(&limit, number, 100 + number, now);
+        }
+        let told = limit.take_suppressed();
+        let named: Vec<_> = told.iter().map(|(client, _)| *client).collect();
+        let most = (20..30).rev().map(|number| Some(client(number)));
+        assert_eq!(named, most.chain([None]).collect::<Vec<_>>());
+        let lines: u64 = told.iter().map(|(_, count)| count).sum();
+        assert_eq!(lines, (100..130).sum::<u64>() - 100 - 25);
     }
 
     #[test]
     fn the_table_is_bounded_and_what_is_quiet_makes_room_in_it() {
-        let (limit, now) = (limit(), Instant::now());
-        let kinds = u32::try_from(MAX_KINDS).unwrap();
-        assert!((0..kinds).all(|kind| limit.take(kind, now)));
-        assert_eq!((kinds..2 * kinds).filter(|kind| limit.take(*kind, now)).count(), 5);
-        assert_eq!(limit.state.lock().kinds.len(), MAX_KINDS);
-        assert_eq!(limit.take_suppressed(), [(None, u64::from(kinds) - 5)]);
-        assert!((kinds..2 * kinds).all(|kind| limit.take(kind, now + 3 * SECOND)));
-        assert_eq!(limit.state.lock().kinds.len(), MAX_KINDS);
+        let limit = LogRateLimit::new(Rate { all: 1_000_000, ..RATE });
+        let now = Instant::now();
+        let clients = u32::try_from(MAX_CLIENTS).unwrap();
+        assert!((0..clients).all(|number| logged(&limit, number, 1, now) == 1));
+        let more: usize = (clients..2 * clients).map(|number| logged(&limit, number, 1, now)).sum();
+        assert_eq!(more, 20, "they are one");
+        assert_eq!(limit.state.lock().clients.len(), MAX_CLIENTS);
+        assert_eq!(limit.take_suppressed(), [(None, u64::from(clients) - 20)]);
+        let later = now + SECOND;
+        assert!((clients..2 * clients).all(|number| logged(&limit, number, 1, later) == 1));
+        assert_eq!(limit.state.lock().clients.len(), MAX_CLIENTS);
     }
 
     #[test]
     fn a_summary_comes_without_a_further_line() {
         static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
         let limit = LogRateLimit::new(Rate {
-            burst: 1,
-            every: 20 * SECOND,
+            each: 1,
+            burst: SECOND,
             summary_after: SECOND / 10,
-            summary: |kind, count| {
-                assert_eq!(kind, Some(1));
+            summary: |told, count| {
+                assert_eq!(told, Some(client(1)));
                 SUPPRESSED.fetch_add(count, Ordering::SeqCst);
             },
+            ..RATE
         });
-        for expected in [9, 19] {
-            (0..10).for_each(|_| _ = limit.admits(1));
-            let begin = Instant::now();
-            while SUPPRESSED.load(Ordering::SeqCst) < expected {
+        // Whoever logs without end has a summary again and again.
+        for _ in 0..2 {
+            let (begin, before) = (Instant::now(), SUPPRESSED.load(Ordering::SeqCst));
+            (0..10).for_each(|_| _ = limit.admits(client(1)));
+            while SUPPRESSED.load(Ordering::SeqCst) < before + 8 {
                 assert!(begin.elapsed() < 20 * SECOND, "no summary");
                 thread::yield_now();
             }
-            assert_eq!(SUPPRESSED.load(Ordering::SeqCst), expected);
         }
     }
 }

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, mem};
 
-use log::{debug, info, warn};
+use log::debug;
 
 use super::inherited::Owner;
 use super::listen::{Accepted, BACKLOG, Listener};
 use super::stop::Stopper;
 use crate::proxy::{Admitted, Proxy};
+use crate::report::LastingState;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Reservation;
 use crate::system::pool::{Partner, Pool};
@@ -41,6 +42,10 @@ pub(super) struct Acceptor {
     pool: Arc<Pool>,
     stopper: Arc<Stopper>,
     state: Mutex<State>,
+    /// Accepting fails.
+    accepts_nobody: LastingState,
+    /// No thread can be created for the next worker.
+    lacks_threads: LastingState,
     /// Signalled when no worker waits any more.
     left: Condvar,
 }
@@ -74,6 +79,8 @@ impl Acceptor {
                 is_closed: listener.owner == Owner::Manager,
                 ..State::default()
             }),
+            accepts_nobody: LastingState::default(),
+            lacks_threads: LastingState::default(),
             left: Condvar::default(),
             listener,
         })
@@ -125,6 +132,15 @@ impl Acceptor {
         started
     }
 
+    /// Makes sure of a worker again, and tells of the end of what has lasted. False if there is more to
+    /// look after, soon.
+    pub(super) fn look_after(self: &Arc<Self>) -> bool {
+        let has_worker = self.ensure_worker().is_ok();
+        let has_threads = has_worker && self.lacks_threads.is_not_so("threads are created again");
+        let accepts = self.state.lock().pause.is_none();
+        has_threads & (accepts && self.accepts_nobody.is_not_so("clients are accepted again"))
+    }
+
     /// Serves one client after the other while few others wait for one.
     fn run_worker(self: &Arc<Self>, partner: &Partner) {
         let mut place = Some(Waiting(self));
@@ -150,7 +166,7 @@ impl Acceptor {
     fn leave(self: &Arc<Self>) {
         let mut state = self.state.lock();
         state.waiting -= 1;
-        let (is_last, was_short) = (state.waiting == 0, state.short_of_threads);
+        let is_last = state.waiting == 0;
         drop(state);
         if !is_last {
             return;
@@ -160,13 +176,13 @@ impl Acceptor {
             return;
         }
         if let Err(error) = self.ensure_worker() {
-            if !was_short {
+            let is_new = self.lacks_threads.is_so(format_args!(
+                "cannot create a thread for the next client; it waits: {error} \
+                 (lower --max-connections or raise the system's limit on threads)"
+            ));
+            if is_new {
                 // It tries it again.
                 self.stopper.wake_housekeeping();
-                warn!(
-                    "cannot create a thread for the next client; it waits: {error} \
-                     (lower --max-connections or raise the system's limit on threads)"
-                );
             }
         }
     }
@@ -185,9 +201,7 @@ impl Acceptor {
         loop {
             match self.listener.accept() {
                 Ok(client) => {
-                    if self.state.lock().pause.take().is_some() {
-                        info!("clients are accepted again");
-                    }
+                    self.state.lock().pause = None;
                     return Some(client);
                 }
                 Err(error) if self.stopper.is_over() => {
@@ -195,9 +209,7 @@ impl Acceptor {
                     return self.state.lock().backlog.pop_front().map(|(client, _)| client);
                 }
                 // This client has gone again; the next one may be there already.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
-                    debug!("a client left before it was accepted");
-                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => self.pause(&error),
             }
@@ -209,10 +221,12 @@ impl Acceptor {
     fn pause(&self, error: &io::Error) {
         let mut state = self.state.lock();
         let pause = state.pause.map_or(SHORTEST_PAUSE, |pause| (2 * pause).min(LONGEST_PAUSE));
-        let is_new = state.pause.replace(pause).is_none();
+        state.pause = Some(pause);
         drop(state);
-        if is_new {
-            warn!("cannot accept clients, trying again: {error}");
+        let beginning = format_args!("cannot accept clients, trying again: {error}");
+        if self.accepts_nobody.is_so(beginning) {
+            // It tells when that is over.
+            self.stopper.wake_housekeeping();
         }
         self.stopper.pause(pause);
     }

@@ -99,6 +99,10 @@ pub struct SessionState {
     /// The first destination of an association's datagrams.
     first: OnceLock<Box<Address>>,
     destinations: AtomicU64,
+    /// Why the first of an association's destinations, or of those that would connect to a BIND, was
+    /// denied.
+    first_denial: OnceLock<Box<str>>,
+    denials: AtomicU64,
     progress: Mutex<Progress>,
     held: Reservation,
 }
@@ -126,6 +130,8 @@ impl SessionState {
             via: OnceLock::new(),
             first: OnceLock::new(),
             destinations: AtomicU64::new(0),
+            first_denial: OnceLock::new(),
+            denials: AtomicU64::new(0),
             progress: Mutex::new(Progress { stage: Stage::Handshake, ending: None }),
             held,
         }
@@ -210,6 +216,18 @@ impl SessionState {
     pub fn asked_for(&self, destination: &Address) {
         self.first.get_or_init(|| Box::new(destination.clone()));
         self.destinations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Why the first of the destinations or peers was denied that the session has gone on without, and how
+    /// many there were.
+    pub fn denials(&self) -> Option<(&str, u64)> {
+        Some((self.first_denial.get()?, self.denials.load(Ordering::Relaxed)))
+    }
+
+    /// Notes that the session goes on without a destination or a peer, and `why`.
+    pub fn denied(&self, why: &str) {
+        self.first_denial.get_or_init(|| why.into());
+        self.denials.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes the target's connection. Either the caller sees an ending now, or whoever ends the session

@@ -95,6 +95,11 @@ impl<K: Clone + Eq + Hash, V> LruMap<K, V> {
         *self = LruMap::new(self.max_weight);
     }
 
+    /// What all entries weigh.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()

@@ -257,6 +257,28 @@ fn the_association_ends_with_its_connection() {
 }
 
 #[test]
+fn what_means_nothing_is_taken_slowly() {
+    let server = start(&[]);
+    let mut client = associate(&server);
+    let target = echo("127.0.0.1");
+    client.control.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let junk = vec![0; 64 * 1024];
+    let (begin, mut taken) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_secs(1) {
+        taken += client.control.write(&junk).unwrap_or(0);
+        client.expect_echo(target, b"payload");
+    }
+    // What both kernels have room for, and some.
+    assert!(taken < 32 << 20, "{taken} bytes");
+    crate::stage::reset(client.control);
+    let begin = Instant::now();
+    while client.socket.send(b"is it still there?").is_ok() {
+        assert!(begin.elapsed() < LONG, "the association is still there");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn an_idle_association_ends() {
     let server = start(&["--idle-timeout", "0.3"]);
     let mut client = associate(&server);

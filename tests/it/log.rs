@@ -7,12 +7,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scratch::{Program, Scratch, ended, program};
-use crate::stage::{GREETING, LONG, connect, echo, reply, request, request_by_name, take};
+use crate::scratch::{Program, Scratch, ended, heeding, program};
+use crate::stage::{
+    GREETING, LONG, connect, connect_from, echo, reply, request, request_by_name, take,
+};
 
 /// A tunnel that is opened, used and closed again.
 fn short_tunnel(program: &Program, target: SocketAddr) {
@@ -144,6 +147,39 @@ fn a_log_file_that_is_a_pipe_nobody_reads_does_not_hang_the_start() {
 }
 
 #[test]
+fn a_pipe_that_nobody_reads_any_more_is_left_when_the_log_is_opened_anew() {
+    let file = Scratch::new(b"");
+    fs::remove_file(file.path()).unwrap();
+    assert!(Command::new("mkfifo").arg(file.path()).status().unwrap().success());
+    // It is opened for both, so as not to wait for the other.
+    let pipe = File::options().read(true).write(true).open(file.path()).unwrap();
+    let mut child = heeding(&["--log-file", file.path()]).spawn().unwrap();
+    let mut first = BufReader::new(&pipe);
+    let mut line = String::new();
+    while !line.contains("outcome=bad-request") {
+        line.clear();
+        first.read_line(&mut line).unwrap();
+        if line.contains("listening on ") {
+            let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+            // A pipe has room for some 500 of their lines.
+            for _ in 0..900 {
+                let mut client = connect(address);
+                client.write_all(b"\x04").unwrap();
+                let _: [u8; 8] = take(&mut client);
+            }
+        }
+    }
+    fs::remove_file(file.path()).unwrap();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    let begin = Instant::now();
+    while !fs::read_to_string(file.path()).is_ok_and(|log| log.contains("reloaded")) {
+        assert!(begin.elapsed() < LONG, "the pipe is not left");
+    }
+    child.kill().unwrap();
+    ended(&mut child);
+}
+
+#[test]
 fn check_with_a_broken_standard_output_ends_with_a_status() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = program(&["--check"]).stdout(full).output().unwrap();
@@ -220,12 +256,7 @@ fn a_client_without_credentials_reads_of_users() {
 fn a_client_that_floods_the_log_is_counted_and_hides_no_wrong_password() {
     let file = Scratch::new(b"alice:open sesame");
     let mut program = Program::start(&["--users", file.path()]);
-    let mut log = program.take_log();
-    let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        log.read_to_string(&mut text).unwrap();
-        text
-    });
+    let reader = read_on(&mut program);
     let begin = Instant::now();
     for _ in 0..3000 {
         let mut client = connect(program.address);
@@ -246,4 +277,53 @@ fn a_client_that_floods_the_log_is_counted_and_hides_no_wrong_password() {
         told.map(|it| it.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum();
     assert_eq!(logged + hidden, 3000);
     assert_eq!(log.matches("outcome=bad-credentials").count(), 1);
+}
+
+/// Reads the rest of the log elsewhere until the program ends.
+fn read_on(program: &mut Program) -> JoinHandle<String> {
+    let mut log = program.take_log();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    })
+}
+
+#[test]
+fn all_clients_together_fill_no_log_and_hide_nobody_who_comes_new() {
+    let file = Scratch::new(b"alice:open sesame");
+    // 100 lines of one client at once, and 500 of all, half of them for those who come new.
+    let mut program = Program::start(&["--users", file.path(), "--log-rate-limit", "1"]);
+    let reader = read_on(&mut program);
+    let begin = Instant::now();
+    for host in 1..=10 {
+        for _ in 0..100 {
+            let mut client = connect_from([127, 0, 0, host].into(), program.address);
+            client.write_all(GREETING).unwrap();
+            assert_eq!(take(&mut client), *b"\x05\xff");
+        }
+    }
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    let mut late = connect_from([127, 0, 0, 11].into(), program.address);
+    late.write_all(b"\x04").unwrap();
+    let _: [u8; 8] = take(&mut late);
+    drop(late);
+    program.signal(Signal::TERM);
+    let log = reader.join().unwrap();
+    let logged = log.matches(" outcome=bad-request ").count();
+    assert!(logged >= 250 && logged <= 250 + 10 + 5 * (seconds + 2), "{logged} in {seconds} s");
+    assert!(log.contains(" client=127.0.0.11:"), "{log}");
+}
+
+#[test]
+fn the_lines_of_one_client_can_be_more() {
+    let mut program = Program::start(&["--log-rate-limit", "100"]);
+    let reader = read_on(&mut program);
+    for _ in 0..2000 {
+        let mut client = connect(program.address);
+        client.write_all(b"\x04").unwrap();
+        let _: [u8; 8] = take(&mut client);
+    }
+    program.signal(Signal::TERM);
+    assert_eq!(reader.join().unwrap().matches(" outcome=bad-request ").count(), 2000);
 }

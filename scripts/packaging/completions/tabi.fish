@@ -15,6 +15,7 @@ complete -c tabi -l connect-timeout -d 'Seconds from a request to the connection
 complete -c tabi -l idle-timeout -d 'Seconds without a byte in either direction after which a session ends' -r
 complete -c tabi -l grace -d 'Seconds that live sessions have to finish after SIGINT or SIGTERM' -r
 complete -c tabi -l name-cache -d 'Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every name is looked up every time' -r
+complete -c tabi -l log-rate-limit -d 'Lines a second in the log for one client; 100 times as many at once, 10 times as many for all clients together. The others are counted' -r
 complete -c tabi -l status -d 'Status page, metrics and health over HTTP; a PORT alone is on loopback' -r
 complete -c tabi -l status-host -d 'Further names by which browsers and programs may ask for the status page, as in nas.lan; repeatable' -r
 complete -c tabi -l log-file -d 'Append the log to this file, not to standard error' -r -F

@@ -4,7 +4,9 @@
 //! Failures are counted for a client and a name together. So a guesser cannot wipe them out by
 //! logging in with a name of its own, and a device with an old password shuts out nobody else at its
 //! address. A client as a whole is refused for trying many names, which no forgotten password does;
-//! even then whoever has logged in from there before may do so again.
+//! even then whoever has logged in from there before may do so again. And who guesses at a name from the
+//! address of its user, such as that of a NAT, does not shut that user out: a client and name that have
+//! logged in before get a look each second.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -21,8 +23,9 @@ const FREE_FAILURES: u32 = 4;
 /// The same for all neighbours in one IPv6 network together, where one host can have any number of addresses.
 const FREE_IN_NETWORK: u32 = 16 * FREE_FAILURES;
 
-/// For so long the fifth failure in a row refuses a client and name; each further one doubles it. A
-/// guesser has 5 guesses at once, 6 more in the first minute, and then one a minute.
+/// For so long the fifth failure in a row refuses a client and name; each further one doubles it, unless
+/// they have logged in before. A guesser has 5 guesses at once, 6 more in the first minute, and then one a
+/// minute; from the address of a user at that user's name one a second.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -142,16 +145,19 @@ impl Tables {
         let is_trusted = self.trusted.peek(&keys.pair).is_some();
         let by_client = self.client_left(keys.client, now).filter(|_| !is_trusted);
         let in_network = keys.in_network.filter(|_| !is_trusted);
-        let in_network = in_network.and_then(|pair| self.pair_left(pair, FREE_IN_NETWORK, now));
+        let in_network =
+            in_network.and_then(|pair| self.pair_left(pair, FREE_IN_NETWORK, LONGEST, now));
+        let longest = if is_trusted { SHORTEST } else { LONGEST };
         // A time is more than none.
-        self.pair_left(keys.pair, FREE_FAILURES, now).max(by_client).max(in_network)
+        self.pair_left(keys.pair, FREE_FAILURES, longest, now).max(by_client).max(in_network)
     }
 
-    /// How long the client and name are still refused for their failures, where so many are free.
-    fn pair_left(&self, pair: u64, free: u32, now: Instant) -> Option<Duration> {
+    /// How long the client and name are still refused for their failures, where so many are free, and for how
+    /// long at the most.
+    fn pair_left(&self, pair: u64, free: u32, longest: Duration, now: Instant) -> Option<Duration> {
         let Failures { count, last } = self.pairs.peek(&pair)?;
         let doublings = count.checked_sub(free + 1)?;
-        let penalty = SHORTEST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST);
+        let penalty = SHORTEST.saturating_mul(2_u32.saturating_pow(doublings)).min(longest);
         penalty.checked_sub(now.duration_since(*last)).filter(|left| !left.is_zero())
     }
 
@@ -253,6 +259,25 @@ mod tests {
         }
         assert!(stage.succeed(HOME, "alice"));
         assert_eq!(stage.left(HOME), None);
+    }
+
+    #[test]
+    fn who_guesses_from_the_address_of_a_user_does_not_shut_that_user_out() {
+        let mut stage = Stage::new();
+        assert!(stage.succeed(HOME, "alice"));
+        let mut looked_at = 0;
+        for _ in 0..60 * 100 {
+            looked_at += u32::from(stage.fail(HOME, "alice"));
+            stage.wait(Duration::from_millis(10));
+        }
+        assert_eq!(looked_at, 5 + 59, "five at once, then one a second");
+        stage.wait(SHORTEST);
+        assert!(stage.succeed(HOME, "alice"));
+        for _ in 0..20 {
+            stage.fail(HOME, "bob");
+            stage.wait(SHORTEST);
+        }
+        assert!(!stage.succeed(HOME, "bob"), "he has not logged in from there before");
     }
 
     #[test]

@@ -37,29 +37,39 @@ struct Received {
 
 impl Batch {
     /// Takes what waits in `socket`, at most so many datagrams, in place of what was taken before.
-    pub(super) fn receive(&mut self, socket: &UdpSocket, most: usize) {
+    /// True if the peer to whom the socket is connected has said that nobody is there (ICMP, port
+    /// unreachable).
+    pub(super) fn receive(&mut self, socket: &UdpSocket, most: usize) -> bool {
         const CAPACITY: usize = MAX_BYTES + HEADROOM + MAX_DATAGRAM;
         self.bytes.clear();
         self.bytes.reserve_exact(CAPACITY);
         self.received.clear();
+        let mut is_refused = false;
         for _ in 0..most.min(MAX_DATAGRAMS) {
             let start = self.bytes.len();
             self.bytes.resize(start + HEADROOM, 0);
             let from = recvfrom(socket, spare_capacity(&mut self.bytes), RecvFlags::DONTWAIT);
             let from = match from {
                 Ok((_, _, from)) => from.and_then(|from| from.try_into().ok()),
-                Err(Errno::AGAIN) => return self.bytes.truncate(start),
+                Err(Errno::AGAIN) => {
+                    self.bytes.truncate(start);
+                    break;
+                }
                 // An ICMP error about an earlier datagram. The next one may be fine.
-                Err(_) => None,
+                Err(error) => {
+                    is_refused |= error == Errno::CONNREFUSED;
+                    None
+                }
             };
             match from {
                 Some(from) => self.received.push(Received { from, end: self.bytes.len() }),
                 None => self.bytes.truncate(start),
             }
             if self.bytes.len() > MAX_BYTES {
-                return;
+                break;
             }
         }
+        is_refused
     }
 
     /// The datagrams: where each is from, and its bytes behind the headroom.

@@ -1,5 +1,6 @@
 //! The client of an association, and the port that it sends from.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ pub(crate) struct AssociateClient<'a> {
     pub announced: &'a Address,
     /// How long nothing may go either way.
     pub idle_timeout: Duration,
+    /// Logs what somebody wants to know who looks for a fault.
+    pub log: &'a dyn Fn(fmt::Arguments<'_>),
 }
 
 impl AssociateClient<'_> {
@@ -32,9 +35,13 @@ impl AssociateClient<'_> {
     }
 }
 
-/// How long the port may still change, from the first datagram on. Before that one another host may
-/// have sent one in the client's name; it does not keep the association.
+/// How long the port may still change, from its first datagram on. Before the client one may have sent a
+/// datagram that forges its address; it does not keep the association.
 const SETTLES_AFTER: Duration = Duration::from_secs(3);
+
+/// A port that has sent is left for another that speaks only when it has said nothing for so long: nobody
+/// takes an association that is in use.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known of the client's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +50,16 @@ pub(super) enum Port {
     Unknown,
     /// The client has announced it, and has sent nothing yet.
     Announced(u16),
-    /// It is that of the latest datagram, and may still change until then.
-    Latest(SocketAddr, Instant),
+    /// It is this one for now.
+    Latest {
+        address: SocketAddr,
+        /// When it has last spoken.
+        last: Instant,
+        /// When it may be settled on.
+        until: Instant,
+        /// Another port has spoken since it has.
+        is_disputed: bool,
+    },
     /// It is this one.
     Settled(SocketAddr),
 }
@@ -54,33 +69,42 @@ impl Port {
     pub(super) fn address(self) -> Option<SocketAddr> {
         match self {
             Port::Unknown | Port::Announced(_) => None,
-            Port::Latest(address, _) | Port::Settled(address) => Some(address),
+            Port::Latest { address, .. } | Port::Settled(address) => Some(address),
         }
     }
 
     /// Whether a datagram from this port of the client's address is the client's.
-    pub(super) fn admits(self, from: SocketAddr) -> bool {
+    pub(super) fn admits(&mut self, from: SocketAddr, now: Instant) -> bool {
         match self {
-            Port::Unknown | Port::Latest(..) => true,
-            Port::Announced(port) => from.port() == port,
-            Port::Settled(address) => from == address,
+            Port::Unknown => true,
+            Port::Announced(port) => from.port() == *port,
+            Port::Settled(address) => from == *address,
+            Port::Latest { address, last, is_disputed, .. } => {
+                let is_admitted = from == *address || now >= *last + SILENT_AFTER;
+                *is_disputed |= !is_admitted;
+                is_admitted
+            }
         }
     }
 
     /// What is known when a datagram of the client has come from there.
     pub(super) fn after(self, from: SocketAddr, now: Instant) -> Self {
-        match self {
-            Port::Unknown => Port::Latest(from, now + SETTLES_AFTER),
-            Port::Announced(_) => Port::Latest(from, now),
-            Port::Latest(_, until) => Port::Latest(from, until),
-            Port::Settled(_) => self,
-        }
+        let until = match self {
+            Port::Settled(_) => return self,
+            Port::Announced(_) => now,
+            Port::Latest { address, until, .. } if address == from => until,
+            Port::Unknown | Port::Latest { .. } => now + SETTLES_AFTER,
+        };
+        Port::Latest { address: from, last: now, until, is_disputed: false }
     }
 
-    /// The address that is to be settled on now, if one is.
+    /// The address that is to be settled on now, if one is. While another port speaks as well, it is not
+    /// the one that was first but the one that goes on.
     pub(super) fn due(self, now: Instant) -> Option<SocketAddr> {
         match self {
-            Port::Latest(address, until) if now >= until => Some(address),
+            Port::Latest { address, until, is_disputed: false, .. } if now >= until => {
+                Some(address)
+            }
             _ => None,
         }
     }
@@ -95,25 +119,53 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_port_counts_for_the_first_seconds() {
+    fn a_port_that_has_sent_is_left_when_it_is_silent_and_another_speaks() {
         let now = Instant::now();
-        let port = Port::Unknown;
-        assert!(port.admits(from(1)) && port.address().is_none());
-        let port = port.after(from(1), now);
-        assert!(port.admits(from(2)) && port.due(now).is_none());
-        let port = port.after(from(2), now + SETTLES_AFTER / 2);
+        let mut port = Port::Unknown;
+        assert!(port.admits(from(1), now) && port.address().is_none());
+        let mut port = port.after(from(1), now);
+        assert!(!port.admits(from(2), now) && port.admits(from(1), now));
+        let later = now + SILENT_AFTER;
+        assert!(port.admits(from(2), later) && port.due(later).is_none());
+        let port = port.after(from(2), later);
         assert_eq!(port.address(), Some(from(2)));
-        assert_eq!(port.due(now + SETTLES_AFTER), Some(from(2)), "it does not begin anew");
-        let port = Port::Settled(from(2));
-        assert!(port.admits(from(2)) && !port.admits(from(1)));
+        assert_eq!(port.due(now + SETTLES_AFTER), None, "it begins anew");
+        assert_eq!(port.due(later + SETTLES_AFTER), Some(from(2)));
+        let mut port = Port::Settled(from(2));
+        let much_later = later + 10 * SETTLES_AFTER;
+        assert!(port.admits(from(2), much_later) && !port.admits(from(1), much_later));
         assert_eq!(port.after(from(2), now), port);
+    }
+
+    #[test]
+    fn a_port_in_use_is_not_taken_and_one_that_spoke_once_is_not_kept_for_it() {
+        let begin = Instant::now();
+        let mut port = Port::Unknown.after(from(1), begin);
+        for tick in 1..100 {
+            let now = begin + tick * SILENT_AFTER / 20;
+            assert!(!port.admits(from(2), now), "it sprays");
+            if tick % 10 == 0 {
+                assert!(port.admits(from(1), now));
+                port = port.after(from(1), now);
+            }
+        }
+        assert_eq!(port.due(begin + 6 * SILENT_AFTER), None, "it has not spoken for a while");
+        let now = begin + 5 * SILENT_AFTER;
+        assert!(port.admits(from(1), now));
+        assert_eq!(port.after(from(1), now).due(now), Some(from(1)));
+        // The first datagram was forged, and the client asks again later.
+        let mut port = Port::Unknown.after(from(9), begin);
+        assert!(!port.admits(from(1), begin));
+        let later = begin + 2 * SETTLES_AFTER;
+        assert_eq!(port.due(later), None);
+        assert!(port.admits(from(1), later));
     }
 
     #[test]
     fn an_announced_port_is_settled_at_once() {
         let now = Instant::now();
-        let port = Port::Announced(1);
-        assert!(port.admits(from(1)) && !port.admits(from(2)));
+        let mut port = Port::Announced(1);
+        assert!(port.admits(from(1), now) && !port.admits(from(2), now));
         assert_eq!(port.after(from(1), now).due(now), Some(from(1)));
     }
 }

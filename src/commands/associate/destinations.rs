@@ -4,11 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{Level, log};
-
 use super::budget::ALL;
 use super::client::AssociateClient;
 use super::dropped::Reason;
+use super::inner_port::InnerPort;
 use super::lookups::{Finished, Lookups, Resolution};
 use super::table::{Sizes, Table};
 use super::targets::{Route, Targets};
@@ -64,7 +63,6 @@ pub(super) struct Destinations<'a> {
     /// Whether a name may be waiting for its first answer.
     are_unanswered: bool,
     repliers: Table<IpAddr, ()>,
-    has_denied: bool,
     lookups: Lookups<'a>,
 }
 
@@ -83,7 +81,6 @@ impl<'a> Destinations<'a> {
             by_name: Table::new(BY_NAME, &ALL),
             are_unanswered: false,
             repliers: Table::new(REPLIERS, &ALL),
-            has_denied: false,
             lookups: Lookups::new(resolver, client.session.peer().ip(), &ALL),
         }
     }
@@ -116,9 +113,24 @@ impl<'a> Destinations<'a> {
             Host::Name(_) => self.route_to_name(to, payload, now),
         };
         if let Route::To(target) = route {
+            if self.is_of_association(target) {
+                return Route::Dropped(Reason::Denied);
+            }
             self.let_reply(target.ip());
         }
         route
+    }
+
+    /// Whether an association of this server takes its client's datagrams at `target`. No verdict that
+    /// was kept says so: associations come and go.
+    fn is_of_association(&mut self, target: SocketAddr) -> bool {
+        let key = (target.ip(), target.port());
+        let is_so = InnerPort::is_live(target.port()) && self.policy.is_this_machine(target.ip());
+        if is_so && self.by_address.get(&key) != Some(&mut false) {
+            self.by_address.insert(key, false);
+            self.client.session.denied(&format!("{target} is the port of an association"));
+        }
+        is_so
     }
 
     fn route_to_address(&mut self, to: &Address, ip: IpAddr) -> Route {
@@ -168,7 +180,7 @@ impl<'a> Destinations<'a> {
         to: &Address,
         found: Option<(Name, Vec<SocketAddr>)>,
     ) -> Result<Vec<SocketAddr>, NotPermitted> {
-        let AssociateClient { session, identity, .. } = self.client;
+        let AssociateClient { session, identity, log, .. } = self.client;
         let request = Request { command: Command::UdpAssociate, destination: to.clone() };
         let lookup = |name: &Name, _| match found {
             Some((looked_up, addresses)) if looked_up == *name => Ok(addresses),
@@ -176,11 +188,8 @@ impl<'a> Destinations<'a> {
         };
         let permit = self.policy.permit(identity, session.peer(), &request, lookup);
         if let Err(NotPermitted::Denied(denied)) = &permit {
-            // A client that scans is not to fill the log.
-            let level = if self.has_denied { Level::Debug } else { Level::Info };
-            let (peer, why) = (session.peer(), denied.to_string());
-            log!(level, "denied client={peer} command=UDP dest={to} why={why:?}");
-            self.has_denied = true;
+            session.denied(&denied.to_string());
+            log(format_args!("denied UDP to {to}: {denied}"));
         }
         permit.map(|permit| permit.addresses().to_vec())
     }

@@ -6,7 +6,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::net::connect_unspec;
+use socket2::SockRef;
+
 use super::batch::Batch;
+use super::inner_port::InnerPort;
 use super::sockets;
 use crate::commands::egress::Egress;
 use crate::system::interfaces::source_towards;
@@ -19,6 +23,7 @@ pub(super) struct Inside {
     reached: Reached,
     /// It is connected to the client, so that the kernel drops what others send.
     is_connected: bool,
+    _port: InnerPort,
 }
 
 /// At which address the client reaches the socket. It expects replies from there.
@@ -43,7 +48,8 @@ impl Inside {
             }
             socket => (socket?, Reached::Bound),
         };
-        Ok(Inside { socket, reached, is_connected: false })
+        let port = InnerPort::new(socket.local_addr()?.port());
+        Ok(Inside { socket, reached, is_connected: false, _port: port })
     }
 
     pub(super) fn port(&self) -> io::Result<u16> {
@@ -51,8 +57,9 @@ impl Inside {
     }
 
     /// Takes what waits in the socket. While it is to be found out at which address `client` reaches it,
-    /// this is one datagram at a time.
-    pub(super) fn receive(&mut self, batch: &mut Batch, client: IpAddr, is_settled: bool) {
+    /// this is one datagram at a time. True if the client has said that nobody is at the port to which this
+    /// is connected.
+    pub(super) fn receive(&mut self, batch: &mut Batch, client: IpAddr, is_settled: bool) -> bool {
         match &mut self.reached {
             Reached::Any(latest) if !is_settled => {
                 if let Ok((from, to)) = packet_info::peek(&self.socket) {
@@ -60,7 +67,7 @@ impl Inside {
                         *latest = Some(to);
                     }
                 }
-                batch.receive(&self.socket, 1);
+                batch.receive(&self.socket, 1)
             }
             _ => batch.receive(&self.socket, usize::MAX),
         }
@@ -77,6 +84,20 @@ impl Inside {
             self.socket.connect(client)?;
         }
         self.is_connected = is_right;
+        Ok(())
+    }
+
+    /// Hears every port of the client again.
+    pub(super) fn unsettle(&mut self) -> io::Result<()> {
+        if self.is_connected {
+            let local = self.socket.local_addr()?;
+            connect_unspec(&self.socket)?;
+            self.is_connected = false;
+            if self.port()? == 0 {
+                // Linux lets go of a port that it has chosen itself.
+                SockRef::from(&self.socket).bind(&local.into())?;
+            }
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! An association at work: one thread that waits for datagrams and sends them on.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +27,11 @@ use crate::system::waker::Waker;
 /// An association that has nothing to do for this long gives its memory back.
 const KEEP_MEMORY: Duration = Duration::from_secs(5);
 
+/// After so many bytes on its connection, which mean nothing, a client is not heard there for so long: a
+/// gigabyte of them took 2.9 s of processor time.
+const MOST_IGNORED: usize = 512;
+const IGNORED_FOR: Duration = Duration::from_millis(10);
+
 /// An association at work.
 pub(super) struct DatagramRelay<'a> {
     /// Towards the client.
@@ -39,6 +44,8 @@ pub(super) struct DatagramRelay<'a> {
     batch: Batch,
     header: Vec<u8>,
     now: Instant,
+    /// When the client's connection is looked at again.
+    control_from: Instant,
     /// When a datagram was last sent on.
     active: Instant,
     destinations: Destinations<'a>,
@@ -62,6 +69,7 @@ impl<'a> DatagramRelay<'a> {
             batch: Batch::default(),
             header: Vec::new(),
             now,
+            control_from: now,
             active: now,
             destinations: Destinations::new(client, policy, resolver),
             dropped: DropLog::new(dropped),
@@ -108,6 +116,11 @@ impl<'a> DatagramRelay<'a> {
         let limit = self.client.idle_timeout;
         let left = if self.batch.is_released() { limit.saturating_sub(idle) } else { KEEP_MEMORY };
         let left = self.destinations.time_left(self.now).map_or(left, |lookup| lookup.min(left));
+        let ignored = self.control_from.saturating_duration_since(self.now);
+        let (left, of_control) = match ignored {
+            Duration::ZERO => (left, PollFlags::IN),
+            ignored => (left.min(ignored), PollFlags::empty()),
+        };
         let control = self.client.session.stream();
         let absent = PollFd::new(control, PollFlags::empty());
         let readable = |socket| PollFd::new(socket, PollFlags::IN);
@@ -115,7 +128,7 @@ impl<'a> DatagramRelay<'a> {
         let outside = self.outside.sockets.each_ref();
         let [ipv4, ipv6, here] = outside.map(|socket| socket.as_ref().map(readable));
         let mut polled = [
-            PollFd::new(control, PollFlags::IN),
+            PollFd::new(control, of_control),
             PollFd::new(&self.inside, PollFlags::IN),
             waker.unwrap_or_else(|| absent.clone()),
             ipv4.unwrap_or_else(|| absent.clone()),
@@ -127,10 +140,15 @@ impl<'a> DatagramRelay<'a> {
     }
 
     /// Whether the client's connection has ended. What the client sends on it means nothing.
-    fn has_ended(&self) -> bool {
-        let mut ignored = [0; 512];
+    fn has_ended(&mut self) -> bool {
+        let mut ignored = [0; MOST_IGNORED];
         match recv(self.client.session.stream(), &mut ignored, RecvFlags::DONTWAIT) {
-            Ok((_, length)) => length == 0,
+            Ok((_, length)) => {
+                if length == MOST_IGNORED {
+                    self.control_from = self.now + IGNORED_FOR;
+                }
+                length == 0
+            }
             Err(Errno::AGAIN | Errno::INTR) => false,
             Err(_) => {
                 self.client.session.end(Ending::ClientReset);
@@ -162,7 +180,10 @@ impl<'a> DatagramRelay<'a> {
         self.settle();
         let mut batch = std::mem::take(&mut self.batch);
         let is_settled = matches!(self.port, Port::Settled(_));
-        self.inside.receive(&mut batch, self.client.session.peer().ip(), is_settled);
+        let client = self.client.session.peer().ip();
+        if self.inside.receive(&mut batch, client, is_settled) {
+            self.unsettle();
+        }
         self.follow_changes();
         for (from, bytes) in batch.iter_mut() {
             self.send_on(&bytes[HEADROOM..], from);
@@ -172,7 +193,7 @@ impl<'a> DatagramRelay<'a> {
 
     fn send_on(&mut self, bytes: &[u8], from: SocketAddr) {
         let is_ours = from.ip().to_canonical() == self.client.session.peer().ip();
-        if !is_ours || !self.port.admits(from) {
+        if !is_ours || !self.port.admits(from, self.now) {
             return self.drop(Reason::NotTheClient, &from);
         }
         let Ok(datagram) = Datagram::read(bytes) else {
@@ -192,6 +213,18 @@ impl<'a> DatagramRelay<'a> {
         if let Some(address) = self.port.due(self.now) {
             if self.inside.settle(address).is_ok() {
                 self.port = Port::Settled(address);
+            }
+        }
+    }
+
+    /// Nobody is at the client's port any more, or nobody ever was and its first datagram was forged: hears
+    /// any other, unless the client has announced this one.
+    fn unsettle(&mut self) {
+        if let (Port::Settled(_), Port::Unknown) = (self.port, self.client.port()) {
+            self.port = Port::Unknown;
+            if self.inside.unsettle().is_err() {
+                // The port is somebody else's now.
+                self.client.session.end(Ending::Fault);
             }
         }
     }
@@ -223,7 +256,7 @@ impl<'a> DatagramRelay<'a> {
     }
 
     fn drop(&mut self, reason: Reason, about: &dyn Display) {
-        self.dropped.log(reason, self.client.session.peer(), about);
+        self.dropped.log(reason, self.client.log, about);
     }
 
     /// Sends the client what has come from socket `index` of those outside.
@@ -248,7 +281,10 @@ impl<'a> DatagramRelay<'a> {
         let start = HEADROOM - self.header.len();
         bytes[start..HEADROOM].copy_from_slice(&self.header);
         // What has become too long with its header fails here.
-        if self.inside.send(&bytes[start..], client).is_err() {
+        if let Err(error) = self.inside.send(&bytes[start..], client) {
+            if error.kind() == ErrorKind::ConnectionRefused {
+                self.unsettle();
+            }
             return self.drop(Reason::NotReturned, &from);
         }
         self.client.session.target().count(bytes.len() - HEADROOM);

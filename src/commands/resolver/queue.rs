@@ -26,7 +26,8 @@ pub(super) struct Waiter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Job {
     pub(super) question: Arc<Question>,
-    client: ClientPrefix,
+    /// For whom it was asked first.
+    pub(super) client: ClientPrefix,
 }
 
 /// The lookups that are asked for now: one for each question, however many wait for it.
@@ -95,13 +96,17 @@ impl Queue {
         stop_waiting(&mut self.clients, waiter);
     }
 
-    /// A lookup is over. Gives back those who wait for its answer, and the lookups that its place is
-    /// for now.
-    pub(super) fn finish(&mut self, job: &Job) -> (Vec<Arc<Waiter>>, Vec<Job>) {
+    /// A lookup has its answer. Gives back those who wait for it.
+    pub(super) fn answered(&mut self, job: &Job) -> Vec<Arc<Waiter>> {
+        let lookup = self.lookups.remove(&job.question);
+        lookup.map_or(Vec::new(), |lookup| lookup.waiters.into_values().collect())
+    }
+
+    /// A lookup gives its place up. Gives back the lookups that the place is for now.
+    pub(super) fn release(&mut self, job: &Job) -> Vec<Job> {
         self.running -= 1;
         update(&mut self.clients, job.client, |its| its.running -= 1);
-        let waiters = self.lookups.remove(&job.question).map(|lookup| lookup.waiters.into_values());
-        (waiters.into_iter().flatten().collect(), from_fn(|| self.start_next()).collect())
+        from_fn(|| self.start_next()).collect()
     }
 
     /// Of the clients that wait, starts for one that has the fewest what it has waited for longest, if
@@ -171,6 +176,10 @@ mod tests {
         (0..100).map_while(|number| ask(queue, &format!("{client}.{number}"), client).1).collect()
     }
 
+    fn finish(queue: &mut Queue, job: &Job) -> (Vec<Arc<Waiter>>, Vec<Job>) {
+        (queue.answered(job), queue.release(job))
+    }
+
     fn name(job: &Job) -> &str {
         match &*job.question {
             Question::Addresses(name) => name,
@@ -188,7 +197,7 @@ mod tests {
         let job = ask(&mut queue, "a", 1).1.unwrap();
         assert_eq!(ask(&mut queue, "a", 1).1, None);
         assert_eq!(ask(&mut queue, "a", 2).1, None);
-        let (waiters, jobs) = queue.finish(&job);
+        let (waiters, jobs) = finish(&mut queue, &job);
         assert_eq!((waiters.len(), jobs.len()), (3, 0));
         assert!(is_empty(&queue));
     }
@@ -229,10 +238,10 @@ mod tests {
         let jobs = fill(&mut queue, 1);
         assert_eq!(ask(&mut queue, "a", 1).1, None);
         let job = ask(&mut queue, "a", 2).1.unwrap();
-        assert_eq!(queue.finish(&job).0.len(), 2);
-        let (_, next) = queue.finish(&jobs[0]);
+        assert_eq!(finish(&mut queue, &job).0.len(), 2);
+        let (_, next) = finish(&mut queue, &jobs[0]);
         assert_eq!(name(&next[0]), "1.16", "what is over is not started again");
-        let (_, next) = queue.finish(&jobs[1]);
+        let (_, next) = finish(&mut queue, &jobs[1]);
         assert_eq!(next, [], "nor is it in the queue any more");
     }
 
@@ -246,13 +255,13 @@ mod tests {
             waiter
         });
         queue.leave(&waiters[0]);
-        let (_, jobs) = queue.finish(&job);
+        let (_, jobs) = finish(&mut queue, &job);
         assert_eq!(jobs.len(), 1);
-        let (_, more) = queue.finish(&jobs[0]);
+        let (_, more) = finish(&mut queue, &jobs[0]);
         let mut names = [name(&jobs[0]), name(&more[0])];
         names.sort_unstable();
         assert_eq!(names, ["c", "d"]);
-        queue.finish(&more[0]);
+        finish(&mut queue, &more[0]);
         for waiter in &waiters[1..] {
             queue.leave(waiter);
         }

@@ -22,9 +22,10 @@ const MAX_VISITORS: usize = 16;
 
 /// Connections of one client: far more than browsers and health checks make. At a tenth of a millisecond
 /// each, 500 a second are a twentieth of a core.
-const RATE: Rate<ClientPrefix> = Rate {
-    burst: 500,
-    every: Duration::from_millis(2),
+const RATE: Rate = Rate {
+    each: 500,
+    all: 500 * 1024,
+    burst: Duration::from_secs(1),
     summary_after: Duration::from_secs(10),
     summary: |client, count| {
         let whose = client.map_or("others".into(), |client| client.to_string());

@@ -28,14 +28,15 @@ fn each_destination_is_judged_by_the_new_rules() {
     client.send(closed, b"never");
     client.socket.send(&by_name).unwrap();
     client.expect_echo(open, b"this goes on");
-    let told = program.log_line("denied client=");
-    assert!(told.contains(":1: this rule denies"), "{told}");
     fs::write(rules.path(), b"").unwrap();
     program.signal(Signal::HUP);
     program.log_line("reloaded: ");
     client.expect_echo(closed, b"open again");
     client.socket.send(&by_name).unwrap();
     assert_eq!(client.receive(), (closed, b"by name".to_vec()));
+    drop(client);
+    let told = program.log_line("command=UDP");
+    assert!(told.contains(" denied=1 ") && told.contains(":1: this rule denies"), "{told}");
 }
 
 #[test]

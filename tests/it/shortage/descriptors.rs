@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::ops::Range;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource};
+use rustix::process::{Pid, Resource, Signal};
 
 use super::{
     Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, of_process, rep_of,
@@ -75,6 +75,31 @@ fn without_a_descriptor_clients_wait_and_are_served_once_there_are_some() {
     assert_echoes(&mut tunnel);
     drop((tunnel, greeted, visitor));
     wait_until("descriptors are left behind", || count(server.id(), "fd") <= before);
+}
+
+#[test]
+fn a_shortage_that_comes_and_goes_is_told_once() {
+    let mut server = Program::start(&[]);
+    let (target, localhost) = (echo(), Ipv4Addr::LOCALHOST);
+    let _tunnel = tunnel_from(localhost, server.address, target);
+    let begin = Instant::now();
+    for _ in 0..20 {
+        let shortage = none_left(server.id());
+        let waiting: Vec<_> =
+            (0..6).map(|_| client_of(localhost, server.address, target)).collect();
+        thread::sleep(Duration::from_millis(20));
+        drop(shortage);
+        for mut client in waiting {
+            rep_of(&mut client);
+        }
+    }
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    server.log_line("clients are accepted again");
+    let told = server.log_so_far().matches("cannot accept clients").count();
+    assert!(told >= 1 && told <= 1 + seconds, "{told} in {seconds} s");
+    server.signal(Signal::TERM);
+    let log = server.rest_of_log();
+    assert!(!log.contains("cannot accept clients"), "{log}");
 }
 
 /// How fast a slow reader takes what it gets, which takes longer than the idle limit.

@@ -105,6 +105,7 @@ fn a_shortage_of_threads_that_comes_and_goes_leaves_none_behind() {
         server.log_line("cannot create a thread for the next client; it waits");
         drop(shortage);
         wait_for_threads(id, first + 2 * round);
+        server.log_line("threads are created again");
     }
     tunnels.iter_mut().for_each(assert_echoes);
 }
@@ -130,6 +131,7 @@ fn a_shortage_of_threads_is_told_once_and_a_second_one_again() {
     let before = count(id, "task");
     drop(threads);
     wait_for_threads(id, before + 2);
+    server.log_line("threads are created again");
     let threads = take_threads();
     // A worker waits, and there is another one; nobody comes after that.
     tunnels.extend([tunnel(), tunnel()]);

@@ -1,10 +1,14 @@
-//! The end of each session: it is counted, and has a line in the log. Of one client there are so many
-//! lines, and a count of the others.
+//! What clients make this server say: a line at the end of each session, which is counted as well, a
+//! line for each client that is turned away, and what `-v` shows beside these. There is no other way
+//! to the log for anything that a client can repeat: of one client, and of all clients together, there
+//! are so many lines, and a count of the others.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{Level, info, log, log_enabled, warn};
+use log::{Level, debug, info, log, log_enabled, warn};
 
 use super::line::Line;
 use super::metrics::Metrics;
@@ -13,43 +17,44 @@ use super::rate_limit::{LogRateLimit, Rate};
 use crate::sessions::SessionState;
 use crate::system::ip::ClientPrefix;
 
-/// A browser that opens thirty tabs makes 1,000 connections. After that ten lines a second of 300 bytes
-/// are 260 MB a day, and a client that makes 10,000 connections a second fills no disk.
-const RATE: Rate<Kind> = Rate {
-    burst: 1000,
-    every: Duration::from_millis(100),
-    summary_after: Duration::from_secs(10),
-    summary: log_summary,
-};
+/// Lines that may come at once are those of so many seconds. A browser that opens thirty tabs makes 1,000
+/// connections, which is as many at ten lines a second.
+const BURST: Duration = Duration::from_secs(100);
 
-/// The log of sessions that have ended.
+/// Lines a second of all clients together, in those of one client: ten in all. At ten lines a second for
+/// one client that is 100 of 300 bytes, and 2.6 GB a day. Nothing else that clients do hides who guesses
+/// passwords.
+const SESSIONS: u32 = 5;
+const BAD_CREDENTIALS: u32 = 4;
+const TURNED_AWAY: u32 = 1;
+
+/// The log of what clients do.
 #[derive(Debug)]
-pub struct SessionLog(Arc<LogRateLimit<Kind>>);
-
-/// A client's lines. Wrong passwords are counted apart: nothing else that a client does can hide them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Kind {
-    client: ClientPrefix,
-    level: Level,
+pub struct ClientLog {
+    sessions: Arc<LogRateLimit>,
+    bad_credentials: Arc<LogRateLimit>,
+    turned_away: Arc<LogRateLimit>,
 }
 
-fn log_summary(kind: Option<Kind>, count: u64) {
-    match kind {
-        Some(Kind { client, level: Level::Warn }) => {
-            warn!("{count} more lines of client={client}: wrong names or passwords");
+impl ClientLog {
+    /// A log with so many lines a second for one client.
+    pub fn new(each: u32) -> Self {
+        let limit = |times, summary| {
+            let all = each.saturating_mul(times);
+            let summary_after = Duration::from_secs(10);
+            LogRateLimit::new(Rate { each, all, burst: BURST, summary_after, summary })
+        };
+        ClientLog {
+            sessions: limit(SESSIONS, |client, count| info!("{}", More { count, client, why: "" })),
+            bad_credentials: limit(BAD_CREDENTIALS, |client, count| {
+                warn!("{}", More { count, client, why: ": wrong names or passwords" });
+            }),
+            turned_away: limit(TURNED_AWAY, |client, count| {
+                warn!("{}", More { count, client, why: ": turned away" });
+            }),
         }
-        Some(Kind { client, .. }) => info!("{count} more lines of client={client}"),
-        None => info!("{count} more lines of other clients"),
     }
-}
 
-impl Default for SessionLog {
-    fn default() -> Self {
-        SessionLog(LogRateLimit::new(RATE))
-    }
-}
-
-impl SessionLog {
     /// The entry of a session that has just begun: it is logged, and counted in `metrics`, when the
     /// session ends.
     pub fn entry<'a>(
@@ -66,17 +71,51 @@ impl SessionLog {
         }
     }
 
+    /// Logs that a client gets no session.
+    pub fn turned_away(&self, client: SocketAddr, why: &str) {
+        if self.turned_away.admits(client.ip().into()) {
+            warn!("turned away client={client}: {why}");
+        }
+    }
+
+    /// Logs what somebody wants to know who looks for a fault of this client's.
+    pub fn detail(&self, client: SocketAddr, detail: fmt::Arguments<'_>) {
+        if log_enabled!(Level::Debug) && self.sessions.admits(client.ip().into()) {
+            debug!("client={client}: {detail}");
+        }
+    }
+
     /// Logs how many lines were not logged, without waiting until that is due.
     pub fn summarize(&self) {
-        self.0.summarize();
+        for limit in [&self.sessions, &self.bad_credentials, &self.turned_away] {
+            limit.summarize();
+        }
     }
 
     #[inline(never)]
-    fn log(&self, session: &SessionState, outcome: Outcome, why: Option<&str>) {
+    fn ended(&self, session: &SessionState, outcome: Outcome, why: Option<&str>) {
         let level = outcome.level(session.request().is_some());
-        let kind = Kind { client: session.peer().ip().into(), level: level.min(Level::Info) };
-        if log_enabled!(level) && self.0.admits(kind) {
+        let is_guess = outcome == Outcome::BadCredentials;
+        let limit = if is_guess { &self.bad_credentials } else { &self.sessions };
+        if log_enabled!(level) && limit.admits(session.peer().ip().into()) {
             log!(level, "{}", Line { session, outcome, why });
+        }
+    }
+}
+
+/// How many lines of a client, or of all that are not named, were not logged.
+struct More {
+    count: u64,
+    client: Option<ClientPrefix>,
+    why: &'static str,
+}
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let More { count, client, why } = self;
+        match client {
+            Some(client) => write!(f, "{count} more lines of client={client}{why}"),
+            None => write!(f, "{count} more lines of other clients{why}"),
         }
     }
 }
@@ -84,7 +123,7 @@ impl SessionLog {
 /// The entry of a session that has not ended yet. One that is dropped before it was written is that of
 /// a session whose thread has panicked.
 pub struct SessionEntry<'a> {
-    log: &'a SessionLog,
+    log: &'a ClientLog,
     metrics: &'a Metrics,
     session: &'a SessionState,
     outcome: Outcome,
@@ -103,7 +142,7 @@ impl Drop for SessionEntry<'_> {
     fn drop(&mut self) {
         let command = self.session.request().map(|(command, _)| *command);
         self.metrics.ended(command, self.outcome);
-        self.log.log(self.session, self.outcome, self.why);
+        self.log.ended(self.session, self.outcome, self.why);
     }
 }
 
@@ -149,7 +188,7 @@ mod tests {
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
-        let (log, metrics) = (SessionLog::default(), Metrics::default());
+        let (log, metrics) = (ClientLog::new(10), Metrics::default());
         catch_unwind(AssertUnwindSafe(|| {
             let _entry = log.entry(session.state(), &metrics);
             panic!("as this test wants it");
