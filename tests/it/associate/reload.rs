@@ -64,6 +64,7 @@ fn each_destination_is_judged_by_the_addresses_of_now() {
             target.set_nonblocking(true).unwrap();
             assert!(target.recv(&mut [0; 16]).is_err(), "it has come to {closed}");
         }
-        program.log_line("denied client=");
+        drop(client);
+        assert!(program.log_line("command=UDP").contains(" denied=2 "));
     });
 }
