@@ -205,12 +205,12 @@ impl Proxy {
         }
         let (identity, request) = self.negotiate(session, client)?;
         let state = session.state();
-        let (identity, request) = (&identity, &request);
-        let exchange = Exchange { proxy: self, session, state, client, identity, request };
+        let exchange =
+            Exchange { proxy: self, state, client, identity: &identity, request: &request };
         match request.command {
             Command::Connect => exchange.connect().map(Some),
             Command::Bind => exchange.bind().map(Some),
-            Command::UdpAssociate => exchange.associate().map(|()| None),
+            Command::UdpAssociate => exchange.associate(session).map(|()| None),
             Command::Resolve | Command::ResolvePtr => exchange.resolve().map(|()| None),
         }
     }
@@ -271,7 +271,6 @@ fn rejected(error: AdmissionError) -> Rejected {
 /// One client's request, and what is needed to carry it out.
 struct Exchange<'a, 's> {
     proxy: &'a Proxy,
-    session: &'a Session,
     state: &'a SessionState,
     client: &'a ClientStream<'s>,
     identity: &'a Identity,
@@ -359,7 +358,7 @@ impl Exchange<'_, '_> {
 
     /// Binds, replies and relays datagrams.
     #[inline(never)]
-    fn associate(&self) -> Result<(), Failure> {
+    fn associate(&self, session: &Session) -> Result<(), Failure> {
         let Exchange { proxy, state, .. } = *self;
         // The destination is where the client will send from: it is no target for the rules.
         let permit =
@@ -367,7 +366,7 @@ impl Exchange<'_, '_> {
         let control = self.control_address()?;
         let ports = proxy.config.udp_ports.as_ref();
         let (egress, descriptors) = (self.egress()?, state.descriptors());
-        self.take_extras(Association::more_pairs(egress), ports)?;
+        self.take_extras(session, Association::more_pairs(egress), ports)?;
         let association = Association::open(&permit, egress, control, ports, descriptors);
         let association = association.map_err(|error| {
             // Those that are left are another program's.
@@ -386,19 +385,20 @@ impl Exchange<'_, '_> {
             idle_timeout: proxy.config.udp_idle_timeout,
         };
         association.serve(&client, &proxy.policy, &proxy.resolver);
-        self.session.give_back_extras();
+        session.give_back_extras();
         Ok(())
     }
 
     /// Takes what an association has beside its place: so many pairs of descriptors, and one of `ports`.
     fn take_extras(
         &self,
+        session: &Session,
         pairs: usize,
         ports: Option<&RangeInclusive<u16>>,
     ) -> Result<(), Failure> {
         let pairs = (0..pairs).map(|_| Extra::Pair);
         for extra in pairs.chain(ports.map(|ports| Extra::UdpPort(ports.len()))) {
-            self.session.take(extra).map_err(|error| {
+            session.take(extra).map_err(|error| {
                 if matches!(error, AdmissionError::UdpPorts(_)) {
                     self.proxy.udp_ports_used_up.log(UDP_PORTS_USED_UP);
                 }
