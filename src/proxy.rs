@@ -203,8 +203,10 @@ impl Proxy {
         if self.is_balancer(session.state().peer()) {
             self.read_proxy_header(session, client)?;
         }
-        let (identity, request) = self.negotiate(session, client)?;
         let state = session.state();
+        let (identity, request) = self.negotiate(state, client)?;
+        // Here, and not deeper on the stack.
+        session.requested(request.command, request.destination.clone());
         let exchange =
             Exchange { proxy: self, state, client, identity: &identity, request: &request };
         match request.command {
@@ -243,10 +245,9 @@ impl Proxy {
     #[inline(never)]
     fn negotiate(
         &self,
-        session: &Session,
+        state: &SessionState,
         client: &mut ClientStream<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let state = session.state();
         let identity = self.users.authenticate(client, state.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user)
@@ -258,9 +259,7 @@ impl Proxy {
         if let Some(user) = identity.user() {
             state.identified(user);
         }
-        let request = Request::read_from(client)?;
-        session.requested(request.command, request.destination.clone());
-        Ok((identity, request))
+        Ok((identity, Request::read_from(client)?))
     }
 }
 
