@@ -235,14 +235,16 @@ impl Proxy {
         } else if let Some(refusal) = refusal {
             return Err(self.answer_greeting(client, refusal));
         }
-        let (identity, request) = self.negotiate(session, client)?;
         let state = session.state();
-        let (identity, request) = (&identity, &request);
-        let exchange = Exchange { proxy: self, session, state, client, identity, request };
+        let (identity, request) = self.negotiate(state, client)?;
+        // Here, and not deeper on the stack.
+        session.requested(request.command, request.destination.clone());
+        let exchange =
+            Exchange { proxy: self, state, client, identity: &identity, request: &request };
         match request.command {
             Command::Connect => exchange.connect().map(Some),
             Command::Bind => exchange.bind().map(Some),
-            Command::UdpAssociate => exchange.associate().map(|()| None),
+            Command::UdpAssociate => exchange.associate(session).map(|()| None),
             Command::Resolve | Command::ResolvePtr => exchange.resolve().map(|()| None),
         }
     }
@@ -293,10 +295,9 @@ impl Proxy {
     #[inline(never)]
     fn negotiate(
         &self,
-        session: &Session,
+        state: &SessionState,
         client: &mut ClientStream<'_>,
     ) -> Result<(Identity, Request), socks5::Error> {
-        let state = session.state();
         let identity = self.users.authenticate(client, state.peer().ip());
         let identity = identity.inspect_err(|error| {
             if let socks5::Error::BadCredentials(user)
@@ -308,9 +309,7 @@ impl Proxy {
         if let Some(user) = identity.user() {
             state.identified(Arc::clone(user));
         }
-        let request = Request::read_from(client)?;
-        session.requested(request.command, request.destination.clone());
-        Ok((identity, request))
+        Ok((identity, Request::read_from(client)?))
     }
 }
 
@@ -327,7 +326,6 @@ fn rejected(error: AdmissionError) -> Rejected {
 /// One client's request, and what is needed to carry it out.
 struct Exchange<'a, 's> {
     proxy: &'a Proxy,
-    session: &'a Session,
     state: &'a SessionState,
     client: &'a ClientStream<'s>,
     identity: &'a Identity,
@@ -419,7 +417,7 @@ impl Exchange<'_, '_> {
 
     /// Binds, replies and relays datagrams.
     #[inline(never)]
-    fn associate(&self) -> Result<(), Failure> {
+    fn associate(&self, session: &Session) -> Result<(), Failure> {
         let Exchange { proxy, state, .. } = *self;
         // The destination is where the client will send from: it is no target for the rules.
         let permit =
@@ -430,7 +428,7 @@ impl Exchange<'_, '_> {
         };
         let ports = proxy.config.udp_ports.as_ref();
         let (egress, descriptors) = (self.egress()?, state.descriptors());
-        self.take_extras(Association::more_pairs(egress), ports)?;
+        self.take_extras(session, Association::more_pairs(egress), ports)?;
         let association = Association::open(&permit, egress, told, ports, descriptors);
         let association = association.map_err(|error| {
             // Those that are left are another program's.
@@ -449,19 +447,20 @@ impl Exchange<'_, '_> {
             log: &|detail| proxy.client_log.detail(state.peer(), detail),
         };
         association.serve(&client, &proxy.policy, &proxy.resolver, &proxy.dropped);
-        self.session.give_back_extras();
+        session.give_back_extras();
         Ok(())
     }
 
     /// Takes what an association has beside its place: so many pairs of descriptors, and one of `ports`.
     fn take_extras(
         &self,
+        session: &Session,
         pairs: usize,
         ports: Option<&RangeInclusive<u16>>,
     ) -> Result<(), Failure> {
         let pairs = (0..pairs).map(|_| Extra::Pair);
         for extra in pairs.chain(ports.map(|ports| Extra::UdpPort(ports.len()))) {
-            self.session.take(extra).map_err(|error| {
+            session.take(extra).map_err(|error| {
                 if matches!(error, AdmissionError::UdpPorts(_)) {
                     self.proxy.udp_ports_used_up.log(UDP_PORTS_USED_UP);
                 }

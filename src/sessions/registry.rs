@@ -130,6 +130,8 @@ impl Sessions {
         self.open_for(peer, true, stream, when_full)
     }
 
+    // The session is served by who opens it: this has a frame of its own, which is gone by then.
+    #[inline(never)]
     fn open_for(
         self: &Arc<Self>,
         peer: SocketAddr,

@@ -34,7 +34,11 @@ fn asker(number: u8) -> IpAddr {
 }
 
 /// A client of its own that asks.
-fn ask(names: &Arc<Resolver>, host: &str, number: u8) -> JoinHandle<Result<Vec<SocketAddr>, Error>> {
+fn ask(
+    names: &Arc<Resolver>,
+    host: &str,
+    number: u8,
+) -> JoinHandle<Result<Vec<SocketAddr>, Error>> {
     let (names, host) = (Arc::clone(names), Name::new(host.into()).unwrap());
     let stays = Arc::default();
     spawn(move || {

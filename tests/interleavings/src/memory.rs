@@ -25,7 +25,7 @@ use loom::model::Builder;
 use socket2::SockRef;
 
 use system::descriptors::Descriptors;
-use tabi::sessions::{SessionState, Ending, Limits, Session, Sessions, Stage};
+use tabi::sessions::{Ending, Limits, Session, SessionState, Sessions, Stage};
 use tabi::socks5;
 
 // ---- tabi ---------------------------------------------------------------------------------------
@@ -44,6 +44,7 @@ mod system {
     pub mod descriptors;
     pub mod ip;
     pub mod poll;
+    pub mod shares;
     pub mod sync;
 
     pub mod pool {
@@ -52,6 +53,33 @@ mod system {
 
         pub fn partner() -> partner::Partner {
             partner::Partner(thread::Thread::start(&threadpool::ThreadPool))
+        }
+    }
+
+    mod links {
+        pub(super) fn is_on_link(_: std::net::Ipv6Addr) -> bool {
+            false
+        }
+    }
+
+    pub mod memory {
+        /// There is always enough here.
+        pub struct Memory;
+
+        impl Memory {
+            pub fn of_this_machine() -> Option<Self> {
+                None
+            }
+
+            pub fn look(&self) {}
+        }
+
+        pub fn is_tight() -> bool {
+            false
+        }
+
+        pub fn is_short() -> bool {
+            false
         }
     }
 
@@ -102,8 +130,13 @@ fn jobs_are_handed_over() {
 
 /// A session before it has a target, and its client.
 fn session() -> (Session, UnixStream) {
-    let limits =
-        Limits { sessions: 1, per_client: 1, handshake: Duration::MAX, idle: Duration::MAX };
+    let limits = Limits {
+        sessions: 1,
+        pairs: 8,
+        per_client: 1,
+        handshake: Duration::MAX,
+        idle: Duration::MAX,
+    };
     let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
     let (stream, client) = connection();
     let session = sessions.open(([192, 0, 2, 1], 5000).into(), stream, || ()).unwrap();

@@ -42,10 +42,38 @@ mod system {
     pub mod ip;
     pub mod lru;
     pub mod poll;
-    pub mod sync;
-    pub mod waker;
     pub mod pool;
+    pub mod shares;
+    pub mod sync;
     pub mod usage;
+    pub mod waker;
+
+    mod links {
+        pub(super) fn is_on_link(_: std::net::Ipv6Addr) -> bool {
+            false
+        }
+    }
+
+    pub mod memory {
+        /// There is always enough here.
+        pub struct Memory;
+
+        impl Memory {
+            pub fn of_this_machine() -> Option<Self> {
+                None
+            }
+
+            pub fn look(&self) {}
+        }
+
+        pub fn is_tight() -> bool {
+            false
+        }
+
+        pub fn is_short() -> bool {
+            false
+        }
+    }
 
     pub mod queue {
         /// The far ends of the sockets here are in the same process: nothing is on its way.
@@ -58,11 +86,11 @@ mod system {
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/commands"]
 mod commands {
+    #[path = "../../tests/interleavings/src/waiting.rs"]
+    pub mod client_watch;
     pub mod error;
     mod families;
     pub mod resolver;
-    #[path = "../../tests/interleavings/src/waiting.rs"]
-    pub mod client_watch;
 }
 
 #[allow(dead_code, unused_imports)]

@@ -11,10 +11,10 @@ use std::time::{Duration, FOREVER, stand_still};
 use socket2::SockRef;
 
 use crate::system::descriptors::Descriptors;
-use crate::tabi::sessions::{SessionState, Ending, Limits, Session, Sessions, Endpoint, Stage};
+use crate::tabi::sessions::{Ending, Endpoint, Limits, Session, SessionState, Sessions, Stage};
 
 fn sessions(most: usize, handshake: Duration) -> Arc<Sessions> {
-    let limits = Limits { sessions: most, per_client: most, handshake, idle: FOREVER };
+    let limits = Limits { sessions: most, pairs: most, per_client: most, handshake, idle: FOREVER };
     Sessions::new(limits, Descriptors::new(usize::MAX))
 }
 

@@ -34,7 +34,9 @@ pub(super) fn wait_for(
         if client.0.load(Ordering::SeqCst) {
             return Err(Error::ClientLeft);
         }
-        if poll(&mut [PollFd::new(&answer, PollFlags::IN)], Some(&NOW)).map_err(io::Error::from)? > 0 {
+        if poll(&mut [PollFd::new(&answer, PollFlags::IN)], Some(&NOW)).map_err(io::Error::from)?
+            > 0
+        {
             return Ok(());
         }
         if end.is_some_and(time::is_past) {
