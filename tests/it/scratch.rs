@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::stage::{LONG, connect, take};
@@ -109,9 +110,16 @@ impl Program {
     /// The next line of the log that has `part` in it.
     pub fn log_line(&mut self, part: &str) -> String {
         let log = self.log.as_mut().unwrap();
+        let limit = Timespec::try_from(LONG).unwrap();
         let mut line = String::new();
         while !line.contains(part) {
             line.clear();
+            if log.buffer().is_empty() {
+                let mut polled = [PollFd::new(log.get_ref(), PollFlags::IN)];
+                poll(&mut polled, Some(&limit)).unwrap();
+                let is_silent = polled[0].revents().is_empty();
+                assert!(!is_silent, "no line with {part} comes after\n{}", self.so_far);
+            }
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the log ends without {part}");
             self.so_far.push_str(&line);
         }
