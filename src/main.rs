@@ -99,8 +99,9 @@ fn run(
     }
     let inherited = inherited.map_err(|error| error.to_string())?;
     let server = Server::bind(arguments.config, inherited, Notify::from_environment())
-        .map_err(|error| error.to_string())?;
-    install_signal_handlers(&server, logger)
+        .map_err(|error| error.to_string())?
+        .with_logger(logger.clone());
+    install_signal_handlers(&server)
         .map_err(|error| format!("cannot install signal handlers: {error}"))?;
     server.take_over().map_err(|error| format!("cannot take over: {error}"))?;
     server.run().map_err(|error| format!("cannot start a thread: {error}"))
@@ -129,10 +130,7 @@ fn log_panics(logger: Logger) {
 /// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself,
 /// which needs no thread and no lock. SIGXCPU (`ulimit -t`) is a first one as well. SIGHUP has files read
 /// again, SIGUSR2 the program started anew. A signal that was ignored when tabi started stays ignored: `nohup` and a shell's `&` ask for that.
-fn install_signal_handlers(
-    server: &Server,
-    logger: &Logger,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn install_signal_handlers(server: &Server) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
     let is_handled = |signal: &i32| ignored & (1 << (signal - 1)) == 0;
     let stopper = server.stopper();
@@ -152,13 +150,8 @@ fn install_signal_handlers(
     }
     let others = [SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU];
     let mut signals = Signals::new(others.into_iter().filter(is_handled))?;
-    let (reloader, logger) = (server.reloader(), logger.clone());
-    let reload = on_demand("tabi reload", move || {
-        if let Err(error) = logger.reopen() {
-            error!("cannot open the log anew: {error}");
-        }
-        reloader.reload();
-    })?;
+    let reloader = server.reloader();
+    let reload = on_demand("tabi reload", move || reloader.reload())?;
     let restarter = server.restarter();
     let restart = on_demand("tabi restart", move || restarter.restart())?;
     let terminals_before = terminals();

@@ -19,6 +19,7 @@ use crate::access::policy::Policy;
 use crate::commands::resolver::{Counts, Resolver};
 use crate::config::Config;
 use crate::proxy::Proxy;
+use crate::report::Logger;
 use crate::report::status::{Status, StatusServer, StatusSource};
 use crate::sessions::{Limits, Sessions};
 use crate::system::capacity::{Capacity, SPARE_THREADS};
@@ -45,6 +46,7 @@ pub use stop::Stopper;
 
 use accept::{Acceptor, MOST_WAITING};
 use channel::Channel;
+use inherited::Owner;
 use predecessors::Predecessors;
 use shutdown::{counted, drain};
 
@@ -66,6 +68,7 @@ pub struct Server {
     notify: Arc<Notify>,
     predecessors: Arc<Predecessors>,
     successor: Arc<OnceLock<Channel>>,
+    logger: Option<Logger>,
 }
 
 impl Server {
@@ -123,7 +126,14 @@ impl Server {
             notify,
             predecessors,
             successor: Arc::default(),
+            logger: None,
         })
+    }
+
+    /// Has `logger` open its file anew with each reload.
+    #[must_use]
+    pub fn with_logger(self, logger: Logger) -> Self {
+        Server { logger: Some(logger), ..self }
     }
 
     /// Where the status page is, if there is one.
@@ -146,6 +156,7 @@ impl Server {
             proxy: Arc::clone(&self.proxy),
             notify: Arc::clone(&self.notify),
             predecessors: Arc::clone(&self.predecessors),
+            logger: self.logger.clone(),
         }
     }
 
@@ -190,6 +201,9 @@ impl Server {
         thread::scope(|scope| {
             let watch = thread::Builder::new().name("tabi watch".into());
             let watch = watch.spawn_scoped(scope, || sessions.watch())?;
+            if self.acceptors.iter().any(|acceptor| acceptor.listener().owner == Owner::Manager) {
+                sessions.expect_rush();
+            }
             let started = self.acceptors.iter().try_for_each(Acceptor::ensure_worker);
             if started.is_ok() {
                 self.notify.ready();

@@ -33,6 +33,7 @@ mod targets;
 
 pub(crate) use client::AssociateClient;
 pub(crate) use dropped::DropCounts;
+pub(crate) use inner_port::InnerPort;
 
 /// The sockets of an association. They close when it is dropped.
 pub(crate) struct Association {

@@ -1,7 +1,7 @@
 //! What a process and the one that takes over from it tell each other: each packet of a local socket is
 //! a message, and the end of the socket is that of a process.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,8 +17,10 @@ use crate::system::poll::poll;
 /// The longest message in bytes. A socket takes as much at once (sysctl `net.core.wmem_default`).
 const LONGEST: usize = 128 * 1024;
 
-/// The most clients in a message, those with most sessions: each takes 45 bytes at most.
-const MOST_CLIENTS: usize = 2048;
+/// The most clients in a message, those with most sessions: each takes 50 bytes at most. And the most ports,
+/// of 11 bytes.
+const MOST_CLIENTS: usize = 1024;
+const MOST_PORTS: usize = 4096;
 
 /// How long the new process may take until it is ready, and then until it is told to take over.
 pub(super) const TAKE_OVER: Duration = Duration::from_secs(30);
@@ -45,8 +47,10 @@ pub(super) enum Message {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Left {
     pub(super) sessions: usize,
-    /// How many of them are those of each client.
-    pub(super) clients: Vec<(IpAddr, usize)>,
+    /// How many of them are those of each client, and how many of `--udp-ports` it has.
+    pub(super) clients: Vec<(IpAddr, [usize; 2])>,
+    /// Where associations take their clients' datagrams.
+    pub(super) inner_ports: Vec<u16>,
 }
 
 impl Channel {
@@ -125,11 +129,19 @@ impl Left {
     fn read(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         let sessions = words.next()?.parse().ok()?;
-        let client = |word: &str| {
-            let (client, count) = word.split_once('=')?;
-            Some((client.parse().ok()?, count.parse().ok()?))
-        };
-        Some(Left { sessions, clients: words.filter_map(client).collect() })
+        let mut left = Left { sessions, ..Left::default() };
+        for (what, value) in words.filter_map(|word| word.split_once('=')) {
+            let (value, ports) = value.split_once('/').unwrap_or((value, "0"));
+            let counts = (value.parse().ok(), ports.parse().ok());
+            match (what.parse(), counts) {
+                (Ok(client), (Some(sessions), Some(ports))) => {
+                    left.clients.push((client, [sessions, ports]));
+                }
+                _ if what == "port" => left.inner_ports.extend(value.parse::<u16>()),
+                _ => {}
+            }
+        }
+        Some(left)
     }
 }
 
@@ -137,11 +149,11 @@ impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.sessions.fmt(f)?;
         let mut clients = self.clients.clone();
-        clients.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
-        clients.iter().take(MOST_CLIENTS).try_for_each(|(client, count)| {
-            f.write_char(' ')?;
-            write!(f, "{client}={count}")
-        })
+        clients.sort_unstable_by_key(|(_, [sessions, _])| std::cmp::Reverse(*sessions));
+        for (client, [sessions, ports]) in clients.iter().take(MOST_CLIENTS) {
+            write!(f, " {client}={sessions}/{ports}")?;
+        }
+        self.inner_ports.iter().take(MOST_PORTS).try_for_each(|port| write!(f, " port={port}"))
     }
 }
 
@@ -152,13 +164,13 @@ mod tests {
     #[test]
     fn each_message_arrives_as_it_was_sent() {
         let [old, new] = Channel::pair().unwrap();
-        let clients = [("192.168.1.7", 9), ("fd00::7", 3)];
-        let clients = clients.map(|(client, count)| (client.parse().unwrap(), count)).to_vec();
+        let clients = [("192.168.1.7", [9, 0]), ("fd00::7", [3, 2])];
+        let clients = clients.map(|(client, counts)| (client.parse().unwrap(), counts)).to_vec();
         for message in [
             Message::Ready(4242),
             Message::Failed("the file\nhas two lines".into()),
             Message::TakeOver(1),
-            Message::Left(Left { sessions: 12, clients }),
+            Message::Left(Left { sessions: 12, clients, inner_ports: vec![40_000, 40_009] }),
             Message::Left(Left::default()),
             Message::Reload,
         ] {
@@ -177,20 +189,21 @@ mod tests {
         for text in ["", "hello", "ready", "ready x", "left", "left x", "take-over -1"] {
             assert_eq!(Message::read(text), None, "{text}");
         }
-        let left = Left { sessions: 2, clients: Vec::new() };
-        assert_eq!(Message::read("left 2 nobody=3 =1"), Some(Message::Left(left)));
+        let left = Left { sessions: 2, ..Left::default() };
+        let read = Message::read("left 2 nobody=3 =1 10.0.0.1=x port=65536 port");
+        assert_eq!(read, Some(Message::Left(left)));
     }
 
     #[test]
     fn a_process_with_very_many_clients_names_those_that_have_most() {
         let client =
-            |index: u16| ([10, 0, index.to_be_bytes()[0], index.to_be_bytes()[1]].into(), 1);
-        let mut clients: Vec<(IpAddr, usize)> = (0..5000).map(client).collect();
-        clients.push(([192, 0, 2, 1].into(), 100));
+            |index: u16| ([10, 0, index.to_be_bytes()[0], index.to_be_bytes()[1]].into(), [1, 0]);
+        let mut clients: Vec<(IpAddr, [usize; 2])> = (0..5000).map(client).collect();
+        clients.push(([192, 0, 2, 1].into(), [100, 0]));
         let [old, new] = Channel::pair().unwrap();
-        old.send(&Message::Left(Left { sessions: 5100, clients }));
+        old.send(&Message::Left(Left { sessions: 5100, clients, ..Left::default() }));
         let Some(Message::Left(left)) = new.receive(Duration::ZERO).unwrap() else { panic!() };
         assert_eq!((left.sessions, left.clients.len()), (5100, MOST_CLIENTS));
-        assert_eq!(left.clients[0], ([192, 0, 2, 1].into(), 100));
+        assert_eq!(left.clients[0], ([192, 0, 2, 1].into(), [100, 0]));
     }
 }

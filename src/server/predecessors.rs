@@ -1,17 +1,17 @@
 //! The processes from which this one has taken over, and that still have sessions: what they have left
 //! counts against this one's limits.
 
-use std::io;
-use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use std::{io, mem, process};
 
 use log::info;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::channel::{Channel, Left, Message, TAKE_OVER};
+use crate::commands::associate::InnerPort;
 use crate::sessions::Sessions;
 use crate::system::deadline::Deadline;
 use crate::system::sync::Mutex;
@@ -105,11 +105,15 @@ impl Predecessors {
     /// Hears what is left until nothing is.
     fn run_watch(&self, sessions: &Sessions) {
         let mut left = vec![Left::default(); self.processes.len()];
+        let mut inner_ports = Vec::new();
         while self.living().next().is_some() && self.wait() {
             for (predecessor, left) in self.processes.iter().zip(&mut left) {
                 predecessor.hear(left);
             }
             let clients: Vec<_> = left.iter().flat_map(|left| left.clients.clone()).collect();
+            let ports = left.iter().flat_map(|left| &left.inner_ports);
+            let now = ports.map(|port| InnerPort::new(*port)).collect();
+            drop(mem::replace(&mut inner_ports, now));
             sessions.set_elsewhere(left.iter().map(|left| left.sessions).sum(), &clients);
         }
     }

@@ -14,32 +14,42 @@ use crate::access::rules::RuleFile;
 use crate::access::users::Passwords;
 use crate::config::doubts;
 use crate::proxy::Proxy;
+use crate::report::Logger;
 
 /// Reads the files of a server again.
 pub struct Reloader {
     pub(super) proxy: Arc<Proxy>,
     pub(super) notify: Arc<Notify>,
     pub(super) predecessors: Arc<Predecessors>,
+    pub(super) logger: Option<Logger>,
 }
 
 impl Reloader {
-    /// Reads users and rules again. Requests and datagrams are judged by them from now on. Live tunnels
+    /// Opens the log anew, and reads users and rules again. Requests and datagrams are judged by them from now on. Live tunnels
     /// go on, but those of users who are gone or have another password end. If one file is bad nothing
     /// changes; the log names file and line.
     ///
     /// This takes as long as the files take to be read.
     pub fn reload(&self) {
         self.notify.reloading();
+        self.open_log_anew();
         self.read_again();
         self.predecessors.reload();
         self.notify.ready();
     }
 
-    /// Reads them after another process has done so, which serves the clients now.
+    /// Does so after another process, which serves the clients now.
     pub(super) fn follow(&self) {
+        self.open_log_anew();
         let config = &self.proxy.config;
         if config.rules_file.is_some() || config.users_file.is_some() {
             self.read_again();
+        }
+    }
+
+    fn open_log_anew(&self) {
+        for error in self.logger.iter().filter_map(|logger| logger.reopen().err()) {
+            error!("cannot open the log anew: {error}");
         }
     }
 

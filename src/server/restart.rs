@@ -13,8 +13,7 @@
 //!                                <- reload: it has read users and rules, now and at each SIGHUP
 //! ```
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::{self, Child, Command};
 use std::sync::{Arc, OnceLock};
@@ -31,6 +30,7 @@ use super::notify::Notify;
 use super::predecessors::{MOST_PREDECESSORS, Predecessors};
 use super::reload::Reloader;
 use super::stop::Stopper;
+use crate::commands::associate::InnerPort;
 use crate::proxy::Proxy;
 use crate::sessions::Sessions;
 use crate::system::deadline::Deadline;
@@ -207,7 +207,7 @@ fn await_ready(channel: &Channel) -> Result<u32, String> {
 
 /// What is left in this process.
 fn left(sessions: &Sessions) -> Left {
-    let mut clients = BTreeMap::<IpAddr, usize>::new();
-    sessions.each(|_, session, _| *clients.entry(session.peer().ip()).or_default() += 1);
-    Left { sessions: sessions.count(), clients: clients.into_iter().collect() }
+    let clients = sessions.by_client();
+    let inner_ports = InnerPort::all_live().collect();
+    Left { sessions: sessions.count(), clients: clients.into_iter().collect(), inner_ports }
 }

@@ -12,6 +12,7 @@ use super::ending::Ending;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
+use crate::system::deadline::Deadline;
 use crate::system::ip::ClientPrefix;
 use crate::system::shares::Holders;
 
@@ -25,9 +26,9 @@ pub(super) struct Live {
     /// The number of the next session.
     pub(super) next: u64,
     pub(super) entries: HashMap<u64, Entry>,
-    /// Sessions that earlier processes have left, and the places that their clients have for them.
+    /// Sessions that earlier processes have left, and the places and ports that their clients have there.
     pub(super) elsewhere: usize,
-    places_elsewhere: Vec<(ClientPrefix, u64)>,
+    held_elsewhere: [Vec<(ClientPrefix, u64)>; 2],
     /// Who has which of them. Those of load balancers count once it is known for whom they come.
     pub(super) places: Holders,
     /// Who has how many pairs of descriptors: each session one, by its number, and some have more.
@@ -38,6 +39,8 @@ pub(super) struct Live {
     pub(super) pending: Holders,
     /// Those that give way to others and are not gone yet, and since when.
     leaving: BTreeMap<u64, Instant>,
+    /// Until when clients of a backlog come in.
+    pub(super) rush_until: Option<Deadline>,
     /// Clients that wait for a place.
     pub(super) waiting: usize,
     /// Until when it is known that no tunnel has been idle for long.
@@ -77,7 +80,7 @@ impl Entry {
     }
 }
 
-/// The numbers of places from here on are those that clients have in earlier processes.
+/// The numbers of places and ports from here on are those that clients have in earlier processes.
 const ELSEWHERE: u64 = 1 << 62;
 
 impl Live {
@@ -86,16 +89,29 @@ impl Live {
         self.entries.len() + self.elsewhere
     }
 
-    /// Notes what earlier processes have left.
-    pub(super) fn set_elsewhere(&mut self, sessions: usize, clients: &[(IpAddr, usize)]) {
-        for (client, number) in mem::take(&mut self.places_elsewhere) {
-            self.places.remove(client, number);
+    /// How many sessions each client has, and how many UDP ports.
+    pub(super) fn by_client(&self) -> BTreeMap<IpAddr, [usize; 2]> {
+        let mut clients = BTreeMap::<IpAddr, [usize; 2]>::new();
+        for (id, entry) in &self.entries {
+            let counts = clients.entry(entry.state.peer().ip()).or_default();
+            counts[0] += 1;
+            counts[1] += usize::from(self.ports.has(entry.client, *id));
         }
+        clients
+    }
+
+    /// Notes what earlier processes have left.
+    pub(super) fn set_elsewhere(&mut self, sessions: usize, clients: &[(IpAddr, [usize; 2])]) {
         self.elsewhere = sessions;
-        let each = clients.iter().flat_map(|(ip, count)| iter::repeat_n(*ip, *count));
-        for (client, number) in each.map(ClientPrefix::from).zip(ELSEWHERE..) {
-            self.places.add(client, number, 0);
-            self.places_elsewhere.push((client, number));
+        for (index, holders) in [&mut self.places, &mut self.ports].into_iter().enumerate() {
+            for (client, number) in mem::take(&mut self.held_elsewhere[index]) {
+                holders.remove(client, number);
+            }
+            let each = clients.iter().flat_map(|(ip, counts)| iter::repeat_n(*ip, counts[index]));
+            for (client, number) in each.map(ClientPrefix::from).zip(ELSEWHERE..) {
+                holders.add(client, number, 0);
+                self.held_elsewhere[index].push((client, number));
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The registry of live sessions.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
@@ -20,6 +21,10 @@ use crate::system::sync::{Condvar, Mutex};
 
 /// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
 pub(super) const AT_ONCE: usize = 32;
+
+/// How long the clients of a backlog are let in, and how long one waits that has its share meanwhile.
+const RUSH: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the watch looks while memory is tight.
 const TIGHT_PAUSE: Duration = Duration::from_millis(100);
@@ -62,8 +67,13 @@ impl Sessions {
         self.live.lock().elsewhere
     }
 
-    /// Notes how many that are, and how many of them are those of each client.
-    pub fn set_elsewhere(&self, sessions: usize, clients: &[(IpAddr, usize)]) {
+    /// How many sessions each client has, and how many of `--udp-ports`.
+    pub fn by_client(&self) -> BTreeMap<IpAddr, [usize; 2]> {
+        self.live.lock().by_client()
+    }
+
+    /// Notes how many that are, and what of both each client has there.
+    pub fn set_elsewhere(&self, sessions: usize, clients: &[(IpAddr, [usize; 2])]) {
         self.live.lock().set_elsewhere(sessions, clients);
         self.closed.notify_all();
     }
@@ -158,11 +168,16 @@ impl Sessions {
         when_full: impl FnOnce(),
     ) -> Result<MutexGuard<'_, Live>, AdmissionError> {
         let mut when_full = Some(when_full);
+        let patience = Deadline::after(PATIENCE);
         let mut live = self.live.lock();
         live.waiting += 1;
         let admitted = loop {
+            let is_rush = live.rush_until.is_some_and(|until| !until.has_passed());
             live = match admit(&mut live, client, is_balancer, self.limits) {
-                Err(error) => break Err(error),
+                Err(error) => match patience.left() {
+                    Some(left) if is_rush && !live.stopped => self.closed.wait(live, Some(left)),
+                    _ => break Err(error),
+                },
                 Ok(Admission::Admitted) => break Ok(()),
                 Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
                 Ok(Admission::Full(limit)) => match when_full.take() {
@@ -177,6 +192,12 @@ impl Sessions {
         };
         live.waiting -= 1;
         admitted.map(|()| live)
+    }
+
+    /// From now on clients come who have waited in a backlog, all at once: whoever has its share waits a
+    /// moment, as it did not choose to come with so many.
+    pub fn expect_rush(&self) {
+        self.live.lock().rush_until = Some(Deadline::after(RUSH));
     }
 
     /// Opens no further session, and ends every wait for one.

@@ -224,6 +224,11 @@ impl Holders {
         self.clients.get(&client).into_iter().flat_map(|holder| &holder.held).copied()
     }
 
+    /// Whether `client` has the one with this number.
+    pub fn has(&self, client: ClientPrefix, number: u64) -> bool {
+        self.clients.get(&client).is_some_and(|holder| holder.held.contains(&number))
+    }
+
     /// Since which number `client` has had something.
     pub fn since(&self, client: ClientPrefix) -> Option<u64> {
         self.clients.get(&client).map(|holder| holder.since)

@@ -72,6 +72,26 @@ fn who_comes_between_two_servers_waits_for_the_second() {
 }
 
 #[test]
+fn clients_of_one_address_that_have_waited_together_are_all_served() {
+    let (held, address) = listen();
+    let target = echo();
+    let waiting: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = connect(address);
+            client.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
+            client
+        })
+        .collect();
+    let _program = start_with(&held, &["--max-per-client", "4"]);
+    // Each gives its place to the next.
+    thread::scope(|scope| {
+        for mut client in waiting {
+            scope.spawn(move || assert_eq!(take::<16>(&mut client)[12..], *b"ping"));
+        }
+    });
+}
+
+#[test]
 fn who_was_accepted_and_waits_for_room_is_served_before_the_end() {
     let (held, address) = listen();
     let target = echo();

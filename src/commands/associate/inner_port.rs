@@ -1,4 +1,4 @@
-//! The ports at which the associations of this process take their clients' datagrams.
+//! The ports at which associations take their clients' datagrams, those of earlier processes among them.
 //!
 //! Nobody sends there through an association of its own: what comes from this machine is taken for that of a
 //! client on this machine, or of one behind a proxy that runs here.
@@ -9,12 +9,17 @@ use std::sync::atomic::{AtomicU16, Ordering};
 static LIVE: [AtomicU16; 1 << 16] = [const { AtomicU16::new(0) }; 1 << 16];
 
 /// The port of an association, for as long as it lives.
-pub(super) struct InnerPort(u16);
+pub(crate) struct InnerPort(u16);
 
 impl InnerPort {
-    pub(super) fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         LIVE[usize::from(port)].fetch_add(1, Ordering::Relaxed);
         InnerPort(port)
+    }
+
+    /// Every port that an association has.
+    pub(crate) fn all_live() -> impl Iterator<Item = u16> {
+        (0..=u16::MAX).filter(|port| Self::is_live(*port))
     }
 
     /// Whether an association has this port, at whichever address.
