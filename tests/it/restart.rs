@@ -1,7 +1,7 @@
 //! SIGUSR2: the program is started anew, and no client notices.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self, UnixDatagram};
 use std::process::{Command, Stdio};
@@ -11,10 +11,11 @@ use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scratch::{Program, Scratch, heeding, of_process};
+use crate::namespace::alone;
+use crate::scratch::{Program, Scratch, ended, heeding, of_process};
 use crate::stage::{
-    GREETING, LONG, accept, at_end_or_reset, connect, echo, expect_reset, listen, request, take,
-    tunnel_from,
+    GREETING, LONG, accept, at_end_or_reset, connect, connect_from, echo, expect_reset, listen,
+    reply, request, take, tunnel_from,
 };
 
 /// A process that has taken over. It is no child of this one.
@@ -146,12 +147,77 @@ fn places_are_those_of_all_processes() {
     assert!(at_end_or_reset(&mut connect(program.address)));
     let other = Ipv4Addr::new(127, 0, 0, 2);
     let ask = [GREETING, &request(target), b"ping"].concat();
-    let mut waiting = crate::stage::connect_from(other, program.address);
+    let mut waiting = connect_from(other, program.address);
     waiting.write_all(&ask).unwrap();
     program.log_line("further clients wait");
     drop(one);
     assert_eq!(take::<16>(&mut waiting)[12..], *b"ping");
     drop(successor);
+}
+
+/// Asks for an association from `ip`. Gives back REP, the bound address, and the client.
+fn associate_from(ip: Ipv4Addr, server: SocketAddr) -> (u8, SocketAddr, TcpStream) {
+    let mut client = connect_from(ip, server);
+    client.write_all(&[GREETING, b"\x05\x03\x00\x01\0\0\0\0\0\0"].concat()).unwrap();
+    assert_eq!(take(&mut client), *b"\x05\x00");
+    let (rep, bound) = reply(&mut client);
+    (rep, bound, client)
+}
+
+#[test]
+fn udp_ports_are_those_of_all_processes_and_nobody_sends_there_through_another_association() {
+    alone(|| {
+        let mut program =
+            Program::heeding(&["--udp-ports", "40000-40009", "--log-rate-limit", "1000"]);
+        let [one, two] = [1, 2].map(|host| Ipv4Addr::new(127, 0, 0, host));
+        let held = [(); 5].map(|()| associate_from(one, program.address));
+        assert_eq!(held.each_ref().map(|(rep, ..)| *rep), [0x00; 5]);
+        let _successor = restart(program.id(), &mut program);
+        assert_eq!(associate_from(one, program.address).0, 0x01, "the other half is for others");
+        let (rep, bound, client) = associate_from(two, program.address);
+        assert_eq!(rep, 0x00);
+        let socket = UdpSocket::bind((two, 0)).unwrap();
+        let target = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        target.set_read_timeout(Some(LONG)).unwrap();
+        for port in [held[0].1.port(), target.local_addr().unwrap().port()] {
+            let header = [b"\0\0\0\x01\x7f\0\0\x01", &port.to_be_bytes()[..]].concat();
+            socket.send_to(&[&header[..], b"payload"].concat(), bound).unwrap();
+        }
+        // What was sent before has been judged by now.
+        assert_eq!(target.recv(&mut [0; 100]).unwrap(), b"payload".len());
+        drop(client);
+        program.log_line("denied=1");
+    });
+}
+
+#[test]
+fn a_log_that_was_renamed_is_left_by_an_earlier_process_too() {
+    let log = Scratch::new(b"");
+    let rules = Scratch::new(b"");
+    let mut command = heeding(&["--log-file", log.path(), "--rules", rules.path()]);
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    let line = crate::reload::await_line(log.path(), "listening on ");
+    let address = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap();
+    let target = echo();
+    let tunnel = tunnel_from(Ipv4Addr::LOCALHOST, address, target);
+    kill_process(Pid::from_child(&child), Signal::USR2).unwrap();
+    let line = crate::reload::await_line(log.path(), " serves clients now");
+    let (_, rest) = line.split_once("process ").unwrap();
+    let number = rest.split(' ').next().unwrap().parse().unwrap();
+    let successor = Successor(Pid::from_raw(number).unwrap());
+    let renamed = format!("{}.1", log.path());
+    fs::rename(log.path(), &renamed).unwrap();
+    successor.signal(Signal::HUP);
+    // Of both processes.
+    let begin = Instant::now();
+    while fs::read_to_string(log.path()).unwrap_or_default().matches("reloaded: ").count() < 2 {
+        assert!(begin.elapsed() < LONG, "the earlier process does not write here");
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(tunnel);
+    crate::reload::await_line(log.path(), "outcome=closed");
+    assert_eq!(ended(&mut child).code(), Some(0));
+    fs::remove_file(renamed).unwrap();
 }
 
 #[test]
@@ -223,6 +289,7 @@ fn a_reload_reaches_the_sessions_of_an_earlier_process() {
     // Of the new process, and of the one before.
     program.log_line("reloaded: 1 user");
     program.log_line("reloaded: 1 user");
+    assert!(at_end_or_reset(&mut client), "its user is gone");
 }
 
 #[test]
