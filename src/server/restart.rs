@@ -13,7 +13,7 @@
 //!                                <- reload: it has read users and rules, now and at each SIGHUP
 //! ```
 
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::{self, Child, Command};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +22,7 @@ use std::{env, io, thread};
 
 use log::{error, info};
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use socket2::SockRef;
 
 use super::accept::Acceptor;
 use super::channel::{Channel, Left, Message, TAKE_OVER};
@@ -148,10 +149,21 @@ impl Restarter {
                     told = None;
                 }
                 Ok(_) => {}
-                // It has ended, and sessions go on.
-                Err(_) => thread::sleep(ROUND),
+                // It has ended, and nobody serves clients; sessions go on.
+                Err(_) => {
+                    self.close_ports();
+                    thread::sleep(ROUND);
+                }
             }
             pool.trim(Instant::now());
+        }
+    }
+
+    /// Closes the ports, which would keep a later process from having them, and clients waiting.
+    fn close_ports(&self) {
+        self.acceptors.iter().for_each(|acceptor| acceptor.listener().close());
+        for status in &self.status {
+            let _ = SockRef::from(&**status).shutdown(Shutdown::Both);
         }
     }
 }

@@ -274,6 +274,19 @@ fn sigterm_gives_the_sessions_of_an_earlier_process_the_grace() {
 }
 
 #[test]
+fn a_new_process_that_is_killed_leaves_no_port_at_which_nobody_answers() {
+    let mut program = Program::heeding(&[]);
+    let mut tunnel = tunnel_from(Ipv4Addr::LOCALHOST, program.address, echo());
+    drop(restart(program.id(), &mut program));
+    let begin = Instant::now();
+    while TcpStream::connect_timeout(&program.address, LONG).is_ok() {
+        assert!(begin.elapsed() < LONG, "clients wait there");
+        thread::sleep(Duration::from_millis(20));
+    }
+    is_echoed(&mut tunnel);
+}
+
+#[test]
 fn a_reload_reaches_the_sessions_of_an_earlier_process() {
     let users = Scratch::new(b"alice:secret\nbob:secret\n");
     let mut program = Program::heeding(&["--users", users.path()]);
