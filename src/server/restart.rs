@@ -162,7 +162,7 @@ impl Restarter {
     /// Closes the ports, which would keep a later process from having them, and clients waiting.
     fn close_ports(&self) {
         self.acceptors.iter().for_each(|acceptor| acceptor.listener().close());
-        for status in &self.status {
+        if let Some(status) = &self.status {
             let _ = SockRef::from(&**status).shutdown(Shutdown::Both);
         }
     }
