@@ -55,7 +55,7 @@ pub struct Policy {
     /// Where this server itself listens, for its status page, too.
     own: Vec<SocketAddr>,
     interfaces: Interfaces,
-    hosts: Hosts,
+    hosts: &'static Hosts,
     in_force: Arc<InForce>,
     /// For what no rule decides.
     upstream: Option<Arc<Upstream>>,
@@ -70,7 +70,7 @@ impl Policy {
             clients: Clients::new(allow_from),
             own,
             interfaces: Interfaces::default(),
-            hosts: Hosts::default(),
+            hosts: Hosts::of_this_machine(),
             in_force: Arc::default(),
             upstream: None,
         }

@@ -768,10 +768,10 @@ fn localhost_is_judged_as_the_addresses_that_it_has_everywhere() {
 fn names_that_this_machine_knows_are_looked_up_although_names_go_up() {
     let path = std::env::temp_dir().join(format!("tabi-policy-hosts-{}", std::process::id()));
     std::fs::write(&path, "127.0.1.1 box\n192.168.1.9 nas.lan nas\n").unwrap();
-    let hosts = || Hosts::in_file(Box::leak(path.clone().into()));
+    let hosts: &Hosts = Box::leak(Box::new(Hosts::in_file(path.clone())));
     let judge = |rules, client: &str, name: &str, found: &str| {
         let rest = REST.and_then(Upstream::parse).map(Arc::new);
-        let policy = Policy { hosts: hosts(), ..following(rules).with_upstream(rest) };
+        let policy = Policy { hosts, ..following(rules).with_upstream(rest) };
         let found = SocketAddr::new(found.parse().unwrap(), 80);
         let lookup = |_: &Name, _| Ok::<_, Denied>(vec![found]);
         let permit = policy.permit(&anyone(), client.parse().unwrap(), &request_for(name), lookup);
