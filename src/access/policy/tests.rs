@@ -13,6 +13,7 @@ const ROUTER: fn() -> Option<Vec<InterfaceAddress>> = || {
     let address = |interface: &str, ip: &str, scope| InterfaceAddress {
         interface: interface.into(),
         ip: ip.parse().unwrap(),
+        mask: 0,
         scope,
     };
     Some(vec![
@@ -169,6 +170,7 @@ const KNOWN: fn() -> Option<Vec<InterfaceAddress>> = || {
     let own = ["192.168.1.1", "2001:db8::1"].map(|ip| InterfaceAddress {
         interface: "eth0".into(),
         ip: ip.parse().unwrap(),
+        mask: 0,
         scope: 0,
     });
     Some(own.to_vec())
