@@ -36,16 +36,6 @@ impl Default for Interfaces {
 }
 
 impl Interfaces {
-    /// The interfaces that `read` finds; `None` means that it cannot tell. Of a single address `is_local`
-    /// knows more, if it tells.
-    #[cfg(test)]
-    pub fn told_by(
-        read: fn() -> Option<Vec<InterfaceAddress>>,
-        is_local: fn(IpAddr) -> Option<bool>,
-    ) -> Self {
-        Interfaces { links: Box::leak(Box::new(Links::told_by(read))), is_local }
-    }
-
     /// Whether `ip` is an address of this machine at this moment; `None` if the system does not tell.
     pub fn is_ours(&self, ip: IpAddr) -> Option<bool> {
         let ip = ip.to_canonical();
@@ -131,6 +121,18 @@ pub fn source_towards(target: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((unspecified_like(target.ip()), 0)).ok()?;
     socket.connect(target).ok()?;
     socket.local_addr().ok().map(|address| address.ip())
+}
+
+#[cfg(test)]
+impl Interfaces {
+    /// The interfaces that `read` finds; `None` means that it cannot tell. Of a single address `is_local`
+    /// knows more, if it tells.
+    pub fn told_by(
+        read: fn() -> Option<Vec<InterfaceAddress>>,
+        is_local: fn(IpAddr) -> Option<bool>,
+    ) -> Self {
+        Interfaces { links: Box::leak(Box::new(Links::told_by(read))), is_local }
+    }
 }
 
 #[cfg(test)]
