@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
+use crate::system::shares::PASSWORDS;
 use crate::system::sync::Mutex;
 
 /// Failures without consequence: anyone mistypes a password.
@@ -40,9 +41,8 @@ const FREE_NAMES: u32 = 32;
 /// try one new name in half a minute.
 const EACH_NAME: Duration = Duration::from_secs(30);
 
-/// What is remembered: at about 110 bytes each, 0.8 MB. A client fills 33 places before it is rejected,
-/// so it takes 4,096 / 33 = 124 clients to make all other failures forgotten.
-const MOST_PAIRS: usize = 4096;
+/// What is remembered: at about 110 bytes each, 0.8 MB.
+const MOST_PAIRS: usize = PASSWORDS.all;
 const MOST_CLIENTS: usize = 1024;
 const MOST_TRUSTED: usize = 2048;
 
@@ -350,8 +350,8 @@ mod tests {
         let tried = |stage: &Stage, client| {
             (0..1000).filter(|n| stage.fail(client, &format!("name {n}"))).count()
         };
-        assert_eq!(tried(&stage, HOME), 33);
-        assert_eq!(tried(&stage, "192.168.0.8"), 33);
+        assert_eq!(tried(&stage, HOME), PASSWORDS.of_one);
+        assert_eq!(tried(&stage, "192.168.0.8"), PASSWORDS.of_one);
         assert_eq!(stage.left("192.168.0.8"), Some(EACH_NAME));
         assert_eq!(stage.left(HOME), None, "alice may come in");
         assert!(stage.succeed(HOME, "alice"));
