@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::Cursor;
+use std::net::Ipv4Addr;
 
 use super::*;
 use crate::access::users::{Passwords, Users};
@@ -904,6 +905,7 @@ fn an_upstream_on_this_machine_that_gets_names_is_remarked_on() {
         ("socks5h://127.0.0.1:2080", "", "--upstream: the upstream 127.0.0.1:2080"),
         ("socks5h://192.168.1.1:2080", "", "--upstream: the upstream 192.168.1.1:2080"),
         ("socks5h://localhost:2080", "", "--upstream: the upstream localhost:2080"),
+        ("socks5h://[64:ff9b::7f00:1]:80", "", "--upstream: the upstream [64:ff9b::7f00:1]:80"),
         ("", rule, "rules:1: the upstream 127.0.0.1:9050"),
     ] {
         let told = doubts(rest, rules);
