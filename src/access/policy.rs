@@ -184,11 +184,10 @@ impl Policy {
         check_login(&files, identity)?;
         let file = &files.rules;
         let named = file.index.match_name(&query, destination.host.name());
-        let mut by_name = None;
         let addresses = match &destination.host {
             Host::Ip(ip) => vec![(*ip, destination.port).into()],
             Host::Name(name) => {
-                by_name = self.route(named).filter(|upstream| upstream.takes_names());
+                let by_name = self.route_of_name(named);
                 let spelled = by_name.map_or(Vec::new(), |_| upstream::spelled(name));
                 match by_name {
                     Some(_) if !spelled.is_empty() => {
@@ -205,9 +204,23 @@ impl Policy {
                 }
             }
         };
+        Ok(self.permit_addresses(file, named, addresses, &query, request)?)
+    }
+
+    /// A permit for those of the destination's `addresses` that the rules permit; `named` is the first rule that
+    /// matches without an address.
+    fn permit_addresses(
+        &self,
+        file: &RuleFile,
+        named: Option<&Entry>,
+        addresses: Vec<SocketAddr>,
+        query: &RuleQuery<'_>,
+        request: &Request,
+    ) -> Result<Permit, Denied> {
+        let Request { command, destination } = request;
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);
         for address in addresses {
-            match self.judge(file, named, address, &query) {
+            match self.judge(file, named, address, query) {
                 Ok(Some(upstream)) if upstream.carries(*command) => {
                     through.get_or_insert((upstream, address));
                 }
@@ -220,13 +233,13 @@ impl Policy {
         match (through, denied) {
             (Some((upstream, address)), denied) if direct.is_empty() => {
                 // A name that this machine knows goes up as it is, too, where all its addresses may.
-                let as_it_is =
-                    denied.is_none() && by_name.is_some_and(|it| Arc::ptr_eq(it, upstream));
+                let as_it_is = denied.is_none()
+                    && self.route_of_name(named).is_some_and(|it| Arc::ptr_eq(it, upstream));
                 let destination =
                     if as_it_is { destination.clone() } else { Address::from(address) };
-                Ok(Permit::through(upstream, Request { command: *command, destination })?)
+                Permit::through(upstream, Request { command: *command, destination })
             }
-            (None, Some(denied)) if direct.is_empty() => Err(denied.into()),
+            (None, Some(denied)) if direct.is_empty() => Err(denied),
             _ => Ok(Permit { command: *command, addresses: direct, route: None }),
         }
     }
@@ -319,6 +332,11 @@ impl Policy {
     /// Through which upstream goes what `rule`, or none, allows; `None` for a connection of our own.
     fn route<'a>(&'a self, rule: Option<&'a Entry>) -> Option<&'a Arc<Upstream>> {
         rule.map_or(self.upstream.as_ref(), |entry| entry.rule.upstream())
+    }
+
+    /// Through which upstream a name goes as it is, where `named` is the first rule that matches it.
+    fn route_of_name<'a>(&'a self, named: Option<&'a Entry>) -> Option<&'a Arc<Upstream>> {
+        self.route(named).filter(|upstream| upstream.takes_names())
     }
 
     /// What `rule`, or none, does not open is judged by what it is. A client on another machine may not
