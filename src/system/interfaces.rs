@@ -14,7 +14,7 @@ const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2
 /// The interfaces of this machine.
 #[derive(Debug)]
 pub struct Interfaces {
-    links: &'static Links,
+    links: Links,
     is_local: fn(IpAddr) -> Option<bool>,
 }
 
@@ -31,7 +31,7 @@ pub struct Public {
 
 impl Default for Interfaces {
     fn default() -> Self {
-        Interfaces { links: Links::of_this_machine(), is_local: routing::is_local }
+        Interfaces { links: Links::default(), is_local: routing::is_local }
     }
 }
 
@@ -131,7 +131,7 @@ impl Interfaces {
         read: fn() -> Option<Vec<InterfaceAddress>>,
         is_local: fn(IpAddr) -> Option<bool>,
     ) -> Self {
-        Interfaces { links: Box::leak(Box::new(Links::told_by(read))), is_local }
+        Interfaces { links: Links::told_by(read), is_local }
     }
 }
 

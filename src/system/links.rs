@@ -12,7 +12,8 @@ use super::sync::Mutex;
 /// A shorter prefix is no link's.
 const SHORTEST: u32 = 32;
 
-static THIS_MACHINE: LazyLock<Links> = LazyLock::new(|| Links::told_by(read));
+/// Those of this machine, for [`is_on_link`].
+static THIS_MACHINE: LazyLock<Links> = LazyLock::new(Links::default);
 
 /// The addresses of the interfaces of this machine. To read them takes about 100 µs, more with more of
 /// them, so they are read again only once something has changed.
@@ -45,12 +46,13 @@ struct Snapshot {
     addresses: Option<Arc<[InterfaceAddress]>>,
 }
 
-impl Links {
-    /// Those of this machine.
-    pub(super) fn of_this_machine() -> &'static Self {
-        &THIS_MACHINE
+impl Default for Links {
+    fn default() -> Self {
+        Links::told_by(read)
     }
+}
 
+impl Links {
     /// The addresses that `read` finds; `None` means that it cannot tell.
     pub(super) fn told_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
         let changes = Changes::default();
@@ -95,7 +97,7 @@ impl Snapshot {
 
 /// Whether `ip` is a neighbour's: inside a prefix of one of this machine's addresses.
 pub(super) fn is_on_link(ip: Ipv6Addr) -> bool {
-    Links::of_this_machine().have(ip)
+    THIS_MACHINE.have(ip)
 }
 
 /// Asks the system.
