@@ -53,7 +53,8 @@
 //! how much one client may have        system/shares, for everything that is bounded
 //! where a wrong password is counted   access/users/penalties
 //! what decides about a request        access/policy; the rule that matches is found in access/rules/index
-//! which addresses are the machine's   system/interfaces, which asks the kernel by system/routing
+//! which addresses are the machine's   system/interfaces: a list that system/links keeps as long as nothing
+//!                                     changes, and the kernel, which system/routing asks
 //! which address is dialed first       commands/connect
 //! what a client gets that has failed  proxy/failure
 //! how bytes are copied                relay/direction, and relay/splice where there are many

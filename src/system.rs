@@ -10,9 +10,10 @@
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`memory`] is how much memory there is, and whether it is short; `groups` are the control groups.
 //! - [`usage`] is what of it is in use at present.
-//! - `shares` is how what there is too little of is shared among clients.
-//! - `interfaces` knows the addresses of this machine, `routing` asks the kernel whether an address is one,
-//!   `links` knows the prefixes of its links, [`hosts`] its names, and [`ip`] what kind an address is.
+//! - [`shares`] is how what there is too little of is shared among clients, and lists all of that.
+//! - `links` keeps the addresses of this machine and the prefixes of its links, and reads them again once the
+//!   kernel tells `routing` of a change, which also asks it about a single address. `interfaces` says what
+//!   follows from them, [`hosts`] knows this machine's names, and [`ip`] what kind an address is.
 //!
 //! And what all others use: `sync` (locks), [`deadline`], `lru` (a map with a bound).
 //!

@@ -2,12 +2,13 @@
 //! [`RuleFile`] is what a file says, and finds the rule that matches.
 
 use std::iter::once;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 mod clients;
+mod closed;
 mod doubts;
 mod exposure;
 mod permit;
@@ -18,35 +19,13 @@ pub use permit::{Denied, Permit, UpstreamRoute};
 use clients::Clients;
 
 use super::in_force::{AccessFiles, InForce};
-use super::rules::{Action, Entry, RuleFile, RuleQuery};
-use super::upstream::Upstream;
+use super::rules::{Entry, RuleFile, RuleQuery};
+use super::upstream::{self, Upstream};
 use super::users::Identity;
-use crate::socks5::{Address, Command, Host, Name, Request, is_localhost};
+use crate::socks5::{Address, Command, Host, Name, Request};
 use crate::system::hosts::{Hosts, is_host_name};
 use crate::system::interfaces::{Interfaces, source_towards};
-use crate::system::ip::{self, LOOPBACK};
-
-/// What clients on other machines cannot reach unless a rule names it: it is for this machine alone, or for
-/// nobody, or for one link.
-const CLOSED: [(IpNet, &str); 9] = [
-    (ipv4([127, 0, 0, 0], 8), "a loopback address"),
-    (ipv6(Ipv6Addr::LOCALHOST, 128), "a loopback address"),
-    (ipv4([0, 0, 0, 0], 32), "the unspecified address"),
-    (ipv6(Ipv6Addr::UNSPECIFIED, 128), "the unspecified address"),
-    (ipv4([169, 254, 0, 0], 16), "a link-local address"),
-    (ipv6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), "a link-local address"),
-    (ipv4([224, 0, 0, 0], 4), "a multicast address"),
-    (ipv6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), "a multicast address"),
-    (ipv4([255, 255, 255, 255], 32), "the broadcast address"),
-];
-
-const fn ipv4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
-}
-
-const fn ipv6(ip: Ipv6Addr, length: u8) -> IpNet {
-    IpNet::V6(Ipv6Net::new_assert(ip, length))
-}
+use crate::system::ip;
 
 /// Who is served, and what each may do.
 #[derive(Debug)]
@@ -55,7 +34,7 @@ pub struct Policy {
     /// Where this server itself listens, for its status page, too.
     own: Vec<SocketAddr>,
     interfaces: Interfaces,
-    hosts: Hosts,
+    hosts: &'static Hosts,
     in_force: Arc<InForce>,
     /// For what no rule decides.
     upstream: Option<Arc<Upstream>>,
@@ -70,7 +49,7 @@ impl Policy {
             clients: Clients::new(allow_from),
             own,
             interfaces: Interfaces::default(),
-            hosts: Hosts::default(),
+            hosts: Hosts::of_this_machine(),
             in_force: Arc::default(),
             upstream: None,
         }
@@ -126,11 +105,6 @@ impl Policy {
         self.own.iter().any(listens)
     }
 
-    /// Whether an upstream at `address` is on this machine, as far as that can be known.
-    fn is_here(&self, address: SocketAddr) -> bool {
-        self.interfaces.is_ours(address.ip()) != Some(false)
-    }
-
     /// What `file` says but hardly means.
     pub fn doubts(&self, file: &RuleFile) -> Vec<String> {
         let (own, ports) = (self.interfaces.all(), self.own_ports().collect::<Vec<_>>());
@@ -139,7 +113,8 @@ impl Policy {
         let upstreams = self.upstreams(file).filter(|(upstream, _)| {
             let mut addresses = upstream.known_addresses().into_iter();
             let has_our_name = upstream.address().host.name().is_some_and(is_host_name);
-            let is_here = has_our_name || addresses.any(|address| self.is_here(address));
+            let is_here =
+                has_our_name || addresses.any(|address| self.is_this_machine(address.ip()));
             upstream.takes_names() && is_here
         });
         let here = upstreams.map(|(upstream, place)| doubts::is_here(upstream, &place, &ports));
@@ -209,18 +184,17 @@ impl Policy {
         check_login(&files, identity)?;
         let file = &files.rules;
         let named = file.index.match_name(&query, destination.host.name());
-        let mut by_name = None;
         let addresses = match &destination.host {
             Host::Ip(ip) => vec![(*ip, destination.port).into()],
             Host::Name(name) => {
-                by_name = self.route(named).filter(|upstream| upstream.takes_names());
-                let spelled = by_name.map_or(Vec::new(), |_| spelled(name));
+                let by_name = self.route_of_name(named);
+                let spelled = by_name.map_or(Vec::new(), |_| upstream::spelled(name));
                 match by_name {
                     Some(_) if !spelled.is_empty() => {
                         spelled.into_iter().map(|ip| (ip, destination.port).into()).collect()
                     }
                     Some(upstream) if !self.hosts.has(name.as_str()) => {
-                        return Ok(permit_through(upstream, request.clone())?);
+                        return Ok(Permit::through(upstream, request.clone())?);
                     }
                     _ => {
                         self.check_any_address(file, named, &query)?;
@@ -230,10 +204,24 @@ impl Policy {
                 }
             }
         };
+        Ok(self.permit_addresses(file, named, addresses, &query, request)?)
+    }
+
+    /// A permit for those of the destination's `addresses` that the rules permit; `named` is the first rule that
+    /// matches without an address.
+    fn permit_addresses(
+        &self,
+        file: &RuleFile,
+        named: Option<&Entry>,
+        addresses: Vec<SocketAddr>,
+        query: &RuleQuery<'_>,
+        request: &Request,
+    ) -> Result<Permit, Denied> {
+        let Request { command, destination } = request;
         let (mut direct, mut through, mut denied) = (Vec::new(), None, None);
         for address in addresses {
-            match self.judge(file, named, address, &query) {
-                Ok(Some(upstream)) if is_carried(*command, upstream) => {
+            match self.judge(file, named, address, query) {
+                Ok(Some(upstream)) if upstream.carries(*command) => {
                     through.get_or_insert((upstream, address));
                 }
                 Ok(_) => direct.push(address),
@@ -245,13 +233,13 @@ impl Policy {
         match (through, denied) {
             (Some((upstream, address)), denied) if direct.is_empty() => {
                 // A name that this machine knows goes up as it is, too, where all its addresses may.
-                let as_it_is =
-                    denied.is_none() && by_name.is_some_and(|it| Arc::ptr_eq(it, upstream));
+                let as_it_is = denied.is_none()
+                    && self.route_of_name(named).is_some_and(|it| Arc::ptr_eq(it, upstream));
                 let destination =
                     if as_it_is { destination.clone() } else { Address::from(address) };
-                Ok(permit_through(upstream, Request { command: *command, destination })?)
+                Permit::through(upstream, Request { command: *command, destination })
             }
-            (None, Some(denied)) if direct.is_empty() => Err(denied.into()),
+            (None, Some(denied)) if direct.is_empty() => Err(denied),
             _ => Ok(Permit { command: *command, addresses: direct, route: None }),
         }
     }
@@ -276,7 +264,10 @@ impl Policy {
             return Err(Denied::UpstreamIsSelf { upstream: Arc::clone(upstream) });
         }
         let may_be_own = !client.ip().is_loopback() && self.own_ports().any(|own| own == *port);
-        if host.name().is_some() && may_be_own && addresses.iter().any(|it| self.is_here(*it)) {
+        if host.name().is_some()
+            && may_be_own
+            && addresses.iter().any(|it| self.is_this_machine(it.ip()))
+        {
             return Err(Denied::OwnPort { upstream: Arc::clone(upstream), port: *port });
         }
         Ok(addresses)
@@ -301,8 +292,8 @@ impl Policy {
         let file = &files.rules;
         let rule = file.index.match_opening(&query(identity, client, command, 0));
         match (rule, self.route(rule)) {
-            (Some(entry), _) if denies(entry) => Err(denied_by(file, entry, None)),
-            (_, Some(upstream)) => Err(denied_through(upstream, command)),
+            (Some(entry), _) if entry.rule.denies() => Err(Denied::by_rule(file, entry, None)),
+            (_, Some(upstream)) => Err(Denied::through(upstream, command)),
             (_, None) => Ok(Permit { command, addresses: Vec::new(), route: None }),
         }
     }
@@ -328,7 +319,9 @@ impl Policy {
             let is_ours = || self.interfaces.is_ours(address.ip());
             let rule = file.index.match_address(query, named, address.ip(), is_ours);
             match rule {
-                Some(entry) if denies(entry) => return Err(denied_by(file, entry, Some(address))),
+                Some(entry) if entry.rule.denies() => {
+                    return Err(Denied::by_rule(file, entry, Some(address)));
+                }
                 Some(_) | None => self.check_default(address, query, rule)?,
             }
             route = route.or(self.route(rule));
@@ -338,11 +331,12 @@ impl Policy {
 
     /// Through which upstream goes what `rule`, or none, allows; `None` for a connection of our own.
     fn route<'a>(&'a self, rule: Option<&'a Entry>) -> Option<&'a Arc<Upstream>> {
-        match rule.map(|entry| &entry.rule.action) {
-            None => self.upstream.as_ref(),
-            Some(Action::Via(upstream)) => Some(upstream),
-            Some(Action::Allow | Action::Deny) => None,
-        }
+        rule.map_or(self.upstream.as_ref(), |entry| entry.rule.upstream())
+    }
+
+    /// Through which upstream a name goes as it is, where `named` is the first rule that matches it.
+    fn route_of_name<'a>(&'a self, named: Option<&'a Entry>) -> Option<&'a Arc<Upstream>> {
+        self.route(named).filter(|upstream| upstream.takes_names())
     }
 
     /// What `rule`, or none, does not open is judged by what it is. A client on another machine may not
@@ -357,13 +351,11 @@ impl Policy {
             return Ok(());
         }
         let ip = address.ip().to_canonical();
-        let closed = CLOSED.iter().find(|(net, _)| net.contains(&ip));
-        let closed = closed.filter(|(net, _)| !rule.is_some_and(|rule| opens(rule, net)));
-        if let Some((_, reason)) = closed {
+        if let Some(reason) = closed::kind(ip, rule) {
             return Err(Denied::Closed { address, reason });
         }
         let is_own_port = self.own_ports().any(|port| port == address.port());
-        if !is_own_port || rule.is_some_and(|rule| opens_port(rule, address.port())) {
+        if !is_own_port || rule.is_some_and(|rule| closed::opens_port(rule, address.port())) {
             return Ok(());
         }
         let reason = match self.interfaces.is_ours(ip) {
@@ -382,10 +374,10 @@ impl Policy {
         named: Option<&Entry>,
         query: &RuleQuery<'_>,
     ) -> Result<(), Denied> {
-        let denied = match named.filter(|entry| denies(entry)) {
-            Some(entry) => denied_by(file, entry, None),
+        let denied = match named.filter(|entry| entry.rule.denies()) {
+            Some(entry) => Denied::by_rule(file, entry, None),
             None => match self.route(named).filter(|_| query.command != Command::Connect) {
-                Some(upstream) => denied_through(upstream, query.command),
+                Some(upstream) => Denied::through(upstream, query.command),
                 None => return Ok(()),
             },
         };
@@ -414,72 +406,6 @@ fn check_login(files: &AccessFiles, identity: &Identity) -> Result<(), Denied> {
         .user()
         .and_then(|user| files.revoked(user))
         .map_or(Ok(()), |why| Err(Denied::Revoked(why)))
-}
-
-fn denies(entry: &Entry) -> bool {
-    matches!(entry.rule.action, Action::Deny)
-}
-
-/// Whether a rule opens `closed`, one of [`CLOSED`], as far as it matches. What a rule allows may still be
-/// closed by default: only one that names an address or a network within it opens that. Whoever has the
-/// DNS of an allowed name may point it at this machine, a rule without `to` says who may do what, not
-/// where, and one about a wider network means the rest of it.
-fn opens(entry: &Entry, closed: &IpNet) -> bool {
-    allows(entry) && entry.network.is_some_and(|net| closed.contains(&net))
-}
-
-/// Whether a rule opens `port`, one of the server's own: it names that port, and one address.
-fn opens_port(entry: &Entry, port: u16) -> bool {
-    let is_address = entry.network.is_some_and(|net| net.prefix_len() == net.max_prefix_len());
-    allows(entry) && is_address && entry.rule.ports.contains(&(port..=port))
-}
-
-fn allows(entry: &Entry) -> bool {
-    matches!(entry.rule.action, Action::Allow)
-}
-
-/// The addresses that a name spells, as `localhost` or but for a zone or dots at its end: another server may
-/// take it for them.
-fn spelled(name: &Name) -> Vec<IpAddr> {
-    if is_localhost(name.as_str()) {
-        return LOOPBACK.to_vec();
-    }
-    let text = name.as_str().trim_start_matches('[').trim_end_matches(['.', ']']);
-    let text = text.split('%').next().unwrap_or_default();
-    match Name::new(text.into()).map(Host::from) {
-        Ok(Host::Ip(ip)) => vec![ip],
-        Ok(Host::Name(_)) | Err(_) => Vec::new(),
-    }
-}
-
-/// Whether a request for a known address goes to the upstream: what a name's address is, is known then, and
-/// the name of an address is asked of the one that is also asked for those of names.
-fn is_carried(command: Command, upstream: &Upstream) -> bool {
-    match command {
-        Command::Resolve => false,
-        Command::ResolvePtr => upstream.takes_names(),
-        Command::Connect | Command::Bind | Command::UdpAssociate => true,
-    }
-}
-
-/// A permit to go through `upstream`, for what goes there.
-fn permit_through(upstream: &Arc<Upstream>, request: Request) -> Result<Permit, Denied> {
-    let command = request.command;
-    match command {
-        Command::Connect | Command::Resolve | Command::ResolvePtr => {
-            let route = Some(UpstreamRoute { upstream: Arc::clone(upstream), request });
-            Ok(Permit { command, addresses: Vec::new(), route })
-        }
-        Command::Bind | Command::UdpAssociate => Err(denied_through(upstream, command)),
-    }
-}
-
-fn denied_by(file: &RuleFile, entry: &Entry, address: Option<SocketAddr>) -> Denied {
-    Denied::ByRule { file: Arc::clone(&file.name), line: entry.line, address }
-}
-
-fn denied_through(upstream: &Upstream, command: Command) -> Denied {
-    Denied::Through { upstream: Arc::clone(upstream.shown()), command }
 }
 
 #[cfg(test)]

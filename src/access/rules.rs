@@ -13,7 +13,7 @@ use super::upstream::Upstream;
 pub(super) use index::Entry;
 use index::Index;
 use rule::Rule;
-pub(super) use rule::{Action, RuleQuery};
+pub(super) use rule::RuleQuery;
 
 /// The rules of a file; the first that matches decides. By default there are none.
 #[derive(Debug, Default)]
@@ -102,9 +102,8 @@ impl RuleFile {
 
     /// The servers that rules send requests through, and `FILE:LINE` of the rule.
     pub fn upstreams(&self) -> impl Iterator<Item = (&Upstream, String)> {
-        self.index.entries().iter().filter_map(|Entry { rule, line, .. }| match &rule.action {
-            Action::Via(upstream) => Some((&**upstream, format!("{}:{line}", self.name))),
-            Action::Allow | Action::Deny => None,
+        self.index.entries().iter().filter_map(|Entry { rule, line, .. }| {
+            Some((&**rule.upstream()?, format!("{}:{line}", self.name)))
         })
     }
 

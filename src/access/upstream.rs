@@ -2,11 +2,13 @@
 //! curl has these words.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::users::spelling::hexadecimal;
-use crate::socks5::{Address, Credentials, Host, Name, Password, is_localhost, parse_port};
+use crate::socks5::{
+    Address, Command, Credentials, Host, Name, Password, is_localhost, parse_port,
+};
 use crate::system::ip::LOOPBACK;
 
 /// What is expected of a URL.
@@ -63,14 +65,37 @@ impl Upstream {
         self.takes_names
     }
 
+    /// Whether a request for a known address goes there: what a name's address is, is known then, and the
+    /// name of an address is asked of the one that is also asked for those of names.
+    pub(super) fn carries(&self, command: Command) -> bool {
+        match command {
+            Command::Resolve => false,
+            Command::ResolvePtr => self.takes_names,
+            Command::Connect | Command::Bind | Command::UdpAssociate => true,
+        }
+    }
+
     /// Where it is, as far as that is known without a lookup.
     pub fn known_addresses(&self) -> Vec<SocketAddr> {
         let ips = match &self.address.host {
             Host::Ip(ip) => vec![*ip],
-            Host::Name(name) if is_localhost(name.as_str()) => LOOPBACK.to_vec(),
-            Host::Name(_) => Vec::new(),
+            Host::Name(name) => spelled(name),
         };
         ips.into_iter().map(|ip| SocketAddr::new(ip, self.address.port)).collect()
+    }
+}
+
+/// The addresses that a name spells, as `localhost` or but for a zone or dots at its end: another server may
+/// take it for them.
+pub(super) fn spelled(name: &Name) -> Vec<IpAddr> {
+    if is_localhost(name.as_str()) {
+        return LOOPBACK.to_vec();
+    }
+    let text = name.as_str().trim_start_matches('[').trim_end_matches(['.', ']']);
+    let text = text.split('%').next().unwrap_or_default();
+    match Name::new(text.into()).map(Host::from) {
+        Ok(Host::Ip(ip)) => vec![ip],
+        Ok(Host::Name(_)) | Err(_) => Vec::new(),
     }
 }
 

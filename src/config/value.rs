@@ -12,6 +12,7 @@ use crate::access::policy::AllowFrom;
 use crate::access::rules::networks;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
+use crate::socks5::parse_ports;
 
 pub(super) fn listen(given: &str) -> Result<SocketAddr, Box<dyn Error + Send + Sync>> {
     if let Some(address) = with_named_zone(given) {
@@ -136,15 +137,8 @@ pub(super) fn lines(given: &str) -> Result<u32, String> {
 }
 
 pub(super) fn ports(given: &str) -> Result<RangeInclusive<u16>, String> {
-    let (first, last) = given.split_once('-').unwrap_or((given, given));
-    let port = |digits: &str| {
-        let is_plain = digits.bytes().all(|digit| digit.is_ascii_digit());
-        is_plain.then(|| digits.parse().ok()).flatten().filter(|port| *port > 0)
-    };
-    match (port(first), port(last)) {
-        (Some(first), Some(last)) if first <= last => Ok(first..=last),
-        _ => Err("expected ports from 1 to 65535, as in 40000-40099".into()),
-    }
+    let ports = parse_ports(given).filter(|ports| *ports.start() > 0);
+    ports.ok_or_else(|| "expected ports from 1 to 65535, as in 40000-40099".into())
 }
 
 pub(super) fn seconds(given: &str) -> Result<Duration, String> {

@@ -13,7 +13,7 @@ use crate::system::sync::Mutex;
 
 /// Clients that are counted apart: 1,024 of about 200 bytes each are 200 KiB. Beyond that all further
 /// clients are one.
-const MAX_CLIENTS: usize = 1024;
+const MAX_CLIENTS: usize = crate::system::shares::LOG_LINES.all;
 
 /// Half of what all clients may have is for those that had no line for so long: 1,000 that each log all
 /// the time hide nobody who comes new.

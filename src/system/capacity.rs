@@ -12,6 +12,7 @@ use super::descriptors::Descriptors;
 use super::groups::{self, number};
 use super::memory::{Limit, Memory};
 use super::pool::STACK;
+use super::shares::{LOOKUPS, VISITORS};
 
 /// Threads of a connection: one for each direction. A worker that waits for a client has both already.
 const THREADS: usize = 2;
@@ -23,9 +24,9 @@ const MAPPINGS_OF_A_THREAD: usize = 4;
 /// Mappings that do not belong to connections: the program, its libraries, the allocator's.
 const SPARE_MAPPINGS: usize = 1000;
 
-/// Threads that belong neither to connections nor to workers that wait for one: main, signals, watch, log,
-/// lookups (64), the status page and its visitors (17).
-pub const SPARE_THREADS: usize = 88;
+/// Threads that belong neither to connections nor to workers that wait for one: lookups, visitors of the
+/// status page, and main, signals, watch, log and the page itself.
+pub const SPARE_THREADS: usize = LOOKUPS.all + VISITORS.all + 8;
 
 /// Of 32 bits of addresses user space has 2 GiB on some systems; half of that is for stacks.
 const STACK_ADDRESSES: Option<usize> =

@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::shares::PIPES;
+
 /// Descriptors that are neither of tunnels nor of pipes: standard streams, listeners, the log, and
 /// lookups. A small limit is not all spent on them: they are a quarter of it at most.
 const SPARE: usize = 100;
 const SPARE_PART: usize = 4;
-
-/// Pipes have one in so many descriptors: a tunnel whose sides both take nothing keeps its pipes, so that
-/// there are none that others could have.
-const PIPES_PART: usize = 8;
 
 /// What a tunnel holds, and what a pipe holds.
 const A_PAIR: usize = 2;
@@ -69,7 +67,7 @@ impl Descriptors {
     pub fn try_pipe(self: &Arc<Self>) -> Option<PipeReservation> {
         let pipe = PipeReservation(Arc::clone(self));
         let pipes = self.pipes.fetch_add(1, Ordering::Relaxed) + 1;
-        (pipes <= self.limit / PIPES_PART / A_PAIR).then_some(pipe)
+        (pipes <= self.limit / PIPES.all / A_PAIR).then_some(pipe)
     }
 
     fn take(self: &Arc<Self>, count: usize) -> Reservation {
@@ -85,7 +83,7 @@ impl Descriptors {
     }
 
     fn of_tunnels(&self) -> usize {
-        self.limit - self.limit / PIPES_PART - SPARE.min(self.limit / SPARE_PART)
+        self.limit - self.limit / PIPES.all - SPARE.min(self.limit / SPARE_PART)
     }
 }
 

@@ -3,17 +3,19 @@
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
 
 use super::sync::Mutex;
 
 const FILE: &str = "/etc/hosts";
 
+static THIS_MACHINE: LazyLock<Hosts> = LazyLock::new(|| Hosts::in_file(FILE.into()));
+
 /// The names that need no name server. The file is read again when it has changed.
 #[derive(Debug)]
 pub struct Hosts {
-    file: &'static Path,
+    file: PathBuf,
     latest: Mutex<Snapshot>,
 }
 
@@ -26,32 +28,35 @@ struct Snapshot {
     names: Arc<HashSet<Box<str>>>,
 }
 
-impl Default for Hosts {
-    fn default() -> Self {
-        Hosts::in_file(Path::new(FILE))
-    }
-}
-
 impl Hosts {
+    /// Those of this machine.
+    pub fn of_this_machine() -> &'static Self {
+        &THIS_MACHINE
+    }
+
     /// The names of this file, and the host name.
-    pub fn in_file(file: &'static Path) -> Self {
+    pub fn in_file(file: PathBuf) -> Self {
         Hosts { file, latest: Mutex::default() }
     }
 
     /// Whether this machine itself says what addresses `name` has.
     pub fn has(&self, name: &str) -> bool {
-        let file = || self.names().contains(&*name.trim_end_matches('.').to_ascii_lowercase());
-        is_host_name(name) || file()
+        is_host_name(name) || self.lists(name.trim_end_matches('.'))
+    }
+
+    /// Whether the file has `name`, as it stands but for its letter case.
+    pub fn lists(&self, name: &str) -> bool {
+        self.names().contains(&*name.to_ascii_lowercase())
     }
 
     /// The names of the file. Whoever finds that it has changed reads it, and waits for nobody.
     fn names(&self) -> Arc<HashSet<Box<str>>> {
-        let version = fs::metadata(self.file).ok().map(|found| version(&found));
+        let version = fs::metadata(&self.file).ok().map(|found| version(&found));
         let latest = self.latest.lock().clone();
         if latest.version == version {
             return latest.names;
         }
-        let names = Arc::new(names(&fs::read(self.file).unwrap_or_default()));
+        let names = Arc::new(names(&fs::read(&self.file).unwrap_or_default()));
         *self.latest.lock() = Snapshot { version, names: Arc::clone(&names) };
         names
     }
@@ -88,7 +93,7 @@ mod tests {
     #[test]
     fn names_are_those_of_the_file_as_it_is_now() {
         let path = std::env::temp_dir().join(format!("tabi-hosts-{}", std::process::id()));
-        let hosts = Hosts::in_file(Box::leak(path.clone().into()));
+        let hosts = Hosts::in_file(path.clone());
         assert!(!hosts.has("nas.home.lan"), "there is no file");
         let text = "127.0.0.1 localhost4\n# 192.0.2.1 a.comment\n\
             192.0.2.2\tnas.home.lan NAS # not.this\n\n192.0.2.3 Printer.home.lan\r\n";

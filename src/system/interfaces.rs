@@ -2,46 +2,20 @@
 //! are part of the home or office network.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-
-use log::warn;
-use nix::ifaddrs::getifaddrs;
 
 use super::ip::{is_link_local, is_private, is_public, is_this_machine, unspecified_like};
-use super::routing::{self, Changes};
-use super::sync::Mutex;
+pub use super::links::InterfaceAddress;
+use super::links::Links;
+use super::routing;
 
 /// An address that is on no link of this machine (RFC 5737): the default route leads there.
 const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
-/// The interfaces of this machine. To read them takes about 100 µs, more with more interfaces, so they are
-/// read again only once something has changed.
+/// The interfaces of this machine.
 #[derive(Debug)]
 pub struct Interfaces {
-    read: fn() -> Option<Vec<InterfaceAddress>>,
+    links: Links,
     is_local: fn(IpAddr) -> Option<bool>,
-    changes: Changes,
-    latest: Mutex<Snapshot>,
-}
-
-/// An address of an interface.
-#[derive(Clone, Debug)]
-pub struct InterfaceAddress {
-    /// The interface's name.
-    pub interface: String,
-    /// The address.
-    pub ip: IpAddr,
-    /// The number of the interface, where the address is link-local IPv6; else 0.
-    pub scope: u32,
-}
-
-/// What was known at one moment.
-#[derive(Clone, Debug)]
-struct Snapshot {
-    /// How many changes there had been.
-    changes: usize,
-    /// `None` if the system did not tell.
-    addresses: Option<Arc<[InterfaceAddress]>>,
 }
 
 /// The public addresses of an interface.
@@ -57,29 +31,18 @@ pub struct Public {
 
 impl Default for Interfaces {
     fn default() -> Self {
-        Interfaces::told_by(read, routing::is_local)
+        Interfaces { links: Links::default(), is_local: routing::is_local }
     }
 }
 
 impl Interfaces {
-    /// The interfaces that `read` finds; `None` means that it cannot tell. Of a single address `is_local`
-    /// knows more, if it tells.
-    pub fn told_by(
-        read: fn() -> Option<Vec<InterfaceAddress>>,
-        is_local: fn(IpAddr) -> Option<bool>,
-    ) -> Self {
-        let changes = Changes::default();
-        let latest = Mutex::new(Snapshot::of(read, changes.count()));
-        Interfaces { read, is_local, changes, latest }
-    }
-
     /// Whether `ip` is an address of this machine at this moment; `None` if the system does not tell.
     pub fn is_ours(&self, ip: IpAddr) -> Option<bool> {
         let ip = ip.to_canonical();
         if is_this_machine(ip) {
             return Some(true);
         }
-        let is_listed = || Some(self.addresses()?.iter().any(|address| address.ip == ip));
+        let is_listed = || Some(self.links.addresses()?.iter().any(|address| address.ip == ip));
         match (self.is_local)(ip) {
             Some(true) => Some(true),
             // It may be that of an interface with a routing table of its own (VRF).
@@ -90,7 +53,7 @@ impl Interfaces {
 
     /// Another number than before once the addresses of this machine may have changed.
     pub fn generation(&self) -> usize {
-        self.changes.count()
+        self.links.generation()
     }
 
     /// Whether a link-local client is on a private interface. The scope of an IPv6 client names its
@@ -104,7 +67,7 @@ impl Interfaces {
             SocketAddr::V4(_) => Some(address.ip) == source,
             SocketAddr::V6(client) => address.scope != 0 && address.scope == client.scope_id(),
         };
-        let addresses = self.addresses().unwrap_or_default();
+        let addresses = self.links.addresses().unwrap_or_default();
         // An address that two interfaces have says nothing about either.
         let mut link = addresses.iter().filter(is_of_link).peekable();
         link.peek().is_some() && link.all(|it| is_private_interface(&it.interface, &addresses))
@@ -113,7 +76,7 @@ impl Interfaces {
     /// The interfaces that have public addresses among those that `is_reached` admits.
     pub fn public(&self, is_reached: impl Fn(IpAddr) -> bool) -> Vec<Public> {
         let mut found: Vec<Public> = Vec::new();
-        let addresses = self.addresses().unwrap_or_default();
+        let addresses = self.links.addresses().unwrap_or_default();
         let is_shown = |it: &&InterfaceAddress| is_public(it.ip) && is_reached(it.ip);
         for InterfaceAddress { interface, ip, .. } in addresses.iter().filter(is_shown) {
             match found.iter_mut().find(|public| public.interface == *interface) {
@@ -130,13 +93,13 @@ impl Interfaces {
 
     /// Every address of this machine that is known.
     pub fn all(&self) -> Vec<IpAddr> {
-        self.addresses().unwrap_or_default().iter().map(|address| address.ip).collect()
+        self.links.addresses().unwrap_or_default().iter().map(|address| address.ip).collect()
     }
 
     /// The addresses that other machines may reach, on more than one link: private and unique-local ones
     /// first, of these IPv4 first, and of those the one first by which packets to the internet leave.
     pub fn reachable(&self) -> Vec<IpAddr> {
-        let addresses = self.addresses().unwrap_or_default();
+        let addresses = self.links.addresses().unwrap_or_default();
         let is_reachable = |ip: &IpAddr| !is_this_machine(*ip) && !is_link_local(*ip);
         let mut found: Vec<_> =
             addresses.iter().map(|address| address.ip).filter(is_reachable).collect();
@@ -144,24 +107,6 @@ impl Interfaces {
         found.sort_by_key(|ip| (!is_private(*ip), ip.is_ipv6(), Some(*ip) != first));
         found.dedup();
         found
-    }
-
-    /// What is known now. Whoever finds that something has changed reads it again, and waits for nobody.
-    fn addresses(&self) -> Option<Arc<[InterfaceAddress]>> {
-        let changes = self.changes.count();
-        let latest = self.latest.lock().clone();
-        if latest.changes == changes {
-            return latest.addresses;
-        }
-        let fresh = Snapshot::of(self.read, changes);
-        self.latest.lock().clone_from(&fresh);
-        fresh.addresses
-    }
-}
-
-impl Snapshot {
-    fn of(read: fn() -> Option<Vec<InterfaceAddress>>, changes: usize) -> Self {
-        Snapshot { changes, addresses: read().map(Into::into) }
     }
 }
 
@@ -178,30 +123,24 @@ pub fn source_towards(target: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
-/// Asks the system.
-fn read() -> Option<Vec<InterfaceAddress>> {
-    let found = getifaddrs()
-        .inspect_err(|error| warn!("cannot read the addresses of this machine: {error}"))
-        .ok()?;
-    let addresses = found.filter_map(|found| {
-        let address = found.address?;
-        let (ip, scope) = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-            (Some(address), _) => (address.ip().into(), 0),
-            (None, Some(address)) => (address.ip().into(), address.scope_id()),
-            (None, None) => return None,
-        };
-        Some(InterfaceAddress { interface: found.interface_name, ip, scope })
-    });
-    Some(addresses.collect())
+#[cfg(test)]
+impl Interfaces {
+    /// The interfaces that `read` finds; `None` means that it cannot tell. Of a single address `is_local`
+    /// knows more, if it tells.
+    pub fn told_by(
+        read: fn() -> Option<Vec<InterfaceAddress>>,
+        is_local: fn(IpAddr) -> Option<bool>,
+    ) -> Self {
+        Interfaces { links: Links::told_by(read), is_local }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
 
     fn address(interface: &str, ip: &str, scope: u32) -> InterfaceAddress {
-        InterfaceAddress { interface: interface.into(), ip: ip.parse().unwrap(), scope }
+        InterfaceAddress { interface: interface.into(), ip: ip.parse().unwrap(), mask: 0, scope }
     }
 
     /// A router: `lan` is the network at home, `wan` the link to the provider.
@@ -294,29 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read_when_something_has_changed_and_not_for_each_request() {
-        thread_local!(static READS: Cell<usize> = const { Cell::new(0) });
-        let interfaces = told_by(|| {
-            READS.set(READS.get() + 1);
-            ROUTER()
-        });
-        let before = interfaces.generation();
-        for _ in 0..10_000 {
-            interfaces.is_ours("192.168.77.1".parse().unwrap());
-        }
-        // Tests beside this one may add addresses to namespaces of their own, and not here.
-        assert!(READS.get() <= 1 + interfaces.generation() - before, "{}", READS.get());
-        interfaces.latest.lock().changes = usize::MAX;
-        let reads = READS.get();
-        interfaces.is_ours("192.168.77.1".parse().unwrap());
-        assert_eq!(READS.get(), reads + 1);
-    }
-
-    #[test]
     fn the_addresses_of_this_very_machine_are_read() {
         let interfaces = Interfaces::default();
-        let loopback = |address: &InterfaceAddress| address.ip == IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert!(read().unwrap().iter().any(loopback));
+        assert!(interfaces.all().contains(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert_eq!(interfaces.is_ours("192.0.2.77".parse().unwrap()), Some(false));
     }
 }

@@ -252,25 +252,26 @@ fn connect_from_ipv6(from: &str, server: SocketAddr) -> TcpStream {
 fn a_neighbour_on_an_ipv6_lan_leaves_another_its_places() {
     let rules = Scratch::new(b"allow to 127.0.0.1\n");
     alone(|| {
-        // Unique-local, and on-link because this machine has an address there.
-        for prefix in ["fd77", "2001:db8:77:1"] {
+        let few = ["--max-connections", "64", "--max-per-client", "16"];
+        let others = ["--allow-from", "::/0", "--rules", rules.path()];
+        let mut command = bare();
+        command.arg("[::]:0").args(few).args(others);
+        let program = Program::spawn(command);
+        let port = program.address.port();
+        // Unique-local, and on-link as soon as this machine has an address there.
+        for prefix in ["fd77", "2001:db8:77:1", "2001:db8:77:2"] {
             let commands =
                 [1, 2, 9].map(|host| format!("addr add {prefix}::{host}/64 dev lo nodad"));
             if !ip(&commands.join("\n")) {
                 return;
             }
-            let listen = format!("[{prefix}::1]:1080");
-            let few = ["--max-connections", "64", "--max-per-client", "16"];
-            let others = ["--allow-from", "::/0", "--rules", rules.path()];
-            let mut command = bare();
-            command.arg(listen).args(few).args(others);
-            let server = Program::spawn(command);
+            let server = SocketAddr::new(format!("{prefix}::1").parse().unwrap(), port);
             let asked = request(echo());
-            let client = |host: u8| connect_from_ipv6(&format!("{prefix}::{host}"), server.address);
+            let client = |host: u8| connect_from_ipv6(&format!("{prefix}::{host}"), server);
             let taken: Vec<_> = (0..40).map_while(|_| asks(client(2), &asked)).collect();
             assert_eq!(taken.len(), 16, "{prefix}");
             for _ in 0..10 {
-                let (rep, honest) = asks(client(9), &asked).unwrap();
+                let (rep, honest) = asks(client(9), &asked).expect(prefix);
                 assert_eq!(rep, 0x00);
                 assert_echoes(honest);
             }

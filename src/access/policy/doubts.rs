@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{CLOSED, allows, opens, opens_port};
+use super::closed::{CLOSED, opens, opens_port};
 use crate::access::rules::Entry;
 use crate::access::upstream::Upstream;
 use crate::system::ip::is_private;
@@ -29,7 +29,7 @@ pub(super) fn seems_to_open(
         let ports = ports.filter(|port| !opens_port(entry, **port));
         seeming.extend(ports.map(|port| format!("this server's own port {port}")));
     }
-    (allows(entry) && !seeming.is_empty()).then(|| {
+    (entry.rule.allows() && !seeming.is_empty()).then(|| {
         format!(
             "{name}:{}: this rule does not open {}: what is closed is opened by a rule for one address or \
              for a network within it, and an own port by one address with that port",

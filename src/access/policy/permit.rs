@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::access::rules::{Entry, RuleFile};
 use crate::access::upstream::Upstream;
 use crate::socks5::{Command, Request};
 
@@ -18,6 +19,18 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// One to go through `upstream`, for what goes there.
+    pub(super) fn through(upstream: &Arc<Upstream>, request: Request) -> Result<Self, Denied> {
+        let command = request.command;
+        match command {
+            Command::Connect | Command::Resolve | Command::ResolvePtr => {
+                let route = Some(UpstreamRoute { upstream: Arc::clone(upstream), request });
+                Ok(Permit { command, addresses: Vec::new(), route })
+            }
+            Command::Bind | Command::UdpAssociate => Err(Denied::through(upstream, command)),
+        }
+    }
+
     /// What may be done.
     pub fn command(&self) -> Command {
         self.command
@@ -93,6 +106,16 @@ pub enum Denied {
         /// The upstream.
         upstream: Arc<str>,
     },
+}
+
+impl Denied {
+    pub(super) fn by_rule(file: &RuleFile, entry: &Entry, address: Option<SocketAddr>) -> Self {
+        Denied::ByRule { file: Arc::clone(&file.name), line: entry.line, address }
+    }
+
+    pub(super) fn through(upstream: &Upstream, command: Command) -> Self {
+        Denied::Through { upstream: Arc::clone(upstream.shown()), command }
+    }
 }
 
 impl fmt::Display for Denied {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::Cursor;
+use std::net::Ipv4Addr;
 
 use super::*;
 use crate::access::users::{Passwords, Users};
@@ -13,6 +14,7 @@ const ROUTER: fn() -> Option<Vec<InterfaceAddress>> = || {
     let address = |interface: &str, ip: &str, scope| InterfaceAddress {
         interface: interface.into(),
         ip: ip.parse().unwrap(),
+        mask: 0,
         scope,
     };
     Some(vec![
@@ -169,6 +171,7 @@ const KNOWN: fn() -> Option<Vec<InterfaceAddress>> = || {
     let own = ["192.168.1.1", "2001:db8::1"].map(|ip| InterfaceAddress {
         interface: "eth0".into(),
         ip: ip.parse().unwrap(),
+        mask: 0,
         scope: 0,
     });
     Some(own.to_vec())
@@ -768,10 +771,10 @@ fn localhost_is_judged_as_the_addresses_that_it_has_everywhere() {
 fn names_that_this_machine_knows_are_looked_up_although_names_go_up() {
     let path = std::env::temp_dir().join(format!("tabi-policy-hosts-{}", std::process::id()));
     std::fs::write(&path, "127.0.1.1 box\n192.168.1.9 nas.lan nas\n").unwrap();
-    let hosts = || Hosts::in_file(Box::leak(path.clone().into()));
+    let hosts: &Hosts = Box::leak(Box::new(Hosts::in_file(path.clone())));
     let judge = |rules, client: &str, name: &str, found: &str| {
         let rest = REST.and_then(Upstream::parse).map(Arc::new);
-        let policy = Policy { hosts: hosts(), ..following(rules).with_upstream(rest) };
+        let policy = Policy { hosts, ..following(rules).with_upstream(rest) };
         let found = SocketAddr::new(found.parse().unwrap(), 80);
         let lookup = |_: &Name, _| Ok::<_, Denied>(vec![found]);
         let permit = policy.permit(&anyone(), client.parse().unwrap(), &request_for(name), lookup);
@@ -902,6 +905,7 @@ fn an_upstream_on_this_machine_that_gets_names_is_remarked_on() {
         ("socks5h://127.0.0.1:2080", "", "--upstream: the upstream 127.0.0.1:2080"),
         ("socks5h://192.168.1.1:2080", "", "--upstream: the upstream 192.168.1.1:2080"),
         ("socks5h://localhost:2080", "", "--upstream: the upstream localhost:2080"),
+        ("socks5h://[64:ff9b::7f00:1]:80", "", "--upstream: the upstream [64:ff9b::7f00:1]:80"),
         ("", rule, "rules:1: the upstream 127.0.0.1:9050"),
     ] {
         let told = doubts(rest, rules);

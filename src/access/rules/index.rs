@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::networks::Networks;
-use super::rule::{Action, Rule, RuleQuery, To};
+use super::rule::{Rule, RuleQuery, To};
 use crate::socks5::is_localhost;
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
@@ -101,7 +101,7 @@ impl Index {
     }
 
     fn put(&mut self, number: Number, line: u32, rule: Rule, to: Option<To>) {
-        if matches!(rule.action, Action::Allow) || (to.is_none() && rule.ports.is_empty()) {
+        if rule.allows() || (to.is_none() && rule.ports.is_empty()) {
             self.openings.push(number);
         }
         let (network, is_of_this_machine) = match &to {
@@ -111,7 +111,7 @@ impl Index {
             None | Some(To::Subdomains(_)) => (None, false),
         };
         let is_of_address = network.is_some() || to == Some(To::Own);
-        if is_of_address && !matches!(rule.action, Action::Deny) {
+        if is_of_address && !rule.denies() {
             self.allowed_addresses.push(number);
         }
         let next = match to {
@@ -190,9 +190,9 @@ impl Index {
             first = match is_ours() {
                 Some(true) => self.first_in(self.own, query, first),
                 Some(false) => first,
-                None => self.first_where(self.own, first, |rule| {
-                    matches!(rule.action, Action::Deny) && rule.matches(query)
-                }),
+                None => {
+                    self.first_where(self.own, first, |rule| rule.denies() && rule.matches(query))
+                }
             };
         }
         self.entry(first)
@@ -336,10 +336,6 @@ mod tests {
         (1..).zip((0..count).map(|_| rule(dice))).collect()
     }
 
-    fn denies(rule: &Rule) -> bool {
-        matches!(rule.action, Action::Deny)
-    }
-
     struct Request {
         query: RuleQuery<'static>,
         name: Option<&'static str>,
@@ -378,7 +374,7 @@ mod tests {
             && (rule.to.is_empty()
                 || rule.to.iter().any(|to| match to {
                     To::Network(net) => net.contains(&ip.to_canonical()),
-                    To::Own => request.is_ours.unwrap_or(denies(rule)),
+                    To::Own => request.is_ours.unwrap_or(rule.denies()),
                     To::Name(name_of_rule) => name.as_ref() == Some(name_of_rule),
                     To::Subdomains(parent) => {
                         name.as_ref().is_some_and(|name| name.ends_with(&format!(".{parent}")))
@@ -398,14 +394,14 @@ mod tests {
                 let query = request.query;
                 let named = index.match_name(&query, request.name);
                 let certain = named.filter(|named| {
-                    denies(&named.rule) && index.match_any_address(&query, Some(named)).is_none()
+                    named.rule.denies() && index.match_any_address(&query, Some(named)).is_none()
                 });
                 never_looked_up += usize::from(certain.is_some());
                 for ip in ADDRESSES.map(|ip| ip.parse().unwrap()) {
                     let first = rules.iter().find(|(_, rule)| concerns(rule, &request, ip));
                     let rule = index.match_address(&query, named, ip, || request.is_ours);
                     assert_eq!(rule.map(|it| it.line), first.map(|(line, _)| *line));
-                    assert!(certain.is_none() || denies(&first.unwrap().1));
+                    assert!(certain.is_none() || first.unwrap().1.denies());
                     found += usize::from(first.is_some());
                 }
             }
@@ -424,11 +420,11 @@ mod tests {
                 let Request { query, .. } = request(&mut dice);
                 let first = rules.iter().find(|(_, rule)| {
                     let is_last_word = rule.to.is_empty() && rule.ports.is_empty();
-                    concerns_client(rule, &query) && (!denies(rule) || is_last_word)
+                    concerns_client(rule, &query) && (!rule.denies() || is_last_word)
                 });
-                let expected = first.filter(|(_, rule)| denies(rule)).map(|(line, _)| *line);
+                let expected = first.filter(|(_, rule)| rule.denies()).map(|(line, _)| *line);
                 assert_eq!(
-                    index.match_opening(&query).filter(|it| denies(&it.rule)).map(|it| it.line),
+                    index.match_opening(&query).filter(|it| it.rule.denies()).map(|it| it.line),
                     expected
                 );
                 denied += usize::from(expected.is_some());

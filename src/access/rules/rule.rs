@@ -22,7 +22,7 @@ use crate::socks5::{self, Command, parse_ports};
 /// A rule. A field that is not given, and so has nothing in its list, matches everything.
 #[derive(Clone, Debug)]
 pub(in crate::access) struct Rule {
-    pub(in crate::access) action: Action,
+    pub(super) action: Action,
     pub(super) commands: Vec<Command>,
     /// As [`spelling::spell`] writes it.
     pub(super) user: Option<String>,
@@ -34,7 +34,7 @@ pub(in crate::access) struct Rule {
 
 /// What a rule does with what it matches.
 #[derive(Clone, Debug)]
-pub(in crate::access) enum Action {
+pub(super) enum Action {
     Allow,
     Deny,
     /// Allow it through this server.
@@ -92,11 +92,28 @@ impl Rule {
         while let Some(field) = words.next() {
             rule.take(field, &mut words)?;
         }
-        match &rule.action {
-            Action::Via(upstream) if !upstream.takes_names() && rule.to.iter().any(is_onion) => {
-                Err(error(b"socks5://", "socks5h:// for .onion, which cannot be resolved here"))
-            }
-            _ => Ok(Some(rule)),
+        if rule.upstream().is_some_and(|it| !it.takes_names()) && rule.to.iter().any(is_onion) {
+            return Err(error(
+                b"socks5://",
+                "socks5h:// for .onion, which cannot be resolved here",
+            ));
+        }
+        Ok(Some(rule))
+    }
+
+    pub(in crate::access) fn allows(&self) -> bool {
+        matches!(self.action, Action::Allow)
+    }
+
+    pub(in crate::access) fn denies(&self) -> bool {
+        matches!(self.action, Action::Deny)
+    }
+
+    /// The server through which it allows, if it does so.
+    pub(in crate::access) fn upstream(&self) -> Option<&Arc<Upstream>> {
+        match &self.action {
+            Action::Via(upstream) => Some(upstream),
+            Action::Allow | Action::Deny => None,
         }
     }
 

@@ -15,13 +15,15 @@ use std::time::{Duration, Instant};
 
 use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
+use crate::system::shares::PASSWORDS;
 use crate::system::sync::Mutex;
 
 /// Failures without consequence: anyone mistypes a password.
 const FREE_FAILURES: u32 = 4;
 
-/// The same for all neighbours in one IPv6 network together, where one host can have any number of addresses.
-const FREE_IN_NETWORK: u32 = 16 * FREE_FAILURES;
+/// All neighbours in one IPv6 network together have so many times what one client has: one host can have any
+/// number of addresses there.
+const NETWORK: u32 = 16;
 
 /// For so long the fifth failure in a row refuses a client and name; each further one doubles it, unless
 /// they have logged in before. A guesser has 5 guesses at once, 6 more in the first minute, and then one a
@@ -40,9 +42,8 @@ const FREE_NAMES: u32 = 32;
 /// try one new name in half a minute.
 const EACH_NAME: Duration = Duration::from_secs(30);
 
-/// What is remembered: at about 110 bytes each, 0.8 MB. A client fills 33 places before it is rejected,
-/// so it takes 4,096 / 33 = 124 clients to make all other failures forgotten.
-const MOST_PAIRS: usize = 4096;
+/// What is remembered: at about 110 bytes each, 0.8 MB.
+const MOST_PAIRS: usize = PASSWORDS.all;
 const MOST_CLIENTS: usize = 1024;
 const MOST_TRUSTED: usize = 2048;
 
@@ -67,10 +68,9 @@ struct Tables {
 /// The keys of an attempt.
 #[derive(Clone, Copy)]
 struct Keys {
+    /// A client and a name.
     pair: u64,
     client: u64,
-    /// The network of the client, if that is not the client, and the name.
-    in_network: Option<u64>,
 }
 
 /// How often a client and name have failed in a row, and when they did last.
@@ -103,12 +103,24 @@ impl Default for LoginPenalties {
 }
 
 impl LoginPenalties {
-    /// How long `client` is refused whatever its name, if it is: it has failed with too many names,
-    /// and has succeeded with none.
+    /// How long `client` is refused whatever its name, if it is: it, or its network, has failed with too many
+    /// names, and it has succeeded with none.
     pub(super) fn left(&self, client: IpAddr, now: Instant) -> Option<Duration> {
-        let client = self.hasher.hash_one(ClientPrefix::from(client));
+        let (keys, network) = self.keys(client.into(), b"");
         let tables = self.tables.lock();
-        tables.client_left(client, now).filter(|_| tables.trusted.peek(&client).is_none())
+        let left = tables.client_left(keys.client, now);
+        let left = left.max(network.and_then(|network| tables.client_left(network.client, now)));
+        left.filter(|_| tables.trusted.peek(&keys.client).is_none())
+    }
+
+    /// Those of `client` and `name`, and the same of its network, if that is not the client itself.
+    fn keys(&self, client: ClientPrefix, name: &[u8]) -> (Keys, Option<Keys>) {
+        let of = |it: ClientPrefix| Keys {
+            pair: self.hasher.hash_one((it, name)),
+            client: self.hasher.hash_one(it),
+        };
+        let network = Some(client.network()).filter(|network| *network != client);
+        (of(client), network.map(of))
     }
 
     /// What becomes of an attempt, where `check` compares the password. It runs under a lock: of many
@@ -120,36 +132,36 @@ impl LoginPenalties {
         now: Instant,
         check: impl FnOnce() -> Option<T>,
     ) -> Attempt<T> {
-        let client = ClientPrefix::from(client);
-        let pair = self.hasher.hash_one((client, name));
-        let network = Some(client.network()).filter(|network| *network != client);
-        let in_network = network.map(|network| self.hasher.hash_one((network, name)));
-        let keys = Keys { pair, client: self.hasher.hash_one(client), in_network };
+        let (keys, network) = self.keys(client.into(), name);
         let mut tables = self.tables.lock();
-        if let Some(left) = tables.left(keys, now) {
+        if let Some(left) = tables.left(keys, network, now) {
             return Attempt::Ignored(left);
         }
         if let Some(user) = check() {
             tables.succeeded(keys);
             Attempt::Right(user)
         } else {
-            tables.failed(keys, now);
+            tables.failed(keys, EACH_NAME, now);
+            if let Some(network) = network {
+                tables.failed(network, EACH_NAME / NETWORK, now);
+            }
             Attempt::Wrong
         }
     }
 }
 
 impl Tables {
-    /// How long this client and name are still refused.
-    fn left(&self, keys: Keys, now: Instant) -> Option<Duration> {
-        let is_trusted = self.trusted.peek(&keys.pair).is_some();
-        let by_client = self.client_left(keys.client, now).filter(|_| !is_trusted);
-        let in_network = keys.in_network.filter(|_| !is_trusted);
-        let in_network =
-            in_network.and_then(|pair| self.pair_left(pair, FREE_IN_NETWORK, LONGEST, now));
-        let longest = if is_trusted { SHORTEST } else { LONGEST };
-        // A time is more than none.
-        self.pair_left(keys.pair, FREE_FAILURES, longest, now).max(by_client).max(in_network)
+    /// How long this client and name are still refused, with those of its network.
+    fn left(&self, keys: Keys, network: Option<Keys>, now: Instant) -> Option<Duration> {
+        if self.trusted.peek(&keys.pair).is_some() {
+            return self.pair_left(keys.pair, FREE_FAILURES, SHORTEST, now);
+        }
+        let left = |keys: Keys, free| {
+            // A time is more than none.
+            self.pair_left(keys.pair, free, LONGEST, now).max(self.client_left(keys.client, now))
+        };
+        let in_network = network.and_then(|network| left(network, NETWORK * FREE_FAILURES));
+        left(keys, FREE_FAILURES).max(in_network)
     }
 
     /// How long the client and name are still refused for their failures, where so many are free, and for how
@@ -167,13 +179,11 @@ impl Tables {
         owed.checked_sub(FREE_NAMES * EACH_NAME).filter(|left| !left.is_zero())
     }
 
-    fn failed(&mut self, keys: Keys, now: Instant) {
-        if let Some(in_network) = keys.in_network {
-            self.count(in_network, now);
-        }
-        if self.count(keys.pair, now) == 1 {
-            let paid_back = self.clients.peek(&keys.client).map_or(now, |at| now.max(*at));
-            self.clients.insert(keys.client, paid_back + EACH_NAME, 1);
+    /// Notes a failure; a client that fails with a name for the first time owes this time for it.
+    fn failed(&mut self, Keys { pair, client }: Keys, owed: Duration, now: Instant) {
+        if self.count(pair, now) == 1 {
+            let paid_back = self.clients.peek(&client).map_or(now, |at| now.max(*at));
+            self.clients.insert(client, paid_back + owed, 1);
         }
     }
 
@@ -187,7 +197,7 @@ impl Tables {
     }
 
     /// Forgives this client and name, and nothing else.
-    fn succeeded(&mut self, Keys { pair, client, .. }: Keys) {
+    fn succeeded(&mut self, Keys { pair, client }: Keys) {
         if self.pairs.remove(&pair).is_some() {
             let paid_back = self.clients.peek(&client).and_then(|it| it.checked_sub(EACH_NAME));
             if let Some(paid_back) = paid_back {
@@ -350,8 +360,8 @@ mod tests {
         let tried = |stage: &Stage, client| {
             (0..1000).filter(|n| stage.fail(client, &format!("name {n}"))).count()
         };
-        assert_eq!(tried(&stage, HOME), 33);
-        assert_eq!(tried(&stage, "192.168.0.8"), 33);
+        assert_eq!(tried(&stage, HOME), PASSWORDS.of_one);
+        assert_eq!(tried(&stage, "192.168.0.8"), PASSWORDS.of_one);
         assert_eq!(stage.left("192.168.0.8"), Some(EACH_NAME));
         assert_eq!(stage.left(HOME), None, "alice may come in");
         assert!(stage.succeed(HOME, "alice"));
@@ -421,6 +431,23 @@ mod tests {
         let tables = penalties.tables.lock();
         let counts = [tables.pairs.len(), tables.clients.len(), tables.trusted.len()];
         assert_eq!(counts, [MOST_PAIRS, MOST_CLIENTS, MOST_TRUSTED]);
+    }
+
+    #[test]
+    fn a_host_with_any_number_of_addresses_makes_no_failure_forgotten() {
+        let stage = Stage::new();
+        assert!(stage.succeed("fd00::9", "alice"));
+        for host in 0..100 {
+            stage.fail(&format!("fd00::1:{host:x}"), "alice");
+        }
+        let looked_at = (0..10_000)
+            .filter(|host| stage.fail(&format!("fd00::2:{host:x}"), &format!("name {host}")));
+        assert_eq!(looked_at.count(), 16 * 32, "alice is one of 513");
+        assert!(!stage.fail("fd00::3:1", "alice"));
+        assert!(stage.left("fd00::4:1").is_some(), "whoever comes new from there");
+        assert_eq!(stage.left("fd00::9"), None, "she has logged in from there before");
+        assert!(stage.succeed("fd00::9", "alice"));
+        assert!(stage.succeed("fd01::1", "bob"), "another network");
     }
 
     #[test]

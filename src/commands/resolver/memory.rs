@@ -24,7 +24,7 @@ const ADDRESS: usize = size_of::<SocketAddr>();
 
 /// Bytes of all entries: those of 4,096 names of 40 bytes with two addresses each. Of the client that has
 /// most of them, the one that was not asked for longest goes: whoever makes names up forgets its own.
-const MAX_BYTES: usize = 4096 * (ENTRY + 40 + 2 * ADDRESS);
+const MAX_BYTES: usize = crate::system::shares::REMEMBERED_NAMES.all * (ENTRY + 40 + 2 * ADDRESS);
 
 /// A bounded memory of answers.
 pub(super) struct Memory {

@@ -1,14 +1,12 @@
 //! What is looked up, and how it is put to the system's resolver, which completes a name by the search
 //! list of `resolv.conf` as it does for every program, unless there is a dot at the name's end.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
 use super::answer::Found;
 use crate::socks5::{Name, is_onion};
-
-const HOSTS: &str = "/etc/hosts";
+use crate::system::hosts::Hosts;
 
 /// Addresses of one name that are used. CONNECT dials 16 at the most.
 const MAX_ADDRESSES: usize = 64;
@@ -39,8 +37,7 @@ impl Question {
                 Err(io::Error::other("no name server is asked for .onion (RFC 7686 section 2)"))
             }
             Question::Addresses(name) => {
-                let hosts = || File::open(HOSTS).map(BufReader::new);
-                let mut addresses = resolve(as_asked(name, hosts))?;
+                let mut addresses = resolve(as_asked(name, Hosts::of_this_machine()))?;
                 addresses.truncate(MAX_ADDRESSES);
                 if addresses.is_empty() {
                     return Err(ErrorKind::NotFound.into());
@@ -60,45 +57,35 @@ impl Question {
 }
 
 /// The name without the dot at its end where the hosts file has it: there it is found only so.
-fn as_asked<R: BufRead>(name: &str, hosts: impl FnOnce() -> io::Result<R>) -> &str {
+fn as_asked<'a>(name: &'a str, hosts: &Hosts) -> &'a str {
     let relative = name.strip_suffix('.').filter(|relative| relative.contains('.'));
-    let in_hosts = |name: &&str| hosts().and_then(|hosts| has_name(hosts, name)).unwrap_or(false);
-    relative.filter(in_hosts).unwrap_or(name)
-}
-
-/// Whether a line of `hosts` (hosts(5): an address, its names, perhaps a comment) has this name.
-fn has_name(mut hosts: impl BufRead, name: &str) -> io::Result<bool> {
-    let mut line = Vec::new();
-    while hosts.read_until(b'\n', &mut line)? > 0 {
-        let entry = line.split(|&byte| byte == b'#').next().unwrap_or_default();
-        let words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        if words.skip(1).any(|word| word.eq_ignore_ascii_case(name.as_bytes())) {
-            return Ok(true);
-        }
-        line.clear();
-    }
-    Ok(false)
+    relative.filter(|relative| hosts.lists(relative)).unwrap_or(name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn asked(name: &str) -> String {
-        let hosts: &[u8] = b"127.0.0.1 localhost\n# 192.0.2.1 a.comment\n\
-            192.0.2.2\tnas.home.lan nas # not.this\n\n192.0.2.3 Printer.home.lan\r\n";
-        match Question::from(&Name::new(name.into()).unwrap()) {
-            Question::Addresses(name) => as_asked(&name, || Ok(hosts)).into(),
+    /// What the system's resolver is asked where this is the hosts file.
+    fn asked(name: &str, hosts: &str) -> String {
+        let file = format!("tabi-question-{}-{name}", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        std::fs::write(&file, hosts).unwrap();
+        let asked = match Question::from(&Name::new(name.into()).unwrap()) {
+            Question::Addresses(name) => as_asked(&name, &Hosts::in_file(file.clone())).into(),
             Question::Name(ip) => panic!("{ip}"),
-        }
+        };
+        std::fs::remove_file(file).unwrap();
+        asked
     }
 
     #[test]
     fn a_name_is_asked_for_as_it_stands() {
+        let hosts = "192.0.2.2 nas\n";
         for name in ["secret.corp", "secret.corp.", "1.2.3.999", "nas", "nas.", "fe80::1%eth0.5"] {
-            assert_eq!(asked(name), name);
+            assert_eq!(asked(name, hosts), name);
         }
-        assert_eq!(asked("Secret.Corp."), "secret.corp.");
+        assert_eq!(asked("Secret.Corp.", hosts), "secret.corp.");
     }
 
     #[test]
@@ -113,15 +100,12 @@ mod tests {
 
     #[test]
     fn absolute_names_in_the_hosts_file_are_found_there() {
-        for (name, as_found) in
-            [("NAS.home.lan.", "nas.home.lan"), ("printer.home.lan.", "printer.home.lan")]
-        {
-            assert_eq!(asked(name), as_found);
+        let hosts = "192.0.2.2\tnas.home.lan nas # not.this\n192.0.2.3 Printer.home.lan\r\n";
+        assert_eq!(asked("NAS.home.lan.", hosts), "nas.home.lan");
+        assert_eq!(asked("printer.home.lan.", hosts), "printer.home.lan");
+        for name in ["not.this.", "192.0.2.2.", "home.lan."] {
+            assert_eq!(asked(name, hosts), name);
         }
-        for name in ["a.comment.", "not.this.", "192.0.2.2.", "home.lan."] {
-            assert_eq!(asked(name), name);
-        }
-        let missing = || Err::<&[u8], _>(io::ErrorKind::NotFound.into());
-        assert_eq!(as_asked("nas.home.lan.", missing), "nas.home.lan.");
+        assert_eq!(asked("nas.home.lan.", ""), "nas.home.lan.");
     }
 }

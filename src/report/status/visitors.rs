@@ -18,7 +18,7 @@ use crate::system::poll::poll;
 use crate::system::waker::Waker;
 
 /// Visitors at once. One more takes the place of another: see [`gives_way`].
-const MAX_VISITORS: usize = 16;
+const MAX_VISITORS: usize = crate::system::shares::VISITORS.all;
 
 /// Connections of one client: far more than browsers and health checks make. At a tenth of a millisecond
 /// each, 500 a second are a twentieth of a core.

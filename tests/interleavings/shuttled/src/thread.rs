@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use shuttle::rand::{Rng, thread_rng};
 
-pub use shuttle::thread::{JoinHandle, Thread, current, park, spawn, yield_now};
+pub use shuttle::thread::{JoinHandle, Thread, current, park, sleep, spawn, yield_now};
 
 /// The system refuses one thread of three. This is std's: to look at it lets nobody else go first.
 static REFUSES: AtomicBool = AtomicBool::new(false);
