@@ -103,7 +103,7 @@ pub const TABLE: [Bound; 10] = [
         bound: "about {}, for `--name-cache`",
         of_one: 0,
         share: "what others leave",
-        gives_way: "the name that was not asked for for longest",
+        gives_way: "who has most of them: its name that was not asked for for longest",
     },
     Bound {
         thing: Thing::UpstreamConnections,
@@ -135,7 +135,7 @@ pub const TABLE: [Bound; 10] = [
         bound: "{} at once",
         of_one: 0,
         share: "what others leave",
-        gives_way: "who has been there for longest",
+        gives_way: "who has most: the one who has been there for longest",
     },
 ];
 

@@ -109,11 +109,14 @@ fn receive(
     Ok(())
 }
 
-/// Which of these visitors gives way to one of the client `comes`: among those whose client has most, that
-/// one included, the one who has been there for longest.
+/// Which of these visitors gives way to one of the client `comes`: of the network that has most, that one
+/// included, and there of the client that has most, the one who has been there for longest.
 fn gives_way(visitors: &[ClientPrefix], comes: ClientPrefix) -> usize {
-    let has = |client| {
-        visitors.iter().filter(|other| **other == client).count() + usize::from(client == comes)
+    let all = || visitors.iter().chain([&comes]);
+    let has = |client: ClientPrefix| {
+        let network = client.network();
+        let of_network = all().filter(|other| other.network() == network).count();
+        (of_network, all().filter(|other| **other == client).count())
     };
     // Of those that are equal `max_by_key` takes the last one, which is the oldest here.
     (0..visitors.len()).rev().max_by_key(|index| has(visitors[*index])).unwrap_or_default()
@@ -204,5 +207,7 @@ mod tests {
         assert_eq!(gives_way(&[a, b, c], b), 1, "its own");
         assert_eq!(gives_way(&[a, b, c], "10.0.0.4"), 0, "each has one");
         assert_eq!(gives_way(&[a, c, "2001:db8::2"], b), 1, "a network of IPv6 is one client");
+        let host = ["fd77::1", "fd77::2", "fd77::3"];
+        assert_eq!(gives_way(&[a, host[0], host[1]], host[2]), 1, "one host has many addresses");
     }
 }
