@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use self::inside::Inside;
+use self::outside::Outside;
 use self::relay::DatagramRelay;
-use self::sockets::Outside;
 use super::egress::Egress;
 use super::resolver::Resolver;
 use crate::access::policy::{Permit, Policy};
@@ -26,8 +26,9 @@ mod dropped;
 mod inner_port;
 mod inside;
 mod lookups;
+mod outside;
 mod relay;
-mod sockets;
+mod socket;
 mod table;
 mod targets;
 

@@ -15,7 +15,7 @@ use super::client::{AssociateClient, Port};
 use super::destinations::Destinations;
 use super::dropped::{DropCounts, DropLog, Reason};
 use super::inside::Inside;
-use super::sockets::{Outside, is_unreachable};
+use super::outside::{Outside, is_unreachable};
 use super::targets::Route;
 use crate::access::policy::Policy;
 use crate::commands::resolver::Resolver;
