@@ -103,7 +103,7 @@ pub const TABLE: [Bound; 10] = [
         bound: "about {}, for `--name-cache`",
         of_one: 0,
         share: "what others leave",
-        gives_way: "who has most of them: its name that was not asked for for longest",
+        gives_way: "who has most: the name that was not asked for for longest",
     },
     Bound {
         thing: Thing::UpstreamConnections,
