@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use log::warn;
 use rustix::event::{PollFd, PollFlags};
 
-use super::super::rate_limit::{LogRateLimit, Rate};
+use super::super::rate_limit::{Rate, RateLimit};
 use super::handler::StatusHandler;
 use super::request::MAX_HEAD;
 use crate::system::deadline::Deadline;
@@ -56,7 +56,7 @@ pub(super) fn serve(
     handler: &Arc<StatusHandler>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let (rate, mut visitors) = (LogRateLimit::new(RATE), Vec::with_capacity(MAX_VISITORS));
+    let (rate, mut visitors) = (RateLimit::new(RATE), Vec::with_capacity(MAX_VISITORS));
     loop {
         let next = handler.tick(Instant::now());
         let mut polled = [PollFd::new(end, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
