@@ -16,8 +16,8 @@ use crate::system::sync::Mutex;
 /// clients are one.
 const MAX_CLIENTS: usize = 1024;
 
-/// Half of what all clients may have is for those that had none for so long: 1,000 that each log all the
-/// time hide nobody who comes new.
+/// Half of what all clients may have is for those of networks that had none for so long: 1,000 that each log
+/// all the time, or one host with as many addresses, hide nobody who comes new.
 const NEW_AFTER: Duration = Duration::from_secs(60);
 
 /// Clients that a summary names, those of whom most was left out first. The others are one line.
@@ -54,6 +54,8 @@ struct State {
     /// That of all clients for which `clients` has no place.
     others: Usage,
     all: Bucket,
+    /// When one was last taken of each network, which an IPv4 address is by itself.
+    taken: LruMap<ClientPrefix, Instant>,
     /// A thread waits to log a summary.
     awaits_summary: bool,
 }
@@ -61,8 +63,6 @@ struct State {
 #[derive(Debug, Default)]
 struct Usage {
     bucket: Bucket,
-    /// When one was last taken.
-    taken: Option<Instant>,
     /// Those since the last summary that were left out.
     suppressed: u64,
 }
@@ -77,6 +77,7 @@ impl RateLimit {
             clients: LruMap::new(MAX_CLIENTS),
             others: Usage::default(),
             all: Bucket::default(),
+            taken: LruMap::new(MAX_CLIENTS),
             awaits_summary: false,
         };
         Arc::new(RateLimit { rate, state: Mutex::new(state) })
@@ -113,13 +114,22 @@ impl RateLimit {
     }
 
     fn take(&self, client: ClientPrefix, now: Instant) -> bool {
-        let State { clients, others, all, .. } = &mut *self.state.lock();
+        let State { clients, others, all, taken, .. } = &mut *self.state.lock();
         let is_full = clients.len() == MAX_CLIENTS
             && clients.oldest().is_some_and(|(_, usage)| usage.is_in_use(now));
         if !is_full && clients.peek(&client).is_none() {
             clients.insert(client, Usage::default(), 1);
         }
-        clients.get(&client).unwrap_or(others).take(&self.rate, all, now)
+        let (rate, network) = (&self.rate, client.network());
+        let is_known = taken.peek(&network).is_some_and(|at| now.duration_since(*at) < NEW_AFTER);
+        let burst = if is_known { rate.burst / 2 } else { rate.burst };
+        let of_all = all.with_one_more(rate.all, burst, now);
+        let is_taken = clients.get(&client).unwrap_or(others).take(rate, of_all.is_some(), now);
+        if is_taken {
+            *all = Bucket(of_all);
+            taken.insert(network, now, 1);
+        }
+        is_taken
     }
 
     /// The numbers for a summary, `None` standing for all clients that are not named.
@@ -140,19 +150,15 @@ impl RateLimit {
 }
 
 impl Usage {
-    fn take(&mut self, rate: &Rate, all: &mut Bucket, now: Instant) -> bool {
-        let is_new = self.taken.is_none_or(|at| now.duration_since(at) >= NEW_AFTER);
-        let burst = if is_new { rate.burst } else { rate.burst / 2 };
-        let of_client = self.bucket.with_one_more(rate.each, rate.burst, now);
-        let of_all = all.with_one_more(rate.all, burst, now);
-        let is_taken = of_client.is_some() && of_all.is_some();
-        if is_taken {
-            (self.bucket, *all) = (Bucket(of_client), Bucket(of_all));
-            self.taken = Some(now);
+    /// Takes one more, if all together may have one.
+    fn take(&mut self, rate: &Rate, is_admitted: bool, now: Instant) -> bool {
+        let next = self.bucket.with_one_more(rate.each, rate.burst, now).filter(|_| is_admitted);
+        if next.is_some() {
+            self.bucket = Bucket(next);
         } else {
             self.suppressed += 1;
         }
-        is_taken
+        next.is_some()
     }
 
     fn is_in_use(&self, now: Instant) -> bool {
@@ -214,6 +220,15 @@ mod tests {
             assert!(all <= 20, "{all}");
             assert_eq!(logged(&limit, 1000 + second, 3, now), 1, "a client that comes new");
         }
+    }
+
+    #[test]
+    fn a_host_with_a_thousand_addresses_hides_nobody_who_comes_new() {
+        let (limit, now) = (RateLimit::new(RATE), Instant::now());
+        let address = |host: u16| IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, host]).into();
+        let all = (0..1000).filter(|host| limit.take(address(*host), now)).count();
+        assert_eq!(all, 100, "half of the burst");
+        assert_eq!(logged(&limit, 7, 3, now), 1, "a client that comes new");
     }
 
     #[test]
