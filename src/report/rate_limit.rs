@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
+use crate::system::shares::Thing;
 use crate::system::sync::Mutex;
 
 /// Clients that are counted apart: 1,024 of about 200 bytes each are 200 KiB. Beyond that all further
 /// clients are one.
-const MAX_CLIENTS: usize = 1024;
+const MAX_CLIENTS: usize = Thing::LogLines.all();
 
 /// Half of what all clients may have is for those of networks that had none for so long: 1,000 that each log
 /// all the time, or one host with as many addresses, hide nobody who comes new.

@@ -69,7 +69,8 @@ pub const LOOKUPS: Bound = Bound {
     gives_way: "nobody: who has fewest is next",
 };
 
-/// Everything that is bounded, how much of it one client may have, and who gives way.
+/// Everything that is bounded, how much of it one client may have, and who gives way: each [`Thing`] in its
+/// place.
 pub const TABLE: [Bound; 10] = [
     Bound {
         thing: Thing::Places,
@@ -138,6 +139,14 @@ pub const TABLE: [Bound; 10] = [
         gives_way: "who has most: the one who has been there for longest",
     },
 ];
+
+impl Thing {
+    /// How much there is of it, or what stands for that in its row.
+    #[must_use]
+    pub const fn all(self) -> usize {
+        TABLE[self as usize].all
+    }
+}
 
 impl Bound {
     /// The row of a table that stands for it.
@@ -343,6 +352,11 @@ mod tests {
 
     fn client(ip: &str) -> ClientPrefix {
         ip.parse::<IpAddr>().unwrap().into()
+    }
+
+    #[test]
+    fn each_thing_has_its_row() {
+        assert!((0..).zip(&TABLE).all(|(index, row)| row.thing as i32 == index));
     }
 
     /// Things that clients take one after the other, and those who have to give one up for that.

@@ -9,6 +9,7 @@ use super::answer::{Answer, Found};
 use super::question::Question;
 use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
+use crate::system::shares::Thing;
 
 /// How long a failed lookup is remembered, at the most.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const ADDRESS: usize = size_of::<SocketAddr>();
 /// Bytes of all entries: those of 4,096 names of 40 bytes with two addresses each. Of the network that has
 /// most of them, and there of the client that has most, the one that was not asked for longest goes:
 /// whoever makes names up forgets its own.
-const MAX_BYTES: usize = 4096 * (ENTRY + 40 + 2 * ADDRESS);
+const MAX_BYTES: usize = Thing::RememberedNames.all() * (ENTRY + 40 + 2 * ADDRESS);
 
 /// A bounded memory of answers.
 pub(super) struct Memory {

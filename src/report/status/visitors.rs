@@ -15,10 +15,11 @@ use super::request::MAX_HEAD;
 use crate::system::deadline::Deadline;
 use crate::system::ip::ClientPrefix;
 use crate::system::poll::poll;
+use crate::system::shares::Thing;
 use crate::system::waker::Waker;
 
 /// Visitors at once. One more takes the place of another: see [`gives_way`].
-const MAX_VISITORS: usize = 16;
+const MAX_VISITORS: usize = Thing::Visitors.all();
 
 /// Connections of one client: far more than browsers and health checks make. At a tenth of a millisecond
 /// each, 500 a second are a twentieth of a core.
