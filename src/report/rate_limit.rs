@@ -14,7 +14,7 @@ use crate::system::shares::Thing;
 use crate::system::sync::Mutex;
 
 /// Clients that are counted apart: 1,024 of about 200 bytes each are 200 KiB. Beyond that all further
-/// clients are one.
+/// clients are one, and beyond a quarter of it those of one IPv6 network.
 const MAX_CLIENTS: usize = Thing::LogLines.all();
 
 /// Half of what all clients may have is for those of networks that had none for so long: 1,000 that each log
@@ -116,12 +116,16 @@ impl RateLimit {
 
     fn take(&self, client: ClientPrefix, now: Instant) -> bool {
         let State { clients, others, all, taken, .. } = &mut *self.state.lock();
+        let (rate, network) = (&self.rate, client.network());
         let is_full = clients.len() == MAX_CLIENTS
             && clients.oldest().is_some_and(|(_, usage)| usage.is_in_use(now));
         if !is_full && clients.peek(&client).is_none() {
-            clients.insert(client, Usage::default(), 1);
+            let is_neighbour = |(other, _): &(&ClientPrefix, _)| other.network() == network;
+            let neighbours = clients.iter_mut().filter(is_neighbour).count();
+            if neighbours < MAX_CLIENTS / 4 {
+                clients.insert(client, Usage::default(), 1);
+            }
         }
-        let (rate, network) = (&self.rate, client.network());
         let is_known = taken.peek(&network).is_some_and(|at| now.duration_since(*at) < NEW_AFTER);
         let burst = if is_known { rate.burst / 2 } else { rate.burst };
         let of_all = all.with_one_more(rate.all, burst, now);
@@ -227,9 +231,15 @@ mod tests {
     fn a_host_with_a_thousand_addresses_hides_nobody_who_comes_new() {
         let (limit, now) = (RateLimit::new(RATE), Instant::now());
         let address = |host: u16| IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, host]).into();
-        let all = (0..1000).filter(|host| limit.take(address(*host), now)).count();
-        assert_eq!(all, 100, "half of the burst");
-        assert_eq!(logged(&limit, 7, 3, now), 1, "a client that comes new");
+        let all = |first: u16, now| {
+            (first..first + 2000).filter(|host| limit.take(address(*host), now)).count()
+        };
+        assert_eq!(all(0, now), 100, "half of the burst");
+        for second in 1..30_u16 {
+            let now = now + u32::from(second) * SECOND;
+            assert!(all(second * 2000, now) <= 20);
+            assert!(logged(&limit, second.into(), 3, now) > 0, "a client that comes new");
+        }
     }
 
     #[test]
