@@ -12,7 +12,7 @@
 //! - [`Logger`] makes lines with simplelog and puts them into a queue. Whoever logs never waits for
 //!   whoever reads the log; what does not fit into the queue is counted, and the log says so.
 //!
-//! Inside, `line` prints a session's line, `rate_limit` counts lines, `format` knows how times and
+//! Inside, `line` prints a session's line, `rate_limit` counts lines and visitors, `format` knows how times and
 //! levels look on a terminal, in a file and in systemd's journal, and `queue` has the thread that
 //! writes. Everything that a client chose is escaped once, and every line has a bounded length.
 

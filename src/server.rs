@@ -246,7 +246,6 @@ impl Server {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
             max_threads: 2 * self.pool.max() + SPARE_THREADS,
-            max_fds: self.proxy.sessions.descriptors().limit(),
             lookups: Box::new(move || {
                 let Counts { found, failed, remembered } = resolver.counts();
                 vec![("found", found), ("failed", failed), ("remembered", remembered)]

@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use self::inside::Inside;
+use self::outside::Outside;
 use self::relay::DatagramRelay;
-use self::sockets::Outside;
 use super::egress::Egress;
 use super::resolver::Resolver;
 use crate::access::policy::{Permit, Policy};
@@ -26,8 +26,9 @@ mod dropped;
 mod inner_port;
 mod inside;
 mod lookups;
+mod outside;
 mod relay;
-mod sockets;
+mod socket;
 mod table;
 mod targets;
 
@@ -244,6 +245,28 @@ mod tests {
         drop(control);
         ended();
         drop(release);
+    }
+
+    #[test]
+    fn an_idle_limit_shorter_than_memory_is_kept_ends_an_association_in_time() {
+        let (session, _control) = session("127.0.0.1:1");
+        let (bound_to, bound) = channel();
+        let ended =
+            with_association(session, names(&[]), move |association, client, policy, names| {
+                let client =
+                    AssociateClient { idle_timeout: Duration::from_millis(100), ..*client };
+                bound_to.send(association.bound).unwrap();
+                association.serve(&client, policy, names, &DropCounts::default());
+                Instant::now()
+            });
+        let client = UdpSocket::bind(LOCAL).unwrap();
+        let (target, port) = target("127.0.0.1");
+        let datagram = [b"\0\0\0\x01\x7f\0\0\x01", &port[..], b"x"].concat();
+        client.send_to(&datagram, bound.recv_timeout(LONG).unwrap()).unwrap();
+        target.recv(&mut [0]).unwrap();
+        let last = Instant::now();
+        let idle = ended().saturating_duration_since(last);
+        assert!(idle < Duration::from_secs(2), "{idle:?}");
     }
 
     #[test]

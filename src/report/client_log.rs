@@ -13,7 +13,7 @@ use log::{Level, debug, info, log, log_enabled, warn};
 use super::line::Line;
 use super::metrics::Metrics;
 use super::outcome::Outcome;
-use super::rate_limit::{LogRateLimit, Rate};
+use super::rate_limit::{Rate, RateLimit};
 use crate::sessions::SessionState;
 use crate::system::ip::ClientPrefix;
 
@@ -31,9 +31,9 @@ const TURNED_AWAY: u32 = 1;
 /// The log of what clients do.
 #[derive(Debug)]
 pub struct ClientLog {
-    sessions: Arc<LogRateLimit>,
-    bad_credentials: Arc<LogRateLimit>,
-    turned_away: Arc<LogRateLimit>,
+    sessions: Arc<RateLimit>,
+    bad_credentials: Arc<RateLimit>,
+    turned_away: Arc<RateLimit>,
 }
 
 impl ClientLog {
@@ -42,7 +42,7 @@ impl ClientLog {
         let limit = |times, summary| {
             let all = each.saturating_mul(times);
             let summary_after = Duration::from_secs(10);
-            LogRateLimit::new(Rate { each, all, burst: BURST, summary_after, summary })
+            RateLimit::new(Rate { each, all, burst: BURST, summary_after, summary })
         };
         ClientLog {
             sessions: limit(SESSIONS, |client, count| info!("{}", More { count, client, why: "" })),

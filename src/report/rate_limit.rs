@@ -1,5 +1,6 @@
-//! How many lines the log takes of one client, and of all clients together: a burst, then some each
-//! second. The others are counted, and after a while a few lines say how many they were.
+//! How much is taken of one client, and of all clients together, be it lines of the log or connections with
+//! the status page: a burst, then some each second. The others are counted, and after a while a few lines of
+//! the log say how many they were.
 
 use std::cmp::Reverse;
 use std::mem;
@@ -9,40 +10,41 @@ use std::time::{Duration, Instant};
 
 use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
+use crate::system::shares::LOG_LINES;
 use crate::system::sync::Mutex;
 
 /// Clients that are counted apart: 1,024 of about 200 bytes each are 200 KiB. Beyond that all further
-/// clients are one.
-const MAX_CLIENTS: usize = crate::system::shares::LOG_LINES.all;
+/// clients are one, and beyond a quarter of it those of one IPv6 network.
+const MAX_CLIENTS: usize = LOG_LINES.all;
 
-/// Half of what all clients may have is for those that had no line for so long: 1,000 that each log all
-/// the time hide nobody who comes new.
+/// Half of what all clients may have is for those of networks that had none for so long: 1,000 that each log
+/// all the time, or one host with as many addresses, hide nobody who comes new.
 const NEW_AFTER: Duration = Duration::from_secs(60);
 
-/// Clients that a summary names, those with most lines first. The others are one line.
+/// Clients that a summary names, those of whom most was left out first. The others are one line.
 const MAX_NAMED: usize = 10;
 
 /// Stack of the thread that logs a summary, in bytes.
 const STACK: usize = 128 * 1024;
 
-/// How many lines there may be.
+/// How much is taken.
 #[derive(Debug)]
 pub(super) struct Rate {
-    /// Lines a second of one client.
+    /// So many a second of one client.
     pub(super) each: u32,
-    /// Lines a second of all clients.
+    /// So many a second of all clients.
     pub(super) all: u32,
-    /// So many seconds' lines may come at once.
+    /// Those of so many seconds may come at once.
     pub(super) burst: Duration,
-    /// How long lines are counted before a summary says how many they were.
+    /// How long further ones are counted before a summary says how many they were.
     pub(super) summary_after: Duration,
-    /// Logs how many lines of this client, or of all others together, were not logged.
+    /// Logs how many of this client, or of all others together, were left out.
     pub(super) summary: fn(Option<ClientPrefix>, u64),
 }
 
-/// Lines of clients, of which only so many are logged.
+/// A limit on what comes from clients.
 #[derive(Debug)]
-pub(super) struct LogRateLimit {
+pub(super) struct RateLimit {
     rate: Rate,
     state: Mutex<State>,
 }
@@ -53,6 +55,8 @@ struct State {
     /// That of all clients for which `clients` has no place.
     others: Usage,
     all: Bucket,
+    /// When one was last taken of each network, which an IPv4 address is by itself.
+    taken: LruMap<ClientPrefix, Instant>,
     /// A thread waits to log a summary.
     awaits_summary: bool,
 }
@@ -60,37 +64,36 @@ struct State {
 #[derive(Debug, Default)]
 struct Usage {
     bucket: Bucket,
-    /// When a line was last logged.
-    logged: Option<Instant>,
-    /// Lines since the last summary that were not logged.
+    /// Those since the last summary that were left out.
     suppressed: u64,
 }
 
-/// When the whole burst may come again. `None` before the first line.
+/// When the whole burst may come again. `None` before the first one.
 #[derive(Debug, Default)]
 struct Bucket(Option<Instant>);
 
-impl LogRateLimit {
+impl RateLimit {
     pub(super) fn new(rate: Rate) -> Arc<Self> {
         let state = State {
             clients: LruMap::new(MAX_CLIENTS),
             others: Usage::default(),
             all: Bucket::default(),
+            taken: LruMap::new(MAX_CLIENTS),
             awaits_summary: false,
         };
-        Arc::new(LogRateLimit { rate, state: Mutex::new(state) })
+        Arc::new(RateLimit { rate, state: Mutex::new(state) })
     }
 
-    /// Whether a line of this client is logged. If not, it is counted for the next summary.
+    /// Whether one more is taken of this client. If not, it is counted for the next summary.
     pub(super) fn admits(self: &Arc<Self>, client: ClientPrefix) -> bool {
-        let is_logged = self.take(client, Instant::now());
-        if !is_logged && !mem::replace(&mut self.state.lock().awaits_summary, true) {
+        let is_taken = self.take(client, Instant::now());
+        if !is_taken && !mem::replace(&mut self.state.lock().awaits_summary, true) {
             self.start_summary();
         }
-        is_logged
+        is_taken
     }
 
-    /// A thread that sleeps until the summary is due costs nothing while no lines are suppressed.
+    /// A thread that sleeps until the summary is due costs nothing while all are taken.
     fn start_summary(self: &Arc<Self>) {
         let limit = Arc::clone(self);
         let summarize = move || {
@@ -99,12 +102,12 @@ impl LogRateLimit {
         };
         let thread = thread::Builder::new().name("tabi summary".into()).stack_size(STACK);
         if thread.spawn(summarize).is_err() {
-            // The next line that is not logged tries again.
+            // The next one that is left out tries again.
             self.state.lock().awaits_summary = false;
         }
     }
 
-    /// Logs how many lines were not logged since the last summary.
+    /// Logs how many were left out since the last summary.
     pub(super) fn summarize(&self) {
         for (client, count) in self.take_suppressed() {
             (self.rate.summary)(client, count);
@@ -112,13 +115,26 @@ impl LogRateLimit {
     }
 
     fn take(&self, client: ClientPrefix, now: Instant) -> bool {
-        let State { clients, others, all, .. } = &mut *self.state.lock();
+        let State { clients, others, all, taken, .. } = &mut *self.state.lock();
+        let (rate, network) = (&self.rate, client.network());
         let is_full = clients.len() == MAX_CLIENTS
             && clients.oldest().is_some_and(|(_, usage)| usage.is_in_use(now));
         if !is_full && clients.peek(&client).is_none() {
-            clients.insert(client, Usage::default(), 1);
+            let is_neighbour = |(other, _): &(&ClientPrefix, _)| other.network() == network;
+            let neighbours = clients.iter_mut().filter(is_neighbour).count();
+            if neighbours < MAX_CLIENTS / 4 {
+                clients.insert(client, Usage::default(), 1);
+            }
         }
-        clients.get(&client).unwrap_or(others).take(&self.rate, all, now)
+        let is_known = taken.peek(&network).is_some_and(|at| now.duration_since(*at) < NEW_AFTER);
+        let burst = if is_known { rate.burst / 2 } else { rate.burst };
+        let of_all = all.with_one_more(rate.all, burst, now);
+        let is_taken = clients.get(&client).unwrap_or(others).take(rate, of_all.is_some(), now);
+        if is_taken {
+            *all = Bucket(of_all);
+            taken.insert(network, now, 1);
+        }
+        is_taken
     }
 
     /// The numbers for a summary, `None` standing for all clients that are not named.
@@ -139,19 +155,15 @@ impl LogRateLimit {
 }
 
 impl Usage {
-    fn take(&mut self, rate: &Rate, all: &mut Bucket, now: Instant) -> bool {
-        let is_new = self.logged.is_none_or(|at| now.duration_since(at) >= NEW_AFTER);
-        let burst = if is_new { rate.burst } else { rate.burst / 2 };
-        let of_client = self.bucket.with_one_more(rate.each, rate.burst, now);
-        let of_all = all.with_one_more(rate.all, burst, now);
-        let is_logged = of_client.is_some() && of_all.is_some();
-        if is_logged {
-            (self.bucket, *all) = (Bucket(of_client), Bucket(of_all));
-            self.logged = Some(now);
+    /// Takes one more, if all together may have one.
+    fn take(&mut self, rate: &Rate, is_admitted: bool, now: Instant) -> bool {
+        let next = self.bucket.with_one_more(rate.each, rate.burst, now).filter(|_| is_admitted);
+        if next.is_some() {
+            self.bucket = Bucket(next);
         } else {
             self.suppressed += 1;
         }
-        is_logged
+        next.is_some()
     }
 
     fn is_in_use(&self, now: Instant) -> bool {
@@ -187,13 +199,13 @@ mod tests {
     }
 
     /// How many of so many lines are logged.
-    fn logged(limit: &LogRateLimit, number: u32, lines: u32, now: Instant) -> usize {
+    fn logged(limit: &RateLimit, number: u32, lines: u32, now: Instant) -> usize {
         (0..lines).filter(|_| limit.take(client(number), now)).count()
     }
 
     #[test]
     fn a_burst_is_logged_then_some_a_second_and_the_rest_is_counted() {
-        let (limit, now) = (LogRateLimit::new(RATE), Instant::now());
+        let (limit, now) = (RateLimit::new(RATE), Instant::now());
         assert_eq!(logged(&limit, 7, 100, now), 20);
         assert_eq!(logged(&limit, 7, 100, now + SECOND), 2);
         assert_eq!(limit.take_suppressed(), [(Some(client(7)), 80 + 98)]);
@@ -203,7 +215,7 @@ mod tests {
 
     #[test]
     fn all_clients_together_have_a_limit_and_hide_nobody_who_comes_new() {
-        let (limit, now) = (LogRateLimit::new(RATE), Instant::now());
+        let (limit, now) = (RateLimit::new(RATE), Instant::now());
         let all: usize = (0..50).map(|number| logged(&limit, number, 1000, now)).sum();
         // Half of the burst, and a first line of each client that came behind it.
         assert_eq!(all, 100 + 45);
@@ -216,8 +228,23 @@ mod tests {
     }
 
     #[test]
+    fn a_host_with_a_thousand_addresses_hides_nobody_who_comes_new() {
+        let (limit, now) = (RateLimit::new(RATE), Instant::now());
+        let address = |host: u16| IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, host]).into();
+        let all = |first: u16, now| {
+            (first..first + 2000).filter(|host| limit.take(address(*host), now)).count()
+        };
+        assert_eq!(all(0, now), 100, "half of the burst");
+        for second in 1..30_u16 {
+            let now = now + u32::from(second) * SECOND;
+            assert!(all(second * 2000, now) <= 20);
+            assert!(logged(&limit, second.into(), 3, now) > 0, "a client that comes new");
+        }
+    }
+
+    #[test]
     fn a_summary_names_those_with_most_lines() {
-        let (limit, now) = (LogRateLimit::new(RATE), Instant::now());
+        let (limit, now) = (RateLimit::new(RATE), Instant::now());
         for number in 0..30 {
             logged(&limit, number, 100 + number, now);
         }
@@ -231,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_what_is_quiet_makes_room_in_it() {
-        let limit = LogRateLimit::new(Rate { all: 1_000_000, ..RATE });
+        let limit = RateLimit::new(Rate { all: 1_000_000, ..RATE });
         let now = Instant::now();
         let clients = u32::try_from(MAX_CLIENTS).unwrap();
         assert!((0..clients).all(|number| logged(&limit, number, 1, now) == 1));
@@ -247,7 +274,7 @@ mod tests {
     #[test]
     fn a_summary_comes_without_a_further_line() {
         static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
-        let limit = LogRateLimit::new(Rate {
+        let limit = RateLimit::new(Rate {
             each: 1,
             burst: SECOND,
             summary_after: SECOND / 10,

@@ -1,6 +1,5 @@
 //! What each client and each user has moved, with its live sessions and with those that are over.
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -60,24 +59,12 @@ impl Accounts {
             account.down += down;
             change(account);
         };
-        add(entry(&mut self.clients, &session.peer().ip()));
+        add(self.clients.entry(session.peer().ip()).or_default());
         // Without a request nobody has authenticated: the name may be anybody's.
         if let (Some(user), true) = (session.user(), session.request().is_some()) {
-            add(entry(&mut self.users, user));
+            add(self.users.entry(Arc::clone(user)).or_default());
         }
     }
-}
-
-/// The account of `key`. The key is copied only for a new one.
-fn entry<'a, K, Q>(accounts: &'a mut HashMap<K, Account>, key: &Q) -> &'a mut Account
-where
-    K: Borrow<Q> + Eq + Hash,
-    Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
-{
-    if !accounts.contains_key(key) {
-        accounts.insert(key.to_owned(), Account::default());
-    }
-    accounts.get_mut(key).expect("it is there now")
 }
 
 fn forget_least<K: Clone + Eq + Hash>(accounts: &mut HashMap<K, Account>) {

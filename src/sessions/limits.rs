@@ -201,6 +201,19 @@ mod tests {
     }
 
     #[test]
+    fn an_association_with_empty_datagrams_is_not_idle() {
+        let idle = Duration::from_secs(100);
+        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: NEVER_HERE, idle };
+        let (session, _client, _target) = relaying(limits);
+        let (begin, mut activity) = (Instant::now(), Activity::default());
+        for minute in 0..5 {
+            session.target().count_datagrams(1);
+            activity.check(&session, begin + minute * Duration::from_secs(60), limits);
+        }
+        assert_eq!(session.ending(), None);
+    }
+
+    #[test]
     fn what_was_cut_off_does_not_look_complete_for_an_idle_timeout_that_comes_late() {
         let limits = Limits {
             sessions: 1,

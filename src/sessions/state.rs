@@ -262,9 +262,11 @@ impl SessionState {
         }
     }
 
-    /// Grows with every byte that is passed on, and with every end of file.
+    /// Grows with every byte and every datagram that is passed on, and with every end of file.
     pub(super) fn moved(&self) -> u64 {
-        self.sides().map(|side| side.sent() + u64::from(side.fin_passed_on())).iter().sum()
+        let moved =
+            |side: &Endpoint| side.sent() + side.datagrams() + u64::from(side.fin_passed_on());
+        self.sides().map(moved).iter().sum()
     }
 
     /// The bytes on their way to both sides that their systems have not acknowledged. `None` where this

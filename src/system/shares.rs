@@ -187,6 +187,11 @@ mod tests {
         ip.parse::<IpAddr>().unwrap().into()
     }
 
+    #[test]
+    fn each_thing_has_its_row() {
+        assert!((0..).zip(&TABLE).all(|(index, row)| row.thing as i32 == index));
+    }
+
     /// Things that clients take one after the other, and those who have to give one up for that.
     struct Stage {
         holders: Holders,

@@ -60,6 +60,8 @@ pub(super) struct Destinations<'a> {
     /// Whether the rules permit it.
     by_address: Table<(IpAddr, u16), bool>,
     by_name: Table<Address, Targets>,
+    /// The latest destination that was the port of an association.
+    inner_port: Option<SocketAddr>,
     /// Whether a name may be waiting for its first answer.
     are_unanswered: bool,
     repliers: Table<IpAddr, ()>,
@@ -79,6 +81,7 @@ impl<'a> Destinations<'a> {
             resolver,
             by_address: Table::new(BY_ADDRESS, &ALL),
             by_name: Table::new(BY_NAME, &ALL),
+            inner_port: None,
             are_unanswered: false,
             repliers: Table::new(REPLIERS, &ALL),
             lookups: Lookups::new(resolver, client.session.peer().ip(), &ALL),
@@ -124,10 +127,8 @@ impl<'a> Destinations<'a> {
     /// Whether an association of this server takes its client's datagrams at `target`. No verdict that
     /// was kept says so: associations come and go.
     fn is_of_association(&mut self, target: SocketAddr) -> bool {
-        let key = (target.ip(), target.port());
         let is_so = InnerPort::is_live(target.port()) && self.policy.is_this_machine(target.ip());
-        if is_so && self.by_address.get(&key) != Some(&mut false) {
-            self.by_address.insert(key, false);
+        if is_so && self.inner_port.replace(target) != Some(target) {
             self.client.session.denied(&format!("{target} is the port of an association"));
         }
         is_so
@@ -333,6 +334,27 @@ mod tests {
             assert_eq!(route, Route::Dropped(Reason::Denied));
             let (first, count) = client.session.destinations().unwrap();
             assert_eq!((first, count), (&to("127.0.0.1"), 7));
+        })();
+    }
+
+    #[test]
+    fn the_port_of_an_association_is_closed_for_as_long_as_that_lives() {
+        let (session, _control) = session("127.0.0.1:1");
+        let names = Resolver::new(TTL, &Descriptors::new(1024));
+        with_association(session, names, |_, client, policy, names| {
+            let mut destinations = Destinations::new(client, policy, names);
+            let to = Address { port: 19, ..to("127.0.0.1") };
+            let mut route = || destinations.route(&to, b"x", Instant::now());
+            let open = Route::To("127.0.0.1:19".parse().unwrap());
+            assert_eq!(route(), open);
+            let other = InnerPort::new(19);
+            for _ in 0..3 {
+                assert_eq!(route(), Route::Dropped(Reason::Denied));
+            }
+            drop(other);
+            assert_eq!(route(), open);
+            let why = "127.0.0.1:19 is the port of an association";
+            assert_eq!(client.session.denials(), Some((why, 1)));
         })();
     }
 

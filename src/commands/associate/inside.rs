@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::batch::Batch;
 use super::inner_port::InnerPort;
-use super::sockets;
+use super::socket;
 use crate::commands::egress::Egress;
 use crate::system::interfaces::source_towards;
 use crate::system::ip::unspecified_like;
@@ -120,9 +120,9 @@ impl AsFd for Inside {
 fn bind(mut local: SocketAddr, ports: Option<&RangeInclusive<u16>>) -> io::Result<UdpSocket> {
     let Some(ports) = ports else {
         local.set_port(0);
-        return sockets::bind(local, false, Egress::default());
+        return socket::bind(local, false, Egress::default());
     };
-    let socket = sockets::socket(local, false, Egress::default())?;
+    let socket = socket::unbound(local, false, Egress::default())?;
     // A client's port is not to be guessed by others, and its key makes each hasher another one.
     let chosen = RandomState::new().build_hasher().finish();
     let first = usize::try_from(chosen % (ports.len().max(1) as u64)).unwrap_or(0);

@@ -15,7 +15,7 @@ use super::client::{AssociateClient, Port};
 use super::destinations::Destinations;
 use super::dropped::{DropCounts, DropLog, Reason};
 use super::inside::Inside;
-use super::sockets::{Outside, is_unreachable};
+use super::outside::{Outside, is_unreachable};
 use super::targets::Route;
 use crate::access::policy::Policy;
 use crate::commands::resolver::Resolver;
@@ -113,8 +113,8 @@ impl<'a> DatagramRelay<'a> {
     /// client's connection, the socket towards it, the waker of lookups, the sockets outside.
     fn wait(&self) -> io::Result<[bool; 6]> {
         let idle = self.now.saturating_duration_since(self.active);
-        let limit = self.client.idle_timeout;
-        let left = if self.batch.is_released() { limit.saturating_sub(idle) } else { KEEP_MEMORY };
+        let left = self.client.idle_timeout.saturating_sub(idle);
+        let left = if self.batch.is_released() { left } else { left.min(KEEP_MEMORY) };
         let left = self.destinations.time_left(self.now).map_or(left, |lookup| lookup.min(left));
         let ignored = self.control_from.saturating_duration_since(self.now);
         let (left, of_control) = match ignored {

@@ -9,6 +9,7 @@ use super::answer::{Answer, Found};
 use super::question::Question;
 use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
+use crate::system::shares::REMEMBERED_NAMES;
 
 /// How long a failed lookup is remembered, at the most.
 const FAILURE_TTL: Duration = Duration::from_secs(5);
@@ -22,9 +23,10 @@ const WINNER_TTL: Duration = Duration::from_secs(60);
 const ENTRY: usize = 2 * (104 + 16 + 32) + 96;
 const ADDRESS: usize = size_of::<SocketAddr>();
 
-/// Bytes of all entries: those of 4,096 names of 40 bytes with two addresses each. Of the client that has
-/// most of them, the one that was not asked for longest goes: whoever makes names up forgets its own.
-const MAX_BYTES: usize = crate::system::shares::REMEMBERED_NAMES.all * (ENTRY + 40 + 2 * ADDRESS);
+/// Bytes of all entries: those of 4,096 names of 40 bytes with two addresses each. Of the network that has
+/// most of them, and there of the client that has most, the one that was not asked for longest goes:
+/// whoever makes names up forgets its own.
+const MAX_BYTES: usize = REMEMBERED_NAMES.all * (ENTRY + 40 + 2 * ADDRESS);
 
 /// A bounded memory of answers.
 pub(super) struct Memory {
@@ -33,6 +35,8 @@ pub(super) struct Memory {
     owners: HashMap<Arc<Question>, ClientPrefix>,
     /// What each has asked for, unless another one had before.
     clients: HashMap<ClientPrefix, LruMap<Arc<Question>, Remembered>>,
+    /// Bytes of the entries of each network's clients.
+    networks: HashMap<ClientPrefix, usize>,
     /// Bytes of all entries.
     bytes: usize,
 }
@@ -47,7 +51,8 @@ struct Remembered {
 impl Memory {
     /// A memory that keeps an answer for so long; not at all if that is zero.
     pub(super) fn new(ttl: Duration) -> Self {
-        Memory { ttl, owners: HashMap::new(), clients: HashMap::new(), bytes: 0 }
+        let (owners, clients, networks) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Memory { ttl, owners, clients, networks, bytes: 0 }
     }
 
     /// The answer to `question`, if it is still good, with the winner of the latest race first.
@@ -82,22 +87,34 @@ impl Memory {
         let its = self.clients.entry(client).or_insert_with(|| LruMap::new(usize::MAX));
         its.insert(Arc::clone(question), known, cost);
         self.owners.insert(Arc::clone(question), client);
+        *self.networks.entry(client.network()).or_default() += cost;
         self.bytes += cost;
         while self.bytes > MAX_BYTES {
-            let most = self.clients.values().max_by_key(|its| its.weight());
-            let Some((oldest, _)) = most.and_then(LruMap::oldest) else { break };
-            self.forget(&Arc::clone(oldest));
+            let Some(oldest) = self.gives_way().map(Arc::clone) else { break };
+            self.forget(&oldest);
         }
+    }
+
+    /// What is forgotten where there is too much.
+    fn gives_way(&self) -> Option<&Arc<Question>> {
+        let (network, _) = self.networks.iter().max_by_key(|(_, bytes)| **bytes)?;
+        let of_network = self.clients.iter().filter(|(client, _)| client.network() == *network);
+        let (_, most) = of_network.max_by_key(|(_, its)| its.weight())?;
+        most.oldest().map(|(oldest, _)| oldest)
     }
 
     fn forget(&mut self, question: &Arc<Question>) {
         let Some(client) = self.owners.remove(question) else { return };
         let Some(its) = self.clients.get_mut(&client) else { return };
-        if let Some(known) = its.remove(question) {
-            self.bytes -= cost(question, &known.answer);
-        }
+        let cost = its.remove(question).map_or(0, |known| cost(question, &known.answer));
         if its.len() == 0 {
             self.clients.remove(&client);
+        }
+        self.bytes -= cost;
+        let of_network = self.networks.entry(client.network()).or_default();
+        *of_network -= cost;
+        if *of_network == 0 {
+            self.networks.remove(&client.network());
         }
     }
 
@@ -227,9 +244,13 @@ mod tests {
             let found = Ok(addresses(&["192.0.2.1"]));
             memory.keep(&name(&format!("{number}.example")), client(1), &found, now);
         }
-        for number in 0..20_000 {
+        for number in 0..20_000_u16 {
             let made_up = name(&format!("{number}.invalid"));
-            let attacker = client(if number % 2 == 0 { 2 } else { 3 });
+            // Every second one is of a host with a thousand addresses.
+            let attacker = match number % 2 {
+                0 => client(2),
+                _ => IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, number % 1000]).into(),
+            };
             memory.keep(&made_up, attacker, &failure, now);
         }
         for number in 0..50 {
@@ -242,5 +263,7 @@ mod tests {
         assert!(memory.recall(&name("0.example"), now).unwrap().is_err());
         let all: usize = memory.clients.values().map(LruMap::len).sum();
         assert_eq!(all, memory.owners.len());
+        assert_eq!(memory.networks.values().sum::<usize>(), memory.bytes);
+        assert_eq!(memory.networks.len(), 4);
     }
 }

@@ -1,4 +1,4 @@
-//! How much processor time the lookups of one client take. Where the hosts file has 5 MB, each takes 7 ms.
+//! How much processor time the lookups of one client, and of one network, take. Where the hosts file has 5 MB, each takes 7 ms.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,12 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::system::ip::ClientPrefix;
 use crate::system::lru::LruMap;
 
-/// A client's lookups may take an eighth of a core.
+/// A client's lookups may take an eighth of a core, and those of one IPv6 network half of one: a host there
+/// can have very many addresses.
 const PART: u32 = 8;
+const PART_OF_NETWORK: u32 = 2;
 
-/// What they have not taken in this time they may take at once: a second.
+/// What they have not taken in this time they may take at once: a second, and four.
 const BURST: Duration = Duration::from_secs(8);
 
 /// The longest that a lookup keeps its place for that. With few descriptors there are few places, and
@@ -20,7 +22,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Clients whose time is known. At about 200 bytes each, that is 200 KiB.
 const MAX_CLIENTS: usize = 1024;
 
-/// When each client will have paid back, at an eighth of a core, for what its lookups have taken.
+/// When each client, and each network, will have paid back for what its lookups have taken.
 pub(super) struct ProcessorTime(LruMap<ClientPrefix, Instant>);
 
 impl Default for ProcessorTime {
@@ -38,9 +40,18 @@ impl ProcessorTime {
         taken: Duration,
         now: Instant,
     ) -> Duration {
-        let owed = self.0.peek(&client).map_or(now, |paid_back| now.max(*paid_back));
-        let paid_back = owed + PART * taken;
-        self.0.insert(client, paid_back, 1);
+        let pause = self.owe(client, PART * taken, now);
+        match client.network() {
+            network if network != client => {
+                pause.max(self.owe(network, PART_OF_NETWORK * taken, now))
+            }
+            _ => pause,
+        }
+    }
+
+    fn owe(&mut self, who: ClientPrefix, more: Duration, now: Instant) -> Duration {
+        let paid_back = self.0.peek(&who).map_or(now, |paid_back| now.max(*paid_back)) + more;
+        self.0.insert(who, paid_back, 1);
         paid_back.saturating_duration_since(now + BURST).min(MAX_PAUSE)
     }
 }
@@ -69,6 +80,19 @@ mod tests {
         assert_eq!(now - begin, 900 * 8 * taken);
         assert_eq!(times.charge(other, taken, now), Duration::ZERO);
         assert_eq!(times.charge(client, taken, now + BURST), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_host_with_a_thousand_addresses_takes_half_a_core() {
+        let (mut times, begin) = (ProcessorTime::default(), Instant::now());
+        let client = |host: u16| IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, host]).into();
+        let taken = Duration::from_millis(10);
+        let mut now = begin;
+        for lookup in 0..1000 {
+            now += times.charge(client(lookup), taken, now);
+        }
+        assert_eq!(now - begin, 600 * 2 * taken);
+        assert_eq!(times.charge(IpAddr::from([192, 0, 2, 1]).into(), taken, now), Duration::ZERO);
     }
 
     #[test]

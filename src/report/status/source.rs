@@ -16,8 +16,6 @@ pub struct StatusSource {
     pub sessions: Arc<Sessions>,
     /// Threads that there may be at once.
     pub max_threads: usize,
-    /// Descriptors that there may be at once.
-    pub max_fds: usize,
     /// Asks how many names were looked up.
     pub lookups: Ask<Counts>,
     /// Asks how many datagrams were dropped.
@@ -44,7 +42,7 @@ impl StatusSource {
             max_connections: self.sessions.max(),
             threads: usage::threads(),
             open_fds: usage::descriptors(),
-            max_fds: self.max_fds,
+            max_fds: self.sessions.descriptors().limit(),
             processor_time: usage::processor_time(),
             resident_memory: usage::resident_memory(),
             lookups: (self.lookups)(),

@@ -9,16 +9,17 @@ use std::time::{Duration, Instant};
 use log::warn;
 use rustix::event::{PollFd, PollFlags};
 
-use super::super::rate_limit::{LogRateLimit, Rate};
+use super::super::rate_limit::{Rate, RateLimit};
 use super::handler::StatusHandler;
 use super::request::MAX_HEAD;
 use crate::system::deadline::Deadline;
 use crate::system::ip::ClientPrefix;
 use crate::system::poll::poll;
+use crate::system::shares::VISITORS;
 use crate::system::waker::Waker;
 
 /// Visitors at once. One more takes the place of another: see [`gives_way`].
-const MAX_VISITORS: usize = crate::system::shares::VISITORS.all;
+const MAX_VISITORS: usize = VISITORS.all;
 
 /// Connections of one client: far more than browsers and health checks make. At a tenth of a millisecond
 /// each, 500 a second are a twentieth of a core.
@@ -56,7 +57,7 @@ pub(super) fn serve(
     handler: &Arc<StatusHandler>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let (rate, mut visitors) = (LogRateLimit::new(RATE), Vec::with_capacity(MAX_VISITORS));
+    let (rate, mut visitors) = (RateLimit::new(RATE), Vec::with_capacity(MAX_VISITORS));
     loop {
         let next = handler.tick(Instant::now());
         let mut polled = [PollFd::new(end, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
@@ -109,11 +110,14 @@ fn receive(
     Ok(())
 }
 
-/// Which of these visitors gives way to one of the client `comes`: among those whose client has most, that
-/// one included, the one who has been there for longest.
+/// Which of these visitors gives way to one of the client `comes`: of the network that has most, that one
+/// included, and there of the client that has most, the one who has been there for longest.
 fn gives_way(visitors: &[ClientPrefix], comes: ClientPrefix) -> usize {
-    let has = |client| {
-        visitors.iter().filter(|other| **other == client).count() + usize::from(client == comes)
+    let all = || visitors.iter().chain([&comes]);
+    let has = |client: ClientPrefix| {
+        let network = client.network();
+        let of_network = all().filter(|other| other.network() == network).count();
+        (of_network, all().filter(|other| **other == client).count())
     };
     // Of those that are equal `max_by_key` takes the last one, which is the oldest here.
     (0..visitors.len()).rev().max_by_key(|index| has(visitors[*index])).unwrap_or_default()
@@ -204,5 +208,7 @@ mod tests {
         assert_eq!(gives_way(&[a, b, c], b), 1, "its own");
         assert_eq!(gives_way(&[a, b, c], "10.0.0.4"), 0, "each has one");
         assert_eq!(gives_way(&[a, c, "2001:db8::2"], b), 1, "a network of IPv6 is one client");
+        let host = ["fd77::1", "fd77::2", "fd77::3"];
+        assert_eq!(gives_way(&[a, host[0], host[1]], host[2]), 1, "one host has many addresses");
     }
 }
