@@ -117,7 +117,7 @@ mod tests {
         let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
         let (stream, _) = listener.accept().unwrap();
         let sessions = Sessions::new(limits, Descriptors::raise());
-        (sessions.open(address.parse().unwrap(), stream, || ()).unwrap(), client)
+        (sessions.open(address.parse().unwrap(), false, stream, || ()).unwrap(), client)
     }
 
     fn identity() -> Identity {

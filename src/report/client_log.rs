@@ -187,7 +187,8 @@ mod tests {
             idle: Duration::MAX,
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
-        let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
+        let session =
+            sessions.open("192.0.2.77:5000".parse().unwrap(), false, client, || ()).unwrap();
         let (log, metrics) = (ClientLog::new(10), Metrics::default());
         catch_unwind(AssertUnwindSafe(|| {
             let _entry = log.entry(session.state(), &metrics);
