@@ -164,8 +164,6 @@ impl Proxy {
             close_with(state, &failure.message);
         }
         let (outcome, why) = match (state.ending(), result) {
-            // The entry says so when it is dropped.
-            (Some(Ending::Fault), _) => return,
             (Some(ending), _) => (ending.into(), ending.why()),
             (None, Err(failure)) => (failure.outcome, failure.why.as_deref()),
             (None, Ok(())) => (Outcome::Closed, None),

@@ -14,7 +14,7 @@ use super::line::Line;
 use super::metrics::Metrics;
 use super::outcome::Outcome;
 use super::rate_limit::{LogRateLimit, Rate};
-use crate::sessions::SessionState;
+use crate::sessions::{Ending, SessionState};
 use crate::system::ip::ClientPrefix;
 
 /// Lines that may come at once are those of so many seconds. A browser that opens thirty tabs makes 1,000
@@ -66,8 +66,8 @@ impl ClientLog {
             log: self,
             metrics,
             session,
-            outcome: Outcome::Failed,
-            why: Some("internal error"),
+            outcome: Ending::Fault.into(),
+            why: Ending::Fault.why(),
         }
     }
 

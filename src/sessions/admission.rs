@@ -94,21 +94,26 @@ pub(super) fn admit(
     is_balancer: bool,
     limits: Limits,
 ) -> Result<Admission, AdmissionError> {
+    if live.stopped {
+        return Err(AdmissionError::Stopped);
+    }
     let now = Instant::now();
-    let free = Free::of(live, limits);
-    let turn = match free.places.min(free.pairs) {
-        _ if live.stopped => return Err(AdmissionError::Stopped),
-        _ if !is_balancer => turn(live, client, free, limits)?,
-        0 => Turn::Wait,
-        _ => Turn::Free,
+    let is_full = live.count() >= limits.sessions || live.pairs.total() >= limits.pairs;
+    let turn = match is_balancer {
+        false => turn(live, client, 0, limits)?,
+        true if is_full => Turn::Wait,
+        true => Turn::Free,
     };
+    let has_none = live.places.of(client) == 0;
     let victim = match turn {
         Turn::Free if has_place_for_pending(live, client, limits, now) => {
             return Ok(Admission::Admitted);
         }
         Turn::Free => return Ok(Admission::Soon(EVICTABLE_WHEN_CROWDED)),
         _ if live.enough_leave(now) => return Ok(Admission::Soon(RETRY_SOON)),
-        Turn::From(client) => longest_idle(live, live.pairs.held_by(client), now),
+        Turn::From(largest) => longest_idle(live, live.pairs.held_by(largest), now)
+            // What it has may all be in earlier processes.
+            .or_else(|| longest_idle_of_all(live, now).filter(|_| has_none)),
         _ => oldest_pending(live, now).or_else(|| longest_idle_of_all(live, now)),
     };
     let Some(victim) = victim else { return Ok(Admission::Full(RETRY_AFTER)) };
@@ -122,10 +127,8 @@ pub(super) fn readmit(
     client: ClientPrefix,
     limits: Limits,
 ) -> Result<(), AdmissionError> {
-    let (Free { places, pairs }, now) = (Free::of(live, limits), Instant::now());
-    // What it has would be free otherwise.
-    let free = Free { places: places + 1, pairs: pairs + 1 };
-    if let Turn::From(client) = turn(live, client, free, limits)? {
+    let now = Instant::now();
+    if let Turn::From(client) = turn(live, client, 1, limits)? {
         if let Some(victim) = longest_idle(live, live.pairs.held_by(client), now) {
             live.evict(victim, now, FOR_A_PLACE);
         }
@@ -133,39 +136,25 @@ pub(super) fn readmit(
     Ok(())
 }
 
-/// What nobody has.
-#[derive(Clone, Copy)]
-struct Free {
-    places: usize,
-    pairs: usize,
-}
-
-impl Free {
-    fn of(live: &Live, limits: Limits) -> Self {
-        Free {
-            places: limits.sessions.saturating_sub(live.count()),
-            pairs: limits.pairs.saturating_sub(live.pairs.total()),
-        }
-    }
-}
-
-/// A client may have `--max-per-client` sessions, and its share of all, and of the descriptors.
+/// A client may have `--max-per-client` sessions, and its share of all, and of the descriptors. Of each it
+/// has `own` already that are not counted as its.
 fn turn(
     live: &Live,
     client: ClientPrefix,
-    free: Free,
+    own: usize,
     limits: Limits,
 ) -> Result<Turn, AdmissionError> {
     let has = live.places.of(client);
     if has >= limits.per_client {
         return Err(AdmissionError::PerClientLimit(has));
     }
-    match live.places.turn(client, limits.sessions, free.places) {
+    let free = |all: usize, taken| (all + own).saturating_sub(taken);
+    match live.places.turn(client, limits.sessions, free(limits.sessions, live.count())) {
         Turn::Refused => return Err(AdmissionError::FairShare(has)),
         Turn::Free => {}
         turn => return Ok(turn),
     }
-    match live.pairs.turn(client, limits.pairs, free.pairs) {
+    match live.pairs.turn(client, limits.pairs, free(limits.pairs, live.pairs.total())) {
         Turn::Refused => Err(AdmissionError::Descriptors(live.pairs.of(client))),
         turn => Ok(turn),
     }
@@ -343,7 +332,11 @@ mod tests {
     ) -> Result<Session, AdmissionError> {
         thread::scope(|scope| {
             let opening = scope.spawn(|| tunnel(sessions, host));
+            let begin = Instant::now();
             while !opening.is_finished() {
+                if begin.elapsed() > LONG {
+                    sessions.close();
+                }
                 all.retain(|session| session.state().ending().is_none());
                 thread::yield_now();
             }
@@ -447,6 +440,18 @@ mod tests {
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
         assert_eq!([&one, &newer, &busy].map(|session| session.state().ending()), [None; 3]);
+    }
+
+    #[test]
+    fn where_the_largest_client_has_all_it_has_in_an_earlier_process_another_tunnel_gives_way() {
+        let sessions = sessions(16);
+        sessions.set_elsewhere(10, &[(peer(1).ip(), [10, 0])]);
+        let mut live: Vec<_> = [2, 2, 3, 3, 4, 4].map(|it| tunnel(&sessions, it).unwrap()).into();
+        for session in &live {
+            set_idle(&sessions, session, 2 * EVICTABLE_IDLE);
+        }
+        let ninth = tunnel_over(&sessions, 9, &mut live).unwrap();
+        assert_eq!((ninth.state().ending(), live.len()), (None, 5));
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl Ending {
     pub fn why(self) -> Option<&'static str> {
         match self {
             Ending::Evicted(why) | Ending::Revoked(why) => Some(why),
+            Ending::Fault => Some("internal error"),
             _ => None,
         }
     }
