@@ -103,12 +103,9 @@ impl Proxy {
 
     fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, Rejected> {
         let is_balancer = self.is_balancer(peer);
-        if let (false, Err(rejected)) = (is_balancer, self.check(peer)) {
-            // What is on this machine may be a probe.
-            if !is_here(peer, &stream) {
-                return Err(rejected);
-            }
-        }
+        let checked = if is_balancer { Ok(()) } else { self.check(peer) };
+        // What is on this machine may be a probe.
+        checked.or_else(|why| if is_here(peer, &stream) { Ok(()) } else { Err(why) })?;
         let when_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.full.log(text);
@@ -401,9 +398,9 @@ impl Exchange<'_, '_> {
             None => self.control_address()?,
         };
         let ports = proxy.config.udp_ports.as_ref();
-        let (egress, descriptors) = (self.egress()?, state.descriptors());
+        let egress = self.egress()?;
         self.take_extras(session, Association::more_pairs(egress), ports)?;
-        let association = Association::open(&permit, egress, told, ports, descriptors);
+        let association = Association::open(&permit, egress, told, ports);
         let association = association.map_err(|error| {
             // Those that are left are another program's.
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {

@@ -443,6 +443,19 @@ mod tests {
     }
 
     #[test]
+    fn the_descriptors_of_an_association_are_counted_from_when_it_takes_them_until_it_is_over() {
+        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+        // There are enough for a session, and nothing beside it.
+        let descriptors = Descriptors::new(4);
+        let session = open(&Sessions::new(limits, Arc::clone(&descriptors)), 1).unwrap();
+        assert!(!descriptors.are_short());
+        session.take(Extra::Pair).unwrap();
+        assert!(descriptors.are_short());
+        drop(session);
+        assert!(!descriptors.are_short());
+    }
+
+    #[test]
     fn where_the_largest_client_has_all_it_has_in_an_earlier_process_another_tunnel_gives_way() {
         let sessions = sessions(16);
         sessions.set_elsewhere(10, &[(peer(1).ip(), [10, 0])]);

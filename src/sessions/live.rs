@@ -12,6 +12,7 @@ use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
 use crate::system::deadline::Deadline;
+use crate::system::descriptors::Reservation;
 use crate::system::ip::ClientPrefix;
 use crate::system::shares::Holders;
 
@@ -60,7 +61,7 @@ pub(super) struct Entry {
     /// Who the client is: a load balancer until it has said for whom it comes.
     pub(super) client: ClientPrefix,
     /// Pairs of descriptors beside the first.
-    more_pairs: u64,
+    more_pairs: Vec<Reservation>,
     pub(super) activity: Activity,
 }
 
@@ -75,8 +76,8 @@ pub enum Extra {
 
 /// The number of a pair beside the first, which is no session's: these come down from the greatest. A
 /// session has at most two.
-fn further_pair(id: u64, pair: u64) -> u64 {
-    u64::MAX - 2 * id - pair
+fn further_pair(id: u64, pair: usize) -> u64 {
+    u64::MAX - 2 * id - pair as u64
 }
 
 impl Entry {
@@ -126,7 +127,7 @@ impl Live {
         let id = state.id;
         self.next = id + 1;
         let activity = Activity::default();
-        self.entries.insert(id, Entry { state, client, more_pairs: 0, activity });
+        self.entries.insert(id, Entry { state, client, more_pairs: Vec::new(), activity });
         self.hold(id, client, has_place);
     }
 
@@ -154,8 +155,8 @@ impl Live {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match extra {
             Extra::Pair => {
-                self.pairs.add(entry.client, further_pair(id, entry.more_pairs), id);
-                entry.more_pairs += 1;
+                self.pairs.add(entry.client, further_pair(id, entry.more_pairs.len()), id);
+                entry.more_pairs.push(entry.state.descriptors().reserve());
             }
             Extra::UdpPort(_) => self.ports.add(entry.client, id, id),
         }
@@ -192,7 +193,7 @@ impl Live {
         for holders in [&mut self.places, &mut self.pairs, &mut self.ports] {
             holders.remove(entry.client, id);
         }
-        for pair in 0..entry.more_pairs {
+        for pair in 0..entry.more_pairs.len() {
             self.pairs.remove(entry.client, further_pair(id, pair));
         }
     }
