@@ -1,7 +1,7 @@
 //! One client's whole life, top to bottom: admission, identity, request, permit, dial, reply, relay.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
 use crate::system::pool::Partner;
+use crate::system::timed_stream::TimedStream;
 
 mod client;
 mod failure;
@@ -511,26 +512,17 @@ fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>
     relay(state, partner, || reply.write_to(&mut state.stream()));
 }
 
-/// Sends the last `bytes` and gives the client a moment to read them. Closing at once would reset a
-/// connection on which the client has sent more than was read, and the bytes would be lost.
+/// Sends the last `bytes` and gives the client a moment to read them.
 #[inline(never)]
 fn close_with(state: &SessionState, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
     state.enter(Stage::Farewell);
-    let mut stream = state.stream();
-    if stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write)).is_err() {
-        return;
-    }
     let deadline = Deadline::after(LAST_REPLY);
-    let mut unread = [0; 1024];
-    while let Some(left) = deadline.left() {
-        let limited = stream.set_read_timeout(Some(left));
-        if limited.is_err() || matches!(stream.read(&mut unread), Ok(0) | Err(_)) {
-            return;
-        }
-    }
+    let mut stream = TimedStream::new(state.stream(), deadline);
+    // Whoever does not read it has left.
+    let _ = stream.write_all(bytes).and_then(|()| stream.finish(deadline));
 }
 
 #[cfg(test)]
