@@ -70,7 +70,9 @@ impl fmt::Display for AdmissionError {
             AdmissionError::UdpPorts(has) => {
                 write!(f, "it has {has} of --udp-ports, and there is none for it")
             }
-            AdmissionError::NothingFree => f.write_str("there are no descriptors left (ulimit -n)"),
+            AdmissionError::NothingFree => {
+                f.write_str("nothing has become free in time (ulimit -n, --udp-ports)")
+            }
             AdmissionError::Stopped => f.write_str("the server stops"),
         }
     }
