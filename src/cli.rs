@@ -110,8 +110,9 @@ pub fn of_this_process() -> Result<Arguments, clap::Error> {
     arguments(&command.clone().try_get_matches().map_err(explain)?)
 }
 
-/// The exit status for what is wrong with the command line: 2 where nothing but another command line mends it, and
-/// 1 where what this machine does not have may come, as an interface at boot. 0 for the help that was asked for.
+/// The exit status for what is wrong with the command line: 2 where nothing but another command line mends
+/// it, and 1 where what this machine does not have may come, as an interface at boot. 0 for the help that
+/// was asked for.
 pub fn exit_status(error: &clap::Error) -> u8 {
     let may_come = error.source().is_some_and(<dyn Error>::is::<io::Error>);
     if may_come { 1 } else { u8::from(error.use_stderr()) * 2 }

@@ -45,7 +45,8 @@ fn main() -> ExitCode {
     if arguments.probe {
         return probe(&arguments.config);
     }
-    // With a handler a write beyond `ulimit -f` fails, and the log counts its lost lines. Without one it ends tabi.
+    // With a handler a write beyond `ulimit -f` fails, and the log counts its lost lines. Without one it
+    // ends tabi.
     let _ = flag::register(SIGXFSZ, Arc::default());
     let logger = match Logger::start(arguments.level(), arguments.log_file.as_deref()) {
         Ok(logger) => logger,
@@ -129,7 +130,8 @@ fn log_panics(logger: Logger) {
 
 /// The first SIGINT or SIGTERM lets the server finish, the second ends it: in the handler itself,
 /// which needs no thread and no lock. SIGXCPU (`ulimit -t`) is a first one as well. SIGHUP has files read
-/// again, SIGUSR2 the program started anew. A signal that was ignored when tabi started stays ignored: `nohup` and a shell's `&` ask for that.
+/// again, SIGUSR2 the program started anew. A signal that was ignored when tabi started stays ignored:
+/// `nohup` and a shell's `&` ask for that.
 fn install_signal_handlers(server: &Server) -> Result<(), Box<dyn std::error::Error>> {
     let ignored = ignored_signals();
     let is_handled = |signal: &i32| ignored & (1 << (signal - 1)) == 0;

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use crate::proxy_protocol;
 use crate::system::deadline::Deadline;
 use crate::system::ip::loopback_like;
+use crate::system::timed_stream::TimedStream;
 
 /// How long the server may take from the connection to its answer.
 pub const LIMIT: Duration = Duration::from_secs(2);
@@ -60,20 +61,17 @@ fn connect(address: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
         .or_else(|_| connect((Ipv4Addr::LOCALHOST, port).into()))
 }
 
-fn ask(mut server: &TcpStream, balancers: &[IpNet], deadline: Deadline) -> io::Result<()> {
+fn ask(server: &TcpStream, balancers: &[IpNet], deadline: Deadline) -> io::Result<()> {
     let own = server.local_addr()?.ip().to_canonical();
     let mut message = Vec::new();
     if balancers.iter().any(|net| net.contains(&own)) {
         message.extend_from_slice(proxy_protocol::LOCAL);
     }
     message.extend_from_slice(GREETING);
-    server.set_write_timeout(Some(deadline.time_left()?))?;
+    let mut server = TimedStream::new(server, deadline);
     server.write_all(&message)?;
     let mut selection = [0; 2];
-    for byte in &mut selection {
-        server.set_read_timeout(Some(deadline.time_left()?))?;
-        server.read_exact(std::slice::from_mut(byte))?;
-    }
+    server.read_exact(&mut selection)?;
     match selection {
         [0x05, 0x00 | 0x02] => Ok(()),
         [0x05, _] => Err(invalid("the server accepts neither a password nor none")),

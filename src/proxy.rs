@@ -1,7 +1,7 @@
 //! One client's whole life, top to bottom: admission, identity, request, permit, dial, reply, relay.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ use crate::sessions::{AdmissionError, Ending, Extra, Session, SessionState, Sess
 use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
-use crate::system::memory;
 use crate::system::pool::Partner;
+use crate::system::timed_stream::TimedStream;
 
 mod client;
 mod failure;
@@ -65,14 +65,6 @@ pub(crate) struct Proxy {
 /// Why a client is not served: the kind of reason, and what the log says.
 type Rejected = (Rejection, String);
 
-/// A client that has a session.
-pub(crate) struct Admitted {
-    session: Session,
-    /// Why it is not served, and has only its greeting answered: it is on this machine, and may be a
-    /// probe.
-    refusal: Option<Box<Rejected>>,
-}
-
 impl Proxy {
     /// Serves as `config` says, by `policy`.
     pub(crate) fn new(
@@ -100,7 +92,7 @@ impl Proxy {
 
     /// Opens a session for a client that is served and has not had its share. It waits where all places
     /// are taken. A client that is rejected has a line in the log.
-    pub(crate) fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
+    pub(crate) fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Session> {
         let peer = canonical(peer);
         self.metrics.accepted();
         let opened = self.open(stream, peer).inspect_err(|(kind, why)| {
@@ -110,20 +102,16 @@ impl Proxy {
         opened.ok()
     }
 
-    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Admitted, Rejected> {
+    fn open(&self, stream: TcpStream, peer: SocketAddr) -> Result<Session, Rejected> {
+        let is_balancer = self.is_balancer(peer);
+        let checked = if is_balancer { Ok(()) } else { self.check(peer) };
+        // What is on this machine may be a probe.
+        checked.or_else(|why| if is_here(peer, &stream) { Ok(()) } else { Err(why) })?;
         let when_full = || {
             let text = "all connections are in use; further clients wait (--max-connections)";
             self.full.log(text);
         };
-        // The scope of an address is for the check alone.
-        let unscoped = SocketAddr::new(peer.ip(), peer.port());
-        let (opened, refusal) = if self.is_balancer(peer) {
-            (self.sessions.open_for_balancer(unscoped, stream, when_full), None)
-        } else {
-            let refusal = self.check_peer(peer, &stream)?;
-            (self.sessions.open(unscoped, stream, when_full), refusal)
-        };
-        Ok(Admitted { session: opened.map_err(rejected)?, refusal })
+        self.sessions.open(peer, is_balancer, stream, when_full).map_err(rejected)
     }
 
     fn is_balancer(&self, peer: SocketAddr) -> bool {
@@ -153,25 +141,11 @@ impl Proxy {
         Err((Rejection::Penalty, why))
     }
 
-    /// The same for the client at the far end of `stream`. One on this machine is let in though it is not
-    /// served, and why is given back. A connection of a machine with itself has one address at both ends,
-    /// which nobody else can have; loopback has several.
-    fn check_peer(
-        &self,
-        peer: SocketAddr,
-        stream: &TcpStream,
-    ) -> Result<Option<Box<Rejected>>, Rejected> {
-        match self.check(peer) {
-            Err(why) if is_here(peer, stream) => Ok(Some(why.into())),
-            checked => checked.map(|()| None),
-        }
-    }
-
     /// Serves one client until its session has ended, and logs how it went.
-    pub(crate) fn serve(&self, admitted: &Admitted, partner: &Partner) {
-        let state = admitted.session.state();
+    pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
+        let state = session.state();
         let entry = self.client_log.entry(state, &self.metrics);
-        let result = self.run(admitted, partner);
+        let result = self.run(session, partner);
         self.conclude(state, entry, &result);
     }
 
@@ -188,32 +162,24 @@ impl Proxy {
             close_with(state, &failure.message);
         }
         let (outcome, why) = match (state.ending(), result) {
-            // The entry says so when it is dropped.
-            (Some(Ending::Fault), _) => return,
-            (Some(Ending::Revoked(why)), _) => (Outcome::Denied, Some(why)),
-            (Some(ending), _) => (ending.into(), None),
+            (Some(ending), _) => (ending.into(), ending.why()),
             (None, Err(failure)) => (failure.outcome, failure.why.as_deref()),
             (None, Ok(())) => (Outcome::Closed, None),
         };
-        if outcome == Outcome::Evicted {
-            let why = if memory::is_short() {
-                "because memory is short"
-            } else {
-                "to make room for others (--max-connections)"
-            };
+        if let Some(Ending::Evicted(why)) = state.ending() {
             let client = state.peer();
             self.evictions.log(&format!("ended the session of client={client} {why}"));
         }
         entry.write(outcome, why);
     }
 
-    fn run(&self, admitted: &Admitted, partner: &Partner) -> Result<(), Failure> {
-        let state = admitted.session.state();
+    fn run(&self, session: &Session, partner: &Partner) -> Result<(), Failure> {
+        let state = session.state();
         if !relay::ACCEPTED_INHERITS {
             relay::prepare(state.stream());
         }
         let mut client = ClientStream::new(state.stream());
-        if let Some(reply) = self.carry_out(admitted, &mut client)? {
+        if let Some(reply) = self.carry_out(session, &mut client)? {
             tunnel(state, partner, client, &reply);
         }
         Ok(())
@@ -227,15 +193,15 @@ impl Proxy {
     #[inline(never)]
     fn carry_out(
         &self,
-        Admitted { session, refusal }: &Admitted,
+        session: &Session,
         client: &mut ClientStream<'_>,
     ) -> Result<Option<Reply>, Failure> {
-        if self.is_balancer(session.state().peer()) {
-            self.read_proxy_header(session, client)?;
-        } else if let Some(refusal) = refusal {
-            return Err(self.answer_greeting(client, refusal));
-        }
         let state = session.state();
+        if self.is_balancer(state.far_end()) {
+            self.read_proxy_header(session, client)?;
+        } else {
+            self.check_far_end(state, client)?;
+        }
         let (identity, request) = self.negotiate(state, client)?;
         // Here, and not deeper on the stack.
         session.requested(request.command, request.destination.clone());
@@ -257,38 +223,43 @@ impl Proxy {
         session: &Session,
         client: &mut ClientStream<'_>,
     ) -> Result<(), Failure> {
-        let balancer = session.state().peer();
-        let checked = match Header::read_from(client)? {
+        let balancer = session.state().far_end();
+        let named = match Header::read_from(client)? {
             Header::Client(mut named) => {
                 if named.ip().is_loopback() {
                     // It is on the balancer's machine, which may be another one than this.
                     named.set_ip(balancer.ip());
                 }
-                self.check(named).map(|()| named)
+                self.check(named).map_err(|rejected| self.refuse(rejected))?;
+                named
             }
-            Header::Balancer => match self.check_peer(balancer, session.state().stream()) {
-                Ok(Some(refusal)) => return Err(self.answer_greeting(client, &refusal)),
-                checked => checked.map(|_| balancer),
-            },
+            Header::Balancer => {
+                self.check_far_end(session.state(), client)?;
+                balancer
+            }
         };
-        let rehomed = checked.and_then(|client| session.rehome(client).map_err(rejected));
-        rehomed.map_err(|refusal| self.refuse(&refusal))
+        session.rehome(named).map_err(|error| self.refuse(rejected(error)))
     }
 
-    /// Answers the greeting of a client that is not served, which is all that a probe wants to know.
-    /// Whoever goes on gets no further.
+    /// Whether the far end of the client's connection is served. If it is not but is on this machine, its
+    /// greeting is answered first, which is all that a probe wants to know.
     #[inline(never)]
-    fn answer_greeting(&self, client: &mut ClientStream<'_>, refusal: &Rejected) -> Failure {
-        match self.users.greet(client).map(|_| client.read_exact(&mut [0])) {
-            Ok(Ok(())) => self.refuse(refusal),
-            Ok(Err(error)) => error.into(),
-            Err(error) => error.into(),
+    fn check_far_end(
+        &self,
+        state: &SessionState,
+        client: &mut ClientStream<'_>,
+    ) -> Result<(), Failure> {
+        let Err(rejected) = self.check(state.far_end()) else { return Ok(()) };
+        if is_here(state.far_end(), state.stream()) {
+            self.users.greet(client)?;
+            client.read_exact(&mut [0])?;
         }
+        Err(self.refuse(rejected))
     }
 
-    fn refuse(&self, (kind, why): &Rejected) -> Failure {
-        self.metrics.rejected(*kind);
-        Failure::rejected(why.clone())
+    fn refuse(&self, (kind, why): Rejected) -> Failure {
+        self.metrics.rejected(kind);
+        Failure::rejected(why)
     }
 
     /// Learns who the client is and what it asks for.
@@ -313,7 +284,8 @@ impl Proxy {
     }
 }
 
-/// Whether the far end of `stream` is on this machine.
+/// Whether the far end of `stream` is on this machine. A connection of a machine with itself has one address
+/// at both ends, which nobody else can have; loopback has several.
 fn is_here(peer: SocketAddr, stream: &TcpStream) -> bool {
     let here = || stream.local_addr().is_ok_and(|here| canonical(here).ip() == peer.ip());
     peer.ip().is_loopback() || here()
@@ -427,9 +399,9 @@ impl Exchange<'_, '_> {
             None => self.control_address()?,
         };
         let ports = proxy.config.udp_ports.as_ref();
-        let (egress, descriptors) = (self.egress()?, state.descriptors());
+        let egress = self.egress()?;
         self.take_extras(session, Association::more_pairs(egress), ports)?;
-        let association = Association::open(&permit, egress, told, ports, descriptors);
+        let association = Association::open(&permit, egress, told, ports);
         let association = association.map_err(|error| {
             // Those that are left are another program's.
             if ports.is_some() && error.kind() == ErrorKind::AddrInUse {
@@ -447,7 +419,6 @@ impl Exchange<'_, '_> {
             log: &|detail| proxy.client_log.detail(state.peer(), detail),
         };
         association.serve(&client, &proxy.policy, &proxy.resolver, &proxy.dropped);
-        session.give_back_extras();
         Ok(())
     }
 
@@ -541,26 +512,17 @@ fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>
     relay(state, partner, || reply.write_to(&mut state.stream()));
 }
 
-/// Sends the last `bytes` and gives the client a moment to read them. Closing at once would reset a
-/// connection on which the client has sent more than was read, and the bytes would be lost.
+/// Sends the last `bytes` and gives the client a moment to read them.
 #[inline(never)]
 fn close_with(state: &SessionState, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
     state.enter(Stage::Farewell);
-    let mut stream = state.stream();
-    if stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write)).is_err() {
-        return;
-    }
     let deadline = Deadline::after(LAST_REPLY);
-    let mut unread = [0; 1024];
-    while let Some(left) = deadline.left() {
-        let limited = stream.set_read_timeout(Some(left));
-        if limited.is_err() || matches!(stream.read(&mut unread), Ok(0) | Err(_)) {
-            return;
-        }
-    }
+    let mut stream = TimedStream::new(state.stream(), deadline);
+    // Whoever does not read it has left.
+    let _ = stream.write_all(bytes).and_then(|()| stream.finish(deadline));
 }
 
 #[cfg(test)]
@@ -595,15 +557,15 @@ mod tests {
     /// Does `job` with a client's session, and its partner.
     fn with_session<J>(stream: TcpStream, job: J) -> (Proxy, Option<Ending>)
     where
-        J: FnOnce(&Proxy, &Admitted, &Partner) + Send + 'static,
+        J: FnOnce(&Proxy, &Session, &Partner) + Send + 'static,
     {
         let (proxy, peer) = (proxy(), stream.peer_addr().unwrap());
         let (over_to, over) = channel();
         let started = Pool::new(1).start(move |partner| {
-            let admitted = proxy.admit(stream, peer).unwrap();
-            job(&proxy, &admitted, partner);
-            let ending = admitted.session.state().ending();
-            drop(admitted);
+            let session = proxy.admit(stream, peer).unwrap();
+            job(&proxy, &session, partner);
+            let ending = session.state().ending();
+            drop(session);
             over_to.send((proxy, ending)).unwrap();
         });
         started.unwrap();
@@ -619,8 +581,8 @@ mod tests {
         drop(target);
         outgoing.peek(&mut [0]).expect_err("the target has reset the connection");
         let bound = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-        let (_, ending) = with_session(stream, move |_, admitted, partner| {
-            let state = admitted.session.state();
+        let (_, ending) = with_session(stream, move |_, session, partner| {
+            let state = session.state();
             state.connected(outgoing, bound);
             let mut client = ClientStream::new(state.stream());
             client.read_exact(&mut [0; 7]).unwrap();
@@ -634,9 +596,9 @@ mod tests {
     #[test]
     fn a_session_whose_partner_panics_has_failed_and_is_counted_once() {
         let (_client, stream) = connection();
-        let (proxy, _) = with_session(stream, |proxy, admitted, partner| {
-            admitted.session.state().end(Ending::Fault);
-            proxy.serve(admitted, partner);
+        let (proxy, _) = with_session(stream, |proxy, session, partner| {
+            session.state().end(Ending::Fault);
+            proxy.serve(session, partner);
         });
         let counted: Vec<_> = proxy.metrics.outcomes().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("failed", 1)]);

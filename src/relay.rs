@@ -145,7 +145,8 @@ mod tests {
             let sessions = Sessions::new(limits, Descriptors::new(descriptors));
             let (client, stream) = connection();
             let (target, outgoing) = connection();
-            let session = sessions.open(client.local_addr().unwrap(), stream, || ()).unwrap();
+            let session =
+                sessions.open(client.local_addr().unwrap(), false, stream, || ()).unwrap();
             let state = Arc::clone(session.state());
             meanwhile(&state);
             state.connected(outgoing, target.local_addr().unwrap());
@@ -169,8 +170,9 @@ mod tests {
 
     #[test]
     fn a_session_that_was_ended_while_it_connected_does_not_go_on() {
-        let tunnel = Tunnel::open_after(usize::MAX, |session| session.end(Ending::Evicted));
-        assert_eq!(tunnel.close(), Some(Ending::Evicted));
+        let tunnel =
+            Tunnel::open_after(usize::MAX, |session| session.end(Ending::Evicted("for others")));
+        assert_eq!(tunnel.close(), Some(Ending::Evicted("for others")));
     }
 
     #[test]

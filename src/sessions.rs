@@ -20,10 +20,11 @@ mod state;
 mod totals;
 
 pub(crate) use accounts::{Account, Accounts};
-pub(crate) use admission::{AdmissionError, Extra};
+pub(crate) use admission::AdmissionError;
 pub(crate) use ending::Ending;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use limits::Limits;
+pub(crate) use live::Extra;
 pub(crate) use registry::{Session, Sessions};
 pub(crate) use state::{SessionState, Stage};
 pub(crate) use totals::Totals;

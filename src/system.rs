@@ -4,6 +4,7 @@
 //! - [`descriptors::Descriptors`] raises the limit on descriptors and knows how many are held.
 //! - [`address_space::room_for`] says whether there is room for one more stack.
 //! - [`poll`] waits for several of them at once, for a limited time, and [`waker`] ends such a wait.
+//! - [`timed_stream`] is a connection that waits for its peer until a deadline.
 //! - [`shared_wait`] is the wait of several threads for one socket.
 //! - `packet_info` tells at which address a datagram has come, and sends one from there.
 //! - `queue` tells how many bytes wait in a connection's send queue, and how many clients in a backlog.
@@ -39,5 +40,6 @@ pub mod routing;
 pub mod shared_wait;
 pub mod shares;
 pub mod sync;
+pub mod timed_stream;
 pub mod usage;
 pub mod waker;

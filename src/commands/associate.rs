@@ -16,7 +16,6 @@ use super::egress::Egress;
 use super::resolver::Resolver;
 use crate::access::policy::{Permit, Policy};
 use crate::socks5::Command;
-use crate::system::descriptors::{Descriptors, Reservation};
 
 mod batch;
 mod budget;
@@ -42,7 +41,6 @@ pub(crate) struct Association {
     outside: Outside,
     /// The address to which the client is to send.
     pub(crate) bound: SocketAddr,
-    _reservations: Vec<Reservation>,
 }
 
 impl Association {
@@ -61,15 +59,12 @@ impl Association {
         egress: Egress,
         told: SocketAddr,
         ports: Option<&RangeInclusive<u16>>,
-        descriptors: &Arc<Descriptors>,
     ) -> io::Result<Self> {
         assert_eq!(permit.command(), Command::UdpAssociate);
-        let more = Association::more_pairs(egress);
-        let reservations = (0..more).map(|_| descriptors.reserve()).collect();
         let inside = Inside::open(told, ports)?;
         let outside = Outside::open(egress)?;
         let bound = SocketAddr::new(told.ip(), inside.port()?);
-        Ok(Association { inside, outside, bound, _reservations: reservations })
+        Ok(Association { inside, outside, bound })
     }
 
     /// How many pairs of descriptors it takes beside that of its session, as which the client's connection
@@ -101,6 +96,7 @@ mod tests {
     use crate::access::users::{Identity, Users};
     use crate::sessions::{Limits, Session, Sessions};
     use crate::socks5::{Address, Host};
+    use crate::system::descriptors::Descriptors;
     use std::io::Cursor;
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::sync::Mutex;
@@ -118,7 +114,7 @@ mod tests {
         let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
         let (stream, _) = listener.accept().unwrap();
         let sessions = Sessions::new(limits, Descriptors::raise());
-        (sessions.open(address.parse().unwrap(), stream, || ()).unwrap(), client)
+        (sessions.open(address.parse().unwrap(), false, stream, || ()).unwrap(), client)
     }
 
     fn identity() -> Identity {
@@ -126,22 +122,10 @@ mod tests {
         Users::default().authenticate(&mut greeting, [127, 0, 0, 1].into()).unwrap()
     }
 
-    fn open(identity: &Identity, policy: &Policy, descriptors: &Arc<Descriptors>) -> Association {
+    fn open(identity: &Identity, policy: &Policy) -> Association {
         let local = LOCAL.parse().unwrap();
         let permit = policy.permit_open(identity, local, Command::UdpAssociate).unwrap();
-        Association::open(&permit, Egress::default(), local, None, descriptors).unwrap()
-    }
-
-    #[test]
-    fn the_sockets_of_an_association_are_counted_before_they_are_used() {
-        // There are enough for a session, and nothing beside it.
-        let descriptors = Descriptors::new(4);
-        let _session = descriptors.reserve();
-        assert!(!descriptors.are_short());
-        let association = open(&identity(), &Policy::new(&[], vec![]), &descriptors);
-        assert!(descriptors.are_short());
-        drop(association);
-        assert!(!descriptors.are_short());
+        Association::open(&permit, Egress::default(), local, None).unwrap()
     }
 
     /// Runs `job` with an association on a thread of its own. What it gives back waits for the result.
@@ -155,7 +139,7 @@ mod tests {
         let (sender, result) = channel();
         thread::spawn(move || {
             let (identity, policy) = (identity(), Policy::new(&[], vec![]));
-            let association = open(&identity, &policy, session.state().descriptors());
+            let association = open(&identity, &policy);
             let announced = Address { host: Host::Ip([0, 0, 0, 0].into()), port: 0 };
             let client = AssociateClient {
                 session: session.state(),

@@ -156,7 +156,7 @@ mod tests {
         for sends in [false, true] {
             let (mut client, stream) = connection();
             let peer = client.local_addr().unwrap();
-            let session = sessions.open(peer, stream, || ()).unwrap();
+            let session = sessions.open(peer, false, stream, || ()).unwrap();
             let watch = ClientWatch::new(session.state().stream(), true);
             if sends {
                 client.write_all(b"payload").unwrap();

@@ -79,7 +79,7 @@ mod tests {
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (mut sender, stream) = connection();
         let (mut target, outgoing) = connection();
-        let open = sessions.open(sender.local_addr().unwrap(), stream, || ()).unwrap();
+        let open = sessions.open(sender.local_addr().unwrap(), false, stream, || ()).unwrap();
         let session = open.state();
         sender.write_all(b"request, and early bytes").unwrap();
         let mut client = ClientStream::new(session.stream());

@@ -50,7 +50,6 @@ pub(super) enum CopyMode {
 
 /// One direction of a tunnel: from one side to the other.
 pub(super) struct Direction<'a> {
-    session: &'a SessionState,
     source: Source<'a>,
     sink: Sink<'a>,
 }
@@ -67,8 +66,7 @@ impl<'a> Direction<'a> {
     }
 
     fn new(session: &'a SessionState, from: &'a Endpoint, to: &'a Endpoint) -> Option<Self> {
-        let source = Source::new(session, from)?;
-        Some(Direction { session, source, sink: Sink::new(session, to, from)? })
+        Some(Direction { source: Source::new(session, from)?, sink: Sink::new(session, to, from)? })
     }
 
     /// Waits until one of the sides says something. If it is the source alone, its first bytes are passed
@@ -97,7 +95,7 @@ impl<'a> Direction<'a> {
     /// the session.
     pub(super) fn carry(&mut self, mode: CopyMode) {
         if self.copy(mode).is_ok() {
-            self.session.pass_on_fin(self.source.endpoint, self.sink.endpoint);
+            self.source.session.pass_on_fin(self.source.endpoint, self.sink.endpoint);
         }
     }
 
@@ -170,7 +168,7 @@ impl<'a> Direction<'a> {
     #[inline(never)]
     fn copy_bulk(&mut self) -> io::Result<CopyMode> {
         #[cfg(target_os = "linux")]
-        if let Some(pipe) = Pipe::open(self.session.descriptors()) {
+        if let Some(pipe) = Pipe::open(self.source.session.descriptors()) {
             // A splice from a socket heeds this, and not the flag that asks it not to wait.
             self.source.limit_reads(Some(QUIET))?;
             pipe.copy(&mut self.source, &self.sink)?;

@@ -23,7 +23,7 @@ const TRY_ANEW_AFTER: u32 = 16;
 /// A side of a session as a reader. To who copies, it ends with each burst: at the end of file, and also
 /// where there is nothing to read for as long as a read may take.
 pub(super) struct Source<'a> {
-    session: &'a SessionState,
+    pub(super) session: &'a SessionState,
     pub(super) endpoint: &'a Endpoint,
     pub(super) stream: &'a TcpStream,
     pub(super) fin_received: bool,

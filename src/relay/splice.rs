@@ -37,8 +37,8 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// `None` when there are enough pipes already or memory is tight, or where only one is to be had that is too small to be
-    /// worth it.
+    /// `None` when there are enough pipes already or memory is tight, or where only one is to be had that is
+    /// too small to be worth it.
     pub(super) fn open(descriptors: &Arc<Descriptors>) -> Option<Self> {
         if IS_REFUSED.load(Ordering::Relaxed) || is_tight() {
             return None;

@@ -14,7 +14,7 @@ use super::line::Line;
 use super::metrics::Metrics;
 use super::outcome::Outcome;
 use super::rate_limit::{Rate, RateLimit};
-use crate::sessions::SessionState;
+use crate::sessions::{Ending, SessionState};
 use crate::system::ip::ClientPrefix;
 
 /// Lines that may come at once are those of so many seconds. A browser that opens thirty tabs makes 1,000
@@ -66,8 +66,8 @@ impl ClientLog {
             log: self,
             metrics,
             session,
-            outcome: Outcome::Failed,
-            why: Some("internal error"),
+            outcome: Ending::Fault.into(),
+            why: Ending::Fault.why(),
         }
     }
 
@@ -187,7 +187,8 @@ mod tests {
             idle: Duration::MAX,
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
-        let session = sessions.open("192.0.2.77:5000".parse().unwrap(), client, || ()).unwrap();
+        let session =
+            sessions.open("192.0.2.77:5000".parse().unwrap(), false, client, || ()).unwrap();
         let (log, metrics) = (ClientLog::new(10), Metrics::default());
         catch_unwind(AssertUnwindSafe(|| {
             let _entry = log.entry(session.state(), &metrics);

@@ -116,7 +116,8 @@ mod tests {
             idle: Duration::from_secs(1),
         };
         let sessions = Sessions::new(limits, Descriptors::new(100));
-        let session = sessions.open("192.0.2.7:5000".parse().unwrap(), client, || ()).unwrap();
+        let session =
+            sessions.open("192.0.2.7:5000".parse().unwrap(), false, client, || ()).unwrap();
         let line = |outcome, why| Line { session: session.state(), outcome, why }.to_string();
         let without_time = |line: String| {
             let (head, tail) = line.split_once(" seconds=").unwrap();

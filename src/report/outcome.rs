@@ -67,7 +67,7 @@ impl From<Ending> for Outcome {
             Ending::TargetReset => Outcome::TargetReset,
             Ending::HandshakeTimeout => Outcome::HandshakeTimeout,
             Ending::IdleTimeout => Outcome::IdleTimeout,
-            Ending::Evicted => Outcome::Evicted,
+            Ending::Evicted(_) => Outcome::Evicted,
             Ending::Stopped => Outcome::Stopped,
             Ending::Revoked(_) => Outcome::Denied,
             Ending::Fault => Outcome::Failed,

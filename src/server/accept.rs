@@ -17,8 +17,9 @@ use log::debug;
 use super::inherited::Owner;
 use super::listen::{Accepted, BACKLOG, Listener};
 use super::stop::Stopper;
-use crate::proxy::{Admitted, Proxy};
+use crate::proxy::Proxy;
 use crate::report::LastingState;
+use crate::sessions::Session;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Reservation;
 use crate::system::pool::{Partner, Pool};
@@ -188,7 +189,7 @@ impl Acceptor {
     }
 
     /// Waits for a client that is admitted. `None` once the server is stopped and nobody is left.
-    fn next_admitted(&self) -> Option<Admitted> {
+    fn next_admitted(&self) -> Option<Session> {
         loop {
             let (stream, peer) = self.next_client()?;
             if let Some(client) = self.proxy.admit(stream, peer) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::limits::Limits;
-use super::live::{Entry, Live};
+use super::live::{Entry, Extra, Live};
 use crate::system::ip::ClientPrefix;
 use crate::system::shares::{Holders, PENDING, Turn};
 
@@ -30,7 +30,13 @@ const STALLED: Duration = Duration::from_secs(1);
 const RETRY_SOON: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why a client gets no session.
+/// Why a session is evicted.
+const FOR_A_PLACE: &str = "to make room for others (--max-connections)";
+const FOR_DESCRIPTORS: &str = "to make room for others (ulimit -n)";
+const FOR_A_PORT: &str = "to make room for others (--udp-ports)";
+const FOR_MEMORY: &str = "because memory is short";
+
+/// Why a client gets no session, or no more for its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmissionError {
     /// It has as many sessions as it may have (`--max-per-client`).
@@ -45,15 +51,6 @@ pub enum AdmissionError {
     NothingFree,
     /// The server stops.
     Stopped,
-}
-
-/// What an association takes beside its place.
-#[derive(Clone, Copy, Debug)]
-pub enum Extra {
-    /// A pair of descriptors.
-    Pair,
-    /// One of so many UDP ports.
-    UdpPort(usize),
 }
 
 impl fmt::Display for AdmissionError {
@@ -73,17 +70,19 @@ impl fmt::Display for AdmissionError {
             AdmissionError::UdpPorts(has) => {
                 write!(f, "it has {has} of --udp-ports, and there is none for it")
             }
-            AdmissionError::NothingFree => f.write_str("there are no descriptors left (ulimit -n)"),
+            AdmissionError::NothingFree => {
+                f.write_str("nothing has become free in time (ulimit -n, --udp-ports)")
+            }
             AdmissionError::Stopped => f.write_str("the server stops"),
         }
     }
 }
 
-/// What becomes of a client that may have one more session.
+/// What becomes of a client that may have one more session, or of a session that may have more.
 pub(super) enum Admission {
-    /// There is a place.
+    /// There is one.
     Admitted,
-    /// A place will be free soon: look again when a session closes, or after so long.
+    /// One will be free soon: look again when a session closes, or after so long.
     Soon(Duration),
     /// There is none, and nobody to evict. Look again in the same way.
     Full(Duration),
@@ -97,25 +96,30 @@ pub(super) fn admit(
     is_balancer: bool,
     limits: Limits,
 ) -> Result<Admission, AdmissionError> {
+    if live.stopped {
+        return Err(AdmissionError::Stopped);
+    }
     let now = Instant::now();
-    let free = limits.sessions.saturating_sub(live.count());
-    let turn = match free.min(limits.pairs.saturating_sub(live.pairs.total())) {
-        _ if !is_balancer => turn(live, client, free, limits)?,
-        _ if live.stopped => return Err(AdmissionError::Stopped),
-        0 => Turn::Wait,
-        _ => Turn::Free,
+    let is_full = live.count() >= limits.sessions || live.pairs.total() >= limits.pairs;
+    let turn = match is_balancer {
+        false => turn(live, client, 0, limits)?,
+        true if is_full => Turn::Wait,
+        true => Turn::Free,
     };
+    let has_none = live.places.of(client) == 0;
     let victim = match turn {
         Turn::Free if has_place_for_pending(live, client, limits, now) => {
             return Ok(Admission::Admitted);
         }
         Turn::Free => return Ok(Admission::Soon(EVICTABLE_WHEN_CROWDED)),
         _ if live.enough_leave(now) => return Ok(Admission::Soon(RETRY_SOON)),
-        Turn::From(client) => longest_idle(live, live.pairs.held_by(client), now),
-        _ => oldest_pending(live, client, now).or_else(|| longest_idle_of_all(live, now)),
+        Turn::From(largest) => longest_idle(live, live.pairs.held_by(largest), now)
+            // What it has may all be in earlier processes.
+            .or_else(|| longest_idle_of_all(live, now).filter(|_| has_none)),
+        _ => oldest_pending(live, now).or_else(|| longest_idle_of_all(live, now)),
     };
     let Some(victim) = victim else { return Ok(Admission::Full(RETRY_AFTER)) };
-    live.evict(victim, now);
+    live.evict(victim, now, FOR_A_PLACE);
     Ok(Admission::Soon(RETRY_SOON))
 }
 
@@ -125,89 +129,72 @@ pub(super) fn readmit(
     client: ClientPrefix,
     limits: Limits,
 ) -> Result<(), AdmissionError> {
-    // Its place would be free otherwise.
-    let (free, now) = ((limits.sessions + 1).saturating_sub(live.count()), Instant::now());
-    if let Turn::From(client) = turn(live, client, free, limits)? {
+    let now = Instant::now();
+    if let Turn::From(client) = turn(live, client, 1, limits)? {
         if let Some(victim) = longest_idle(live, live.pairs.held_by(client), now) {
-            live.evict(victim, now);
+            live.evict(victim, now, FOR_A_PLACE);
         }
     }
     Ok(())
 }
 
-/// A client may have `--max-per-client` sessions, and its share of all.
+/// A client may have `--max-per-client` sessions, and its share of all, and of the descriptors. Of each it
+/// has `own` already that are not counted as its.
 fn turn(
     live: &Live,
     client: ClientPrefix,
-    free: usize,
+    own: usize,
     limits: Limits,
 ) -> Result<Turn, AdmissionError> {
     let has = live.places.of(client);
-    if live.stopped {
-        return Err(AdmissionError::Stopped);
-    }
     if has >= limits.per_client {
         return Err(AdmissionError::PerClientLimit(has));
     }
-    match live.places.turn(client, limits.sessions, free) {
-        Turn::Refused => Err(AdmissionError::FairShare(has)),
-        Turn::Free => turn_for_pair(live, client, limits),
-        turn => Ok(turn),
+    let free = |all: usize, taken| (all + own).saturating_sub(taken);
+    match live.places.turn(client, limits.sessions, free(limits.sessions, live.count())) {
+        Turn::Refused => return Err(AdmissionError::FairShare(has)),
+        Turn::Free => {}
+        turn => return Ok(turn),
     }
-}
-
-/// A client may have its share of the descriptors.
-pub(super) fn turn_for_pair(
-    live: &Live,
-    client: ClientPrefix,
-    limits: Limits,
-) -> Result<Turn, AdmissionError> {
-    let free = limits.pairs.saturating_sub(live.pairs.total());
-    match live.pairs.turn(client, limits.pairs, free) {
+    match live.pairs.turn(client, limits.pairs, free(limits.pairs, live.pairs.total())) {
         Turn::Refused => Err(AdmissionError::Descriptors(live.pairs.of(client))),
         turn => Ok(turn),
     }
 }
 
-/// Decides about one `extra` more for a session that has a place. `None` where it gets one; otherwise one
-/// may be free after so long.
+/// Decides about one `extra` more for a session that has a place.
 pub(super) fn admit_extra(
     live: &mut Live,
     id: u64,
     extra: Extra,
     limits: Limits,
-) -> Result<Option<Duration>, AdmissionError> {
+) -> Result<Admission, AdmissionError> {
     let now = Instant::now();
     let entry = live.entries.get(&id).filter(|entry| entry.state.ending().is_none());
     let client = entry.ok_or(AdmissionError::Stopped)?.client;
-    let turn = match extra {
-        Extra::Pair => turn_for_pair(live, client, limits)?,
-        Extra::UdpPort(all) => {
-            match live.ports.turn(client, all, all.saturating_sub(live.ports.total())) {
-                Turn::Wait | Turn::Refused => {
-                    return Err(AdmissionError::UdpPorts(live.ports.of(client)));
-                }
-                turn => turn,
-            }
-        }
+    let (holders, all, why) = match extra {
+        Extra::Pair => (&live.pairs, limits.pairs, FOR_DESCRIPTORS),
+        Extra::UdpPort(all) => (&live.ports, all, FOR_A_PORT),
     };
-    match turn {
-        Turn::Free => {
+    match (holders.turn(client, all, all.saturating_sub(holders.total())), extra) {
+        (Turn::Free, _) => {
             live.add_extra(id, extra);
-            return Ok(None);
+            return Ok(Admission::Admitted);
         }
-        Turn::From(client) if !live.enough_leave(now) => {
-            let victim = match extra {
-                Extra::Pair => longest_idle(live, live.pairs.held_by(client), now),
-                Extra::UdpPort(_) => longest_idle(live, live.ports.held_by(client), now),
-            };
-            if let Some(victim) = victim {
-                live.evict(victim, now);
+        (Turn::From(client), _) if !live.enough_leave(now) => {
+            if let Some(victim) = longest_idle(live, holders.held_by(client), now) {
+                live.evict(victim, now, why);
             }
         }
-        _ => {}
+        (Turn::From(_), _) | (Turn::Wait, Extra::Pair) => {}
+        (Turn::Refused, Extra::Pair) => {
+            return Err(AdmissionError::Descriptors(holders.of(client)));
+        }
+        (Turn::Wait | Turn::Refused, Extra::UdpPort(_)) => {
+            return Err(AdmissionError::UdpPorts(holders.of(client)));
+        }
     }
-    Ok(Some(RETRY_SOON))
+    Ok(Admission::Soon(RETRY_SOON))
 }
 
 /// Gives memory back: the sessions whose peer takes nothing keep small queues from now on, and where memory
@@ -227,13 +214,13 @@ pub(super) fn relieve(live: &mut Live, is_short: bool, now: Instant) {
     let idle = |id: &u64| live.entries.get(id).map(|entry| entry.idle(now));
     let victim = stalled.largest().and_then(|client| stalled.held_by(client).max_by_key(idle));
     if let Some(victim) = victim {
-        live.evict(victim, now);
+        live.evict(victim, now, FOR_MEMORY);
     }
 }
 
 /// Of the client that has most sessions without a request the oldest one, if it is old enough.
-fn oldest_pending(live: &Live, client: ClientPrefix, now: Instant) -> Option<u64> {
-    let oldest = live.pending.held_by(live.pending.too_many(client, 0)?).next()?;
+fn oldest_pending(live: &Live, now: Instant) -> Option<u64> {
+    let oldest = live.pending.held_by(live.pending.largest()?).next()?;
     let age = now.duration_since(live.entries.get(&oldest)?.state.opened);
     (age >= EVICTABLE_WHEN_FULL).then_some(oldest)
 }
@@ -257,7 +244,7 @@ fn longest_idle_of_all(live: &mut Live, now: Instant) -> Option<u64> {
         .entries
         .values()
         .filter(|entry| entry.idle(now) > EVICTABLE_IDLE && entry.state.ending().is_none())
-        .max_by_key(|entry| (live.places_of(entry), entry.idle(now)))
+        .max_by_key(|entry| (live.places.of(entry.client), entry.idle(now)))
         .map(|entry| entry.state.id);
     live.none_idle_until = found.is_none().then(|| now + RETRY_AFTER);
     found
@@ -281,7 +268,7 @@ fn has_place_for_pending(
     };
     let slow = live.pending.held_by(largest).take(CANDIDATES).find(keeps_waiting);
     if let Some(id) = slow {
-        live.evict(id, now);
+        live.evict(id, now, FOR_A_PLACE);
     }
     slow.is_some()
 }
@@ -300,6 +287,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
+    const EVICTED: Option<Ending> = Some(Ending::Evicted(FOR_A_PLACE));
+
     /// The clients, which stay and say nothing.
     static FAR_ENDS: Mutex<Vec<TcpStream>> = Mutex::new(Vec::new());
 
@@ -317,7 +306,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         FAR_ENDS.lock().unwrap().push(listener.accept().unwrap().0);
-        sessions.open(peer(host), stream, || ())
+        sessions.open(peer(host), false, stream, || ())
     }
 
     fn tunnel(sessions: &Arc<Sessions>, host: u8) -> Result<Session, AdmissionError> {
@@ -334,7 +323,7 @@ mod tests {
     }
 
     fn ended(all: &[Session]) -> usize {
-        all.iter().filter(|session| session.state().ending() == Some(Ending::Evicted)).count()
+        all.iter().filter(|session| session.state().ending() == EVICTED).count()
     }
 
     /// Opens a tunnel where one of `all` has to give way: the session that has to is over a moment later.
@@ -345,7 +334,11 @@ mod tests {
     ) -> Result<Session, AdmissionError> {
         thread::scope(|scope| {
             let opening = scope.spawn(|| tunnel(sessions, host));
+            let begin = Instant::now();
             while !opening.is_finished() {
+                if begin.elapsed() > LONG {
+                    sessions.close();
+                }
                 all.retain(|session| session.state().ending().is_none());
                 thread::yield_now();
             }
@@ -403,7 +396,7 @@ mod tests {
         let ended =
             silent.iter().map(|session| session.state().ending().is_some()).collect::<Vec<_>>();
         assert_eq!(ended, [[true; 2].as_slice(), &[false; 10]].concat());
-        assert_eq!(silent[0].state().ending(), Some(Ending::Evicted));
+        assert_eq!(silent[0].state().ending(), EVICTED);
         assert_eq!(requested.state().ending(), None);
     }
 
@@ -444,11 +437,49 @@ mod tests {
                 assert!(begin.elapsed() < LONG, "nobody is evicted");
                 thread::yield_now();
             }
-            assert_eq!(older.state().ending(), Some(Ending::Evicted));
+            assert_eq!(older.state().ending(), EVICTED);
             drop(older);
             assert_eq!(waiting.join().unwrap(), Ok(()));
         });
         assert_eq!([&one, &newer, &busy].map(|session| session.state().ending()), [None; 3]);
+    }
+
+    #[test]
+    fn the_descriptors_of_an_association_are_counted_from_when_it_takes_them_until_it_is_over() {
+        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+        // There are enough for a session, and nothing beside it.
+        let descriptors = Descriptors::new(4);
+        let session = open(&Sessions::new(limits, Arc::clone(&descriptors)), 1).unwrap();
+        assert!(!descriptors.are_short());
+        session.take(Extra::Pair).unwrap();
+        assert!(descriptors.are_short());
+        drop(session);
+        assert!(!descriptors.are_short());
+    }
+
+    #[test]
+    fn where_the_largest_client_has_all_it_has_in_an_earlier_process_another_tunnel_gives_way() {
+        let sessions = sessions(16);
+        sessions.set_elsewhere(10, &[(peer(1).ip(), [10, 0])]);
+        let mut live: Vec<_> = [2, 2, 3, 3, 4, 4].map(|it| tunnel(&sessions, it).unwrap()).into();
+        for session in &live {
+            set_idle(&sessions, session, 2 * EVICTABLE_IDLE);
+        }
+        let ninth = tunnel_over(&sessions, 9, &mut live).unwrap();
+        assert_eq!((ninth.state().ending(), live.len()), (None, 5));
+    }
+
+    #[test]
+    fn a_client_of_a_load_balancer_has_the_place_and_the_descriptors_that_it_came_with() {
+        let sessions = sessions(16);
+        let hosts = [1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5];
+        let live = hosts.map(|host| tunnel(&sessions, host).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let last = sessions.open(peer(99), true, stream, || ()).unwrap();
+        assert_eq!(last.rehome(peer(6)), Ok(()));
+        assert_eq!(last.state().peer(), peer(6));
+        assert_eq!(ended(&live), 0);
     }
 
     #[test]
@@ -484,7 +515,7 @@ mod tests {
         let wait = |sender: std::sync::mpsc::Sender<()>| {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let peer = ([192, 0, 2, 2], 5000).into();
-            sessions.open(peer, stream, move || sender.send(()).unwrap())
+            sessions.open(peer, false, stream, move || sender.send(()).unwrap())
         };
         thread::scope(|scope| {
             let waiting = scope.spawn(|| wait(sender.clone()));

@@ -11,8 +11,8 @@ pub enum Ending {
     HandshakeTimeout,
     /// Nothing moved for too long.
     IdleTimeout,
-    /// The server was full, and others needed the place more.
-    Evicted,
+    /// Others needed more what it had, which was this.
+    Evicted(&'static str),
     /// The server stops.
     Stopped,
     /// Its user may do nothing more, for this reason.
@@ -26,5 +26,14 @@ impl Ending {
     /// whatever is on its way.
     pub(super) fn is_failure(self) -> bool {
         matches!(self, Ending::ClientReset | Ending::TargetReset | Ending::Fault)
+    }
+
+    /// The reason, where the kind of ending alone does not say it.
+    pub fn why(self) -> Option<&'static str> {
+        match self {
+            Ending::Evicted(why) | Ending::Revoked(why) => Some(why),
+            Ending::Fault => Some("internal error"),
+            _ => None,
+        }
     }
 }

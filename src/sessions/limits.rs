@@ -168,7 +168,8 @@ mod tests {
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (client, near_client) = connection();
         let (target, near_target) = connection();
-        let session = sessions.open(client.local_addr().unwrap(), near_client, || ()).unwrap();
+        let session =
+            sessions.open(client.local_addr().unwrap(), false, near_client, || ()).unwrap();
         let session = Arc::clone(session.state());
         session.connected(near_target, target.local_addr().unwrap());
         session.enter(Stage::Relay);
@@ -223,7 +224,7 @@ mod tests {
             idle: NEVER_HERE,
         };
         let (session, _client, _target) = relaying(limits);
-        session.end(Ending::Evicted);
+        session.end(Ending::Evicted("for others"));
         session.end(Ending::IdleTimeout);
         assert!(session.directions().iter().all(|(source, _)| !source.is_delivered_after_end()));
     }

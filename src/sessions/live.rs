@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use std::{iter, mem};
 
 use super::accounts::Accounts;
-use super::admission::Extra;
 use super::ending::Ending;
 use super::limits::{Activity, Limits};
 use super::state::SessionState;
 use super::totals::Totals;
 use crate::system::deadline::Deadline;
+use crate::system::descriptors::Reservation;
 use crate::system::ip::ClientPrefix;
 use crate::system::shares::Holders;
 
@@ -60,17 +60,24 @@ pub(super) struct Entry {
     pub(super) state: Arc<SessionState>,
     /// Who the client is: a load balancer until it has said for whom it comes.
     pub(super) client: ClientPrefix,
-    /// Whether it counts against the client's share of the places: not while that is a load balancer.
-    has_place: bool,
     /// Pairs of descriptors beside the first.
-    more_pairs: u64,
+    more_pairs: Vec<Reservation>,
     pub(super) activity: Activity,
+}
+
+/// What an association takes beside its place.
+#[derive(Clone, Copy, Debug)]
+pub enum Extra {
+    /// A pair of descriptors.
+    Pair,
+    /// One of so many UDP ports.
+    UdpPort(usize),
 }
 
 /// The number of a pair beside the first, which is no session's: these come down from the greatest. A
 /// session has at most two.
-fn further_pair(id: u64, pair: u64) -> u64 {
-    u64::MAX - 2 * id - pair
+fn further_pair(id: u64, pair: usize) -> u64 {
+    u64::MAX - 2 * id - pair as u64
 }
 
 impl Entry {
@@ -120,13 +127,8 @@ impl Live {
         let id = state.id;
         self.next = id + 1;
         let activity = Activity::default();
-        let entry = Entry { state, client, has_place, more_pairs: 0, activity };
-        self.entries.insert(id, entry);
-        self.pairs.add(client, id, id);
-        if has_place {
-            self.places.add(client, id, id);
-        }
-        self.pending.add(client, id, self.places.since(client).unwrap_or(id));
+        self.entries.insert(id, Entry { state, client, more_pairs: Vec::new(), activity });
+        self.hold(id, client, has_place);
     }
 
     /// Counts the session with this number, which was a load balancer's, against the share of `client`.
@@ -134,11 +136,18 @@ impl Live {
         if let Some(entry) = self.entries.get_mut(&id) {
             self.pending.remove(entry.client, id);
             self.pairs.remove(entry.client, id);
-            (entry.client, entry.has_place) = (client, true);
-            self.pairs.add(client, id, id);
-            self.places.add(client, id, id);
-            self.pending.add(client, id, self.places.since(client).unwrap_or(id));
+            entry.client = client;
+            self.hold(id, client, true);
         }
+    }
+
+    /// Notes what a session without a request holds.
+    fn hold(&mut self, id: u64, client: ClientPrefix, has_place: bool) {
+        self.pairs.add(client, id, id);
+        if has_place {
+            self.places.add(client, id, id);
+        }
+        self.pending.add(client, id, self.places.since(client).unwrap_or(id));
     }
 
     /// Notes that a session has one `extra` more, for as long as it lives.
@@ -146,19 +155,10 @@ impl Live {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match extra {
             Extra::Pair => {
-                self.pairs.add(entry.client, further_pair(id, entry.more_pairs), id);
-                entry.more_pairs += 1;
+                self.pairs.add(entry.client, further_pair(id, entry.more_pairs.len()), id);
+                entry.more_pairs.push(entry.state.descriptors().reserve());
             }
             Extra::UdpPort(_) => self.ports.add(entry.client, id, id),
-        }
-    }
-
-    /// Notes that a session has nothing beside its place any more.
-    pub(super) fn remove_extras(&mut self, id: u64) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        self.ports.remove(entry.client, id);
-        for pair in 0..mem::take(&mut entry.more_pairs) {
-            self.pairs.remove(entry.client, further_pair(id, pair));
         }
     }
 
@@ -169,12 +169,12 @@ impl Live {
         }
     }
 
-    /// Ends a session that gives way to others.
-    pub(super) fn evict(&mut self, id: u64, now: Instant) {
+    /// Ends a session that gives way to others, and says `why`.
+    pub(super) fn evict(&mut self, id: u64, now: Instant, why: &'static str) {
         self.not_pending(id);
         if let Some(entry) = self.entries.get(&id) {
             self.leaving.insert(id, now);
-            entry.state.end(Ending::Evicted);
+            entry.state.end(Ending::Evicted(why));
         }
     }
 
@@ -184,20 +184,18 @@ impl Live {
         self.leaving.values().filter(soon).count() >= self.waiting
     }
 
-    /// How many places the client of a session has.
-    pub(super) fn places_of(&self, entry: &Entry) -> usize {
-        if entry.has_place { self.places.of(entry.client) } else { 0 }
-    }
-
     pub(super) fn remove(&mut self, id: u64) {
         self.not_pending(id);
         self.leaving.remove(&id);
-        self.remove_extras(id);
         let Some(entry) = self.entries.remove(&id) else { return };
         self.totals.add(&entry.state);
         self.ended.add_ended(&entry.state);
-        self.places.remove(entry.client, id);
-        self.pairs.remove(entry.client, id);
+        for holders in [&mut self.places, &mut self.pairs, &mut self.ports] {
+            holders.remove(entry.client, id);
+        }
+        for pair in 0..entry.more_pairs.len() {
+            self.pairs.remove(entry.client, further_pair(id, pair));
+        }
     }
 
     /// What all sessions have moved.

@@ -6,10 +6,10 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::accounts::Accounts;
-use super::admission::{Admission, AdmissionError, Extra, admit, admit_extra, readmit, relieve};
+use super::admission::{Admission, AdmissionError, admit, admit_extra, readmit, relieve};
 use super::ending::Ending;
 use super::limits::Limits;
-use super::live::{Entry, Live};
+use super::live::{Entry, Extra, Live};
 use super::state::{SessionState, Stage};
 use super::totals::Totals;
 use crate::socks5::{Address, Command};
@@ -109,40 +109,18 @@ impl Sessions {
         }
     }
 
-    /// Opens a session for the client at the far end of `stream`. It closes when it is dropped.
+    /// Opens a session for `peer`, at the far end of `stream`. It closes when it is dropped. That of a load
+    /// balancer counts against nobody's share: once it has said for whom it comes, be it itself,
+    /// [`Session::rehome`] has to be called.
     ///
     /// A full server evicts a session, or, if there is none to evict, calls `when_full` and waits.
     ///
     /// # Errors
     ///
     /// When the client has its share already, or the server stops.
-    pub fn open(
-        self: &Arc<Self>,
-        peer: SocketAddr,
-        stream: TcpStream,
-        when_full: impl FnOnce(),
-    ) -> Result<Session, AdmissionError> {
-        self.open_for(peer, false, stream, when_full)
-    }
-
-    /// Opens a session for a load balancer, which counts against nobody's share. Once it has said for whom
-    /// it comes, be it itself, [`Session::rehome`] has to be called.
-    ///
-    /// # Errors
-    ///
-    /// When the server stops.
-    pub fn open_for_balancer(
-        self: &Arc<Self>,
-        peer: SocketAddr,
-        stream: TcpStream,
-        when_full: impl FnOnce(),
-    ) -> Result<Session, AdmissionError> {
-        self.open_for(peer, true, stream, when_full)
-    }
-
     // The session is served by who opens it: this has a frame of its own, which is gone by then.
     #[inline(never)]
-    fn open_for(
+    pub fn open(
         self: &Arc<Self>,
         peer: SocketAddr,
         is_balancer: bool,
@@ -150,7 +128,17 @@ impl Sessions {
         when_full: impl FnOnce(),
     ) -> Result<Session, AdmissionError> {
         let prefix = ClientPrefix::from(peer.ip());
-        let mut live = self.admit(prefix, is_balancer, when_full)?;
+        let patience = Deadline::after(PATIENCE);
+        let mut live = self.wait_for(None, when_full, |live| {
+            let admitted = admit(live, prefix, is_balancer, self.limits);
+            let is_rush = live.rush_until.is_some_and(|until| !until.has_passed());
+            match patience.left() {
+                Some(left) if admitted.is_err() && is_rush && !live.stopped => {
+                    Ok(Admission::Soon(left))
+                }
+                _ => admitted,
+            }
+        })?;
         let state = SessionState::new(live.next, peer, stream, self.descriptors.reserve());
         let state = Arc::new(state);
         live.add(Arc::clone(&state), prefix, !is_balancer);
@@ -160,25 +148,23 @@ impl Sessions {
         Ok(Session { state, sessions: Arc::clone(self) })
     }
 
-    /// Waits until one more session may open.
-    fn admit(
+    /// Waits until `decide` admits, until the deadline if there is one.
+    fn wait_for(
         &self,
-        client: ClientPrefix,
-        is_balancer: bool,
+        deadline: Option<Deadline>,
         when_full: impl FnOnce(),
+        decide: impl Fn(&mut Live) -> Result<Admission, AdmissionError>,
     ) -> Result<MutexGuard<'_, Live>, AdmissionError> {
         let mut when_full = Some(when_full);
-        let patience = Deadline::after(PATIENCE);
         let mut live = self.live.lock();
         live.waiting += 1;
         let admitted = loop {
-            let is_rush = live.rush_until.is_some_and(|until| !until.has_passed());
-            live = match admit(&mut live, client, is_balancer, self.limits) {
-                Err(error) => match patience.left() {
-                    Some(left) if is_rush && !live.stopped => self.closed.wait(live, Some(left)),
-                    _ => break Err(error),
-                },
+            live = match decide(&mut live) {
+                Err(error) => break Err(error),
                 Ok(Admission::Admitted) => break Ok(()),
+                Ok(_) if deadline.is_some_and(Deadline::has_passed) => {
+                    break Err(AdmissionError::NothingFree);
+                }
                 Ok(Admission::Soon(limit)) => self.closed.wait(live, Some(limit)),
                 Ok(Admission::Full(limit)) => match when_full.take() {
                     None => self.closed.wait(live, Some(limit)),
@@ -286,34 +272,17 @@ impl Session {
         self.sessions.closed.notify_all();
     }
 
-    /// Gives back what the session has taken beside its place.
-    pub fn give_back_extras(&self) {
-        self.sessions.live.lock().remove_extras(self.state.id);
-        self.sessions.closed.notify_all();
-    }
-
-    /// Takes one `extra` more for the session, until it gives it back or is over. Where there is none, a client that
-    /// has more of them gives way.
+    /// Takes one `extra` more for the session, until it is over. Where there is none, a client that has more
+    /// of them gives way.
     ///
     /// # Errors
     ///
     /// When the client has its share already, or none becomes free in time.
     pub fn take(&self, extra: Extra) -> Result<(), AdmissionError> {
-        let Sessions { live, limits, closed, .. } = &*self.sessions;
-        let (deadline, mut live) = (Deadline::after(limits.handshake), live.lock());
-        live.waiting += 1;
-        let result = loop {
-            match admit_extra(&mut live, self.state.id, extra, *limits) {
-                Err(error) => break Err(error),
-                Ok(None) => break Ok(()),
-                Ok(Some(_)) if deadline.left().is_none() => {
-                    break Err(AdmissionError::NothingFree);
-                }
-                Ok(Some(limit)) => live = closed.wait(live, Some(limit)),
-            }
-        };
-        live.waiting -= 1;
-        result
+        let (limits, id) = (self.sessions.limits, self.state.id);
+        let deadline = Deadline::after(limits.handshake);
+        let decide = |live: &mut Live| admit_extra(live, id, extra, limits);
+        self.sessions.wait_for(Some(deadline), || (), decide).map(drop)
     }
 
     /// Makes the session of a load balancer that of `client`, for whom it comes: from now on it

@@ -87,8 +87,6 @@ pub struct SessionState {
     pub(super) id: u64,
     /// When the client was accepted.
     pub opened: Instant,
-    /// The far end of the client's connection.
-    peer: SocketAddr,
     /// For whom it comes, if that is a load balancer that has said so.
     proxied: OnceLock<SocketAddr>,
     client: Endpoint,
@@ -121,7 +119,6 @@ impl SessionState {
         SessionState {
             id,
             opened: Instant::now(),
-            peer,
             proxied: OnceLock::new(),
             client,
             target: Endpoint::new(Ending::TargetReset),
@@ -139,7 +136,18 @@ impl SessionState {
 
     /// The client's address; that of a load balancer until it has said for whom it comes.
     pub fn peer(&self) -> SocketAddr {
-        self.proxied.get().copied().unwrap_or(self.peer)
+        let peer = self.proxied.get().copied().unwrap_or_else(|| self.far_end());
+        SocketAddr::new(peer.ip(), peer.port())
+    }
+
+    /// The far end of the client's connection, with the scope of a link-local address, which is for the
+    /// check alone whether it is served.
+    ///
+    /// # Panics
+    ///
+    /// Never, as [`SessionState::stream`].
+    pub fn far_end(&self) -> SocketAddr {
+        self.client.address().expect("a session begins with its client's connection")
     }
 
     pub(super) fn set_proxied(&self, client: SocketAddr) {

@@ -54,7 +54,7 @@ mod tests {
     fn open(sessions: &Arc<Sessions>) -> Session {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        sessions.open(client.local_addr().unwrap(), client, || ()).unwrap()
+        sessions.open(client.local_addr().unwrap(), false, client, || ()).unwrap()
     }
 
     fn sessions() -> Arc<Sessions> {

@@ -231,6 +231,11 @@ fn on_a_router(test: impl FnOnce() + Send) {
 
 /// The answer of the server at `to` to the greeting of a client at another address.
 fn greet(from: &str, to: &str, port: u16) -> Vec<u8> {
+    say(GREETING, from, to, port)
+}
+
+/// The answer to `message`.
+fn say(message: &[u8], from: &str, to: &str, port: u16) -> Vec<u8> {
     let from: SocketAddr = format!("{from}:0").parse().unwrap();
     let to: SocketAddr = format!("{to}:{port}").parse().unwrap();
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
@@ -238,7 +243,7 @@ fn greet(from: &str, to: &str, port: u16) -> Vec<u8> {
     socket.connect_timeout(&to.into(), LONG).unwrap();
     let mut client = TcpStream::from(socket);
     client.set_read_timeout(Some(LONG)).unwrap();
-    let _ = client.write_all(GREETING);
+    let _ = client.write_all(message);
     let mut answer = [0; 2];
     // The end of a client that is turned away may be a reset.
     let answered = client.read(&mut answer).unwrap_or(0);
@@ -267,6 +272,21 @@ fn a_link_local_neighbour_on_the_providers_link_is_not_served() {
         }
         let asked_for = start_on("[::]:0", &["--allow-from", "fe80::/10"]);
         assert_eq!(greet(&stranger, &server, asked_for.address.port()), b"\x05\x00");
+    });
+}
+
+#[test]
+fn a_link_local_load_balancer_is_served_for_itself_on_a_private_link() {
+    on_a_router(|| {
+        let index = |name: &str| nix::net::if_::if_nametoindex(name).unwrap();
+        let server = start_on("[::]:0", &["--proxy-protocol", "fe80::/10"]);
+        let ask = |network: u16, link| {
+            let message = [b"PROXY UNKNOWN\r\n", GREETING].concat();
+            let address = |host| format!("[fe80::{network}:{host}%{}]", index(link));
+            say(&message, &address(1), &address(9), server.address.port())
+        };
+        assert_eq!(ask(77, "lan"), b"\x05\x00");
+        assert_eq!(ask(113, "wan"), b"");
     });
 }
 

@@ -16,6 +16,7 @@ use crate::system::deadline::Deadline;
 use crate::system::ip::ClientPrefix;
 use crate::system::poll::poll;
 use crate::system::shares::VISITORS;
+use crate::system::timed_stream::TimedStream;
 use crate::system::waker::Waker;
 
 /// Visitors at once. One more takes the place of another: see [`gives_way`].
@@ -143,7 +144,7 @@ fn start(visitor: &Arc<TcpStream>, handler: &Arc<StatusHandler>) {
 /// Reads a request and writes the response, each within its time and within `limit`.
 fn visit(stream: &TcpStream, handler: &StatusHandler, limit: Duration) -> io::Result<()> {
     let deadline = |usual: Duration| Deadline::after(usual.min(limit));
-    let mut connection = HttpConnection { stream, deadline: deadline(REQUEST) };
+    let mut connection = TimedStream::new(stream, deadline(REQUEST));
     let mut head = vec![0; MAX_HEAD];
     let mut length = 0;
     let response = loop {
@@ -157,37 +158,10 @@ fn visit(stream: &TcpStream, handler: &StatusHandler, limit: Duration) -> io::Re
             break response;
         }
     };
-    connection.deadline = deadline(RESPONSE);
+    let mut connection = TimedStream::new(stream, deadline(RESPONSE));
     connection.write_all(response.head.as_bytes())?;
     connection.write_all(response.body.as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
-    connection.deadline = deadline(CLOSE);
-    io::copy(&mut connection, &mut io::sink())?;
-    Ok(())
-}
-
-/// A connection that waits for its peer until a deadline.
-struct HttpConnection<'a> {
-    stream: &'a TcpStream,
-    deadline: Deadline,
-}
-
-impl Read for HttpConnection<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(self.deadline.time_left()?))?;
-        self.stream.read(bytes)
-    }
-}
-
-impl Write for HttpConnection<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.deadline.time_left()?))?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    connection.finish(deadline(CLOSE))
 }
 
 #[cfg(test)]

@@ -139,7 +139,7 @@ fn session() -> (Session, UnixStream) {
     };
     let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
     let (stream, client) = connection();
-    let session = sessions.open(([192, 0, 2, 1], 5000).into(), stream, || ()).unwrap();
+    let session = sessions.open(([192, 0, 2, 1], 5000).into(), false, stream, || ()).unwrap();
     (session, client)
 }
 
@@ -168,7 +168,7 @@ fn concluded_arrives() {
     let _target = connect(account);
     let ends = spawn({
         let account = Arc::clone(account);
-        move || account.end(Ending::Evicted)
+        move || account.end(Ending::Evicted("for others"))
     });
     account.pass_on_fin(account.client(), account.target());
     ends.join().unwrap();

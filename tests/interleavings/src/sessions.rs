@@ -32,7 +32,7 @@ struct Open {
 
 fn open(sessions: &Arc<Sessions>, host: u8) -> Option<Open> {
     let (stream, far) = connection();
-    let session = sessions.open(([192, 0, 2, host], 5000).into(), stream, || ()).ok()?;
+    let session = sessions.open(([192, 0, 2, host], 5000).into(), false, stream, || ()).ok()?;
     Some(Open { session, far })
 }
 
@@ -68,12 +68,12 @@ pub fn first_counts() {
     let (Open { session, far: _client }, _target) = tunnel();
     let account = session.state();
     let threads =
-        [conclude(account), end(account, Ending::IdleTimeout), end(account, Ending::Evicted)];
+        [conclude(account), end(account, Ending::IdleTimeout), end(account, Ending::Evicted("for others"))];
     for thread in threads {
         thread.join().unwrap();
     }
     let ending = account.ending();
-    assert!(matches!(ending, Some(Ending::IdleTimeout | Ending::Evicted)));
+    assert!(matches!(ending, Some(Ending::IdleTimeout | Ending::Evicted(_))));
     account.end(Ending::Stopped);
     assert_eq!(account.ending(), ending);
     let is_passed_on = account.client().fin_passed_on();
