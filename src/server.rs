@@ -45,9 +45,9 @@ pub use restart::{Restarter, start_as_parent};
 pub use stop::Stopper;
 
 use accept::{Acceptor, MOST_WAITING};
-use channel::Channel;
 use inherited::Owner;
 use predecessors::Predecessors;
+use restart::Successor;
 use shutdown::{counted, drain};
 
 /// How often housekeeping is done while there is something to do, and while there is nothing: no thread is
@@ -67,7 +67,7 @@ pub struct Server {
     status: Option<Status>,
     notify: Arc<Notify>,
     predecessors: Arc<Predecessors>,
-    successor: Arc<OnceLock<Channel>>,
+    successor: Arc<OnceLock<Successor>>,
     logger: Option<Logger>,
 }
 
@@ -261,9 +261,10 @@ impl Server {
     /// Lets live sessions finish within the grace, then ends them. Where another process has taken over, the
     /// page is that one's, and the grace begins when this one is stopped.
     fn finish(&self, mut status: Option<StatusServer>, restarter: &Restarter) {
-        if let Some(successor) = self.successor.get().filter(|_| self.stopper.is_taken_over()) {
+        if let Some(successor) = self.successor.get().filter(|_| self.stopper.has_handed_over()) {
+            restarter.hand_over(successor);
             drop(status.take());
-            restarter.finish(successor, &self.reloader(), &self.pool);
+            restarter.finish(&successor.channel, &self.reloader(), &self.pool);
         } else {
             self.notify.stopping();
         }
