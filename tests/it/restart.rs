@@ -19,9 +19,16 @@ use crate::stage::{
 };
 
 /// A process that has taken over. It is no child of this one.
-struct Successor(Pid);
+pub struct Successor(Pid);
 
 impl Successor {
+    /// The one that a line of the log says serves clients now.
+    pub fn named_in(line: &str) -> Self {
+        let (_, rest) = line.split_once("process ").unwrap();
+        let number = rest.split(' ').next().unwrap().parse().unwrap();
+        Successor(Pid::from_raw(number).unwrap())
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(self.0, signal).unwrap();
     }
@@ -36,10 +43,7 @@ impl Drop for Successor {
 /// Has the process started anew, and waits until the new one serves.
 fn restart(process: Pid, program: &mut Program) -> Successor {
     kill_process(process, Signal::USR2).unwrap();
-    let line = program.log_line(" serves clients now");
-    let (_, rest) = line.split_once("process ").unwrap();
-    let number = rest.split(' ').next().unwrap().parse().unwrap();
-    Successor(Pid::from_raw(number).unwrap())
+    Successor::named_in(&program.log_line(" serves clients now"))
 }
 
 /// Waits until the process is gone.
@@ -202,9 +206,7 @@ fn a_log_that_was_renamed_is_left_by_an_earlier_process_too() {
     let tunnel = tunnel_from(Ipv4Addr::LOCALHOST, address, target);
     kill_process(Pid::from_child(&child), Signal::USR2).unwrap();
     let line = crate::reload::await_line(log.path(), " serves clients now");
-    let (_, rest) = line.split_once("process ").unwrap();
-    let number = rest.split(' ').next().unwrap().parse().unwrap();
-    let successor = Successor(Pid::from_raw(number).unwrap());
+    let successor = Successor::named_in(&line);
     let renamed = format!("{}.1", log.path());
     fs::rename(log.path(), &renamed).unwrap();
     successor.signal(Signal::HUP);
