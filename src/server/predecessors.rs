@@ -101,11 +101,13 @@ impl Predecessors {
         self.living().for_each(|channel| channel.send(&Message::Reload));
     }
 
-    /// Leaves what they say from now on to another process.
-    pub(super) fn stop_watching(&self) {
+    /// Leaves what they say from now on to another process, which shares the places out. Who has come
+    /// before and waits for one here waits for none of theirs, whose end nobody would hear of.
+    pub(super) fn stop_watching(&self, sessions: &Sessions) {
         self.end.iter().for_each(Waker::wake);
         if let Some(watch) = self.watch.lock().take() {
             let _ = watch.join();
+            sessions.set_elsewhere(0, &[]);
         }
     }
 

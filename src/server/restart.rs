@@ -85,7 +85,7 @@ impl Restarter {
         let _ = parent.kill();
         let _ = parent.wait();
         let process = ready?;
-        self.predecessors.stop_watching();
+        self.predecessors.stop_watching(&self.proxy.sessions);
         let _ = self.successor.set(Successor { process, channel });
         // The thread that ends this process tells the new one: neither can be too late.
         if self.stopper.hand_over() { Ok(()) } else { Err("the server stops".into()) }
@@ -130,6 +130,7 @@ impl Restarter {
         self.acceptors.iter().for_each(|acceptor| acceptor.hand_over());
         self.notify.hand_over(successor.process);
         successor.channel.send(&Message::TakeOver(process::id()));
+        successor.channel.send(&Message::Left(left(&self.proxy.sessions)));
         let process = successor.process;
         info!("process {process} serves clients now; sessions of this one finish");
     }
@@ -138,8 +139,9 @@ impl Restarter {
     pub(super) fn finish(&self, successor: &Channel, reloader: &Reloader, pool: &Pool) {
         let mut told = None;
         while self.stopper.is_taken_over() {
-            let left = left(&self.proxy.sessions);
+            // A worker that waits no more has its session already.
             let waiting = self.acceptors.iter().filter(|acceptor| acceptor.has_workers()).count();
+            let left = left(&self.proxy.sessions);
             if told.as_ref() != Some(&left) {
                 successor.send(&Message::Left(left.clone()));
             }

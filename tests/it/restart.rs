@@ -62,6 +62,13 @@ fn ping(server: SocketAddr, target: SocketAddr) {
     assert_eq!([&octets[..4], &octets[12..]], [b"\x05\x00\x05\x00", b"ping"]);
 }
 
+/// Where the status page of a program is that has just been started.
+fn status_of(program: &mut Program) -> SocketAddr {
+    let line = program.log_line("status page at ");
+    let (_, rest) = line.split_once("http://").unwrap();
+    rest.split('/').next().unwrap().parse().unwrap()
+}
+
 /// Waits until the metrics at `status` have `part` in them.
 fn await_shown(status: SocketAddr, part: &str) {
     let begin = Instant::now();
@@ -118,9 +125,7 @@ fn ten_restarts_under_load_refuse_nobody_and_a_tunnel_lives_through_all_of_them(
 fn an_earlier_process_stays_until_its_last_session_has_ended_and_the_page_shows_how_many_are_left()
 {
     let mut program = Program::heeding(&["--status", "0"]);
-    let status = program.log_line("status page at ");
-    let (_, status) = status.split_once("http://").unwrap();
-    let status = status.split('/').next().unwrap().parse().unwrap();
+    let status = status_of(&mut program);
     let shown = |part: &str| await_shown(status, part);
     let target = echo();
     let tunnels = [(); 3].map(|()| tunnel_from(Ipv4Addr::LOCALHOST, program.address, target));
@@ -157,6 +162,22 @@ fn places_are_those_of_all_processes() {
     drop(one);
     assert_eq!(take::<16>(&mut waiting)[12..], *b"ping");
     drop(successor);
+}
+
+#[test]
+fn who_waits_for_a_place_in_a_process_between_two_others_gets_one() {
+    let mut program = Program::heeding(&["--max-connections", "1", "--status", "0"]);
+    let status = status_of(&mut program);
+    let target = echo();
+    let tunnel = tunnel_from(Ipv4Addr::LOCALHOST, program.address, target);
+    let second = restart(program.id(), &mut program);
+    await_shown(status, "tabi_connections_earlier 1\n");
+    let mut waiting = connect_from(Ipv4Addr::new(127, 0, 0, 2), program.address);
+    waiting.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
+    program.log_line("further clients wait");
+    let _third = restart(second.0, &mut program);
+    drop(tunnel);
+    assert_eq!(take::<16>(&mut waiting)[12..], *b"ping");
 }
 
 /// Asks for an association from `ip`. Gives back REP, the bound address, and the client.
