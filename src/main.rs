@@ -104,8 +104,7 @@ fn run(
         .with_logger(logger.clone());
     install_signal_handlers(&server)
         .map_err(|error| format!("cannot install signal handlers: {error}"))?;
-    server.take_over().map_err(|error| format!("cannot take over: {error}"))?;
-    server.run().map_err(|error| format!("cannot start a thread: {error}"))
+    server.run().map_err(|error| error.to_string())
 }
 
 /// Waits for the last lines of the log when it is dropped, after a panic too.

@@ -45,9 +45,9 @@ pub use restart::{Restarter, start_as_parent};
 pub use stop::Stopper;
 
 use accept::{Acceptor, MOST_WAITING};
-use channel::Channel;
 use inherited::Owner;
 use predecessors::Predecessors;
+use restart::Successor;
 use shutdown::{counted, drain};
 
 /// How often housekeeping is done while there is something to do, and while there is nothing: no thread is
@@ -67,7 +67,7 @@ pub struct Server {
     status: Option<Status>,
     notify: Arc<Notify>,
     predecessors: Arc<Predecessors>,
-    successor: Arc<OnceLock<Channel>>,
+    successor: Arc<OnceLock<Successor>>,
     logger: Option<Logger>,
 }
 
@@ -173,49 +173,57 @@ impl Server {
         }
     }
 
-    /// Takes over from the process that has started this one, if one has that serves the same clients.
-    ///
-    /// # Errors
-    ///
-    /// When that process goes on itself, and when there is no thread to watch it.
-    pub fn take_over(&self) -> io::Result<()> {
-        self.predecessors.take_over(&self.proxy.sessions)
-    }
-
     /// The means to stop the server from another thread.
     pub fn stopper(&self) -> Arc<Stopper> {
         Arc::clone(&self.stopper)
     }
 
-    /// Serves until it is stopped, and then until the last session has finished or the grace is
-    /// over.
+    /// Takes over from the process that has started this one, if one has that serves the same clients.
+    /// Serves until it is stopped, and then until the last session has finished or the grace is over.
     ///
     /// # Errors
     ///
-    /// When the system refuses the threads to begin with.
+    /// When the system refuses the threads to begin with, and when the process before goes on itself.
     pub fn run(mut self) -> io::Result<()> {
-        let restarter = self.restarter();
+        let no_thread = |error| because("cannot start a thread", &error);
         let status = self.status.take();
-        let status = status.map(|status| status.start(self.status_source())).transpose()?;
+        let status = status.map(|status| status.start(self.status_source())).transpose();
+        let status = status.map_err(no_thread)?;
         let sessions = &self.proxy.sessions;
         thread::scope(|scope| {
             let watch = thread::Builder::new().name("tabi watch".into());
-            let watch = watch.spawn_scoped(scope, || sessions.watch())?;
-            if self.acceptors.iter().any(|acceptor| acceptor.listener().owner == Owner::Manager) {
-                sessions.expect_rush();
-            }
-            let started = self.acceptors.iter().try_for_each(Acceptor::ensure_worker);
-            if started.is_ok() {
-                self.notify.ready();
-                self.keep_house(&watch);
-                self.finish(status, &restarter);
-            } else {
-                self.stopper.stop();
-                drain(sessions, &self.acceptors, Duration::ZERO);
-            }
+            let watch = watch.spawn_scoped(scope, || sessions.watch()).map_err(no_thread)?;
+            // All threads are there before another process leaves its clients.
+            let threads = self.pool.prepare(self.acceptors.len()).map_err(no_thread);
+            let served = threads.and_then(|()| {
+                let taken_over = self.predecessors.take_over(sessions);
+                taken_over.map_err(|error| because("cannot take over", &error))?;
+                self.serve(status, &watch).map_err(no_thread)
+            });
             sessions.stop_watch();
-            started
+            served
         })
+    }
+
+    fn serve(
+        &self,
+        status: Option<StatusServer>,
+        watch: &ScopedJoinHandle<'_, ()>,
+    ) -> io::Result<()> {
+        let sessions = &self.proxy.sessions;
+        if self.acceptors.iter().any(|acceptor| acceptor.listener().owner == Owner::Manager) {
+            sessions.expect_rush();
+        }
+        let started = self.acceptors.iter().try_for_each(Acceptor::ensure_worker);
+        if started.is_ok() {
+            self.notify.ready();
+            self.keep_house(watch);
+            self.finish(status, &self.restarter());
+        } else {
+            self.stopper.stop();
+            drain(sessions, &self.acceptors, Duration::ZERO);
+        }
+        started
     }
 
     /// Waits for the stop. Meanwhile it gives each listener a worker, ends threads that nobody needs, and
@@ -260,9 +268,10 @@ impl Server {
     /// Lets live sessions finish within the grace, then ends them. Where another process has taken over, the
     /// page is that one's, and the grace begins when this one is stopped.
     fn finish(&self, mut status: Option<StatusServer>, restarter: &Restarter) {
-        if let Some(successor) = self.successor.get().filter(|_| self.stopper.is_taken_over()) {
+        if let Some(successor) = self.successor.get().filter(|_| self.stopper.has_handed_over()) {
+            restarter.hand_over(successor);
             drop(status.take());
-            restarter.finish(successor, &self.reloader(), &self.pool);
+            restarter.finish(&successor.channel, &self.reloader(), &self.pool);
         } else {
             self.notify.stopping();
         }
@@ -273,6 +282,10 @@ impl Server {
         self.proxy.client_log.summarize();
         info!("stopped");
     }
+}
+
+fn because(what: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// Logs who may do what, and what of it is hardly meant.

@@ -91,12 +91,14 @@ impl Acceptor {
         &self.listener
     }
 
-    /// Leaves the port and those who wait there to another process. Says whether a worker still waits for
-    /// a client, or has one that waits for a place.
-    pub(super) fn hand_over(&self) -> bool {
-        let mut state = self.state.lock();
-        state.is_closed = true;
-        state.waiting > 0
+    /// Leaves the port and those who wait there to another process.
+    pub(super) fn hand_over(&self) {
+        self.state.lock().is_closed = true;
+    }
+
+    /// Whether a worker waits for a client, or has one that waits for a place.
+    pub(super) fn has_workers(&self) -> bool {
+        self.state.lock().waiting > 0
     }
 
     /// How many clients have connected and were not accepted yet, as far as the system tells.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{io, mem, process};
@@ -67,9 +68,17 @@ impl Predecessors {
     ///
     /// # Errors
     ///
-    /// When the process that has started this one goes on itself.
+    /// When there is no thread to watch it, and when the process that has started this one goes on itself.
     pub(super) fn take_over(self: &Arc<Self>, sessions: &Arc<Sessions>) -> io::Result<()> {
         let Some(starter) = self.processes.first() else { return Ok(()) };
+        let (begin, begins) = sync_channel(1);
+        let (predecessors, sessions) = (Arc::clone(self), Arc::clone(sessions));
+        let watch = move || {
+            if begins.recv().is_ok() {
+                predecessors.run_watch(&sessions);
+            }
+        };
+        let watch = thread::Builder::new().name("tabi predecessors".into()).spawn(watch)?;
         starter.channel.send(&Message::Ready(process::id()));
         let deadline = Deadline::after(TAKE_OVER);
         let process = loop {
@@ -81,9 +90,7 @@ impl Predecessors {
         info!("serving the clients of process {process} from now on");
         self.have_handed_over.store(true, Ordering::Relaxed);
         self.reload();
-        let (predecessors, sessions) = (Arc::clone(self), Arc::clone(sessions));
-        let watch = thread::Builder::new().name("tabi predecessors".into());
-        let watch = watch.spawn(move || predecessors.run_watch(&sessions))?;
+        let _ = begin.send(());
         *self.watch.lock() = Some(watch);
         Ok(())
     }
@@ -94,11 +101,13 @@ impl Predecessors {
         self.living().for_each(|channel| channel.send(&Message::Reload));
     }
 
-    /// Leaves what they say from now on to another process.
-    pub(super) fn stop_watching(&self) {
+    /// Leaves what they say from now on to another process, which shares the places out. Who has come
+    /// before and waits for one here waits for none of theirs, whose end nobody would hear of.
+    pub(super) fn stop_watching(&self, sessions: &Sessions) {
         self.end.iter().for_each(Waker::wake);
         if let Some(watch) = self.watch.lock().take() {
             let _ = watch.join();
+            sessions.set_elsewhere(0, &[]);
         }
     }
 

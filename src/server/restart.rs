@@ -54,22 +54,25 @@ pub struct Restarter {
     pub(super) stopper: Arc<Stopper>,
     pub(super) notify: Arc<Notify>,
     pub(super) predecessors: Arc<Predecessors>,
-    pub(super) successor: Arc<OnceLock<Channel>>,
+    pub(super) successor: Arc<OnceLock<Successor>>,
+}
+
+/// The process that takes over.
+pub(super) struct Successor {
+    pub(super) process: u32,
+    pub(super) channel: Channel,
 }
 
 impl Restarter {
     /// Starts the program anew: the same command line and environment, and the files of now. When it does
     /// not come up nothing has changed, and the log says why.
     pub fn restart(&self) {
-        match self.try_restart() {
-            Ok(process) => {
-                info!("process {process} serves clients now; sessions of this one finish");
-            }
-            Err(message) => error!("cannot restart: {message}; nothing has changed"),
+        if let Err(message) = self.try_restart() {
+            error!("cannot restart: {message}; nothing has changed");
         }
     }
 
-    fn try_restart(&self) -> Result<u32, String> {
+    fn try_restart(&self) -> Result<(), String> {
         self.may_restart()?;
         let [channel, far] = Channel::pair().map_err(|error| error.to_string())?;
         let mut parent = self.start(&far).map_err(|error| {
@@ -82,18 +85,10 @@ impl Restarter {
         let _ = parent.kill();
         let _ = parent.wait();
         let process = ready?;
-        self.predecessors.stop_watching();
-        let _ = self.successor.set(channel);
-        self.stopper.hand_over();
-        match self.successor.get() {
-            Some(channel) if self.stopper.is_taken_over() => {
-                self.notify.hand_over(process);
-                channel.send(&Message::TakeOver(process::id()));
-                channel.send(&Message::Left(left(&self.proxy.sessions)));
-                Ok(process)
-            }
-            _ => Err("the server stops".into()),
-        }
+        self.predecessors.stop_watching(&self.proxy.sessions);
+        let _ = self.successor.set(Successor { process, channel });
+        // The thread that ends this process tells the new one: neither can be too late.
+        if self.stopper.hand_over() { Ok(()) } else { Err("the server stops".into()) }
     }
 
     fn may_restart(&self) -> Result<(), String> {
@@ -130,12 +125,23 @@ impl Restarter {
             .spawn()
     }
 
+    /// Has the new process serve the clients from now on: nothing of the ports is this one's to close.
+    pub(super) fn hand_over(&self, successor: &Successor) {
+        self.acceptors.iter().for_each(|acceptor| acceptor.hand_over());
+        self.notify.hand_over(successor.process);
+        successor.channel.send(&Message::TakeOver(process::id()));
+        successor.channel.send(&Message::Left(left(&self.proxy.sessions)));
+        let process = successor.process;
+        info!("process {process} serves clients now; sessions of this one finish");
+    }
+
     /// Lets sessions finish, however long they take, until none is left or the server is stopped.
     pub(super) fn finish(&self, successor: &Channel, reloader: &Reloader, pool: &Pool) {
         let mut told = None;
         while self.stopper.is_taken_over() {
+            // A worker that waits no more has its session already.
+            let waiting = self.acceptors.iter().filter(|acceptor| acceptor.has_workers()).count();
             let left = left(&self.proxy.sessions);
-            let waiting = self.acceptors.iter().filter(|acceptor| acceptor.hand_over()).count();
             if told.as_ref() != Some(&left) {
                 successor.send(&Message::Left(left.clone()));
             }
@@ -222,4 +228,30 @@ fn left(sessions: &Sessions) -> Left {
     let clients = sessions.by_client();
     let inner_ports = InnerPort::all_live().collect();
     Left { sessions: sessions.count(), clients: clients.into_iter().collect(), inner_ports }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+    use crate::server::{Inherited, Server};
+    use std::net::TcpStream;
+
+    #[test]
+    fn a_stop_right_after_the_hand_over_leaves_the_clients_to_the_new_process() {
+        let arguments = cli::parse(["tabi", "127.0.0.1:0", "--grace", "0"]).unwrap();
+        let server =
+            Server::bind(arguments.config, Inherited::default(), Notify::default()).unwrap();
+        let address = server.addresses()[0];
+        let _of_new_process = server.acceptors[0].listener().to_hand_over().1.try_clone_to_owned();
+        let [channel, far] = Channel::pair().unwrap();
+        let _ = server.successor.set(Successor { process: 4242, channel });
+        assert!(server.stopper.hand_over());
+        server.stopper.stop();
+        assert!(!server.stopper.hand_over());
+        server.run().unwrap();
+        let told = far.receive(Duration::ZERO).unwrap();
+        assert_eq!(told, Some(Message::TakeOver(process::id())));
+        assert!(TcpStream::connect(address).is_ok(), "the port is closed");
+    }
 }

@@ -17,8 +17,10 @@ pub struct Stopper {
 
 enum State {
     Serving(Vec<Arc<Listener>>),
-    /// Another process accepts the clients now; sessions have all the time that they need.
-    TakenOver,
+    /// Another process accepts the clients now; sessions have all the time that they need, until the stop.
+    TakenOver {
+        is_stopped: bool,
+    },
     Stopped,
 }
 
@@ -33,28 +35,30 @@ impl Stopper {
     /// Lets nobody new in and makes [`Server::run`](super::Server::run) drain and return. It never
     /// waits.
     pub fn stop(&self) {
-        if let State::Serving(listeners) = self.enter(State::Stopped) {
+        let mut state = self.state.lock();
+        let is_taken_over = matches!(*state, State::TakenOver { .. });
+        let next =
+            if is_taken_over { State::TakenOver { is_stopped: true } } else { State::Stopped };
+        let before = mem::replace(&mut *state, next);
+        drop(state);
+        self.stopped.notify_all();
+        self.wake_housekeeping();
+        if let State::Serving(listeners) = before {
             listeners.iter().map(Arc::as_ref).for_each(Listener::stop);
         }
     }
 
-    /// Leaves the listeners to another process.
-    pub(super) fn hand_over(&self) {
-        if let State::Serving(listeners) = self.enter(State::TakenOver) {
-            listeners.iter().map(Arc::as_ref).for_each(Listener::leave);
-        }
-    }
-
-    /// Goes on to `next`, unless that is over.
-    fn enter(&self, next: State) -> State {
+    /// Leaves the listeners to another process. False if the server is stopped: they are not left.
+    pub(super) fn hand_over(&self) -> bool {
         let mut state = self.state.lock();
-        let is_later =
-            matches!((&*state, &next), (State::Serving(_), _) | (State::TakenOver, State::Stopped));
-        let before = if is_later { mem::replace(&mut *state, next) } else { State::Stopped };
+        let State::Serving(listeners) = &mut *state else { return false };
+        let listeners = mem::take(listeners);
+        *state = State::TakenOver { is_stopped: false };
         drop(state);
         self.stopped.notify_all();
+        listeners.iter().map(Arc::as_ref).for_each(Listener::leave);
         self.wake_housekeeping();
-        before
+        true
     }
 
     /// Makes the housekeeping begin its next round now.
@@ -70,7 +74,12 @@ impl Stopper {
 
     /// Whether another process accepts the clients, and nobody has stopped this one since.
     pub(super) fn is_taken_over(&self) -> bool {
-        matches!(*self.state.lock(), State::TakenOver)
+        matches!(*self.state.lock(), State::TakenOver { is_stopped: false })
+    }
+
+    /// Whether the listeners are another process's, also after the stop.
+    pub(super) fn has_handed_over(&self) -> bool {
+        matches!(*self.state.lock(), State::TakenOver { .. })
     }
 
     /// Waits for at most `limit`, and not beyond the stop.

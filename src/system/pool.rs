@@ -74,6 +74,19 @@ impl Pool {
         Ok(())
     }
 
+    /// Makes sure of so many pairs that do nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a thread.
+    pub fn prepare(&self, pairs: usize) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let pairs = (0..pairs).map(|_| state.pair(self.max)).collect::<io::Result<Vec<_>>>()?;
+        let now = Instant::now();
+        state.idle.extend(pairs.into_iter().map(|pair| (now, pair)));
+        Ok(())
+    }
+
     /// How many pairs there may be.
     pub fn max(&self) -> usize {
         self.max

@@ -19,9 +19,16 @@ use crate::stage::{
 };
 
 /// A process that has taken over. It is no child of this one.
-struct Successor(Pid);
+pub struct Successor(Pid);
 
 impl Successor {
+    /// The one that a line of the log says serves clients now.
+    pub fn named_in(line: &str) -> Self {
+        let (_, rest) = line.split_once("process ").unwrap();
+        let number = rest.split(' ').next().unwrap().parse().unwrap();
+        Successor(Pid::from_raw(number).unwrap())
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(self.0, signal).unwrap();
     }
@@ -36,10 +43,7 @@ impl Drop for Successor {
 /// Has the process started anew, and waits until the new one serves.
 fn restart(process: Pid, program: &mut Program) -> Successor {
     kill_process(process, Signal::USR2).unwrap();
-    let line = program.log_line(" serves clients now");
-    let (_, rest) = line.split_once("process ").unwrap();
-    let number = rest.split(' ').next().unwrap().parse().unwrap();
-    Successor(Pid::from_raw(number).unwrap())
+    Successor::named_in(&program.log_line(" serves clients now"))
 }
 
 /// Waits until the process is gone.
@@ -56,6 +60,13 @@ fn ping(server: SocketAddr, target: SocketAddr) {
     client.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
     let octets: [u8; 16] = take(&mut client);
     assert_eq!([&octets[..4], &octets[12..]], [b"\x05\x00\x05\x00", b"ping"]);
+}
+
+/// Where the status page of a program is that has just been started.
+fn status_of(program: &mut Program) -> SocketAddr {
+    let line = program.log_line("status page at ");
+    let (_, rest) = line.split_once("http://").unwrap();
+    rest.split('/').next().unwrap().parse().unwrap()
 }
 
 /// Waits until the metrics at `status` have `part` in them.
@@ -114,9 +125,7 @@ fn ten_restarts_under_load_refuse_nobody_and_a_tunnel_lives_through_all_of_them(
 fn an_earlier_process_stays_until_its_last_session_has_ended_and_the_page_shows_how_many_are_left()
 {
     let mut program = Program::heeding(&["--status", "0"]);
-    let status = program.log_line("status page at ");
-    let (_, status) = status.split_once("http://").unwrap();
-    let status = status.split('/').next().unwrap().parse().unwrap();
+    let status = status_of(&mut program);
     let shown = |part: &str| await_shown(status, part);
     let target = echo();
     let tunnels = [(); 3].map(|()| tunnel_from(Ipv4Addr::LOCALHOST, program.address, target));
@@ -153,6 +162,22 @@ fn places_are_those_of_all_processes() {
     drop(one);
     assert_eq!(take::<16>(&mut waiting)[12..], *b"ping");
     drop(successor);
+}
+
+#[test]
+fn who_waits_for_a_place_in_a_process_between_two_others_gets_one() {
+    let mut program = Program::heeding(&["--max-connections", "1", "--status", "0"]);
+    let status = status_of(&mut program);
+    let target = echo();
+    let tunnel = tunnel_from(Ipv4Addr::LOCALHOST, program.address, target);
+    let second = restart(program.id(), &mut program);
+    await_shown(status, "tabi_connections_earlier 1\n");
+    let mut waiting = connect_from(Ipv4Addr::new(127, 0, 0, 2), program.address);
+    waiting.write_all(&[GREETING, &request(target), b"ping"].concat()).unwrap();
+    program.log_line("further clients wait");
+    let _third = restart(second.0, &mut program);
+    drop(tunnel);
+    assert_eq!(take::<16>(&mut waiting)[12..], *b"ping");
 }
 
 /// Asks for an association from `ip`. Gives back REP, the bound address, and the client.
@@ -202,9 +227,7 @@ fn a_log_that_was_renamed_is_left_by_an_earlier_process_too() {
     let tunnel = tunnel_from(Ipv4Addr::LOCALHOST, address, target);
     kill_process(Pid::from_child(&child), Signal::USR2).unwrap();
     let line = crate::reload::await_line(log.path(), " serves clients now");
-    let (_, rest) = line.split_once("process ").unwrap();
-    let number = rest.split(' ').next().unwrap().parse().unwrap();
-    let successor = Successor(Pid::from_raw(number).unwrap());
+    let successor = Successor::named_in(&line);
     let renamed = format!("{}.1", log.path());
     fs::rename(log.path(), &renamed).unwrap();
     successor.signal(Signal::HUP);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -14,7 +15,8 @@ use super::{
     Killed, Lowered, assert_calm, assert_echoes, assert_serves_with, client_of, count, metric,
     rep_of, status_of, wait_until,
 };
-use crate::scratch::{Program, ended, of_ordinary_user, program};
+use crate::restart::Successor;
+use crate::scratch::{Program, ended, of_ordinary_user, of_process, program};
 use crate::stage::{
     GREETING, LONG, at_end, connect, echo, reply, request_by_name, take, tunnel_from,
 };
@@ -140,6 +142,38 @@ fn a_shortage_of_threads_is_told_once_and_a_second_one_again() {
     server.signal(Signal::TERM);
     drop(tunnels);
     assert_eq!(server.rest_of_log().matches(TOLD).count(), 1);
+}
+
+#[test]
+fn a_process_that_is_started_anew_and_lacks_a_thread_changes_nothing() {
+    let Some(mut command) = of_ordinary_user(None) else { return };
+    command.args(["--status", "0"]);
+    let mut program = Program::spawn(command);
+    let (id, address, target) = (program.id(), program.address, echo());
+    // It keeps the threads that it has.
+    let mut earlier = tunnel_from(Ipv4Addr::LOCALHOST, address, target);
+    let threads = count(id, "task");
+    let user = fs::metadata(of_process(id, "")).unwrap().uid();
+    let is_of_user = |file: &fs::DirEntry| file.metadata().is_ok_and(|it| it.uid() == user);
+    let processes = || fs::read_dir("/proc").unwrap().flatten().filter(is_of_user).count();
+    // The first ones are for its log and its signals. One more each time, until there are enough.
+    for more in threads / 2..=100 {
+        let shortage = Lowered::to((threads + more) as u64, Resource::Nproc, id);
+        wait_until("one that failed is still there", || processes() == 1);
+        program.signal(Signal::USR2);
+        let mut told = String::new();
+        while !told.contains("cannot restart") && !told.contains(" serves clients now") {
+            told = program.log_line("\n");
+        }
+        drop(shortage);
+        let successor = told.contains(" serves clients now").then(|| Successor::named_in(&told));
+        assert_echoes(&mut tunnel_from(Ipv4Addr::LOCALHOST, address, target));
+        if successor.is_some() {
+            assert_echoes(&mut earlier);
+            return;
+        }
+    }
+    panic!("it does not come up:\n{}", program.log_so_far());
 }
 
 #[test]
