@@ -18,6 +18,9 @@ use crate::system::deadline::Deadline;
 use crate::system::sync::Mutex;
 use crate::system::waker::Waker;
 
+/// How long the first count of what is left may take.
+const FIRST_COUNT: Duration = Duration::from_secs(1);
+
 /// The most processes that may finish their sessions beside this one.
 pub(super) const MOST_PREDECESSORS: usize = 16;
 
@@ -72,10 +75,10 @@ impl Predecessors {
     pub(super) fn take_over(self: &Arc<Self>, sessions: &Arc<Sessions>) -> io::Result<()> {
         let Some(starter) = self.processes.first() else { return Ok(()) };
         let (begin, begins) = sync_channel(1);
-        let (predecessors, sessions) = (Arc::clone(self), Arc::clone(sessions));
+        let (predecessors, to_watch) = (Arc::clone(self), Arc::clone(sessions));
         let watch = move || {
             if begins.recv().is_ok() {
-                predecessors.run_watch(&sessions);
+                predecessors.run_watch(&to_watch);
             }
         };
         let watch = thread::Builder::new().name("tabi predecessors".into()).spawn(watch)?;
@@ -89,6 +92,10 @@ impl Predecessors {
         };
         info!("serving the clients of process {process} from now on");
         self.have_handed_over.store(true, Ordering::Relaxed);
+        // Before anybody is served. It has been sent at the same time.
+        if let Ok(Some(Message::Left(left))) = starter.channel.receive(FIRST_COUNT) {
+            sessions.set_elsewhere(left.sessions, &left.clients);
+        }
         self.reload();
         let _ = begin.send(());
         *self.watch.lock() = Some(watch);
