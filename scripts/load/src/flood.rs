@@ -2,7 +2,7 @@
 //!
 //! Each flood has a proxy of its own. The ordinary client connects through it every few milliseconds,
 //! first without the flood and then during it, and straight to its target as well: that column is what
-//! the machine itself makes of the flood. The attacker is a process of its own that gives way to the
+//! the machine itself makes of the flood. Some tunnels of the client are idle meanwhile, and live on. The attacker is a process of its own that gives way to the
 //! others, as one on another machine would.
 
 mod attack;
@@ -33,6 +33,9 @@ use crate::socks::{Proxy, USER};
 
 /// Nothing new begins after this time, and everything has ended a minute later.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+
+/// The ordinary client has so many tunnels that are idle all the time.
+const IDLE: usize = 3;
 
 /// How often a flood is made that has missed its goal.
 const TRIES: usize = 2;
@@ -123,11 +126,14 @@ fn measure(options: &Options, flood: &'static Flood, target: SocketAddrV4) -> io
     // The threads that it needs are there, the log is open.
     ordinary::visit(&through, Duration::from_millis(500));
     let before = ordinary::visit(&through, seconds / 2);
+    let idle = (0..IDLE).map(|_| ordinary::tunnel(&through));
+    let mut idle = idle.collect::<io::Result<Vec<_>>>()?;
     let mut attacker = attacker(flood, address, options.seconds)?;
-    let (during, direct) = thread::scope(|scope| {
+    let (mut during, direct) = thread::scope(|scope| {
         let direct = scope.spawn(|| ordinary::visit(&straight, seconds));
         (ordinary::visit(&through, seconds), direct.join().unwrap_or_default())
     });
+    during.look_at(&mut idle);
     let mut said = String::new();
     if let Some(output) = attacker.child().stdout.as_mut() {
         output.read_to_string(&mut said)?;
