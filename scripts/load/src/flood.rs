@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +33,9 @@ use crate::socks::{Proxy, USER};
 
 /// Nothing new begins after this time, and everything has ended a minute later.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+
+/// The limit on the proxy's descriptors, as the systemd unit has it.
+const DESCRIPTORS: usize = 12_288;
 
 /// The ordinary client has so many tunnels that are idle all the time.
 const IDLE: usize = 3;
@@ -153,8 +156,14 @@ fn attacker(flood: &Flood, proxy: SocketAddr, seconds: u64) -> io::Result<Proces
 fn start(options: &Options, flood: &Flood, address: SocketAddr) -> io::Result<Process> {
     let log = options.out.join(format!("{}.log", flood.name));
     let _ = fs::remove_file(&log);
-    let mut command = guarded(&options.tabi)?;
-    command.arg("--log-file").arg(&log).args(flood.options).arg(address.to_string());
+    let mut command = guarded(Path::new("prlimit"))?;
+    command
+        .arg(format!("--nofile={DESCRIPTORS}"))
+        .arg(&options.tabi)
+        .arg("--log-file")
+        .arg(&log)
+        .args(flood.options)
+        .arg(address.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null());
     if flood.users {
         command.args(["--users", "/dev/stdin"]).stdin(nameless(&format!("{USER}:{USER}\n"))?);

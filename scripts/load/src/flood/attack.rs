@@ -30,7 +30,7 @@ pub(crate) fn run(told: &Attack) -> io::Result<()> {
     let mut attacker = Attacker::new(flood, told.proxy)?;
     let (begin, length) = (Instant::now(), Duration::from_secs(told.seconds));
     let associations = match flood.act {
-        Act::Datagrams(count, _) | Act::Junk(count) => associations(flood, told.proxy, count)?,
+        Act::Datagrams(count, _) | Act::Junk(count) => associations(flood, told.proxy, count),
         Act::Keep(..) | Act::Reset | Act::Leave(_) => Vec::new(),
     };
     let (mut allowance, mut last) = (0.0, begin);
@@ -49,7 +49,7 @@ pub(crate) fn run(told: &Attack) -> io::Result<()> {
         }
         thread::sleep(ROUND.saturating_sub(now.elapsed()));
     }
-    println!("{}", attacker.account(begin.elapsed()));
+    println!("{}", attacker.account(begin.elapsed(), associations.len()));
     Ok(())
 }
 
@@ -190,11 +190,14 @@ impl Attacker {
         Some((number, &of[turn]))
     }
 
-    fn account(&self, took: Duration) -> String {
+    fn account(&self, took: Duration, associations: usize) -> String {
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
         let per_second = |count: u64| count * 1000 / milliseconds;
         let what = if matches!(self.flood.act, Act::Datagrams(..)) { "datagrams/s" } else { "/s" };
         let mut text = format!("{} {what}", per_second(self.opened));
+        if associations > 0 {
+            let _ = write!(text, " from {associations}");
+        }
         if matches!(self.flood.act, Act::Keep(..)) {
             let kept = self.kept.iter().flatten().filter(|stream| !is_closed(stream)).count();
             let _ = write!(text, ", {kept} open at the end");
@@ -257,14 +260,15 @@ struct Association {
     control: TcpStream,
 }
 
-fn associations(flood: &Flood, proxy: SocketAddr, count: usize) -> io::Result<Vec<Association>> {
+/// So many associations, or as many of them as there are to be had.
+fn associations(flood: &Flood, proxy: SocketAddr, count: usize) -> Vec<Association> {
     let open = |number: usize| {
         let turn = u8::try_from(number % usize::from(flood.addresses)).unwrap_or(0);
         let client = address(1, 1 + turn);
         let mut control = dial(client, proxy, Duration::from_secs(5))?;
         let socket = associate(&mut control, flood.users, client, false)?;
         control.set_nonblocking(true)?;
-        Ok(Association { socket, control })
+        Ok::<_, io::Error>(Association { socket, control })
     };
-    (0..count).map(open).collect()
+    (0..count).filter_map(|number| open(number).ok()).collect()
 }
