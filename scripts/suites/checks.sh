@@ -120,3 +120,27 @@ stop_tabi() {
     kill -TERM "$server" 2>/dev/null
     await_tabi
 }
+
+# ---- Restarts by SIGUSR2 -------------------------------------------------------------------------
+
+# What the load generator is started by, where that is in another network.
+beside=()
+
+# Under 300 connections a second from one address, and beside a session that lasts: has the program started anew
+# ten times, by a command that waits until it is.
+restart_under_load() { # CASE PROXY COMMAND...
+    local number runner
+    "${beside[@]}" "$load" steady "$2" --client 127.0.0.1 --addresses 1 --rate 300 --seconds 15 --tunnel \
+        >"$tmp/load" 2>&1 9>&- &
+    runner=$!
+    started+=("$runner")
+    for number in {1..10}; do
+        sleep 1
+        "${@:3}" || { fail "$1: number $number" "no other process serves clients" && return 1; }
+    done
+    if gone "$runner"; then fail "$1 under load" "they took longer than the load"; fi
+    wait "$runner"
+    echo "     $(<"$tmp/load")"
+    matches "$1: nobody is refused, p99 is below 50 ms, a tunnel lives on" \
+        '^sessions=4[0-9]+ failed=0 .* p99=[0-4]?[0-9]\.' "$(<"$tmp/load")"
+}

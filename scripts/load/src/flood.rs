@@ -2,7 +2,7 @@
 //!
 //! Each flood has a proxy of its own. The ordinary client connects through it every few milliseconds,
 //! first without the flood and then during it, and straight to its target as well: that column is what
-//! the machine itself makes of the flood. The attacker is a process of its own that gives way to the
+//! the machine itself makes of the flood. Some tunnels of the client are idle meanwhile, and live on. The attacker is a process of its own that gives way to the
 //! others, as one on another machine would.
 
 mod attack;
@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +33,12 @@ use crate::socks::{Proxy, USER};
 
 /// Nothing new begins after this time, and everything has ended a minute later.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+
+/// The limit on the proxy's descriptors, as the systemd unit has it.
+const DESCRIPTORS: usize = 12_288;
+
+/// The ordinary client has so many tunnels that are idle all the time.
+const IDLE: usize = 3;
 
 /// How often a flood is made that has missed its goal.
 const TRIES: usize = 2;
@@ -123,11 +129,14 @@ fn measure(options: &Options, flood: &'static Flood, target: SocketAddrV4) -> io
     // The threads that it needs are there, the log is open.
     ordinary::visit(&through, Duration::from_millis(500));
     let before = ordinary::visit(&through, seconds / 2);
+    let idle = (0..IDLE).map(|_| ordinary::tunnel(&through));
+    let mut idle = idle.collect::<io::Result<Vec<_>>>()?;
     let mut attacker = attacker(flood, address, options.seconds)?;
-    let (during, direct) = thread::scope(|scope| {
+    let (mut during, direct) = thread::scope(|scope| {
         let direct = scope.spawn(|| ordinary::visit(&straight, seconds));
         (ordinary::visit(&through, seconds), direct.join().unwrap_or_default())
     });
+    during.look_at(&mut idle);
     let mut said = String::new();
     if let Some(output) = attacker.child().stdout.as_mut() {
         output.read_to_string(&mut said)?;
@@ -147,8 +156,14 @@ fn attacker(flood: &Flood, proxy: SocketAddr, seconds: u64) -> io::Result<Proces
 fn start(options: &Options, flood: &Flood, address: SocketAddr) -> io::Result<Process> {
     let log = options.out.join(format!("{}.log", flood.name));
     let _ = fs::remove_file(&log);
-    let mut command = guarded(&options.tabi)?;
-    command.arg("--log-file").arg(&log).args(flood.options).arg(address.to_string());
+    let mut command = guarded(Path::new("prlimit"))?;
+    command
+        .arg(format!("--nofile={DESCRIPTORS}"))
+        .arg(&options.tabi)
+        .arg("--log-file")
+        .arg(&log)
+        .args(flood.options)
+        .arg(address.to_string());
     command.stdin(Stdio::null()).stdout(Stdio::null());
     if flood.users {
         command.args(["--users", "/dev/stdin"]).stdin(nameless(&format!("{USER}:{USER}\n"))?);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::io::{self, BufWriter, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::backend::Backend;
+use crate::digest;
 use crate::figure::{percentile, real};
 use crate::socks::{self, PATIENCE, Proxy};
 
@@ -28,15 +29,26 @@ pub(crate) struct Options {
     /// Sessions at once, at the most
     #[arg(long, value_name = "N", default_value_t = 64)]
     at_once: usize,
-    /// The first of 200 client addresses
+    /// The first of the clients' addresses
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.1.1")]
     client: Ipv4Addr,
+    /// How many addresses the clients have
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    addresses: usize,
+    /// One more session lasts all the time, and fails when a message takes a second
+    #[arg(long)]
+    tunnel: bool,
     /// Where the address of each client is left, one a line
     #[arg(long, value_name = "FILE")]
     clients: Option<PathBuf>,
 }
 
-const CLIENTS: usize = 200;
+/// What is sent and comes back.
+const MESSAGE: [u8; 64] = [0x5a; 64];
+
+/// How often something passes through the session that lasts, and how long that may take.
+const PACE: Duration = Duration::from_millis(20);
+const LATE: Duration = Duration::from_secs(1);
 
 /// What a thread has seen.
 #[derive(Default)]
@@ -51,7 +63,8 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let (next, begun) = (AtomicUsize::new(0), Instant::now());
     let all = thread::scope(|scope| {
         let work = || one_after_another(options, &backend, &next, begun);
-        let threads: Vec<_> = (0..options.at_once).map(|_| scope.spawn(work)).collect();
+        let mut threads: Vec<_> = (0..options.at_once).map(|_| scope.spawn(work)).collect();
+        threads.extend(options.tunnel.then(|| scope.spawn(|| tunnel(options, &backend, begun))));
         threads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Result<Vec<_>, _>>()
     });
     let elapsed = begun.elapsed().as_secs_f64();
@@ -102,7 +115,7 @@ fn one_after_another(
             return seen;
         }
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        let offset = u32::try_from(number % CLIENTS).unwrap_or(0);
+        let offset = u32::try_from(number % options.addresses.max(1)).unwrap_or(0);
         let client = Ipv4Addr::from(u32::from(options.client) + offset);
         let start = Instant::now();
         match session(client, options.proxy, backend.echo(number)) {
@@ -117,10 +130,37 @@ fn one_after_another(
 
 /// A message and its echo. Gives back the client's address with its port.
 fn session(client: Ipv4Addr, proxy: SocketAddr, target: SocketAddrV4) -> io::Result<SocketAddr> {
-    let proxy = Proxy { address: proxy, users: false };
-    let mut stream = socks::tunnel_from(client, Some(proxy), target.into(), PATIENCE)?;
-    let mut message = [0x5a; 64];
-    stream.write_all(&message)?;
-    stream.read_exact(&mut message)?;
+    let mut stream = connect(client, proxy, target, PATIENCE)?;
+    digest::echo(&mut stream, &MESSAGE)?;
     stream.local_addr()
+}
+
+/// A session that lasts until the end.
+fn tunnel(options: &Options, backend: &Backend, begun: Instant) -> Seen {
+    let end = begun + Duration::from_secs(options.seconds);
+    let last = || {
+        let mut stream = connect(options.client, options.proxy, backend.echo(0), LATE)?;
+        while Instant::now() < end {
+            digest::echo(&mut stream, &MESSAGE)?;
+            thread::sleep(PACE);
+        }
+        stream.local_addr()
+    };
+    match last() {
+        Ok(address) => Seen { clients: vec![address], ..Seen::default() },
+        Err(error) => {
+            let error = io::Error::other(format!("the one that lasts: {error}"));
+            Seen { failures: vec![error], ..Seen::default() }
+        }
+    }
+}
+
+fn connect(
+    client: Ipv4Addr,
+    proxy: SocketAddr,
+    target: SocketAddrV4,
+    patience: Duration,
+) -> io::Result<TcpStream> {
+    let proxy = Proxy { address: proxy, users: false };
+    socks::tunnel_from(client, Some(proxy), target.into(), patience)
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::kind::{Act, FLOODS, Flood, Say};
+use super::kind::{Act, FLOODS, Flood, Say, To};
 use super::{Attack, address};
-use crate::association::{associate, header};
+use crate::association::associate;
 use crate::sockets::{dial, listen};
+use crate::socks::{ASSOCIATE, Target, request};
 
 /// The attacker acts in rounds of this length.
 const ROUND: Duration = Duration::from_millis(1);
@@ -28,8 +29,8 @@ pub(crate) fn run(told: &Attack) -> io::Result<()> {
     let flood = flood.ok_or_else(|| io::Error::other("no such flood"))?;
     let mut attacker = Attacker::new(flood, told.proxy)?;
     let (begin, length) = (Instant::now(), Duration::from_secs(told.seconds));
-    let mut associations = match flood.act {
-        Act::Datagrams(count) => associations(flood, told.proxy, count)?,
+    let associations = match flood.act {
+        Act::Datagrams(count, _) | Act::Junk(count) => associations(flood, told.proxy, count),
         Act::Keep(..) | Act::Reset | Act::Leave(_) => Vec::new(),
     };
     let (mut allowance, mut last) = (0.0, begin);
@@ -43,11 +44,12 @@ pub(crate) fn run(told: &Attack) -> io::Result<()> {
             Act::Keep(count, say) => attacker.keep(count, say, &mut allowance),
             Act::Reset => attacker.leave(Say::Nothing, true, &mut allowance),
             Act::Leave(say) => attacker.leave(say, false, &mut allowance),
-            Act::Datagrams(_) => attacker.send(&mut associations, &mut allowance)?,
+            Act::Datagrams(_, to) => attacker.send(&associations, to, &mut allowance)?,
+            Act::Junk(_) => attacker.send_junk(&associations, &mut allowance),
         }
         thread::sleep(ROUND.saturating_sub(now.elapsed()));
     }
-    println!("{}", attacker.account(begin.elapsed()));
+    println!("{}", attacker.account(begin.elapsed(), associations.len()));
     Ok(())
 }
 
@@ -55,7 +57,8 @@ struct Attacker {
     flood: &'static Flood,
     proxy: SocketAddr,
     black_hole: SocketAddrV4,
-    sink: SocketAddrV4,
+    /// Somebody who says nothing, and somebody who sends for ever.
+    targets: [SocketAddrV4; 2],
     /// They fill the black hole.
     _full: Vec<Socket>,
     _black_hole: TcpListener,
@@ -75,7 +78,7 @@ impl Attacker {
             flood,
             proxy,
             black_hole: place,
-            sink: sink()?,
+            targets: [target(|_| Ok(()))?, target(send_for_ever)?],
             _full: fill(place)?,
             _black_hole: black_hole,
             kept: Vec::new(),
@@ -115,7 +118,7 @@ impl Attacker {
     fn open(&mut self, say: Say, reset: bool) -> Option<TcpStream> {
         let number = self.opened;
         self.opened += 1;
-        let message = say.message(number, self.black_hole, self.sink);
+        let message = say.message(number, self.black_hole, self.targets);
         let client = self.client(number);
         let open = || {
             // The handshake is the kernel's, and done at once unless the backlog is full.
@@ -137,18 +140,22 @@ impl Attacker {
         address(1, 1 + turn)
     }
 
-    /// Sends datagrams, each to another address.
-    fn send(&mut self, from: &mut [Association], allowance: &mut f64) -> io::Result<()> {
-        let count = from.len() as u64;
-        while *allowance >= 1.0 {
-            *allowance -= 1.0;
-            let number = self.opened;
-            self.opened += 1;
-            let Ok(turn) = usize::try_from(number % count) else { continue };
-            let [.., high, low] = (number / count).to_be_bytes();
-            let target = SocketAddrV4::new(Ipv4Addr::new(127, 2, high, low), 20_000);
-            let datagram = [&header(target)[..], b"u"].concat();
-            match from[turn].socket.send(&datagram) {
+    /// Sends datagrams, each to another destination.
+    fn send(&mut self, from: &[Association], to: To, allowance: &mut f64) -> io::Result<()> {
+        while let Some((number, association)) = self.next(from, allowance) {
+            let [.., high, low] = (number / from.len() as u64).to_be_bytes();
+            let name = format!("n{number}.silent.example");
+            let target = match to {
+                To::Here => SocketAddrV4::new(Ipv4Addr::new(127, 2, high, low), 20_000).into(),
+                To::OwnPort => {
+                    let address = Ipv4Addr::new(198, 18, high, low);
+                    SocketAddrV4::new(address, self.proxy.port()).into()
+                }
+                To::Names => Target::Name(&name, 80),
+            };
+            // What follows RSV is the same in a request and in front of a datagram.
+            let datagram = [&[0; 3], &request(ASSOCIATE, target)?[3..], b"u"].concat();
+            match association.socket.send(&datagram) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     self.not_accepted += 1;
@@ -159,11 +166,38 @@ impl Attacker {
         Ok(())
     }
 
-    fn account(&self, took: Duration) -> String {
+    /// Sends as much junk as is taken.
+    fn send_junk(&mut self, on: &[Association], allowance: &mut f64) {
+        while let Some((_, association)) = self.next(on, allowance) {
+            let written = (&association.control).write(&[0x5a; 16 * 1024]);
+            self.not_accepted += u64::from(written.is_err());
+        }
+    }
+
+    /// Whose turn it is, as far as the allowance goes.
+    fn next<'a>(
+        &mut self,
+        of: &'a [Association],
+        allowance: &mut f64,
+    ) -> Option<(u64, &'a Association)> {
+        if *allowance < 1.0 {
+            return None;
+        }
+        let number = self.opened;
+        let turn = usize::try_from(number.checked_rem(of.len() as u64)?).ok()?;
+        *allowance -= 1.0;
+        self.opened += 1;
+        Some((number, &of[turn]))
+    }
+
+    fn account(&self, took: Duration, associations: usize) -> String {
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1);
         let per_second = |count: u64| count * 1000 / milliseconds;
-        let what = if matches!(self.flood.act, Act::Datagrams(_)) { "datagrams/s" } else { "/s" };
+        let what = if matches!(self.flood.act, Act::Datagrams(..)) { "datagrams/s" } else { "/s" };
         let mut text = format!("{} {what}", per_second(self.opened));
+        if associations > 0 {
+            let _ = write!(text, " from {associations}");
+        }
         if matches!(self.flood.act, Act::Keep(..)) {
             let kept = self.kept.iter().flatten().filter(|stream| !is_closed(stream)).count();
             let _ = write!(text, ", {kept} open at the end");
@@ -185,17 +219,25 @@ fn is_closed(mut stream: &TcpStream) -> bool {
     }
 }
 
-/// Somebody who accepts and says nothing.
-fn sink() -> io::Result<SocketAddrV4> {
-    let sink = listen((Ipv4Addr::LOCALHOST, 0), 4096)?;
-    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, sink.local_addr()?.port());
+/// Somebody who accepts, and what comes then.
+fn target(serve: fn(&mut TcpStream) -> io::Result<()>) -> io::Result<SocketAddrV4> {
+    let target = listen((Ipv4Addr::LOCALHOST, 0), 4096)?;
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, target.local_addr()?.port());
     thread::Builder::new().spawn(move || {
         let mut accepted = Vec::new();
-        while let Ok((stream, _)) = sink.accept() {
+        while let Ok((mut stream, _)) = target.accept() {
+            let _ = serve(&mut stream);
             accepted.push(stream);
         }
     })?;
     Ok(address)
+}
+
+/// In a thread of its own.
+fn send_for_ever(stream: &mut TcpStream) -> io::Result<()> {
+    let mut stream = stream.try_clone()?;
+    let send = move || while stream.write_all(&[0x5a; 16 * 1024]).is_ok() {};
+    thread::Builder::new().stack_size(64 * 1024).spawn(send).map(drop)
 }
 
 /// Fills the backlog of a listener, so that nobody gets an answer from it.
@@ -215,16 +257,18 @@ fn fill(place: SocketAddrV4) -> io::Result<Vec<Socket>> {
 struct Association {
     socket: UdpSocket,
     /// It lasts for as long as this does.
-    _control: TcpStream,
+    control: TcpStream,
 }
 
-fn associations(flood: &Flood, proxy: SocketAddr, count: usize) -> io::Result<Vec<Association>> {
+/// So many associations, or as many of them as there are to be had.
+fn associations(flood: &Flood, proxy: SocketAddr, count: usize) -> Vec<Association> {
     let open = |number: usize| {
         let turn = u8::try_from(number % usize::from(flood.addresses)).unwrap_or(0);
         let client = address(1, 1 + turn);
         let mut control = dial(client, proxy, Duration::from_secs(5))?;
         let socket = associate(&mut control, flood.users, client, false)?;
-        Ok(Association { socket, _control: control })
+        control.set_nonblocking(true)?;
+        Ok::<_, io::Error>(Association { socket, control })
     };
-    (0..count).map(open).collect()
+    (0..count).filter_map(|number| open(number).ok()).collect()
 }

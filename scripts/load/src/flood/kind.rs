@@ -28,7 +28,7 @@ pub(super) struct Flood {
 
 impl Flood {
     pub(super) fn needs_names(&self) -> bool {
-        matches!(self.act, Act::Keep(_, Say::Name) | Act::Leave(Say::Name))
+        matches!(self.act, Act::Keep(_, Say::Name) | Act::Datagrams(_, To::Names))
     }
 }
 
@@ -41,8 +41,21 @@ pub(super) enum Act {
     Reset,
     /// Closes it as soon as everything is said.
     Leave(Say),
-    /// Keeps so many associations, and sends datagrams to ever other addresses.
-    Datagrams(usize),
+    /// Keeps so many associations, and sends datagrams to ever other destinations.
+    Datagrams(usize, To),
+    /// Keeps so many associations, and sends on their connections, where nothing is expected.
+    Junk(usize),
+}
+
+/// Where datagrams are sent to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum To {
+    /// Addresses of this machine.
+    Here,
+    /// Other machines' addresses at the proxy's own port.
+    OwnPort,
+    /// Names that no name server tells anything of.
+    Names,
 }
 
 /// What the attacker says first.
@@ -57,8 +70,12 @@ pub(super) enum Say {
     BlackHoleEarly,
     /// A request to a name that no name server tells anything of.
     Name,
+    /// A request to a name that there cannot be.
+    WrongName,
     /// A request to where somebody accepts, and says nothing.
     Sink,
+    /// A request to where somebody sends for ever.
+    Source,
     WrongPassword,
 }
 
@@ -68,7 +85,7 @@ impl Say {
         self,
         number: u64,
         black_hole: SocketAddrV4,
-        sink: SocketAddrV4,
+        [sink, source]: [SocketAddrV4; 2],
     ) -> Vec<u8> {
         match self {
             Say::Nothing => Vec::new(),
@@ -76,6 +93,8 @@ impl Say {
             Say::BlackHole => asking(black_hole.into(), b""),
             Say::BlackHoleEarly => asking(black_hole.into(), b"e"),
             Say::Sink => asking(sink.into(), b""),
+            Say::Source => asking(source.into(), b""),
+            Say::WrongName => asking(Target::Name(&format!("n{number}..example"), 80), b""),
             Say::Name => asking(Target::Name(&format!("n{number}.silent.example"), 80), b""),
             Say::WrongPassword => {
                 [b"\x05\x01\x02\x01\x05bench\x04".as_slice(), &number.to_be_bytes()[4..]].concat()
@@ -106,7 +125,7 @@ const PLAIN: Flood = Flood {
     goal: GOAL,
 };
 
-pub(super) static FLOODS: [Flood; 15] = [
+pub(super) static FLOODS: [Flood; 20] = [
     Flood {
         name: "half-open",
         what: "2,000 half-open greetings",
@@ -186,6 +205,14 @@ pub(super) static FLOODS: [Flood; 15] = [
         ..PLAIN
     },
     Flood {
+        name: "wrong-names",
+        what: "names that there cannot be, the client asks for a name that is remembered",
+        by_name: true,
+        addresses: 4,
+        act: Act::Keep(2000, Say::WrongName),
+        ..PLAIN
+    },
+    Flood {
         name: "idle",
         what: "4,096 idle tunnels, 4 addresses",
         addresses: 4,
@@ -197,6 +224,13 @@ pub(super) static FLOODS: [Flood; 15] = [
         what: "4,093 tunnels, 13 addresses",
         addresses: 13,
         act: Act::Keep(4093, Say::Sink),
+        ..PLAIN
+    },
+    Flood {
+        name: "stalled",
+        what: "60 downloads that nobody reads, 4 addresses",
+        addresses: 4,
+        act: Act::Keep(60, Say::Source),
         ..PLAIN
     },
     Flood {
@@ -212,7 +246,31 @@ pub(super) static FLOODS: [Flood; 15] = [
         what: "16 UDP associations to many destinations",
         addresses: 4,
         per_second: 20_000,
-        act: Act::Datagrams(16),
+        act: Act::Datagrams(16, To::Here),
+        ..PLAIN
+    },
+    Flood {
+        name: "own-port",
+        what: "the same, to the proxy's own port at foreign addresses",
+        addresses: 4,
+        per_second: 20_000,
+        act: Act::Datagrams(16, To::OwnPort),
+        ..PLAIN
+    },
+    Flood {
+        name: "associations",
+        what: "3,059 UDP associations to names that never resolve, 3 addresses",
+        addresses: 3,
+        per_second: 3000,
+        act: Act::Datagrams(3059, To::Names),
+        ..PLAIN
+    },
+    Flood {
+        name: "junk",
+        what: "16 KiB of junk at a time on the connections of 16 UDP associations",
+        addresses: 4,
+        per_second: 20_000,
+        act: Act::Junk(16),
         ..PLAIN
     },
     Flood {

@@ -37,6 +37,16 @@ pub(super) struct Figures {
 }
 
 impl Figures {
+    /// Asks by the tunnels that were left alone meanwhile.
+    pub(super) fn look_at(&mut self, idle: &mut [TcpStream]) {
+        for stream in idle {
+            if let Err(error) = ask(stream) {
+                self.failures += 1;
+                self.why.get_or_insert_with(|| format!("an idle tunnel: {error}"));
+            }
+        }
+    }
+
     /// The time in which such a share of visits were done, in seconds.
     pub(super) fn percentile(&self, share: f64) -> f64 {
         percentile(&self.times, share)
@@ -92,16 +102,23 @@ fn visits(visit: &Visit, begin: Instant, number: u32, length: Duration) -> Figur
 
 /// From the connection to the first byte that comes back.
 fn once(visit: &Visit) -> io::Result<()> {
+    ask(&mut tunnel(visit)?)
+}
+
+fn ask(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"?")?;
+    stream.read_exact(&mut [0])
+}
+
+pub(super) fn tunnel(visit: &Visit) -> io::Result<TcpStream> {
     let target = match visit.proxy {
         Some(_) if visit.by_name => Target::Name("localhost", visit.target.port()),
         _ => visit.target.into(),
     };
-    let mut stream = match visit.proxy {
-        Some(proxy) if !visit.link.is_zero() => over_slow_link(proxy.address, visit)?,
-        proxy => socks::tunnel_from(address(9, 9), proxy, target, PATIENCE)?,
-    };
-    stream.write_all(b"?")?;
-    stream.read_exact(&mut [0])
+    match visit.proxy {
+        Some(proxy) if !visit.link.is_zero() => over_slow_link(proxy.address, visit),
+        proxy => socks::tunnel_from(address(9, 9), proxy, target, PATIENCE),
+    }
 }
 
 /// A tunnel whose request comes late.
