@@ -120,7 +120,7 @@ pub struct Config {
     #[arg(skip)]
     pub advertised: [Option<IpAddr>; 2],
 
-    /// Connections that are served at once; further clients wait
+    /// Connections that are served at once; in a full server the client with most gives way, or new ones wait
     #[arg(long, value_name = "N", default_value = "4096", value_parser = value::count)]
     #[arg(env = "TABI_MAX_CONNECTIONS", help_heading = LIMITS)]
     pub max_connections: usize,
@@ -141,7 +141,8 @@ pub struct Config {
     #[arg(env = "TABI_CONNECT_TIMEOUT", help_heading = LIMITS)]
     pub connect_timeout: Duration,
 
-    /// Seconds without a byte in either direction after which a session ends
+    /// Seconds without a byte in either direction after which a session ends; UDP associations end after
+    /// 300 where this is not given
     #[arg(long, value_name = "S", default_value = "7440", value_parser = value::seconds)]
     #[arg(env = "TABI_IDLE_TIMEOUT", help_heading = LIMITS)]
     pub idle_timeout: Duration,
@@ -213,9 +214,17 @@ impl Config {
     }
 
     /// What is allowed but hardly meant, of a server that is not started.
-    pub fn doubts(&self) -> Vec<String> {
+    ///
+    /// # Errors
+    ///
+    /// Which upstream would be this server itself.
+    pub fn doubts(&self) -> Result<Vec<String>, String> {
         let own = self.listen.iter().chain(&self.status).copied().collect();
-        self.doubts_of(&self.policy(own))
+        let policy = self.policy(own);
+        match policy.upstream_is_self(&self.files.rules) {
+            Some(error) => Err(error),
+            None => Ok(self.doubts_of(&policy)),
+        }
     }
 
     /// The same, of one that is to judge by `policy`.

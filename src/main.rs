@@ -93,7 +93,7 @@ fn run(
         warn!("{warning}");
     }
     if arguments.check {
-        arguments.config.doubts().iter().for_each(|doubt| warn!("{doubt}"));
+        arguments.config.doubts()?.iter().for_each(|doubt| warn!("{doubt}"));
         // Whoever cannot read this has the exit status.
         let _ = writeln!(stdout(), "the options are in order");
         return Ok(());

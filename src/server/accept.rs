@@ -226,8 +226,7 @@ impl Acceptor {
         let pause = state.pause.map_or(SHORTEST_PAUSE, |pause| (2 * pause).min(LONGEST_PAUSE));
         state.pause = Some(pause);
         drop(state);
-        let beginning = format_args!("cannot accept clients, trying again: {error}");
-        if self.accepts_nobody.is_so(beginning) {
+        if self.accepts_nobody.is_so(format_args!("cannot accept clients, trying again: {error}")) {
             // It tells when that is over.
             self.stopper.wake_housekeeping();
         }

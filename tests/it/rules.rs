@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
@@ -345,6 +347,13 @@ fn what_is_routed_to_this_machine_is_this_machine() {
                 route add local 2001:db8:9::/64 dev lo")
         {
             return;
+        }
+        // The kernel adds the anycast address of a subnet a moment after the machine's own: 2001:db8:1::.
+        let (begin, anycast) = (Instant::now(), "20010db8000100000000000000000000");
+        let of_this_thread = "/proc/thread-self/net/anycast6";
+        while !fs::read_to_string(of_this_thread).unwrap().contains(anycast) {
+            assert!(begin.elapsed() < LONG, "no anycast address");
+            thread::yield_now();
         }
         let rules = Scratch::new(b"allow to self port 1-8\ndeny to self port 9\n");
         let server = start_on("[::]:0", &["--rules", rules.path(), "--connect-timeout", "1"]);

@@ -544,6 +544,20 @@ fn an_upstream_by_a_name_that_is_this_server_makes_no_circle() {
 }
 
 #[test]
+fn an_upstream_that_is_this_server_is_an_error_of_check() {
+    for (listen, url) in [
+        ("127.0.0.1:1080", "socks5h://127.0.0.1:1080"),
+        ("[::]:1080", "socks5://[::1]:1080"),
+        ("0.0.0.0:1080", "socks5://localhost:1080"),
+    ] {
+        let (status, told) = check(&[listen, "--upstream", url]);
+        assert_eq!(status, 1, "{told}");
+        assert!(told.contains("--upstream: ") && told.contains("is this server itself"), "{told}");
+    }
+    assert_eq!(check(&["127.0.0.1:1081", "--upstream", "socks5://127.0.0.1:1080"]).0, 0);
+}
+
+#[test]
 fn one_of_several_addresses_of_an_upstream_is_enough() {
     alone(|| {
         // Where `localhost` has an address of each family, one of them refuses.

@@ -8,11 +8,11 @@ complete -c tabi -l interface -d 'Interface by which outgoing connections and da
 complete -c tabi -l mark -d 'Mark of outgoing connections and datagrams, for rules of routing (`ip rule add fwmark N`)' -r
 complete -c tabi -l udp-ports -d 'Ports on which clients send UDP datagrams, as in 40000-40099, one of them for each association; for a firewall or a container that lets only some ports through' -r
 complete -c tabi -l udp-advertise -d 'Address that clients are told to send UDP datagrams to, where it is another one than they connect to; repeatable, one a family' -r
-complete -c tabi -l max-connections -d 'Connections that are served at once; further clients wait' -r
+complete -c tabi -l max-connections -d 'Connections that are served at once; in a full server the client with most gives way, or new ones wait' -r
 complete -c tabi -l max-per-client -d 'Connections of one client at once (an IPv4 address, a neighbour\'s IPv6 address, another IPv6 /64); further ones are closed' -r
 complete -c tabi -l handshake-timeout -d 'Seconds from a client\'s connection to its complete request' -r
 complete -c tabi -l connect-timeout -d 'Seconds from a request to the connection with its target, the name\'s lookup included' -r
-complete -c tabi -l idle-timeout -d 'Seconds without a byte in either direction after which a session ends' -r
+complete -c tabi -l idle-timeout -d 'Seconds without a byte in either direction after which a session ends; UDP associations end after 300 where this is not given' -r
 complete -c tabi -l grace -d 'Seconds that live sessions have to finish after SIGINT or SIGTERM' -r
 complete -c tabi -l name-cache -d 'Seconds for which the addresses of a name are remembered, failures for 5 at the most; 0: every name is looked up every time' -r
 complete -c tabi -l log-rate-limit -d 'Lines a second in the log for one client; 100 times as many at once, 10 times as many for all clients together. The others are counted' -r
