@@ -21,8 +21,11 @@ static THIS_MACHINE: LazyLock<Links> = LazyLock::new(Links::default);
 pub(super) struct Links {
     read: fn() -> Option<Vec<InterfaceAddress>>,
     changes: Changes,
-    latest: Mutex<Snapshot>,
+    /// What was known after so many changes; no addresses where the system did not tell.
+    latest: Mutex<(usize, Option<Addresses>)>,
 }
+
+type Addresses = Arc<[InterfaceAddress]>;
 
 /// An address of an interface.
 #[derive(Clone, Debug)]
@@ -37,15 +40,6 @@ pub struct InterfaceAddress {
     pub scope: u32,
 }
 
-/// What was known at one moment.
-#[derive(Clone, Debug)]
-struct Snapshot {
-    /// How many changes there had been.
-    changes: usize,
-    /// `None` if the system did not tell.
-    addresses: Option<Arc<[InterfaceAddress]>>,
-}
-
 impl Default for Links {
     fn default() -> Self {
         Links::told_by(read)
@@ -56,20 +50,20 @@ impl Links {
     /// The addresses that `read` finds; `None` means that it cannot tell.
     pub(super) fn told_by(read: fn() -> Option<Vec<InterfaceAddress>>) -> Self {
         let changes = Changes::default();
-        let latest = Mutex::new(Snapshot::of(read, changes.count()));
+        let latest = Mutex::new((changes.count(), read().map(Into::into)));
         Links { read, changes, latest }
     }
 
     /// What is known now. Whoever finds that something has changed reads it again, and waits for nobody.
-    pub(super) fn addresses(&self) -> Option<Arc<[InterfaceAddress]>> {
+    pub(super) fn addresses(&self) -> Option<Addresses> {
         let changes = self.changes.count();
-        let latest = self.latest.lock().clone();
-        if latest.changes == changes {
-            return latest.addresses;
+        let (known, addresses) = self.latest.lock().clone();
+        if known == changes {
+            return addresses;
         }
-        let fresh = Snapshot::of(self.read, changes);
-        self.latest.lock().clone_from(&fresh);
-        fresh.addresses
+        let fresh: Option<Addresses> = (self.read)().map(Into::into);
+        *self.latest.lock() = (changes, fresh.clone());
+        fresh
     }
 
     /// Another number than before once the addresses may have changed.
@@ -86,12 +80,6 @@ impl Links {
             IpAddr::V6(_) | IpAddr::V4(_) => false,
         };
         self.addresses().unwrap_or_default().iter().any(is_around)
-    }
-}
-
-impl Snapshot {
-    fn of(read: fn() -> Option<Vec<InterfaceAddress>>, changes: usize) -> Self {
-        Snapshot { changes, addresses: read().map(Into::into) }
     }
 }
 
@@ -163,7 +151,7 @@ mod tests {
         }
         // Tests beside this one may add addresses to namespaces of their own, and not here.
         assert!(READS.get() <= 1 + links.generation() - before, "{}", READS.get());
-        links.latest.lock().changes = usize::MAX;
+        links.latest.lock().0 = usize::MAX;
         let reads = READS.get();
         links.addresses();
         assert_eq!(READS.get(), reads + 1);
