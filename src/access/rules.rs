@@ -27,7 +27,7 @@ pub struct RuleFile {
 }
 
 impl RuleFile {
-    /// Reads a rules file, which had so many bytes `earlier`: see [`SecretFile::read`].
+    /// Reads a rules file, which had so many bytes `earlier`: see `SecretFile::read`.
     ///
     /// # Errors
     ///

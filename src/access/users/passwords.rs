@@ -33,7 +33,7 @@ struct User {
 }
 
 impl Passwords {
-    /// Reads a users file, which had so many bytes `earlier`: see [`SecretFile::read`].
+    /// Reads a users file, which had so many bytes `earlier`: see `SecretFile::read`.
     ///
     /// # Errors
     ///
