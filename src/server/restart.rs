@@ -4,10 +4,10 @@
 //! ```text
 //! this process                   the new one
 //! starts it, through a parent that ends at once: the new one is then a child of the service manager's
-//!                                reads its options and files
+//!                                reads its options and files, has all threads that it needs
 //!                                <- ready NUMBER, or failed WHY
-//! MAINPID to the service manager
 //! accepts nobody else
+//! MAINPID to the service manager
 //! -> take-over NUMBER            serves clients
 //! -> left ...                    counts what is left against its limits, and shows it
 //!                                <- reload: it has read users and rules, now and at each SIGHUP
