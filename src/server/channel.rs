@@ -25,6 +25,9 @@ const MOST_PORTS: usize = 4096;
 /// How long the new process may take until it is ready, and then until it is told to take over.
 pub(super) const TAKE_OVER: Duration = Duration::from_secs(30);
 
+/// How often each hears what is new of the other.
+pub(super) const ROUND: Duration = Duration::from_millis(500);
+
 /// One end of a channel between two processes.
 pub(super) struct Channel(OwnedFd);
 
@@ -41,6 +44,8 @@ pub(super) enum Message {
     Left(Left),
     /// The new one has read users and rules, and asks what is left.
     Reload,
+    /// Where associations of the other processes take their clients' datagrams.
+    InnerPorts(Vec<u16>),
 }
 
 /// The sessions that an old process has left.
@@ -108,6 +113,7 @@ impl Message {
             "take-over" => Message::TakeOver(rest.parse().ok()?),
             "left" => Message::Left(Left::read(rest)?),
             "reload" => Message::Reload,
+            "inner-ports" => Message::InnerPorts(rest.split(' ').flat_map(str::parse).collect()),
             _ => return None,
         })
     }
@@ -121,6 +127,10 @@ impl fmt::Display for Message {
             Message::TakeOver(process) => write!(f, "take-over {process}"),
             Message::Left(left) => write!(f, "left {left}"),
             Message::Reload => f.write_str("reload"),
+            Message::InnerPorts(ports) => {
+                f.write_str("inner-ports")?;
+                ports.iter().take(MOST_PORTS).try_for_each(|port| write!(f, " {port}"))
+            }
         }
     }
 }
@@ -173,6 +183,8 @@ mod tests {
             Message::Left(Left { sessions: 12, clients, inner_ports: vec![40_000, 40_009] }),
             Message::Left(Left::default()),
             Message::Reload,
+            Message::InnerPorts(vec![40_000, 40_009]),
+            Message::InnerPorts(Vec::new()),
         ] {
             new.send(&message);
             assert_eq!(old.receive(Duration::ZERO).unwrap(), Some(message));

@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use std::{io, mem, process};
+use std::{io, process};
 
 use log::info;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 
-use super::channel::{Channel, Left, Message, TAKE_OVER};
+use super::channel::{Channel, Left, Message, ROUND, TAKE_OVER};
 use crate::commands::associate::InnerPort;
 use crate::sessions::Sessions;
 use crate::system::deadline::Deadline;
+use crate::system::poll::poll;
 use crate::system::sync::Mutex;
 use crate::system::waker::Waker;
 
@@ -95,6 +96,7 @@ impl Predecessors {
         // Before anybody is served. It has been sent at the same time.
         if let Ok(Some(Message::Left(left))) = starter.channel.receive(FIRST_COUNT) {
             sessions.set_elsewhere(left.sessions, &left.clients);
+            InnerPort::set_elsewhere(&left.inner_ports);
         }
         self.reload();
         let _ = begin.send(());
@@ -121,25 +123,35 @@ impl Predecessors {
     /// Hears what is left until nothing is.
     fn run_watch(&self, sessions: &Sessions) {
         let mut left = vec![Left::default(); self.processes.len()];
-        let mut inner_ports = Vec::new();
+        let (mut known, mut told) = (None, Vec::new());
         while self.living().next().is_some() && self.wait() {
             for (predecessor, left) in self.processes.iter().zip(&mut left) {
                 predecessor.hear(left);
             }
-            let clients: Vec<_> = left.iter().flat_map(|left| left.clients.clone()).collect();
-            let ports = left.iter().flat_map(|left| &left.inner_ports);
-            let now = ports.map(|port| InnerPort::new(*port)).collect();
-            drop(mem::replace(&mut inner_ports, now));
-            sessions.set_elsewhere(left.iter().map(|left| left.sessions).sum(), &clients);
+            let mut ports: Vec<_> = left.iter().flat_map(|it| it.inner_ports.clone()).collect();
+            if known.as_ref() != Some(&left) {
+                let clients: Vec<_> = left.iter().flat_map(|left| left.clients.clone()).collect();
+                sessions.set_elsewhere(left.iter().map(|left| left.sessions).sum(), &clients);
+                InnerPort::set_elsewhere(&ports);
+                known = Some(left.clone());
+            }
+            ports.extend(InnerPort::all_here());
+            if ports != told {
+                let message = Message::InnerPorts(ports.clone());
+                self.living().for_each(|channel| channel.send(&message));
+                told = ports;
+            }
         }
+        InnerPort::set_elsewhere(&[]);
     }
 
-    /// Waits until one of them says something. `false` at the end of the watch.
+    /// Waits until one of them says something, or it is time to tell them something. `false` at the end of
+    /// the watch.
     fn wait(&self) -> bool {
         let sockets = self.living().map(|channel| PollFd::new(channel, PollFlags::IN));
         let end = self.end.iter().map(|end| PollFd::new(end, PollFlags::IN));
         let mut polled: Vec<_> = end.chain(sockets).collect();
-        let polls = poll(&mut polled, None);
+        let polls = poll(&mut polled, ROUND);
         polls.is_err() || polled[0].revents().is_empty()
     }
 }

@@ -11,13 +11,14 @@
 //! -> take-over NUMBER            serves clients
 //! -> left ...                    counts what is left against its limits, and shows it
 //!                                <- reload: it has read users and rules, now and at each SIGHUP
+//!                                <- inner-ports, which associations of this process send nothing to
 //! ```
 
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::{self, Child, Command};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{env, io, thread};
 
 use log::{error, info};
@@ -25,7 +26,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use socket2::SockRef;
 
 use super::accept::Acceptor;
-use super::channel::{Channel, Left, Message, TAKE_OVER};
+use super::channel::{Channel, Left, Message, ROUND, TAKE_OVER};
 use super::inherited::{PREDECESSOR, STATUS};
 use super::notify::Notify;
 use super::predecessors::{MOST_PREDECESSORS, Predecessors};
@@ -36,9 +37,6 @@ use crate::proxy::Proxy;
 use crate::sessions::Sessions;
 use crate::system::deadline::Deadline;
 use crate::system::pool::Pool;
-
-/// How often the new process hears what is left.
-const ROUND: Duration = Duration::from_millis(500);
 
 /// For a process that only starts another one: the number of its parent.
 const PARENT: &str = "TABI_RESTART_OF";
@@ -154,6 +152,7 @@ impl Restarter {
                     reloader.follow();
                     told = None;
                 }
+                Ok(Some(Message::InnerPorts(ports))) => InnerPort::set_elsewhere(&ports),
                 Ok(_) => {}
                 // It has ended, and nobody serves clients; sessions go on.
                 Err(_) => {
@@ -226,7 +225,7 @@ fn await_ready(channel: &Channel) -> Result<u32, String> {
 /// What is left in this process.
 fn left(sessions: &Sessions) -> Left {
     let clients = sessions.by_client();
-    let inner_ports = InnerPort::all_live().collect();
+    let inner_ports = InnerPort::all_here().collect();
     Left { sessions: sessions.count(), clients: clients.into_iter().collect(), inner_ports }
 }
 
@@ -236,6 +235,7 @@ mod tests {
     use crate::cli;
     use crate::server::{Inherited, Server};
     use std::net::TcpStream;
+    use std::time::Duration;
 
     #[test]
     fn a_stop_right_after_the_hand_over_leaves_the_clients_to_the_new_process() {

@@ -204,12 +204,23 @@ fn udp_ports_are_those_of_all_processes_and_nobody_sends_there_through_another_a
         let socket = UdpSocket::bind((two, 0)).unwrap();
         let target = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         target.set_read_timeout(Some(LONG)).unwrap();
-        for port in [held[0].1.port(), target.local_addr().unwrap().port()] {
-            let header = [b"\0\0\0\x01\x7f\0\0\x01", &port.to_be_bytes()[..]].concat();
-            socket.send_to(&[&header[..], b"payload"].concat(), bound).unwrap();
-        }
-        // What was sent before has been judged by now.
-        assert_eq!(target.recv(&mut [0; 100]).unwrap(), b"payload".len());
+        let send = |socket: &UdpSocket, bound: SocketAddr, inner: u16| {
+            for port in [inner, target.local_addr().unwrap().port()] {
+                let header = [b"\0\0\0\x01\x7f\0\0\x01", &port.to_be_bytes()[..]].concat();
+                socket.send_to(&[&header[..], b"payload"].concat(), bound).unwrap();
+            }
+            // What was sent before has been judged by now.
+            assert_eq!(target.recv(&mut [0; 100]).unwrap(), b"payload".len());
+        };
+        send(&socket, bound, held[0].1.port());
+        // Nor from the earlier process to the new one, which tells it where that is twice a second.
+        let is_denied = |(_, earlier, client): (u8, SocketAddr, TcpStream)| {
+            send(&UdpSocket::bind((one, 0)).unwrap(), earlier, bound.port());
+            drop(client);
+            thread::sleep(Duration::from_millis(400));
+            program.log_line(" command=UDP ").contains("denied=1")
+        };
+        assert!(held.into_iter().any(is_denied));
         drop(client);
         program.log_line("denied=1");
     });
