@@ -9,6 +9,7 @@ use std::time::Instant;
 use socket2::{Domain, Socket, Type};
 use tabi::system::shares::{Bound, TABLE, Thing};
 
+use crate::names::{name_server, resolving_with};
 use crate::namespace::{alone, ip, with_name_server};
 use crate::scratch::{Program, Scratch, bare};
 use crate::stage::{
@@ -142,18 +143,33 @@ fn lookups() {
 }
 
 fn remembered_names() {
-    with_name_server(|_| {
-        let server = Program::start(&[]);
-        let asked = request_by_name(b"localhost", echo().port());
-        for number in 0..200 {
-            let name = format!("n{number}.onion");
-            let asked = request_by_name(name.as_bytes(), 80);
-            let told = asks(connect_from(ATTACKERS[0], server.address), &asked);
-            assert_eq!(told.unwrap().0, 0x04);
-        }
-        let (rep, client) = asks(connect_from(HONEST, server.address), &asked).unwrap();
-        assert_eq!(rep, 0x00);
-        assert_echoes(client);
+    resolving_with("nameserver 127.0.0.1\n", "", || {
+        let questions = name_server(&["nas.example"]);
+        let server = Program::start(&["--name-cache", "600"]);
+        let asked = request_by_name(b"nas.example", echo().port());
+        let is_served = || {
+            let (rep, client) = asks(connect_from(HONEST, server.address), &asked).unwrap();
+            assert_eq!(rep, 0x00);
+            assert_echoes(client);
+        };
+        is_served();
+        assert!(questions.try_iter().count() > 0);
+        // More than are remembered, of names that need no name server.
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let address = server.address;
+                scope.spawn(move || {
+                    for number in 0..1250 {
+                        let name = format!("a-name-of-forty-bytes-{thread}-{number:010}.onion");
+                        let asked = request_by_name(name.as_bytes(), 80);
+                        let told = asks(connect_from(ATTACKERS[0], address), &asked);
+                        assert_eq!(told.unwrap().0, 0x04);
+                    }
+                });
+            }
+        });
+        is_served();
+        assert_eq!(questions.try_iter().count(), 0, "its name is forgotten");
     });
 }
 
