@@ -27,6 +27,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// The share of the machine's memory that is never used.
 const MEMORY_LEFT: f64 = 0.1;
 
+/// Of so many tunnels in a full server one may end for another.
+const PASSED_ON: usize = 100;
+
 /// Each opener looks at the memory once in so many tunnels.
 const LOOK_EVERY: usize = 100;
 
@@ -44,13 +47,15 @@ pub(crate) fn run(
     thread::sleep(Duration::from_millis(500));
     let (resident_then, cpu_then) = (proxy.resident()?, proxy.cpu()?);
     let answers = answering(&tunnels);
-    if answers < tunnels.len() {
+    // A full server may pass a few places on, to clients that have fewer.
+    let passed_on = if all { 0 } else { tunnels.len() / PASSED_ON };
+    if answers + passed_on < tunnels.len() {
         let end = if proxy.has_ended() { ": the proxy has ended" } else { "" };
         let text = format!("only {answers} of {} tunnels still answer{end}", tunnels.len());
         return Err(io::Error::other(text));
     }
     let resident_used = proxy.resident()?;
-    let count = real(tunnels.len());
+    let count = real(answers);
     Ok(vec![
         (TUNNELS, count),
         (TIME, (last - begun).as_secs_f64()),
