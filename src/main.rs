@@ -58,16 +58,35 @@ fn main() -> ExitCode {
     log_panics(logger.clone());
     let _last_lines = LastLines(logger.clone());
     let logs_to_file = arguments.log_file.is_some();
-    match run(arguments, inherited, &logger).inspect_err(|message| on_failure(message)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) if logs_to_file => {
-            error!("{message}");
-            fail(&message)
-        }
-        Err(message) => {
-            logger.say(Level::Error, &message);
-            ExitCode::FAILURE
-        }
+    let Err(Failure { status, message }) = run(arguments, inherited, &logger) else {
+        return ExitCode::SUCCESS;
+    };
+    on_failure(&message);
+    if logs_to_file {
+        error!("{message}");
+        fail(&message);
+    } else {
+        logger.say(Level::Error, &message);
+    }
+    status.into()
+}
+
+/// Why the program ends before it has served anybody.
+struct Failure {
+    /// 2 where nothing but other options or files mend it.
+    status: u8,
+    message: String,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure { status: 1, message }
+    }
+}
+
+impl Failure {
+    fn of_options(message: String) -> Self {
+        Failure { status: 2, message }
     }
 }
 
@@ -88,23 +107,28 @@ fn run(
     arguments: Arguments,
     inherited: io::Result<Inherited>,
     logger: &Logger,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     for warning in cli::unknown_variables() {
         warn!("{warning}");
     }
     if arguments.check {
-        arguments.config.doubts()?.iter().for_each(|doubt| warn!("{doubt}"));
+        for doubt in arguments.config.doubts().map_err(Failure::of_options)? {
+            warn!("{doubt}");
+        }
         // Whoever cannot read this has the exit status.
         let _ = writeln!(stdout(), "the options are in order");
         return Ok(());
     }
     let inherited = inherited.map_err(|error| error.to_string())?;
     let server = Server::bind(arguments.config, inherited, Notify::from_environment())
-        .map_err(|error| error.to_string())?
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => Failure::of_options(error.to_string()),
+            _ => error.to_string().into(),
+        })?
         .with_logger(logger.clone());
     install_signal_handlers(&server)
         .map_err(|error| format!("cannot install signal handlers: {error}"))?;
-    server.run().map_err(|error| error.to_string())
+    server.run().map_err(|error| error.to_string().into())
 }
 
 /// Waits for the last lines of the log when it is dropped, after a panic too.

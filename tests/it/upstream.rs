@@ -407,6 +407,10 @@ fn a_server_that_is_its_own_upstream_does_not_start() {
     let rules = Scratch::new(format!("\nvia socks5h://{itself} to *.onion").as_bytes());
     let told = refusal(itself, &["--rules", rules.path()]);
     assert!(told.contains(&format!("{}:2: ", rules.path())), "{told}");
+    // Nothing but other options mends it: a service manager does not try it again.
+    let mut command = bare();
+    command.args([itself, "--upstream", &format!("socks5://{itself}")]);
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
 }
 
 #[test]
@@ -551,7 +555,7 @@ fn an_upstream_that_is_this_server_is_an_error_of_check() {
         ("0.0.0.0:1080", "socks5://localhost:1080"),
     ] {
         let (status, told) = check(&[listen, "--upstream", url]);
-        assert_eq!(status, 1, "{told}");
+        assert_eq!(status, 2, "{told}");
         assert!(told.contains("--upstream: ") && told.contains("is this server itself"), "{told}");
     }
     assert_eq!(check(&["127.0.0.1:1081", "--upstream", "socks5://127.0.0.1:1080"]).0, 0);
