@@ -178,8 +178,8 @@ impl Server {
         Arc::clone(&self.stopper)
     }
 
-    /// Takes over from the process that has started this one, if one has that serves the same clients.
-    /// Serves until it is stopped, and then until the last session has finished or the grace is over.
+    /// Takes over from the process that has started this one, if one has that serves the same clients. Then
+    /// serves until it is stopped, and until the last session has finished or the grace is over.
     ///
     /// # Errors
     ///

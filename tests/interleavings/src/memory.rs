@@ -28,6 +28,8 @@ use system::descriptors::Descriptors;
 use tabi::sessions::{Ending, Limits, Session, SessionState, Sessions, Stage};
 use tabi::socks5;
 
+mod machine;
+
 // ---- tabi ---------------------------------------------------------------------------------------
 
 #[allow(dead_code, unused_imports)]
@@ -40,6 +42,8 @@ mod tabi {
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]
 mod system {
+    pub use crate::machine::{links, memory};
+
     pub mod deadline;
     pub mod descriptors;
     pub mod ip;
@@ -53,33 +57,6 @@ mod system {
 
         pub fn partner() -> partner::Partner {
             partner::Partner(thread::Thread::start(&threadpool::ThreadPool))
-        }
-    }
-
-    mod links {
-        pub(super) fn is_on_link(_: std::net::Ipv6Addr) -> bool {
-            false
-        }
-    }
-
-    pub mod memory {
-        /// There is always enough here.
-        pub struct Memory;
-
-        impl Memory {
-            pub fn of_this_machine() -> Option<Self> {
-                None
-            }
-
-            pub fn look(&self) {}
-        }
-
-        pub fn is_tight() -> bool {
-            false
-        }
-
-        pub fn is_short() -> bool {
-            false
         }
     }
 

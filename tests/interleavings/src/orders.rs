@@ -20,6 +20,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
 
 mod lookups;
+mod machine;
 mod pool;
 mod sessions;
 
@@ -36,6 +37,8 @@ use tabi::socks5;
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]
 mod system {
+    pub use crate::machine::{links, memory};
+
     pub mod address_space;
     pub mod deadline;
     pub mod descriptors;
@@ -60,33 +63,6 @@ mod system {
             pub fn lists(&self, _name: &str) -> bool {
                 false
             }
-        }
-    }
-
-    mod links {
-        pub(super) fn is_on_link(_: std::net::Ipv6Addr) -> bool {
-            false
-        }
-    }
-
-    pub mod memory {
-        /// There is always enough here.
-        pub struct Memory;
-
-        impl Memory {
-            pub fn of_this_machine() -> Option<Self> {
-                None
-            }
-
-            pub fn look(&self) {}
-        }
-
-        pub fn is_tight() -> bool {
-            false
-        }
-
-        pub fn is_short() -> bool {
-            false
         }
     }
 

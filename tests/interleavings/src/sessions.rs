@@ -67,8 +67,11 @@ fn is_reset(side: &Endpoint) -> bool {
 pub fn first_counts() {
     let (Open { session, far: _client }, _target) = tunnel();
     let account = session.state();
-    let threads =
-        [conclude(account), end(account, Ending::IdleTimeout), end(account, Ending::Evicted("for others"))];
+    let threads = [
+        conclude(account),
+        end(account, Ending::IdleTimeout),
+        end(account, Ending::Evicted("for others")),
+    ];
     for thread in threads {
         thread.join().unwrap();
     }
