@@ -548,7 +548,7 @@ mod tests {
     fn proxy() -> Proxy {
         let config = cli::parse(["tabi"]).unwrap().config;
         let descriptors = Descriptors::new(100);
-        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits::of_one(LONG, LONG);
         let resolver = Resolver::new(LONG, &descriptors);
         let sessions = Sessions::new(limits, descriptors);
         Proxy::new(config, Policy::new(&[], Vec::new()), resolver, sessions)

@@ -140,8 +140,7 @@ mod tests {
             meanwhile: impl FnOnce(&SessionState),
             relay: impl FnOnce(&Arc<SessionState>, &Partner) + Send + 'static,
         ) -> Self {
-            let limits =
-                Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+            let limits = Limits::of_one(LONG, LONG);
             let sessions = Sessions::new(limits, Descriptors::new(descriptors));
             let (client, stream) = connection();
             let (target, outgoing) = connection();

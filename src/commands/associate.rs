@@ -111,7 +111,7 @@ mod tests {
     pub(super) fn session(address: &str) -> (Session, TcpStream) {
         let listener = TcpListener::bind(LOCAL).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits::of_one(LONG, LONG);
         let (stream, _) = listener.accept().unwrap();
         let sessions = Sessions::new(limits, Descriptors::raise());
         (sessions.open(address.parse().unwrap(), false, stream, || ()).unwrap(), client)

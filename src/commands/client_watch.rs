@@ -151,7 +151,7 @@ mod tests {
     /// A stop would wait for its target, and end without a line about it.
     #[test]
     fn a_client_whose_session_is_ended_has_left_though_it_has_sent_bytes_early() {
-        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits::of_one(LONG, LONG);
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         for sends in [false, true] {
             let (mut client, stream) = connection();

@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_session_that_was_ended_while_it_connected_sends_its_target_no_part_of_anything() {
-        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits::of_one(LONG, LONG);
         let sessions = Sessions::new(limits, Descriptors::new(usize::MAX));
         let (mut sender, stream) = connection();
         let (mut target, outgoing) = connection();

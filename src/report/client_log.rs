@@ -179,13 +179,7 @@ mod tests {
         log::set_max_level(LevelFilter::Info);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let limits = Limits {
-            sessions: 1,
-            pairs: 8,
-            per_client: 1,
-            handshake: Duration::MAX,
-            idle: Duration::MAX,
-        };
+        let limits = Limits::of_one(Duration::MAX, Duration::MAX);
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session =
             sessions.open("192.0.2.77:5000".parse().unwrap(), false, client, || ()).unwrap();

@@ -108,13 +108,7 @@ mod tests {
     fn a_line_says_who_what_where_how_much_and_how_it_ended() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let limits = Limits {
-            sessions: 1,
-            pairs: 8,
-            per_client: 1,
-            handshake: Duration::from_secs(1),
-            idle: Duration::from_secs(1),
-        };
+        let limits = Limits::of_one(Duration::from_secs(1), Duration::from_secs(1));
         let sessions = Sessions::new(limits, Descriptors::new(100));
         let session =
             sessions.open("192.0.2.7:5000".parse().unwrap(), false, client, || ()).unwrap();

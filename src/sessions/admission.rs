@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn the_descriptors_of_an_association_are_counted_from_when_it_takes_them_until_it_is_over() {
-        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: LONG, idle: LONG };
+        let limits = Limits::of_one(LONG, LONG);
         // There are enough for a session, and nothing beside it.
         let descriptors = Descriptors::new(4);
         let session = open(&Sessions::new(limits, Arc::clone(&descriptors)), 1).unwrap();

@@ -155,6 +155,14 @@ impl Activity {
 }
 
 #[cfg(test)]
+impl Limits {
+    /// Those of a test that has one session.
+    pub(crate) fn of_one(handshake: Duration, idle: Duration) -> Self {
+        Limits { sessions: 1, pairs: 8, per_client: 1, handshake, idle }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::sessions::Sessions;
@@ -186,8 +194,7 @@ mod tests {
     fn a_half_closed_session_may_be_silent_for_four_minutes() {
         for (idle, limit) in [(7440, 240), (100, 100)] {
             let (idle, limit) = (Duration::from_secs(idle), Duration::from_secs(limit));
-            let limits =
-                Limits { sessions: 1, pairs: 8, per_client: 1, handshake: NEVER_HERE, idle };
+            let limits = Limits::of_one(NEVER_HERE, idle);
             let (session, _client, _target) = relaying(limits);
             let (begin, mut activity) = (Instant::now(), Activity::default());
             activity.check(&session, begin, limits);
@@ -204,7 +211,7 @@ mod tests {
     #[test]
     fn an_association_with_empty_datagrams_is_not_idle() {
         let idle = Duration::from_secs(100);
-        let limits = Limits { sessions: 1, pairs: 8, per_client: 1, handshake: NEVER_HERE, idle };
+        let limits = Limits::of_one(NEVER_HERE, idle);
         let (session, _client, _target) = relaying(limits);
         let (begin, mut activity) = (Instant::now(), Activity::default());
         for minute in 0..5 {
@@ -216,13 +223,7 @@ mod tests {
 
     #[test]
     fn what_was_cut_off_does_not_look_complete_for_an_idle_timeout_that_comes_late() {
-        let limits = Limits {
-            sessions: 1,
-            pairs: 8,
-            per_client: 1,
-            handshake: NEVER_HERE,
-            idle: NEVER_HERE,
-        };
+        let limits = Limits::of_one(NEVER_HERE, NEVER_HERE);
         let (session, _client, _target) = relaying(limits);
         session.end(Ending::Evicted("for others"));
         session.end(Ending::IdleTimeout);
@@ -233,13 +234,7 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_failure_after_an_idle_end_ends_the_delivery() {
-        let limits = Limits {
-            sessions: 1,
-            pairs: 8,
-            per_client: 1,
-            handshake: NEVER_HERE,
-            idle: NEVER_HERE,
-        };
+        let limits = Limits::of_one(NEVER_HERE, NEVER_HERE);
         let (session, client, _target) = relaying(limits);
         client.shutdown(Shutdown::Write).unwrap();
         while !session.client().fin_received(session.target()) {
