@@ -188,8 +188,16 @@ fn who_writes_to_a_stalled_reader_sees_no_clean_end_of_file() {
     let (mut client, target) = pair(&server);
     client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let endless = vec![0x55; 64 * 1024];
-    while client.write_all(&endless).is_ok() {}
-    expect_reset(&mut client);
+    let stalled = loop {
+        if let Err(error) = client.write_all(&endless) {
+            break error;
+        }
+    };
+    // Where the machine is slow the reset comes while the client still writes, and is told only once.
+    if stalled.kind() != ErrorKind::ConnectionReset {
+        assert_eq!(stalled.kind(), ErrorKind::WouldBlock);
+        expect_reset(&mut client);
+    }
     drop(target);
 }
 
