@@ -145,20 +145,16 @@ client() { # Every client has a limit; COMMAND...
     timeout -k 2 "${limit:-30}" "$@"
 }
 
-sessions() { # LOG: the session lines that this case has brought
+sessions() { # LOG COMMAND [DESTINATION [USER]]: the lines of such sessions that this case has brought
     local mark=${1}_mark
-    tail -n "+$((${!mark} + 1))" "$tmp/$1.log" | grep 'command='
+    tail -n "+$((${!mark} + 1))" "$tmp/$1.log" | grep -F " protocol=$protocol command=$2 " |
+        grep -F "dest=${3:-}" | grep -F "user=${4:-}"
 }
 
 # A session line comes when the session has ended, a moment after its client.
 through() { # LOG COMMAND [DESTINATION [USER]]
-    local destination=${3:-} user=${4:-} lines
-    for _ in {1..30}; do
-        lines=$(sessions "$1" | grep -E "(^| )command=$2( |\$)" | grep -E "(^| )protocol=$protocol( |\$)" |
-            grep -F "dest=$destination" | grep -F "user=$user") || true
-        [ -n "$lines" ] && return
-        sleep 0.1
-    done
+    local destination=${3:-} user=${4:-}
+    wait_for 10 sessions "$@" >/dev/null && return
     echo "the proxy has no session by $protocol for $2 ${destination:-anywhere} ${user:+by $user}; its log says:"
     tail -n "+$((open_mark + 1))" "$tmp/open.log"
     tail -n "+$((users_mark + 1))" "$tmp/users.log"
@@ -242,10 +238,10 @@ chromium_loads_fifty_parts() { # URL ARGUMENT...
 # ---- The end -------------------------------------------------------------------------------------
 
 # Names the clients that were not here. Of these some are installed only when they are asked for.
-tell_absent() { # SUITE UNASKED-CLIENT...
+tell_absent() { # UNASKED-CLIENT...
     local one unasked=() unobtainable=()
     for one in "${absent[@]}"; do
-        if [[ -n $small && " ${*:2} " == *" $one "* ]] && can_install; then
+        if [[ -n $small && " $* " == *" $one "* ]] && can_install; then
             unasked+=("$one")
         else
             unobtainable+=("$one")
@@ -253,5 +249,5 @@ tell_absent() { # SUITE UNASKED-CLIENT...
     done
     name_absent clients "${unobtainable[@]}"
     ((${#unasked[@]} == 0)) ||
-        leave_out "${#unasked[@]} of ${#programs[@]} clients are installed only by \`scripts/test $1\`: $(list "${unasked[@]}")"
+        leave_out "${#unasked[@]} of ${#programs[@]} clients are installed only by \`scripts/test clients\`: $(list "${unasked[@]}")"
 }
