@@ -1,7 +1,7 @@
 """The files that apt, pip and npm look for in a mirror, each with packages that hold something of the blob.
 
 mirrors.py DIRECTORY writes below DIRECTORY/www: apt (twelve packages, so that apt sends requests
-ahead), simple (pip) and npm. HOST is put into the one address that has to be absolute.
+ahead), simple (pip) and npm, for mirrors at web.example.
 """
 
 import base64
