@@ -126,9 +126,11 @@ class Web(BaseHTTPRequestHandler):
 
     def answer(self, content, kind="application/octet-stream", status=200, fields={}):
         of_a_proxy = [name for name in self.headers if name.lower().startswith("proxy-")]
+        port = self.connection.getsockname()[1]
+        line = " ".join([self.command, self.path, str(status), str(port), *of_a_proxy])
         for name in "requests", "all-requests":
             with open(f"{DIRECTORY}/{name}", "a") as requests:
-                requests.write(" ".join([self.command, self.path, str(status), *of_a_proxy]) + "\n")
+                requests.write(line + "\n")
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
