@@ -167,6 +167,7 @@ mod tests {
     use super::*;
     use crate::sessions::Sessions;
     use crate::system::descriptors::Descriptors;
+    use std::io::Read;
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::Arc;
     use std::thread;
@@ -195,10 +196,12 @@ mod tests {
         for (idle, limit) in [(7440, 240), (100, 100)] {
             let (idle, limit) = (Duration::from_secs(idle), Duration::from_secs(limit));
             let limits = Limits::of_one(NEVER_HERE, idle);
-            let (session, _client, _target) = relaying(limits);
+            let (session, client, _target) = relaying(limits);
             let (begin, mut activity) = (Instant::now(), Activity::default());
             activity.check(&session, begin, limits);
             let half_closed = begin + 9 * idle / 10;
+            client.shutdown(Shutdown::Write).unwrap();
+            session.stream().read_exact(&mut [0]).unwrap_err();
             session.pass_on_fin(session.client(), session.target());
             activity.check(&session, half_closed, limits);
             activity.check(&session, half_closed + 9 * limit / 10, limits);
@@ -206,6 +209,20 @@ mod tests {
             activity.check(&session, half_closed + limit, limits);
             assert_eq!(session.ending(), Some(Ending::IdleTimeout));
         }
+    }
+
+    #[test]
+    fn a_client_that_has_asked_by_http_may_wait_for_its_response_as_long_as_for_anything() {
+        let idle = Duration::from_secs(7440);
+        let limits = Limits::of_one(NEVER_HERE, idle);
+        let (session, _client, _target) = relaying(limits);
+        session.conclude_request();
+        let (begin, mut activity) = (Instant::now(), Activity::default());
+        activity.check(&session, begin, limits);
+        activity.check(&session, begin + 9 * idle / 10, limits);
+        assert_eq!(session.ending(), None);
+        activity.check(&session, begin + idle, limits);
+        assert_eq!(session.ending(), Some(Ending::IdleTimeout));
     }
 
     #[test]
