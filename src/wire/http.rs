@@ -1,5 +1,9 @@
 //! HTTP/1, as a client speaks it to a proxy.
 
+mod pages;
+
+pub use pages::{Answer, answer};
+
 use super::refusal::Refusal;
 
 /// What someone who set this server as an HTTP proxy gets to read.
