@@ -5,7 +5,7 @@ function FindProxyForURL(url, host) {
     var octet = "\\.(\\d|[1-9]\\d|1\\d\\d|2[0-4]\\d|25[0-5])";
     var near = "^((10|127)" + octet + "|169\\.254|172\\.(1[6-9]|2\\d|3[01])|192\\.168)" + octet + octet + "$";
     if (/^[^.:]*$/.test(name) || /\.local$/.test(name) || new RegExp(near).test(name) ||
-        /^(f[cd][0-9a-f]{2}|fe[89ab][0-9a-f]):/.test(name) || /^[0:]*:0{0,3}1$/.test(name)) {
+        /^(f[cd][0-9a-f]{2}|fe[89ab][0-9a-f]):/.test(name) || /^[0:]*1$/.test(name)) {
         return "DIRECT";
     }
     return "PROXY {place}";
