@@ -76,7 +76,10 @@ fn comparisons(text: &mut String, results: &Results, measures: &[(Work, Measure)
         writeln!(text, "\n{label} beside {first}:")?;
         comparison(text, results, measures, label, |(work, _)| Some((work, first)))?;
     }
-    for label in ours.iter().filter(|_| !by_http.is_empty()) {
+    let has_any = |label: &str| {
+        by_http.iter().any(|(work, measure)| results.spread(*work, *measure, label).is_some())
+    };
+    for label in ours.iter().filter(|label| has_any(label)) {
         writeln!(text, "\n{label} by HTTP beside the same by SOCKS5:")?;
         comparison(text, results, &by_http, label, |(work, _)| Some((work.by_socks(), label)))?;
     }
@@ -192,7 +195,32 @@ pub(crate) fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use std::path::Path;
+
+    use super::{comparisons, number};
+    use crate::contender::Contender;
+    use crate::figure::{Better, of_client};
+    use crate::results::Results;
+    use crate::tunnel::By;
+    use crate::work::Work;
+
+    #[test]
+    fn what_is_asked_by_http_stands_beside_the_same_by_socks_where_tabi_speaks_it() {
+        let contender = |label: &&str| Contender::parse(label, Path::new("")).unwrap();
+        let mut results = Results::new(["tabi", "tabi-old"].iter().map(contender).collect());
+        let (socks, http) = (Work::Connect(By::Socks5, 8), Work::Connect(By::HttpConnect, 8));
+        let rate = of_client("conn/s", Better::Higher);
+        results.add(socks, 0, "tabi", vec![(rate, 200.0)]);
+        results.add(socks, 0, "tabi-old", vec![(rate, 200.0)]);
+        results.add(http, 0, "tabi", vec![(rate, 190.0)]);
+        let mut text = String::new();
+        comparisons(&mut text, &results, &results.measures(&[socks, http])).unwrap();
+        let (_, table) = text.split_once("tabi by HTTP beside the same by SOCKS5:").unwrap();
+        let (title, beside) = (http.title(), socks.title());
+        let row = format!("| {title} | conn/s | 190 | 200 | {beside} | 0.95 (0.95-0.95) |");
+        assert!(table.contains(&row), "{table}");
+        assert!(!text.contains("tabi-old by HTTP"), "{text}");
+    }
 
     #[test]
     fn a_number_has_three_digits_or_its_thousands_set_apart() {
