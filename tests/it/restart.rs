@@ -11,6 +11,7 @@ use std::{fs, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::manager::Manager;
 use crate::namespace::alone;
 use crate::scratch::{Program, Scratch, ended, heeding, of_process};
 use crate::stage::{
@@ -343,26 +344,20 @@ fn a_reload_reaches_the_sessions_of_an_earlier_process() {
 fn the_service_manager_is_told_which_process_is_the_main_one() {
     let name = format!("tabi-it-{}-restart", std::process::id());
     let by_name = net::SocketAddr::from_abstract_name(&name).unwrap();
-    let manager = UnixDatagram::bind_addr(&by_name).unwrap();
-    manager.set_read_timeout(Some(LONG)).unwrap();
-    let heard = || {
-        let mut octets = [0; 256];
-        let length = manager.recv(&mut octets).unwrap();
-        String::from_utf8(octets[..length].to_vec()).unwrap()
-    };
-    let told = || std::iter::repeat_with(heard).find(|told| told != "WATCHDOG=1").unwrap();
+    let manager = Manager::at(UnixDatagram::bind_addr(&by_name).unwrap());
     let mut command = heeding(&[]);
     command.envs([("NOTIFY_SOCKET", format!("@{name}")), ("WATCHDOG_USEC", "200000".into())]);
     let mut program = Program::spawn(command);
-    assert_eq!(told(), "READY=1");
+    assert_eq!(manager.told(), "READY=1");
     let successor = restart(program.id(), &mut program);
-    assert_eq!(told(), format!("MAINPID={}", successor.0.as_raw_nonzero()));
-    assert_eq!(told(), "READY=1");
+    assert_eq!(manager.told(), format!("MAINPID={}", successor.0.as_raw_nonzero()));
+    assert_eq!(manager.told(), "READY=1");
     // The new one is the one that is watched.
     assert_eq!(program.wait().code(), Some(0));
-    assert_eq!(heard(), "WATCHDOG=1");
+    manager.beats();
+    assert_eq!(manager.heard(), "WATCHDOG=1");
     successor.signal(Signal::TERM);
-    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(manager.told(), "STOPPING=1");
 }
 
 #[test]
