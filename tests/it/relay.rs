@@ -251,7 +251,9 @@ fn tunnels_that_were_busy_give_their_memory_back() {
     const CLIENTS: u8 = 20;
     const TUNNELS: usize = 280;
     const EACH: usize = 640 * 1024;
-    const MOST_KIB: usize = 20 * 1024;
+    // A buffer is as large as that or larger. What the program takes before it is busy differs from
+    // build to build, and what stays at the ends of the C library's heaps with how its threads are run.
+    const MOST_MORE_KIB: usize = TUNNELS * 16;
     let program = Program::start_with_descriptors(800, &[]);
     let source = source_of(EACH);
     // One client would not be given so many.
@@ -259,6 +261,7 @@ fn tunnels_that_were_busy_give_their_memory_back() {
     let tunnels: Vec<TcpStream> = clients
         .map(|client| tunnel_from(Ipv4Addr::new(127, 0, 0, client), program.address, source))
         .collect();
+    let before = program.resident_kib();
     for mut stream in &tunnels {
         stream.write_all(b"go").unwrap();
     }
@@ -267,8 +270,8 @@ fn tunnels_that_were_busy_give_their_memory_back() {
         stream.read_exact(&mut octets).unwrap();
     }
     let begin = Instant::now();
-    while program.resident_kib() > MOST_KIB {
-        assert!(begin.elapsed() < LONG, "{} KiB stay", program.resident_kib());
+    while program.resident_kib() > before + MOST_MORE_KIB {
+        assert!(begin.elapsed() < LONG, "{} KiB stay of {before}", program.resident_kib());
         thread::sleep(Duration::from_millis(100));
     }
 }
