@@ -67,8 +67,8 @@ fn a_client_that_leaves_while_its_target_is_dialed_frees_its_slot() {
 #[test]
 fn an_idle_session_is_ended() {
     let server = start(&["--idle-timeout", "0.4"]);
-    let (mut client, mut target) = pair(&server);
     let begin = Instant::now();
+    let (mut client, mut target) = pair(&server);
     expect_reset(&mut client);
     expect_reset(&mut target);
     assert!(begin.elapsed() >= Duration::from_millis(350), "{:?}", begin.elapsed());

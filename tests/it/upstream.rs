@@ -211,7 +211,7 @@ fn all_of_it_has_one_deadline() {
         (slow(b"\x05\x00", 0), TOO_LATE),
         (slow(b"\x05\x00\x05\x00\x00\x01\0\0\0\0\0\0", 300), TOO_LATE),
     ] {
-        let server = start(&["--upstream", &via(address), "--connect-timeout", "2"]);
+        let server = start(&["--upstream", &via(address), "--connect-timeout", "3"]);
         let begin = Instant::now();
         assert_eq!(ask(&server, &request(([192, 0, 2, 1], 80).into())).0, rep, "{address}");
         assert!(begin.elapsed() < LONG / 2, "{:?}", begin.elapsed());
