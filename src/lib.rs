@@ -9,8 +9,8 @@
 //!
 //! ```text
 //! server/accept         a worker accepts the client and has it admitted     sessions/admission
-//! proxy                 reads greeting, password and request                socks5, access/users
-//!                       asks the policy, which may need the name's          access/policy, commands/resolver
+//! proxy/negotiation     reads greeting, password and request                wire/socks5, access/users
+//! proxy                 asks the policy, which may need the name's          access/policy, commands/resolver
 //!                       addresses: a lookup that the proxy hands to it
 //!                       dials the addresses that are permitted              commands/connect
 //! relay                 replies, and copies both ways                       relay/direction
@@ -31,7 +31,6 @@
 //!                 inherited takes sockets from systemd or the process before, notify tells systemd
 //!                 how the server is
 //! proxy           one client's whole life, top to bottom: admission, request, reply
-//! proxy_protocol  the PROXY header of a load balancer, which says for whom it comes
 //! relay/          the two directions of a tunnel
 //!
 //! commands/       what is asked   CONNECT, BIND, UDP ASSOCIATE, name lookup
@@ -39,7 +38,8 @@
 //!                                 metrics, the status page
 //! access/         who may         users and their passwords, rules, the policy that decides
 //! sessions/       who is here     the registry, who gets a place in it, time limits, how a session ends
-//! socks5/         the wire        the messages of RFC 1928 and RFC 1929, one a file
+//! wire/           the wire        what clients send and are sent: each protocol has a folder or a file, and all
+//!                                 of them one request and one refusal
 //! system/         what there is   threads, descriptors, addresses, how many connections they are enough
 //!                                 for; locks, deadlines, a bounded map, kinds of addresses
 //! ```
@@ -56,7 +56,7 @@
 //! which addresses are the machine's   system/interfaces: a list that system/links keeps as long as nothing
 //!                                     changes, and the kernel, which system/routing asks
 //! which address is dialed first       commands/connect
-//! what a client gets that has failed  proxy/failure
+//! what a client gets that has failed  proxy/failure decides, and each protocol in wire/ says it in its way
 //! how bytes are copied                relay/direction, and relay/splice where there are many
 //! where a reset is passed on          sessions/state, in `SessionState::end`
 //! the line in the log                 report/line; why a session has ended is report/outcome
@@ -66,16 +66,17 @@
 //! they never use it.
 //!
 //! ```text
-//! main -> cli, server, probe -> config, proxy_protocol
-//! server -> proxy -> config, relay, commands, report, proxy_protocol
+//! main -> cli, server, probe -> config, wire
+//! server -> proxy -> config, relay, commands, report, wire
 //! config -> commands, access
 //! commands -> access, sessions              relay, report -> sessions
-//! access, sessions, proxy_protocol -> socks5, system -> std and small crates
+//! access, sessions -> wire, system -> std and small crates
 //! ```
 //!
 //! # Invariants
 //!
-//! 1. [`socks5`] is `Read`, `Write` and bytes. Nothing in it knows a socket, a policy or a log.
+//! 1. [`wire`] is `Read`, `Write` and bytes. Nothing in it knows a socket, a policy or a log, and nothing behind
+//!    it knows which protocol a client speaks, but the log and the metrics.
 //! 2. A reader takes exactly its message and not one octet more. What a client sends early reaches
 //!    its target.
 //! 3. Nothing is dialed, bound or sent to for a client without a [`Permit`](access::policy::Permit). Only
@@ -91,7 +92,8 @@
 //!    association asks for two more, or four with `--source` or `--interface`, for its sockets and its
 //!    lookups.
 //! 6. No password is logged, printed or put into an error.
-//! 7. A failing reply is made in one place (`proxy/failure`). An upstream's is passed on as it came.
+//! 7. What a client is told that has failed is decided in one place (`proxy/failure`), and each protocol has one
+//!    table of how it says that (`wire/*/refusal`). An upstream's reply is passed on as it came.
 //! 8. 0 bytes are an end of file only where a read says so. A fast path (`splice`, batches of datagrams)
 //!    that is refused gives way to the slow one, and ends no session.
 //! 9. What was cut off never looks complete: closing a tunnel's connection resets it, whoever closes it, until
@@ -105,10 +107,9 @@ mod commands;
 pub mod config;
 pub mod probe;
 mod proxy;
-pub mod proxy_protocol;
 mod relay;
 pub mod report;
 pub mod server;
 mod sessions;
-pub mod socks5;
 pub mod system;
+pub mod wire;

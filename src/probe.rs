@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::proxy_protocol;
 use crate::system::deadline::Deadline;
 use crate::system::ip::loopback_like;
 use crate::system::timed_stream::TimedStream;
+use crate::wire::proxy_protocol;
 
 /// How long the server may take from the connection to its answer.
 pub const LIMIT: Duration = Duration::from_secs(2);

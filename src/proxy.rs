@@ -15,18 +15,21 @@ use crate::commands::egress::Egress;
 use crate::commands::resolver::Resolver;
 use crate::commands::{self, resolve, upstream};
 use crate::config::Config;
-use crate::proxy_protocol::Header;
 use crate::relay::{self, relay};
 use crate::report::{ClientLog, Metrics, Outcome, RateLimitedWarning, Rejection, SessionEntry};
 use crate::sessions::{AdmissionError, Ending, Extra, Session, SessionState, Sessions, Stage};
-use crate::socks5::{self, Address, Command, Host, Name, Reply, Request};
 use crate::system::deadline::Deadline;
 use crate::system::ip::canonical;
 use crate::system::pool::Partner;
 use crate::system::timed_stream::TimedStream;
+use crate::wire::address::{Address, Host, Name};
+use crate::wire::proxy_protocol::Header;
+use crate::wire::request::{Command, Request};
+use crate::wire::socks5;
 
 mod client;
 mod failure;
+mod negotiation;
 
 use client::ClientStream;
 use failure::Failure;
@@ -159,7 +162,8 @@ impl Proxy {
         result: &Result<(), Failure>,
     ) {
         if let (Err(failure), None) = (result, state.ending()) {
-            close_with(state, &failure.message);
+            let message = |refusal| state.protocol().map(|protocol| protocol.refusal(refusal));
+            close_with(state, &failure.refusal.as_ref().and_then(message).unwrap_or_default());
         }
         let (outcome, why) = match (state.ending(), result) {
             (Some(ending), _) => (ending.into(), ending.why()),
@@ -179,14 +183,14 @@ impl Proxy {
             relay::prepare(state.stream());
         }
         let mut client = ClientStream::new(state.stream());
-        if let Some(reply) = self.carry_out(session, &mut client)? {
-            tunnel(state, partner, client, &reply);
+        if let Some(bound) = self.carry_out(session, &mut client)? {
+            tunnel(state, partner, client, &bound);
         }
         Ok(())
     }
 
-    /// Learns what the client asks for and does it. Gives back the reply that a tunnel begins with, if
-    /// there is to be one.
+    /// Learns what the client asks for and does it. Gives back where this server is seen if a tunnel is to
+    /// begin.
     // A tunnel lives on the stack of `Proxy::serve`. What is over before it or comes after it has a
     // frame of its own, here and below, so that an idle tunnel touches few pages and holds nothing
     // that it does not need.
@@ -195,7 +199,7 @@ impl Proxy {
         &self,
         session: &Session,
         client: &mut ClientStream<'_>,
-    ) -> Result<Option<Reply>, Failure> {
+    ) -> Result<Option<Address>, Failure> {
         let state = session.state();
         if self.is_balancer(state.far_end()) {
             self.read_proxy_header(session, client)?;
@@ -251,7 +255,7 @@ impl Proxy {
     ) -> Result<(), Failure> {
         let Err(rejected) = self.check(state.far_end()) else { return Ok(()) };
         if is_here(state.far_end(), state.stream()) {
-            self.users.greet(client)?;
+            socks5::greet(client, self.method())?;
             client.read_exact(&mut [0])?;
         }
         Err(self.refuse(rejected))
@@ -260,27 +264,6 @@ impl Proxy {
     fn refuse(&self, (kind, why): Rejected) -> Failure {
         self.metrics.rejected(kind);
         Failure::rejected(why)
-    }
-
-    /// Learns who the client is and what it asks for.
-    #[inline(never)]
-    fn negotiate(
-        &self,
-        state: &SessionState,
-        client: &mut ClientStream<'_>,
-    ) -> Result<(Identity, Request), socks5::Error> {
-        let identity = self.users.authenticate(client, state.peer().ip());
-        let identity = identity.inspect_err(|error| {
-            if let socks5::Error::BadCredentials(user)
-            | socks5::Error::IgnoredCredentials(user, _) = error
-            {
-                state.identified(&**user);
-            }
-        })?;
-        if let Some(user) = identity.user() {
-            state.identified(Arc::clone(user));
-        }
-        Ok((identity, Request::read_from(client)?))
     }
 }
 
@@ -306,19 +289,19 @@ struct Exchange<'a, 's> {
 
 impl Exchange<'_, '_> {
     /// Asks the policy, and dials.
-    fn connect(&self) -> Result<Reply, Failure> {
+    fn connect(&self) -> Result<Address, Failure> {
         let begin = Instant::now();
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
-        let reply = self.dial_permitted(&permit, deadline)?;
+        let bound = self.dial_permitted(&permit, deadline)?;
         self.proxy.metrics.connected(begin.elapsed());
-        Ok(reply)
+        Ok(bound)
     }
 
     // Apart: the stack is deepest under this and under `permit`, and each page of it that was used stays.
     #[inline(never)]
-    fn dial_permitted(&self, permit: &Permit, deadline: Deadline) -> Result<Reply, Failure> {
-        let Connection { stream, address, reply } = match permit.route() {
+    fn dial_permitted(&self, permit: &Permit, deadline: Deadline) -> Result<Address, Failure> {
+        let Connection { stream, address, bound } = match permit.route() {
             None => {
                 let target = connect::connect(permit, &self.dial(deadline)?)?;
                 self.proxy.resolver.won(&self.request.destination.host, target.address.ip());
@@ -328,7 +311,7 @@ impl Exchange<'_, '_> {
         };
         relay::prepare(&stream);
         self.state.connected(stream, address);
-        Ok(reply)
+        Ok(bound)
     }
 
     /// Has the upstream of `route` carry out the request.
@@ -350,7 +333,7 @@ impl Exchange<'_, '_> {
 
     /// Listens, replies, and waits for the peer.
     #[inline(never)]
-    fn bind(&self) -> Result<Reply, Failure> {
+    fn bind(&self) -> Result<Address, Failure> {
         let timeout = self.proxy.config.connect_timeout;
         let permit = if self.request.destination.host.is_unspecified() {
             self.proxy.policy.permit_open(self.identity, self.state.peer(), Command::Bind)?
@@ -358,14 +341,14 @@ impl Exchange<'_, '_> {
             self.permit(Deadline::after(timeout))?
         };
         let listener = BindListener::open(&permit, self.egress()?, self.control_address()?)?;
-        self.reply(&Reply::succeeded(listener.bound))?;
+        self.reply(listener.bound)?;
         let deadline = Deadline::after(2 * timeout);
         let (peer, address) =
             listener.wait(self.client.watch(), deadline, |peer| self.admits(peer))?;
         drop(listener);
         relay::prepare(&peer);
         self.state.connected(peer, address);
-        Ok(Reply::succeeded(address))
+        Ok(address.into())
     }
 
     /// Whether the rules let `peer` in for a client that has asked for a host, which may be nobody
@@ -409,7 +392,7 @@ impl Exchange<'_, '_> {
             }
             commands::Error::Unreachable(error)
         })?;
-        self.reply(&Reply::succeeded(association.bound))?;
+        self.reply(association.bound)?;
         state.enter(Stage::Relay);
         let client = AssociateClient {
             session: state,
@@ -447,15 +430,13 @@ impl Exchange<'_, '_> {
     fn resolve(&self) -> Result<(), Failure> {
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
-        let reply = if let Some(route) = permit.route() {
-            self.connect_upstream(route, deadline)?.reply
+        let found = if let Some(route) = permit.route() {
+            self.connect_upstream(route, deadline)?.bound
         } else {
             let (resolver, peer) = (&self.proxy.resolver, self.state.peer().ip());
             resolve::resolve(&permit, resolver, peer, deadline, self.client.watch())?
         };
-        let mut bytes = Vec::new();
-        reply.write_to(&mut bytes)?;
-        close_with(self.state, &bytes);
+        close_with(self.state, &success(self.state, &found));
         Ok(())
     }
 
@@ -497,19 +478,25 @@ impl Exchange<'_, '_> {
         self.state.stream().local_addr().map(canonical)
     }
 
-    fn reply(&self, reply: &Reply) -> io::Result<()> {
-        reply.write_to(&mut self.state.stream())
+    /// Tells the client that its request has succeeded so far.
+    fn reply(&self, bound: SocketAddr) -> io::Result<()> {
+        self.state.stream().write_all(&success(self.state, &bound.into()))
     }
 }
 
+/// What the client is told whose request has succeeded.
+fn success(state: &SessionState, bound: &Address) -> Vec<u8> {
+    state.protocol().map(|protocol| protocol.success(bound)).unwrap_or_default()
+}
+
 /// Passes on what the client has sent early, replies, and relays.
-fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>, reply: &Reply) {
+fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>, bound: &Address) {
     state.enter(Stage::Relay);
     if client.pass_on_early_bytes(state).is_err() {
         state.end(state.target().failure);
     }
     drop(client);
-    relay(state, partner, || reply.write_to(&mut state.stream()));
+    relay(state, partner, || state.stream().write_all(&success(state, bound)));
 }
 
 /// Sends the last `bytes` and gives the client a moment to read them.
@@ -586,7 +573,7 @@ mod tests {
             state.connected(outgoing, bound);
             let mut client = ClientStream::new(state.stream());
             client.read_exact(&mut [0; 7]).unwrap();
-            tunnel(state, partner, client, &Reply::succeeded(bound));
+            tunnel(state, partner, client, &bound.into());
         });
         assert_eq!(ending, Some(Ending::TargetReset));
         let error = client.read(&mut [0]).expect_err("the client sees no clean end");

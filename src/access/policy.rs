@@ -22,10 +22,11 @@ use super::in_force::{AccessFiles, InForce};
 use super::rules::{Entry, RuleFile, RuleQuery};
 use super::upstream::{self, Upstream};
 use super::users::Identity;
-use crate::socks5::{Address, Command, Host, Name, Request};
 use crate::system::hosts::{Hosts, is_host_name};
 use crate::system::interfaces::{Interfaces, source_towards};
 use crate::system::ip;
+use crate::wire::address::{Address, Host, Name};
+use crate::wire::request::{Command, Request};
 
 /// Who is served, and what each may do.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::users::spelling::hexadecimal;
-use crate::socks5::{
-    Address, Command, Credentials, Host, Name, Password, is_localhost, parse_port,
-};
 use crate::system::ip::LOOPBACK;
+use crate::wire::address::{Address, Host, Name, is_localhost};
+use crate::wire::credentials::{Credentials, Password};
+use crate::wire::request::Command;
 
 /// What is expected of a URL.
 pub const EXPECTED: &str = "socks5://[USER:PASSWORD@]HOST:PORT, or socks5h:// where names are to be resolved \
@@ -39,7 +39,7 @@ impl Upstream {
             Some((credentials, place)) => (Some(parse_credentials(credentials)?), place),
             None => (None, rest),
         };
-        let address = parse_address(place)?;
+        let address = Address::parse(place)?;
         let shown = address.to_string().into();
         Some(Upstream { address, credentials, takes_names, shown })
     }
@@ -104,21 +104,6 @@ fn parse_credentials(text: &str) -> Option<Credentials> {
     let name = percent_decoded(name)?;
     let password = Password::new(&percent_decoded(password)?)?;
     (1..=255).contains(&name.len()).then_some(Credentials { name, password })
-}
-
-/// `HOST:PORT`, an IPv6 address in brackets.
-fn parse_address(text: &str) -> Option<Address> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = parse_port(port).filter(|port| *port > 0)?;
-    let is_bracketed = host.starts_with('[');
-    let host = Host::from(Name::new(host.into()).ok()?);
-    let is_plain = match &host {
-        Host::Ip(ip) => ip.is_ipv4() || is_bracketed,
-        Host::Name(name) => {
-            name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        }
-    };
-    is_plain.then_some(Address { host, port })
 }
 
 /// What a text with `%XX` in it stands for.

@@ -1,12 +1,12 @@
-//! Who a client is: method selection, username and password, and the proof that they were right.
+//! Who a client is: name and password, and the proof that they were right.
 
-use std::io::{Read, Write};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::in_force::InForce;
-use crate::socks5::{Credentials, Error, Greeting, Method, write_selection, write_status};
+use crate::wire::credentials::Credentials;
 
 pub(super) mod passwords;
 mod penalties;
@@ -49,42 +49,53 @@ impl Users {
         self.penalties.left(from, Instant::now())
     }
 
-    /// Reads the greeting of the client at `from`, selects a method and carries it out (RFC 1928
-    /// section 3, RFC 1929). The answer to a failure is not written: the caller writes it.
-    pub fn authenticate(
-        &self,
-        client: &mut (impl Read + Write),
-        from: IpAddr,
-    ) -> Result<Identity, Error> {
-        if self.greet(client)? == Method::NoAuthentication {
-            return Ok(Identity { user: None });
-        }
-        let credentials = Credentials::read_from(client)?;
-        let files = self.in_force.get();
-        let name = &credentials.name;
-        let check = || files.users.as_ref()?.check(&credentials);
-        match self.penalties.attempt(from, name, Instant::now(), check) {
-            Attempt::Right(user) => {
-                write_status(true, client)?;
-                Ok(Identity { user: Some(user) })
-            }
-            Attempt::Wrong => Err(Error::BadCredentials(spelling::spell(name))),
-            Attempt::Ignored(left) => Err(Error::IgnoredCredentials(spelling::spell(name), left)),
-        }
+    /// Whether a client has to log in.
+    pub fn are_required(&self) -> bool {
+        self.in_force.get().users.is_some()
     }
 
-    /// Reads the greeting of a client and selects a method, which says nothing yet of who it is.
-    pub fn greet(&self, client: &mut (impl Read + Write)) -> Result<Method, Error> {
-        let method = match self.in_force.get().users {
-            None => Method::NoAuthentication,
-            Some(_) => Method::UsernamePassword,
-        };
-        let greeting = Greeting::read_from(client)?;
-        if !greeting.offers(method) {
-            return Err(Error::NoAcceptableMethod(method));
+    /// Who the client at `from` is, by the credentials that it shows.
+    pub fn authenticate(
+        &self,
+        credentials: Option<&Credentials>,
+        from: IpAddr,
+    ) -> Result<Identity, LoginError> {
+        let files = self.in_force.get();
+        let Some(users) = &files.users else { return Ok(Identity { user: None }) };
+        let credentials = credentials.ok_or(LoginError::Missing)?;
+        let name = &credentials.name;
+        let check = || users.check(credentials);
+        match self.penalties.attempt(from, name, Instant::now(), check) {
+            Attempt::Right(user) => Ok(Identity { user: Some(user) }),
+            Attempt::Wrong => Err(LoginError::Wrong(spelling::spell(name))),
+            Attempt::Ignored(left) => Err(LoginError::Ignored(spelling::spell(name), left)),
         }
-        write_selection(Some(method), client)?;
-        Ok(method)
+    }
+}
+
+/// Why nobody knows who a client is. The name is spelled as [`spelling::spell`] does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginError {
+    /// It shows no credentials.
+    Missing,
+    /// Nobody has this name and password.
+    Wrong(String),
+    /// This name has failed too often of late: the password was not looked at, and will not be for
+    /// this time.
+    Ignored(String, Duration),
+}
+
+impl fmt::Display for LoginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoginError::Missing => f.write_str("the client offers no name and password (--users)"),
+            LoginError::Wrong(name) => write!(f, "wrong name or password of {name}"),
+            LoginError::Ignored(_, left) => write!(
+                f,
+                "too many wrong passwords: not looked at for another {:.1} s",
+                left.as_secs_f32()
+            ),
+        }
     }
 }
 
@@ -92,33 +103,10 @@ impl Users {
 mod tests {
     use super::*;
     use crate::access::in_force::AccessFiles;
-    use std::io;
+    use crate::wire::credentials::Password;
     use std::net::Ipv4Addr;
 
     const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-
-    /// A client that sends everything at once, and the answers. A read gives one byte.
-    struct Script<'a> {
-        sent: &'a [u8],
-        answers: Vec<u8>,
-    }
-
-    impl Read for Script<'_> {
-        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-            let most = bytes.len().min(1);
-            self.sent.read(&mut bytes[..most])
-        }
-    }
-
-    impl Write for Script<'_> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.answers.write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn alice() -> Users {
         Users::new(Arc::new(InForce::new(Arc::new(files(b"alice:open sesame")))))
@@ -129,92 +117,82 @@ mod tests {
         AccessFiles { users: Some(users), ..AccessFiles::default() }
     }
 
-    /// The outcome, the answers, and what the client has sent that was not read.
-    fn play<'a>(users: &Users, sent: &'a [u8]) -> (Result<Identity, Error>, Vec<u8>, &'a [u8]) {
-        let mut client = Script { sent, answers: Vec::new() };
-        let outcome = users.authenticate(&mut client, FROM);
-        (outcome, client.answers, client.sent)
+    fn login(users: &Users, name: &[u8], password: &[u8]) -> Result<Identity, LoginError> {
+        let password = Password::new(password).unwrap_or(Password::NONE);
+        users.authenticate(Some(&Credentials { name: name.into(), password }), FROM)
     }
 
     #[test]
     fn without_users_no_password_is_required() {
-        let (outcome, answers, rest) = play(&Users::default(), b"\x05\x02\x00\x02\x05\x01\x00");
-        assert_eq!(outcome.unwrap().user(), None);
-        assert_eq!(
-            (answers.as_slice(), rest),
-            (b"\x05\x00".as_slice(), b"\x05\x01\x00".as_slice())
-        );
-        let (outcome, answers, _) = play(&Users::default(), b"\x05\x01\x02");
-        assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
-        assert_eq!(answers, b"");
+        assert!(!Users::default().are_required());
+        assert_eq!(Users::default().authenticate(None, FROM).unwrap().user(), None);
+        assert_eq!(login(&Users::default(), b"mallory", b"x").unwrap().user(), None);
     }
 
     #[test]
     fn with_users_the_right_password_is_required() {
-        let sent = b"\x05\x02\x00\x02\x01\x05alice\x0bopen sesame\x05\x01\x00";
-        let (outcome, answers, rest) = play(&alice(), sent);
-        assert_eq!(outcome.unwrap().user().unwrap().as_ref(), "alice");
-        assert_eq!(answers, b"\x05\x02\x01\x00");
-        assert_eq!(rest, b"\x05\x01\x00");
-    }
-
-    #[test]
-    fn a_client_that_offers_no_password_is_not_asked_for_one() {
-        for greeting in [b"\x05\x01\x00\x05\x01\x00".as_slice(), b"\x05\x00", b"\x05\x02\x01\x80"] {
-            let (outcome, answers, _) = play(&alice(), greeting);
-            assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
-            assert_eq!(answers, b"");
-        }
+        assert!(alice().are_required());
+        let identity = login(&alice(), b"alice", b"open sesame").unwrap();
+        assert_eq!(identity.user().unwrap().as_ref(), "alice");
+        assert_eq!(alice().authenticate(None, FROM), Err(LoginError::Missing));
     }
 
     #[test]
     fn a_wrong_name_and_a_wrong_password_look_the_same() {
-        for (sent, name) in [
-            (b"\x05\x01\x02\x01\x05alice\x04open".as_slice(), "alice"),
-            (b"\x05\x01\x02\x01\x05mal y\x0bopen sesame", r"mal\x20y"),
-            (b"\x05\x01\x02\x01\x00\x00", ""),
+        for (name, password, spelled) in [
+            (b"alice".as_slice(), b"open".as_slice(), "alice"),
+            (b"mal y", b"open sesame", r"mal\x20y"),
+            (b"", b"", ""),
         ] {
-            let (outcome, answers, _) = play(&alice(), sent);
-            assert!(matches!(outcome, Err(Error::BadCredentials(user)) if user == name));
-            assert_eq!(answers, b"\x05\x02");
+            let wrong = LoginError::Wrong(spelled.into());
+            assert_eq!(login(&alice(), name, password), Err(wrong));
         }
     }
 
     #[test]
-    fn after_five_failures_even_the_right_password_is_not_looked_at() {
-        const RIGHT: &[u8] = b"\x05\x01\x02\x01\x05alice\x0bopen sesame";
-        const WRONG: &[u8] = b"\x05\x01\x02\x01\x05alice\x04open";
+    fn who_shows_no_credentials_has_not_failed() {
         let users = alice();
+        for _ in 0..10 {
+            users.authenticate(None, FROM).unwrap_err();
+        }
+        login(&users, b"alice", b"open sesame").unwrap();
+    }
+
+    #[test]
+    fn after_five_failures_even_the_right_password_is_not_looked_at() {
+        let users = alice();
+        let [right, wrong] = [b"open sesame".as_slice(), b"open"]
+            .map(|password| || login(&users, b"alice", password));
         for _ in 0..4 {
-            play(&users, WRONG).0.unwrap_err();
+            wrong().unwrap_err();
         }
-        play(&users, RIGHT).0.expect("it clears the failures");
+        right().expect("it clears the failures");
         for _ in 0..5 {
-            play(&users, WRONG).0.unwrap_err();
+            wrong().unwrap_err();
         }
-        assert!(matches!(play(&users, RIGHT).0, Err(Error::IgnoredCredentials(..))));
+        assert!(matches!(right(), Err(LoginError::Ignored(..))));
         assert_eq!(users.penalty_left(FROM), None, "others at the address are served");
     }
 
     #[test]
     fn new_passwords_are_asked_for_and_failures_are_remembered() {
-        const OLD: &[u8] = b"\x05\x01\x02\x01\x05alice\x0bopen sesame";
-        const NEW: &[u8] = b"\x05\x01\x02\x01\x05alice\x03new";
         let users = alice();
-        play(&users, OLD).0.unwrap();
+        let [old, new] = [b"open sesame".as_slice(), b"new"]
+            .map(|password| || login(&users, b"alice", password));
+        old().unwrap();
         users.in_force.replace(files(b"alice:new\nbob:b"));
-        play(&users, NEW).0.unwrap();
+        new().unwrap();
         for _ in 0..5 {
-            assert!(matches!(play(&users, OLD).0, Err(Error::BadCredentials(_))));
+            assert!(matches!(old(), Err(LoginError::Wrong(_))));
         }
         users.in_force.replace(files(b"alice:new"));
-        assert!(matches!(play(&users, NEW).0, Err(Error::IgnoredCredentials(..))));
+        assert!(matches!(new(), Err(LoginError::Ignored(..))));
     }
 
     #[test]
     fn a_login_lasts_while_name_and_password_stay_the_same() {
         let users = alice();
-        let login = || play(&users, b"\x05\x01\x02\x01\x05alice\x0bopen sesame").0.unwrap();
+        let login = || login(&users, b"alice", b"open sesame").unwrap();
         let first = login();
         let revoked = |login: &Identity| users.in_force.get().revoked(login.user().unwrap());
         assert_eq!(revoked(&first), None);

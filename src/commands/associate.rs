@@ -15,7 +15,7 @@ use self::relay::DatagramRelay;
 use super::egress::Egress;
 use super::resolver::Resolver;
 use crate::access::policy::{Permit, Policy};
-use crate::socks5::Command;
+use crate::wire::request::Command;
 
 mod batch;
 mod budget;
@@ -95,9 +95,8 @@ mod tests {
     use super::*;
     use crate::access::users::{Identity, Users};
     use crate::sessions::{Limits, Session, Sessions};
-    use crate::socks5::{Address, Host};
     use crate::system::descriptors::Descriptors;
-    use std::io::Cursor;
+    use crate::wire::address::{Address, Host};
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, channel};
@@ -118,8 +117,7 @@ mod tests {
     }
 
     fn identity() -> Identity {
-        let mut greeting = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
-        Users::default().authenticate(&mut greeting, [127, 0, 0, 1].into()).unwrap()
+        Users::default().authenticate(None, [127, 0, 0, 1].into()).unwrap()
     }
 
     fn open(identity: &Identity, policy: &Policy) -> Association {

@@ -16,10 +16,10 @@ use super::egress::Egress;
 use super::error::Error;
 use super::families::{Attempted, Families};
 use crate::access::policy::Permit;
-use crate::socks5::Reply;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::{Descriptors, Reservation};
 use crate::system::poll::poll;
+use crate::wire::address::Address;
 
 /// How long one address has the field to itself before the next one joins (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -41,8 +41,8 @@ pub(crate) struct Connection {
     pub stream: TcpStream,
     /// The address that was reached.
     pub address: SocketAddr,
-    /// What the client is answered; the bound address is the local one.
-    pub reply: Reply,
+    /// Where this server is seen: what the client is answered.
+    pub bound: Address,
 }
 
 /// For whom is dialed, from where, and for how long.
@@ -82,7 +82,7 @@ pub(super) fn race(addresses: &[SocketAddr], dial: &Dial<'_>) -> Result<Connecti
         if !race.attempts.is_empty() {
             race.wait(now)?;
             if let Some((stream, address, bound)) = race.take_winner() {
-                return Ok(Connection { stream, address, reply: Reply::succeeded(bound) });
+                return Ok(Connection { stream, address, bound: bound.into() });
             }
         } else if race.addresses.is_empty() {
             return Err(race.failure());

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use crate::socks5::Reply;
+use crate::wire::socks5::Reply;
 
 /// Why a command has come to nothing.
 #[derive(Debug)]

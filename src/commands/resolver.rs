@@ -18,13 +18,13 @@ use self::queue::{Job, Queue, Waiter};
 use super::client_watch::{ClientWatch, wait_for};
 use super::error::Error;
 use super::families::Families;
-use crate::socks5::Host;
 use crate::system::address_space;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
 use crate::system::shares::LOOKUPS;
 use crate::system::sync::Mutex;
 use crate::system::waker::Waker;
+use crate::wire::address::Host;
 
 mod answer;
 mod memory;
@@ -267,7 +267,7 @@ impl Drop for Lookup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socks5::Name;
+    use crate::wire::address::Name;
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::sync::Mutex;
     use std::sync::mpsc::{Receiver, Sender, channel};

@@ -11,9 +11,8 @@ use super::connect::{Connection, Dial, race};
 use super::error::Error;
 use crate::access::policy::UpstreamRoute;
 use crate::access::upstream::Upstream;
-use crate::socks5::{
-    Address, AnswerError, Greeting, Host, Method, Name, Rep, Reply, read_selection, read_status,
-};
+use crate::wire::address::{Address, Host, Name};
+use crate::wire::socks5::{AnswerError, Greeting, Method, Reply, read_selection, read_status};
 
 /// Connects through the upstream of `route`, which is at `addresses`. All of it has to be done by the
 /// deadline of `dial`. The connection is the one with the upstream, and its reply what the upstream says of
@@ -35,9 +34,9 @@ pub(crate) fn connect(
     })?;
     let sent = route.request().write_to(&mut stream);
     let reply = stream.answer(sent, Reply::read_from)?;
-    match reply.rep() {
-        Ok(Rep::Succeeded) => Ok(Connection { reply, ..connection }),
-        _ => Err(Error::UpstreamRefused(reply)),
+    match reply.refusal() {
+        None => Ok(Connection { bound: reply.bound().clone(), ..connection }),
+        Some(_) => Err(Error::UpstreamRefused(reply)),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::access::policy::AllowFrom;
 use crate::access::rules::networks;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
-use crate::socks5::parse_ports;
+use crate::wire::address::parse_ports;
 
 pub(super) fn listen(given: &str) -> Result<SocketAddr, Box<dyn Error + Send + Sync>> {
     if let Some(address) = with_named_zone(given) {

@@ -1,7 +1,7 @@
 //! The client's connection until the relay begins.
 
 use std::cell::OnceCell;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
@@ -30,6 +30,14 @@ impl<'a> ClientStream<'a> {
         self.waiting.get_or_init(|| ClientWatch::new(self.reader.get_ref(), sent_more))
     }
 
+    /// Where cores are scarce the client gets to run, and its message is there when it is asked for: that
+    /// costs less than to fall asleep and be woken.
+    fn give_way(&self) {
+        if self.reader.buffer().is_empty() {
+            thread::yield_now();
+        }
+    }
+
     /// Sends the target what the client has sent behind its request. Nothing of a session that was
     /// ended before it had a target: no reset would follow, and a part would look complete.
     pub(super) fn pass_on_early_bytes(&self, session: &SessionState) -> io::Result<()> {
@@ -47,12 +55,19 @@ impl<'a> ClientStream<'a> {
 
 impl Read for ClientStream<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.reader.buffer().is_empty() {
-            // Where cores are scarce the client gets to run, and its message is there when it is
-            // asked for: that costs less than to fall asleep and be woken.
-            thread::yield_now();
-        }
+        self.give_way();
         self.reader.read(bytes)
+    }
+}
+
+impl BufRead for ClientStream<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.give_way();
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.reader.consume(amount);
     }
 }
 

@@ -1,18 +1,21 @@
-//! Why a session came to no relay: what the client gets, and what the log says.
+//! Why a session came to no relay: what the client is told, and what the log says.
 
 use std::io;
 
 use crate::access::policy::Denied;
+use crate::access::users::LoginError;
 use crate::commands;
-use crate::proxy_protocol;
 use crate::report::Outcome;
-use crate::socks5::{self, Method, Rep, Reply};
+use crate::wire::protocol::{Protocol, UnknownProtocol};
+use crate::wire::proxy_protocol;
+use crate::wire::refusal::Refusal;
+use crate::wire::socks5::{self, Method};
 
-/// Why a session came to no relay. Each error becomes one here, the only place where a failing reply is
-/// made.
+/// Why a session came to no relay. Each error becomes one here, the only place where it is decided what the
+/// client is told; how that is said is its protocol's.
 pub(super) struct Failure {
-    /// The last message to the client, empty where it is owed none.
-    pub message: Vec<u8>,
+    /// What the client is told. `None` where it is owed nothing.
+    pub refusal: Option<Refusal>,
     /// How the session has ended.
     pub outcome: Outcome,
     /// The reason, where the outcome alone does not say it.
@@ -20,17 +23,32 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn new(message: Vec<u8>, outcome: Outcome, why: impl Into<Option<String>>) -> Self {
-        Failure { message, outcome, why: why.into() }
+    fn new(refusal: Refusal, why: impl Into<Option<String>>) -> Self {
+        let outcome = Outcome::from(&refusal);
+        Failure { refusal: Some(refusal), outcome, why: why.into() }
+    }
+
+    /// The client is owed nothing.
+    fn silent(outcome: Outcome, why: impl Into<Option<String>>) -> Self {
+        Failure { refusal: None, outcome, why: why.into() }
     }
 
     /// The client, for whom a load balancer comes, is not served.
     pub(super) fn rejected(why: String) -> Self {
-        Failure::new(Vec::new(), Outcome::Denied, why)
+        Failure::silent(Outcome::Denied, why)
     }
 
-    fn client_left() -> Self {
-        Failure::new(Vec::new(), Outcome::ClientLeft, None)
+    /// The client speaks what this server does not serve.
+    pub(super) fn not_served(protocol: Protocol) -> Self {
+        Failure::new(Refusal::NotServed, format!("the client speaks {protocol}; set it to socks5"))
+    }
+
+    pub(super) fn client_left() -> Self {
+        Failure::silent(Outcome::ClientLeft, None)
+    }
+
+    fn upstream_failed(why: String) -> Self {
+        Failure { outcome: Outcome::UpstreamFailed, ..Failure::new(Refusal::Failed, why) }
     }
 }
 
@@ -46,48 +64,58 @@ impl From<proxy_protocol::Error> for Failure {
     fn from(error: proxy_protocol::Error) -> Self {
         match error {
             proxy_protocol::Error::Io(_) => Failure::client_left(),
-            error => Failure::new(Vec::new(), Outcome::BadRequest, error.to_string()),
+            error => Failure::silent(Outcome::BadRequest, error.to_string()),
         }
     }
 }
 
-/// The client's messages.
+/// The client's first octet.
+impl From<UnknownProtocol> for Failure {
+    fn from(error: UnknownProtocol) -> Self {
+        Failure::silent(Outcome::BadRequest, error.to_string())
+    }
+}
+
+/// The client's messages in SOCKS5.
 impl From<socks5::Error> for Failure {
     fn from(error: socks5::Error) -> Self {
         use socks5::Error;
-        let mut why = error.to_string();
-        let message = match error {
+        let why = error.to_string();
+        let refusal = match error {
             Error::Io(_) => return Failure::client_left(),
-            Error::BadCredentials(_) => {
-                return Failure::new(refused_credentials(), Outcome::BadCredentials, None);
+            Error::NoAcceptableMethod(Method::UsernamePassword) => {
+                return LoginError::Missing.into();
             }
-            Error::IgnoredCredentials(..) => {
-                return Failure::new(refused_credentials(), Outcome::BadCredentials, why);
-            }
-            Error::CredentialsVersion(_) => refused_credentials(),
-            Error::NoAcceptableMethod(method) => {
-                why += if method == Method::UsernamePassword { " (--users)" } else { "" };
-                written(|message| socks5::write_selection(None, message))
-            }
-            Error::Socks4 => socks5::SOCKS4_REJECTION.to_vec(),
-            Error::Http => socks5::HTTP_REJECTION.to_vec(),
-            Error::NotSocks(_) => Vec::new(),
-            Error::Command(_) => failed(Rep::CommandNotSupported),
-            Error::AddressType(_) => failed(Rep::AddressTypeNotSupported),
-            Error::Name(_) | Error::RequestVersion(_) => failed(Rep::GeneralFailure),
+            Error::NoAcceptableMethod(_) => Refusal::NoLogin,
+            Error::CredentialsVersion(_) => Refusal::WrongLogin,
+            Error::Command(_) => Refusal::Command,
+            Error::AddressType(_) => Refusal::AddressFamily,
+            Error::Name(_) | Error::Version(_) => Refusal::Malformed,
         };
-        Failure::new(message, Outcome::BadRequest, why)
+        Failure { outcome: Outcome::BadRequest, ..Failure::new(refusal, why) }
+    }
+}
+
+/// The client's login.
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Self {
+        let why = error.to_string();
+        match error {
+            LoginError::Missing => Failure::new(Refusal::NoLogin, why),
+            LoginError::Wrong(_) => Failure::new(Refusal::WrongLogin, None),
+            LoginError::Ignored(..) => Failure::new(Refusal::WrongLogin, why),
+        }
     }
 }
 
 /// The rules, or the default access.
 impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
-        let (rep, outcome) = match denied {
-            Denied::UpstreamIsSelf { .. } => (Rep::GeneralFailure, Outcome::UpstreamFailed),
-            _ => (Rep::NotAllowed, Outcome::Denied),
-        };
-        Failure::new(failed(rep), outcome, denied.to_string())
+        let why = denied.to_string();
+        match denied {
+            Denied::UpstreamIsSelf { .. } => Failure::upstream_failed(why),
+            _ => Failure::new(Refusal::Denied, why),
+        }
     }
 }
 
@@ -96,45 +124,25 @@ impl From<commands::Error> for Failure {
     fn from(error: commands::Error) -> Self {
         use commands::Error;
         match error {
-            Error::Unresolved(error) => {
-                Failure::new(failed(Rep::HostUnreachable), Outcome::Unresolved, error.to_string())
-            }
+            Error::Unresolved(error) => Failure {
+                outcome: Outcome::Unresolved,
+                ..Failure::new(Refusal::HostUnreachable, error.to_string())
+            },
             Error::Unreachable(error) => {
-                let rep = Rep::from(&error);
-                let outcome = Outcome::from(rep);
-                let why = match (outcome, error.get_ref()) {
+                let failure = Failure::new(Refusal::from(&error), None);
+                let why = match (failure.outcome, error.get_ref()) {
                     (Outcome::Failed, _) | (Outcome::TimedOut, Some(_)) => Some(error.to_string()),
                     (Outcome::TimedOut, None) => Some("the target has not answered".into()),
                     _ => None,
                 };
-                Failure::new(failed(rep), outcome, why)
+                Failure { why, ..failure }
             }
-            Error::UpstreamFailed(why) => {
-                Failure::new(failed(Rep::GeneralFailure), Outcome::UpstreamFailed, why)
-            }
+            Error::UpstreamFailed(why) => Failure::upstream_failed(why),
             Error::UpstreamRefused(reply) => {
-                let (outcome, rep) = match reply.rep() {
-                    Ok(rep) => (Outcome::from(rep), rep as u8),
-                    Err(rep) => (Outcome::Failed, rep),
-                };
-                let why = format!("the upstream answers REP {rep:#04x}");
-                Failure::new(written(|message| reply.write_to(message)), outcome, why)
+                let why = format!("the upstream answers REP {:#04x}", reply.rep());
+                Failure::new(Refusal::Upstream(reply), why)
             }
             Error::ClientLeft => Failure::client_left(),
         }
     }
-}
-
-fn failed(rep: Rep) -> Vec<u8> {
-    written(|message| Reply::failed(rep).write_to(message))
-}
-
-fn refused_credentials() -> Vec<u8> {
-    written(|message| socks5::write_status(false, message))
-}
-
-fn written(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Vec<u8> {
-    let mut message = Vec::new();
-    write(&mut message).expect("memory takes every message");
-    message
 }

@@ -140,8 +140,7 @@ impl<'a> SessionEntry<'a> {
 impl Drop for SessionEntry<'_> {
     #[inline(never)]
     fn drop(&mut self) {
-        let command = self.session.request().map(|(command, _)| *command);
-        self.metrics.ended(command, self.outcome);
+        self.metrics.ended(self.session, self.outcome);
         self.log.ended(self.session, self.outcome, self.why);
     }
 }

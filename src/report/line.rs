@@ -4,7 +4,8 @@ use std::fmt::{self, Write};
 
 use super::outcome::Outcome;
 use crate::sessions::SessionState;
-use crate::socks5::{Address, Command};
+use crate::wire::address::Address;
+use crate::wire::request::Command;
 
 /// The longest reason in characters: it tells of an address of 47 and what is wrong with it.
 const MAX_WHY: usize = 90;
@@ -26,9 +27,10 @@ impl fmt::Display for Line<'_> {
         let request = session.request();
         write!(
             f,
-            "client={} user={} command={} dest={}",
+            "client={} user={} protocol={} command={} dest={}",
             session.peer(),
             Or(session.user().map(|user| Cut(user, MAX_USER)), "-"),
+            Or(session.protocol(), "-"),
             Or(request.map(|(command, _)| command), "-"),
             Or(destination(session), "-"),
         )?;
@@ -99,8 +101,10 @@ impl<T: fmt::Display> fmt::Display for Or<T> {
 mod tests {
     use super::*;
     use crate::sessions::{Limits, Sessions};
-    use crate::socks5::{Error, Host};
     use crate::system::descriptors::Descriptors;
+    use crate::wire::address::Host;
+    use crate::wire::address::InvalidName;
+    use crate::wire::protocol::Protocol;
     use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
@@ -119,8 +123,10 @@ mod tests {
         };
         assert_eq!(
             without_time(line(Outcome::ClientLeft, None)),
-            "client=192.0.2.7:5000 user=- command=- dest=- reached=- up=0 down=0 outcome=client-left"
+            "client=192.0.2.7:5000 user=- protocol=- command=- dest=- reached=- \
+             up=0 down=0 outcome=client-left"
         );
+        session.state().speaks(Protocol::Socks5);
         session.state().identified("alice");
         let to = Address { host: Host::Ip([192, 0, 2, 1].into()), port: 80 };
         session.requested(Command::Connect, to.clone());
@@ -129,14 +135,14 @@ mod tests {
         session.state().target().count(4);
         assert_eq!(
             without_time(line(Outcome::Failed, Some("a \"word\""))),
-            "client=192.0.2.7:5000 user=alice command=CONNECT dest=192.0.2.1:80 reached=- \
-             via=proxy.example:1080 up=3 down=4 outcome=failed why=\"a \\\"word\\\"\""
+            "client=192.0.2.7:5000 user=alice protocol=socks5 command=CONNECT dest=192.0.2.1:80 \
+             reached=- via=proxy.example:1080 up=3 down=4 outcome=failed why=\"a \\\"word\\\"\""
         );
     }
 
     #[test]
     fn a_name_of_255_control_bytes_is_escaped_once_and_cut() {
-        let error = Error::Name(vec![0x01; 255]).to_string();
+        let error = InvalidName(vec![0x01; 255]).to_string();
         let cut = Cut(&error, MAX_WHY).to_string();
         assert!(cut.starts_with(r"no host is named '\x01\x01\x01"), "{cut}");
         assert!(cut.ends_with("...") && cut.len() == MAX_WHY, "{cut}");
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn no_name_ends_the_quotation_of_a_reason() {
-        let error = Error::Name(b"a\" outcome=closed \\".to_vec()).to_string();
+        let error = InvalidName(b"a\" outcome=closed \\".to_vec()).to_string();
         let cut = Cut(&error, MAX_WHY).to_string();
         assert_eq!(cut, r"no host is named 'a\x22 outcome=closed \\'");
     }

@@ -5,7 +5,6 @@
 //! Every label has a fixed set of values, and each of them is printed from the start.
 
 use std::fmt::{Display, Write};
-use std::iter::once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,13 +12,27 @@ use portable_atomic::AtomicU64;
 use strum::{IntoStaticStr, VariantArray};
 
 use super::outcome::Outcome;
-use crate::sessions::{AdmissionError, Totals};
-use crate::socks5::Command;
+use crate::sessions::{AdmissionError, SessionState, Totals};
 use crate::system::sync::Mutex;
+use crate::wire::protocol::Protocol;
+use crate::wire::request::Command;
 
 /// The upper ends of the histogram's buckets, in milliseconds: from a target next door to the
 /// default of `--connect-timeout`.
 const BUCKETS: [u64; 12] = [1, 3, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
+
+/// What a session can have been for: what the client has spoken, and what it has asked for, if it came so far.
+const KINDS: [(Option<Protocol>, Option<Command>); 9] = [
+    (None, None),
+    (Some(Protocol::Socks5), None),
+    (Some(Protocol::Socks5), Some(Command::Connect)),
+    (Some(Protocol::Socks5), Some(Command::Bind)),
+    (Some(Protocol::Socks5), Some(Command::UdpAssociate)),
+    (Some(Protocol::Socks5), Some(Command::Resolve)),
+    (Some(Protocol::Socks5), Some(Command::ResolvePtr)),
+    (Some(Protocol::Socks4), None),
+    (Some(Protocol::Http), None),
+];
 
 /// The kind of reason why a client was turned away before it had a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
@@ -58,8 +71,7 @@ pub type Counts = Vec<(&'static str, u64)>;
 pub struct Metrics {
     started: Moment,
     accepted: AtomicU64,
-    /// Those that came to no command first.
-    sessions: [[AtomicU64; Outcome::VARIANTS.len()]; 1 + Command::VARIANTS.len()],
+    sessions: [[AtomicU64; Outcome::VARIANTS.len()]; KINDS.len()],
     rejected: [AtomicU64; Rejection::VARIANTS.len()],
     connect: Histogram,
     reload_success: AtomicBool,
@@ -123,8 +135,12 @@ impl Metrics {
     }
 
     /// A session has ended. What it has moved is in the totals of all sessions.
-    pub fn ended(&self, command: Option<Command>, outcome: Outcome) {
-        let index = commands().position(|it| it == command).expect("all commands are there");
+    pub fn ended(&self, session: &SessionState, outcome: Outcome) {
+        self.count((session.protocol(), session.request().map(|(command, _)| *command)), outcome);
+    }
+
+    fn count(&self, kind: (Option<Protocol>, Option<Command>), outcome: Outcome) {
+        let index = KINDS.iter().position(|it| *it == kind).expect("all kinds are there");
         add(&self.sessions[index][outcome as usize], 1);
     }
 
@@ -237,10 +253,12 @@ impl Metrics {
     fn print_sessions(&self, text: &mut Text) {
         let name = "tabi_sessions_total";
         text.head(name, "counter", "Sessions that have ended, by what they were for.");
-        for (command, counts) in commands().zip(&self.sessions) {
-            let command = command.map_or_else(|| "-".into(), |command| command.to_string());
+        for ((protocol, command), counts) in KINDS.iter().zip(&self.sessions) {
+            let protocol = protocol.map_or("-", Into::into);
+            let command = command.map_or("-", Into::into);
             for (outcome, count) in Outcome::VARIANTS.iter().zip(counts) {
-                let labels = [("command", &*command), ("outcome", outcome.into())];
+                let outcome = outcome.into();
+                let labels = [("protocol", protocol), ("command", command), ("outcome", outcome)];
                 text.sample(name, &labels, get(count));
             }
         }
@@ -349,10 +367,6 @@ impl Moment {
 }
 
 /// What a session was for: nothing yet, or a command.
-fn commands() -> impl Iterator<Item = Option<Command>> {
-    once(None).chain(Command::VARIANTS.iter().copied().map(Some))
-}
-
 fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }
@@ -383,8 +397,8 @@ mod tests {
         metrics.accepted();
         metrics.accepted();
         metrics.rejected(Rejection::Penalty);
-        metrics.ended(Some(Command::Bind), Outcome::TimedOut);
-        metrics.ended(None, Outcome::TimedOut);
+        metrics.count((Some(Protocol::Socks5), Some(Command::Bind)), Outcome::TimedOut);
+        metrics.count((None, None), Outcome::TimedOut);
         metrics.reloaded(false);
         let mut totals = Totals { opened: 9, live: 4, ..Totals::default() };
         (totals.up.bytes, totals.up.datagrams) = (5, 3);
@@ -405,9 +419,15 @@ mod tests {
             ("tabi_accepted_total", "2"),
             ("tabi_refused_total{reason=\"penalty\"}", "1"),
             ("tabi_refused_total{reason=\"network\"}", "0"),
-            ("tabi_sessions_total{command=\"BIND\",outcome=\"timed-out\"}", "1"),
-            ("tabi_sessions_total{command=\"-\",outcome=\"timed-out\"}", "1"),
-            ("tabi_sessions_total{command=\"CONNECT\",outcome=\"closed\"}", "0"),
+            (
+                "tabi_sessions_total{protocol=\"socks5\",command=\"BIND\",outcome=\"timed-out\"}",
+                "1",
+            ),
+            ("tabi_sessions_total{protocol=\"-\",command=\"-\",outcome=\"timed-out\"}", "1"),
+            (
+                "tabi_sessions_total{protocol=\"socks5\",command=\"CONNECT\",outcome=\"closed\"}",
+                "0",
+            ),
             ("tabi_lookups_total{result=\"remembered\"}", "1"),
             ("tabi_log_lines_lost_total", "7"),
             ("tabi_reload_success", "0"),
@@ -462,15 +482,18 @@ mod tests {
     }
 
     #[test]
-    fn each_command_is_counted_under_its_own_word() {
+    fn each_kind_of_session_is_counted_under_its_own_words() {
         let metrics = Metrics::default();
-        for command in commands() {
-            metrics.ended(command, Outcome::Closed);
+        for kind in KINDS {
+            metrics.count(kind, Outcome::Closed);
         }
         let text = metrics.text(&Gauges::default());
-        for command in ["-", "CONNECT", "BIND", "UDP", "RESOLVE", "RESOLVE_PTR"] {
-            let series = format!("tabi_sessions_total{{command=\"{command}\",outcome=\"closed\"}}");
-            assert_eq!(value(&text, &series), "1", "{command}");
+        for kind in KINDS {
+            let protocol = kind.0.map_or("-".into(), |protocol| protocol.to_string());
+            let command = kind.1.map_or("-".into(), |command| command.to_string());
+            let labels =
+                format!("protocol=\"{protocol}\",command=\"{command}\",outcome=\"closed\"");
+            assert_eq!(value(&text, &format!("tabi_sessions_total{{{labels}}}")), "1");
         }
     }
 

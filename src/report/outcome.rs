@@ -4,7 +4,7 @@ use log::Level;
 use strum::{Display, IntoStaticStr, VariantArray};
 
 use crate::sessions::Ending;
-use crate::socks5::Rep;
+use crate::wire::refusal::Refusal;
 
 /// How a session ended, in the order in which the reference lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr, VariantArray)]
@@ -38,7 +38,7 @@ pub enum Outcome {
     Failed,
     /// The upstream cannot be reached, refuses the credentials, or does not speak SOCKS5.
     UpstreamFailed,
-    /// The client does not speak SOCKS5, or asks for what there is not.
+    /// The client speaks nothing that is served, or asks for what there is not.
     BadRequest,
     /// The client went away before it was served.
     ClientLeft,
@@ -75,19 +75,19 @@ impl From<Ending> for Outcome {
     }
 }
 
-/// The outcome of a target that could not be reached, from what the client is told of it.
-impl From<Rep> for Outcome {
-    fn from(rep: Rep) -> Self {
-        match rep {
-            Rep::ConnectionRefused => Outcome::Refused,
-            Rep::NetworkUnreachable => Outcome::NetworkUnreachable,
-            Rep::HostUnreachable => Outcome::HostUnreachable,
-            Rep::TtlExpired => Outcome::TimedOut,
-            Rep::NotAllowed => Outcome::Denied,
-            Rep::Succeeded => Outcome::Closed,
-            Rep::GeneralFailure | Rep::CommandNotSupported | Rep::AddressTypeNotSupported => {
-                Outcome::Failed
-            }
+/// The outcome that goes with what the client is told.
+impl From<&Refusal> for Outcome {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::NotServed | Refusal::Malformed | Refusal::NoLogin => Outcome::BadRequest,
+            Refusal::WrongLogin => Outcome::BadCredentials,
+            Refusal::Denied => Outcome::Denied,
+            Refusal::NetworkUnreachable => Outcome::NetworkUnreachable,
+            Refusal::HostUnreachable => Outcome::HostUnreachable,
+            Refusal::ConnectionRefused => Outcome::Refused,
+            Refusal::TimedOut => Outcome::TimedOut,
+            Refusal::Command | Refusal::AddressFamily | Refusal::Failed => Outcome::Failed,
+            Refusal::Upstream(reply) => reply.refusal().map_or(Outcome::Failed, |it| (&it).into()),
         }
     }
 }

@@ -278,9 +278,10 @@ mod tests {
     use super::*;
     use crate::sessions::ending::Ending;
     use crate::sessions::{Session, Sessions};
-    use crate::socks5::{Address, Command, Host};
     use crate::system::descriptors::Descriptors;
     use crate::system::shares::SHARED_FROM;
+    use crate::wire::address::{Address, Host};
+    use crate::wire::request::Command;
     use std::net::{SocketAddr, TcpListener, TcpStream};
     use std::sync::{Arc, Mutex};
     use std::thread;

@@ -12,12 +12,13 @@ use super::limits::Limits;
 use super::live::{Entry, Extra, Live};
 use super::state::{SessionState, Stage};
 use super::totals::Totals;
-use crate::socks5::{Address, Command};
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
 use crate::system::ip::ClientPrefix;
 use crate::system::memory::{self, Memory};
 use crate::system::sync::{Condvar, Mutex};
+use crate::wire::address::Address;
+use crate::wire::request::Command;
 
 /// Sessions that are shown under one lock: nobody who opens or closes one waits for the others.
 pub(super) const AT_ONCE: usize = 32;

@@ -39,11 +39,13 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::ending::Ending;
 use super::endpoint::Endpoint;
-use crate::socks5::{Address, Command};
 use crate::system::descriptors::{Descriptors, Reservation};
 #[cfg(target_os = "linux")]
 use crate::system::queue::unacknowledged;
 use crate::system::sync::Mutex;
+use crate::wire::address::Address;
+use crate::wire::protocol::Protocol;
+use crate::wire::request::Command;
 
 /// A peer that says nothing for 90 s is asked whether it is still there, and then every 30 s. After three
 /// questions without an answer it is gone: after three minutes in all, before a half-closed session is
@@ -91,6 +93,7 @@ pub struct SessionState {
     proxied: OnceLock<SocketAddr>,
     client: Endpoint,
     target: Endpoint,
+    protocol: OnceLock<Protocol>,
     user: OnceLock<Arc<str>>,
     request: OnceLock<(Command, Address)>,
     via: OnceLock<Arc<str>>,
@@ -122,6 +125,7 @@ impl SessionState {
             proxied: OnceLock::new(),
             client,
             target: Endpoint::new(Ending::TargetReset),
+            protocol: OnceLock::new(),
             user: OnceLock::new(),
             request: OnceLock::new(),
             via: OnceLock::new(),
@@ -186,6 +190,16 @@ impl SessionState {
     /// The name that the client has authenticated with, or failed to: one word of visible ASCII.
     pub fn user(&self) -> Option<&Arc<str>> {
         self.user.get()
+    }
+
+    /// What the client speaks, once it has begun to.
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol.get().copied()
+    }
+
+    /// Notes what the client speaks.
+    pub fn speaks(&self, protocol: Protocol) {
+        let _ = self.protocol.set(protocol);
     }
 
     /// What the client asked for.

@@ -248,7 +248,7 @@ fn a_client_without_credentials_reads_of_users() {
     let file = Scratch::new(b"alice:open sesame");
     let mut program = Program::start(&["--users", file.path()]);
     let line = line_of(&mut program, GREETING);
-    let why = " outcome=bad-request why=\"the client offers no username and password (--users)\"\n";
+    let why = " outcome=bad-request why=\"the client offers no name and password (--users)\"\n";
     assert!(line.ends_with(why), "{line}");
 }
 

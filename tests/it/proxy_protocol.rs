@@ -39,7 +39,7 @@ fn greet(server: &Running, header: &[u8]) -> Option<(u8, TcpStream)> {
     client.write_all(&[header, GREETING].concat()).unwrap();
     let mut selection = [0; 2];
     match client.read_exact(&mut selection) {
-        Ok(()) => Some((selection[1], client)),
+        Ok(()) => (selection[0] == 0x05).then_some((selection[1], client)),
         Err(error) => {
             let kinds = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
             assert!(kinds.contains(&error.kind()), "{error}");

@@ -148,8 +148,8 @@ fn what_happens_is_counted() {
     ask(&server, &request_by_name(b"name.invalid", 80));
     ask(&server, &request_by_name(b"localhost", status(&server).port()));
     for part in [
-        "tabi_sessions_total{command=\"CONNECT\",outcome=\"closed\"} 2\n",
-        "tabi_sessions_total{command=\"CONNECT\",outcome=\"unresolved\"} 1\n",
+        "tabi_sessions_total{protocol=\"socks5\",command=\"CONNECT\",outcome=\"closed\"} 2\n",
+        "tabi_sessions_total{protocol=\"socks5\",command=\"CONNECT\",outcome=\"unresolved\"} 1\n",
         "tabi_lookups_total{result=\"found\"} 1\n",
         "tabi_lookups_total{result=\"failed\"} 1\n",
         "tabi_connect_seconds_count 2\n",

@@ -206,8 +206,9 @@ fn the_log_names_client_and_user_and_no_password() {
     let from = client.local_addr().unwrap();
     drop(client);
     let line = program.log_line("outcome=bad-credentials");
-    let expected =
-        format!("client={from} user=mal\\x20outcome=closed\\x0a\\x22\\xff command=- dest=- ");
+    let expected = format!(
+        "client={from} user=mal\\x20outcome=closed\\x0a\\x22\\xff protocol=socks5 command=- dest=- "
+    );
     assert!(line.contains(&expected) && !line.contains("guess"), "{line}");
 
     let mut client = connect(program.address);
@@ -216,7 +217,10 @@ fn the_log_names_client_and_user_and_no_password() {
     assert_eq!(reply(&mut client).0, 0x00);
     drop(client);
     let line = program.log_line("outcome=closed");
-    assert!(line.contains(" user=bob command=CONNECT ") && !line.contains("a:b"), "{line}");
+    assert!(
+        line.contains(" user=bob protocol=socks5 command=CONNECT ") && !line.contains("a:b"),
+        "{line}"
+    );
 }
 
 #[test]

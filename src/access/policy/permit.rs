@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::access::rules::{Entry, RuleFile};
 use crate::access::upstream::Upstream;
-use crate::socks5::{Command, Request};
+use crate::wire::request::{Command, Request};
 
 /// A request that may be carried out, and the addresses that it may go to, or the server that it has
 /// to go through. Only the policy makes one. What was checked is what is reached: nothing is looked up

@@ -1,13 +1,13 @@
 //! What a client may do, asked of a policy on a machine that is made up.
 
 use std::cell::Cell;
-use std::io::Cursor;
 use std::net::Ipv4Addr;
 
 use super::*;
 use crate::access::users::{Passwords, Users};
-use crate::socks5::Address;
 use crate::system::interfaces::{InterfaceAddress, Public};
+use crate::wire::address::Address;
+use crate::wire::credentials::{Credentials, Password};
 
 /// A home network on interface 2, and the provider's link on interface 3.
 const ROUTER: fn() -> Option<Vec<InterfaceAddress>> = || {
@@ -162,8 +162,7 @@ const LAN: &str = "192.168.1.7:50000";
 const LOCAL: &str = "127.0.0.1:50000";
 
 fn anyone() -> Identity {
-    let mut client = Cursor::new(b"\x05\x01\x00\0\0".to_vec());
-    Users::default().authenticate(&mut client, Ipv4Addr::LOCALHOST.into()).unwrap()
+    Users::default().authenticate(None, Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 /// A machine at 192.168.1.1 and `2001:db8::1`.
@@ -207,10 +206,9 @@ fn identity(user: &str) -> Identity {
     let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
     let files = AccessFiles { users: Some(passwords), ..AccessFiles::default() };
     let users = Users::new(Arc::new(InForce::new(Arc::new(files))));
-    let length = [u8::try_from(user.len()).unwrap()];
-    let sent = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
-    // What is written goes where the zeros are.
-    users.authenticate(&mut Cursor::new(sent), Ipv4Addr::LOCALHOST.into()).unwrap()
+    let password = Password::new(b"x").unwrap();
+    let credentials = Credentials { name: user.into(), password };
+    users.authenticate(Some(&credentials), Ipv4Addr::LOCALHOST.into()).unwrap()
 }
 
 fn following(file: &str) -> Policy {

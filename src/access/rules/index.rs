@@ -27,7 +27,7 @@ use ipnet::IpNet;
 
 use super::networks::Networks;
 use super::rule::{Rule, RuleQuery, To};
-use crate::socks5::is_localhost;
+use crate::wire::address::is_localhost;
 
 /// The place of a rule in the file, from 0. [`NONE`] comes after every rule.
 type Number = u32;
@@ -249,7 +249,7 @@ fn for_each_destination((line, mut rule): (u32, Rule)) -> Vec<(u32, Rule, Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socks5::Command;
+    use crate::wire::request::Command;
     use std::fmt::Write;
 
     /// Pseudo-random choices, the same ones each time.

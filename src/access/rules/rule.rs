@@ -17,7 +17,8 @@ use ipnet::IpNet;
 use super::networks;
 use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::spelling;
-use crate::socks5::{self, Command, parse_ports};
+use crate::wire::address::{is_onion as is_onion_name, parse_ports};
+use crate::wire::request::Command;
 
 /// A rule. A field that is not given, and so has nothing in its list, matches everything.
 #[derive(Clone, Debug)]
@@ -244,8 +245,8 @@ fn destination(word: &[u8]) -> Option<To> {
 
 fn is_onion(to: &To) -> bool {
     match to {
-        To::Name(name) => socks5::is_onion(name),
-        To::Subdomains(parent) => socks5::is_onion(&format!("*.{parent}")),
+        To::Name(name) => is_onion_name(name),
+        To::Subdomains(parent) => is_onion_name(&format!("*.{parent}")),
         To::Network(_) | To::Own => false,
     }
 }

@@ -11,7 +11,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::spelling;
 use crate::access::lines;
 use crate::access::secret::SecretFile;
-use crate::socks5::{Credentials, Password};
+use crate::wire::credentials::{Credentials, Password};
 
 /// The longest UNAME (RFC 1929 section 2), in bytes.
 const LONGEST_NAME: usize = 255;

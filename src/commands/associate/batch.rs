@@ -9,7 +9,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recvfrom};
 
-use crate::socks5::LONGEST_HEADER;
+use crate::wire::socks5::LONGEST_HEADER;
 
 /// What precedes each datagram: space for the header that a reply gets.
 pub(super) const HEADROOM: usize = LONGEST_HEADER;

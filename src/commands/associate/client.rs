@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::users::Identity;
 use crate::sessions::SessionState;
-use crate::socks5::{Address, Host};
+use crate::wire::address::{Address, Host};
 
 /// Whom an association is for.
 pub(crate) struct AssociateClient<'a> {

@@ -13,8 +13,9 @@ use super::table::{Sizes, Table};
 use super::targets::{Route, Targets};
 use crate::access::policy::{Denied, Policy};
 use crate::commands::resolver::Resolver;
-use crate::socks5::{Address, Command, Host, Name, Request};
 use crate::system::waker::Waker;
+use crate::wire::address::{Address, Host, Name};
+use crate::wire::request::{Command, Request};
 
 /// Addresses with ports of which the rules have said whether they are open. An entry is 40 bytes and 28
 /// in the order of use, and about twice that where tables and nodes are half full.

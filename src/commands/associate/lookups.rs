@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
 use crate::commands::resolver::{Answer, Lookup, LookupState, Resolver};
-use crate::socks5::{Address, Name};
 use crate::system::waker::Waker;
+use crate::wire::address::{Address, Name};
 
 /// Datagrams of one association that wait, and names that are waited for.
 const MAX_PENDING: usize = 64;
@@ -165,8 +165,8 @@ fn addresses(answer: &Answer, port: u16) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socks5::Host;
     use crate::system::descriptors::Descriptors;
+    use crate::wire::address::Host;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use std::sync::Mutex;
     use std::sync::mpsc::channel;

@@ -20,9 +20,10 @@ use super::targets::Route;
 use crate::access::policy::Policy;
 use crate::commands::resolver::Resolver;
 use crate::sessions::Ending;
-use crate::socks5::{Address, Datagram, append_header};
 use crate::system::poll::poll;
 use crate::system::waker::Waker;
+use crate::wire::address::Address;
+use crate::wire::socks5::{Datagram, append_header};
 
 /// An association that has nothing to do for this long gives its memory back.
 const KEEP_MEMORY: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::socks5::Name;
+use crate::wire::address::Name;
 
 /// What a lookup has found, or why it has found nothing.
 pub(crate) type Answer = Result<Found, Arc<io::Error>>;

@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
 use super::answer::Found;
-use crate::socks5::{Name, is_onion};
 use crate::system::hosts::Hosts;
+use crate::wire::address::{Name, is_onion};
 
 /// Addresses of one name that are used. CONNECT dials 16 at the most.
 const MAX_ADDRESSES: usize = 64;

@@ -1,7 +1,6 @@
 //! The rules of a file decide as a plain list of them does.
 
 use std::fmt::Write;
-use std::io::Cursor;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,7 +9,9 @@ use tabi::access::in_force::{AccessFiles, InForce};
 use tabi::access::policy::{Denied, Policy};
 use tabi::access::rules::RuleFile;
 use tabi::access::users::{Identity, Passwords, Users};
-use tabi::socks5::{Address, Command, Host, Name, Request};
+use tabi::wire::address::{Address, Host, Name};
+use tabi::wire::credentials::{Credentials, Password};
+use tabi::wire::request::{Command, Request};
 
 const MOST_RULES: usize = 12;
 
@@ -224,18 +225,12 @@ impl Question {
 
 fn identity(user: Option<&str>) -> Identity {
     let from = Ipv4Addr::LOCALHOST.into();
-    // What is written goes where the zeros are.
-    let Some(user) = user else {
-        return Users::default()
-            .authenticate(&mut Cursor::new(b"\x05\x01\0\0\0".to_vec()), from)
-            .unwrap();
-    };
+    let Some(user) = user else { return Users::default().authenticate(None, from).unwrap() };
     let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
-    let length = [u8::try_from(user.len()).unwrap()];
-    let said = [b"\x05\x01\x02\0\0\x01", &length[..], user.as_bytes(), b"\x01x\0\0"].concat();
+    let credentials = Credentials { name: user.into(), password: Password::new(b"x").unwrap() };
     let files = AccessFiles { users: Some(passwords), ..AccessFiles::default() };
     Users::new(Arc::new(InForce::new(Arc::new(files))))
-        .authenticate(&mut Cursor::new(said), from)
+        .authenticate(Some(&credentials), from)
         .unwrap()
 }
 

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use tabi::access::in_force::{AccessFiles, InForce};
-use tabi::access::users::{Passwords, Users};
-use tabi::socks5::{Error, Request};
+use tabi::access::users::{LoginError, Passwords, Users};
+use tabi::wire::request::Request;
+use tabi::wire::socks5::{self, Error, Method};
 
 use super::stream::Stream;
 
@@ -16,22 +17,37 @@ const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The sizes of pieces that octets may begin with.
 const SIZES: usize = 4;
 
+/// Why it came to no request.
+#[derive(Debug)]
+enum Failure {
+    Message(Error),
+    Login(LoginError),
+}
+
 /// What came of a negotiation: who has asked for what, how much was taken, what was said.
 #[derive(Debug)]
 struct Outcome {
-    result: Result<(Option<String>, Request), Error>,
+    result: Result<(Option<String>, Request), Failure>,
     taken: usize,
     said: Vec<u8>,
 }
 
 fn negotiate(users: &Users, octets: &[u8], sizes: &[u8]) -> Outcome {
     let mut client = Stream::new(octets, sizes);
-    let identity = users.authenticate(&mut client, FROM);
-    let result = identity.and_then(|identity| {
-        let request = Request::read_from(&mut client)?;
-        Ok((identity.user().map(ToString::to_string), request))
-    });
+    let result = ask(users, &mut client);
     Outcome { result, taken: client.taken(), said: client.written }
+}
+
+fn ask(users: &Users, client: &mut Stream<'_>) -> Result<(Option<String>, Request), Failure> {
+    let method = [Method::NoAuthentication, Method::UsernamePassword];
+    let method = method[usize::from(users.are_required())];
+    let credentials = socks5::negotiate(client, method).map_err(Failure::Message)?;
+    let identity = users.authenticate(credentials.as_ref(), FROM).map_err(Failure::Login)?;
+    if credentials.is_some() {
+        socks5::write_status(true, client).unwrap();
+    }
+    let request = Request::read_from(client).map_err(Failure::Message)?;
+    Ok((identity.user().map(ToString::to_string), request))
 }
 
 /// The first octet says whether there are users and the next ones the sizes of the pieces; the rest
@@ -58,9 +74,9 @@ fn same(one: &impl Debug, other: &impl Debug) {
 }
 
 /// An error without the time that is in it.
-fn kind(error: &Error) -> String {
+fn kind(error: &Failure) -> String {
     match error {
-        Error::IgnoredCredentials(name, _) => format!("IgnoredCredentials({name})"),
+        Failure::Login(LoginError::Ignored(name, _)) => format!("Ignored({name})"),
         error => format!("{error:?}"),
     }
 }
@@ -82,12 +98,12 @@ fn check(outcome: &Outcome, said: &[u8], has_users: bool) {
             assert_eq!(is_known, has_users);
             assert_eq!(*taken, length(said, has_users));
         }
-        Err(Error::Io(_)) => assert_eq!(*taken, said.len()),
-        Err(Error::NoAcceptableMethod(_)) => {
+        Err(Failure::Message(Error::Io(_))) => assert_eq!(*taken, said.len()),
+        Err(Failure::Message(Error::NoAcceptableMethod(_))) => {
             assert!(answers.is_empty());
             assert_eq!(*taken, 2 + usize::from(said[1]));
         }
-        Err(Error::BadCredentials(_) | Error::IgnoredCredentials(..)) => {
+        Err(Failure::Login(_)) => {
             assert!(has_users && answers.len() == 2);
         }
         Err(_) => assert!(*taken <= said.len()),

@@ -12,7 +12,7 @@ use crate::Wanted;
 use crate::commands::client_watch::ClientWatch;
 use crate::commands::error::Error;
 use crate::commands::resolver::Resolver;
-use crate::socks5::Name;
+use crate::wire::address::Name;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
 

@@ -26,7 +26,7 @@ use socket2::SockRef;
 
 use system::descriptors::Descriptors;
 use tabi::sessions::{Ending, Limits, Session, SessionState, Sessions, Stage};
-use tabi::socks5;
+use tabi::wire;
 
 mod machine;
 
@@ -36,7 +36,7 @@ mod machine;
 #[path = "../../../src"]
 mod tabi {
     pub mod sessions;
-    pub mod socks5;
+    pub mod wire;
 }
 
 #[allow(dead_code, unused_imports)]

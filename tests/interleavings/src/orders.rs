@@ -30,9 +30,9 @@ mod sessions;
 #[path = "../../../src"]
 mod tabi {
     pub mod sessions;
-    pub mod socks5;
+    pub mod wire;
 }
-use tabi::socks5;
+use tabi::wire;
 
 #[allow(dead_code, unused_imports)]
 #[path = "../../../src/system"]

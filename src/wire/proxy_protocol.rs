@@ -18,7 +18,7 @@ use std::str;
 use byteorder::{BigEndian, ReadBytesExt};
 use strum::Display;
 
-use crate::socks5::parse_port;
+use crate::wire::address::parse_port;
 
 /// What a version 1 header begins with.
 const WORD: &[u8] = b"PROXY ";

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use byteorder::ReadBytesExt;
 
-use super::address::Address;
 use super::error::Error;
+use crate::wire::address::Address;
 
 /// The most octets that [`append_header`] appends: RSV, FRAG, ATYP, an IPv6 address, a port.
 pub const LONGEST_HEADER: usize = 22;

@@ -1,55 +1,32 @@
-//! The reply, and the one table from a system error to REP (RFC 1928 section 6).
+//! The reply, and what REP means (RFC 1928 section 6).
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use byteorder::ReadBytesExt;
-use strum::FromRepr;
 
-use super::address::Address;
 use super::error::AnswerError;
 use super::greeting::VERSION;
+use crate::wire::address::Address;
+use crate::wire::refusal::Refusal;
 
 /// Octets of a reply with an IPv6 address.
 const LONGEST: usize = 22;
 
-/// REP: how the request fared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromRepr)]
-#[repr(u8)]
-pub enum Rep {
-    /// Succeeded.
-    Succeeded = 0x00,
-    /// General SOCKS server failure.
-    GeneralFailure = 0x01,
-    /// Connection not allowed by ruleset.
-    NotAllowed = 0x02,
-    /// Network unreachable.
-    NetworkUnreachable = 0x03,
-    /// Host unreachable; a name that does not resolve, too.
-    HostUnreachable = 0x04,
-    /// Connection refused.
-    ConnectionRefused = 0x05,
-    /// TTL expired, which servers say when time is up.
-    TtlExpired = 0x06,
-    /// Command not supported.
-    CommandNotSupported = 0x07,
-    /// Address type not supported.
-    AddressTypeNotSupported = 0x08,
-}
-
-impl From<&io::Error> for Rep {
-    fn from(error: &io::Error) -> Self {
-        const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-        match error.kind() {
-            ErrorKind::ConnectionRefused => Rep::ConnectionRefused,
-            ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => Rep::NetworkUnreachable,
-            ErrorKind::HostUnreachable => Rep::HostUnreachable,
-            ErrorKind::TimedOut => Rep::TtlExpired,
-            _ if error.raw_os_error() == Some(NO_SUCH_FAMILY) => Rep::AddressTypeNotSupported,
-            _ => Rep::GeneralFailure,
-        }
-    }
-}
+/// REP.
+const SUCCEEDED: u8 = 0x00;
+const GENERAL_FAILURE: u8 = 0x01;
+const FAILURES: [(u8, Refusal); 8] = [
+    (GENERAL_FAILURE, Refusal::Failed),
+    (0x02, Refusal::Denied),
+    (0x03, Refusal::NetworkUnreachable),
+    (0x04, Refusal::HostUnreachable),
+    (0x05, Refusal::ConnectionRefused),
+    // TTL expired, which servers say when time is up.
+    (0x06, Refusal::TimedOut),
+    (0x07, Refusal::Command),
+    (0x08, Refusal::AddressFamily),
+];
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,13 +39,15 @@ pub struct Reply {
 impl Reply {
     /// The request succeeded, and `bound` is BND.ADDR and BND.PORT.
     pub fn succeeded(bound: impl Into<Address>) -> Self {
-        Reply { rep: Rep::Succeeded as u8, bound: bound.into() }
+        Reply { rep: SUCCEEDED, bound: bound.into() }
     }
 
     /// The request failed: BND.ADDR and BND.PORT are zero.
-    pub fn failed(rep: Rep) -> Self {
+    pub fn failed(why: &Refusal) -> Self {
+        let known = FAILURES.iter().find(|(_, refusal)| refusal == why);
+        let rep = known.map_or(GENERAL_FAILURE, |(rep, _)| *rep);
         let nowhere = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        Reply { rep: rep as u8, bound: nowhere.into() }
+        Reply { rep, bound: nowhere.into() }
     }
 
     /// Reads another server's reply: VER, REP, RSV and the bound address.
@@ -82,9 +61,21 @@ impl Reply {
         Ok(Reply { rep, bound: Address::read_from(reader)? })
     }
 
-    /// REP, or the octet where it is none of RFC 1928's.
-    pub fn rep(&self) -> Result<Rep, u8> {
-        Rep::from_repr(self.rep).ok_or(self.rep)
+    /// REP.
+    pub fn rep(&self) -> u8 {
+        self.rep
+    }
+
+    /// What REP means, if it is no success. One that RFC 1928 does not have is a failure like any other.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let known = FAILURES.iter().find(|(rep, _)| *rep == self.rep);
+        let refusal = known.map_or(Refusal::Failed, |(_, refusal)| refusal.clone());
+        (self.rep != SUCCEEDED).then_some(refusal)
+    }
+
+    /// BND.ADDR and BND.PORT.
+    pub fn bound(&self) -> &Address {
+        &self.bound
     }
 
     /// Writes VER, REP, RSV and the bound address, an IPv4-mapped one as IPv4.
@@ -118,7 +109,7 @@ mod tests {
         );
         let mapped = Reply::succeeded("[::ffff:192.0.2.7]:1080".parse::<SocketAddr>().unwrap());
         assert_eq!(wire(&mapped), wire(&ipv4));
-        assert_eq!(wire(&Reply::failed(Rep::NotAllowed)), b"\x05\x02\x00\x01\0\0\0\0\0\0");
+        assert_eq!(wire(&Reply::failed(&Refusal::Denied)), b"\x05\x02\x00\x01\0\0\0\0\0\0");
     }
 
     #[test]
@@ -133,7 +124,7 @@ mod tests {
             let reply = Reply::read_from(&mut rest).unwrap();
             assert_eq!(rest, b"payload");
             assert_eq!(wire(&reply), octets);
-            assert_eq!(reply.rep().map_or_else(|octet| octet, |rep| rep as u8), octets[1]);
+            assert_eq!(reply.rep(), octets[1]);
             for length in 0..octets.len() {
                 let error = Reply::read_from(&mut &octets[..length]).unwrap_err();
                 assert!(matches!(error, AnswerError::Io(_)), "cut to {length}: {error}");
@@ -159,25 +150,19 @@ mod tests {
             }
         }
         let mut calls = Calls(0);
-        Reply::failed(Rep::GeneralFailure).write_to(&mut calls).unwrap();
+        Reply::failed(&Refusal::Failed).write_to(&mut calls).unwrap();
         assert_eq!(calls.0, 1);
     }
 
     #[test]
-    fn a_system_error_has_its_rep() {
-        use rustix::io::Errno;
-        let table = [
-            (Errno::CONNREFUSED, 0x05),
-            (Errno::NETUNREACH, 0x03),
-            (Errno::NETDOWN, 0x03),
-            (Errno::HOSTUNREACH, 0x04),
-            (Errno::TIMEDOUT, 0x06),
-            (Errno::AFNOSUPPORT, 0x08),
-            (Errno::MFILE, 0x01),
-            (Errno::ADDRNOTAVAIL, 0x01),
-        ];
-        for (errno, rep) in table {
-            assert_eq!(Rep::from(&io::Error::from(errno)) as u8, rep, "{errno}");
+    fn what_another_server_has_meant_is_what_a_client_is_told() {
+        for rep in 0x01..=0x08 {
+            let refusal = Reply { rep, ..Reply::failed(&Refusal::Failed) }.refusal().unwrap();
+            assert_eq!(Reply::failed(&refusal).rep(), rep);
         }
+        let own = Reply { rep: 0xf0, ..Reply::failed(&Refusal::Failed) };
+        assert_eq!(own.refusal(), Some(Refusal::Failed));
+        assert_eq!(Reply::succeeded(SocketAddr::from(([192, 0, 2, 1], 80))).refusal(), None);
+        assert_eq!(Reply::failed(&Refusal::NoLogin).rep(), 0x01);
     }
 }

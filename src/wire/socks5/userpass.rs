@@ -1,13 +1,12 @@
 //! Username and password: the client's credentials, and the status that answers them (RFC 1929).
 
-use std::fmt;
 use std::io::{self, Read, Write};
 
 use byteorder::ReadBytesExt;
-use subtle::{Choice, ConstantTimeEq};
 
 use super::error::{AnswerError, Error};
 use super::greeting;
+use crate::wire::credentials::{Credentials, Password};
 
 /// VER of the subnegotiation, which has a version of its own.
 const VERSION: u8 = 0x01;
@@ -15,15 +14,6 @@ const VERSION: u8 = 0x01;
 /// STATUS: any other octet than the first is a failure.
 const SUCCESS: u8 = 0x00;
 const FAILURE: u8 = 0x01;
-
-/// What a client says that it is, and the proof that it offers.
-#[derive(Debug)]
-pub struct Credentials {
-    /// UNAME: up to 255 octets of any kind.
-    pub name: Vec<u8>,
-    /// PASSWD.
-    pub password: Password,
-}
 
 impl Credentials {
     /// Reads VER, ULEN, UNAME, PLEN and PASSWD. RFC 1929 has both at 1 octet at least; empty ones
@@ -36,17 +26,19 @@ impl Credentials {
         }
         let mut name = vec![0; usize::from(reader.read_u8()?)];
         reader.read_exact(&mut name)?;
-        let mut password = Password { length: reader.read_u8()?, ..Password::NONE };
-        reader.read_exact(&mut password.octets[..usize::from(password.length)])?;
+        let length = usize::from(reader.read_u8()?);
+        let mut password = [0; 255];
+        reader.read_exact(&mut password[..length])?;
+        let password = Password::new(&password[..length]).unwrap_or(Password::NONE);
         Ok(Credentials { name, password })
     }
 
     /// Writes VER, ULEN, UNAME, PLEN and PASSWD; an error where the name has more than 255 octets.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
-        let length = u8::try_from(self.name.len()).map_err(io::Error::other)?;
-        let password = &self.password.octets[..usize::from(self.password.length)];
-        let head = [VERSION, length];
-        writer.write_all(&[&head, &self.name[..], &[self.password.length], password].concat())
+        let length = |octets: &[u8]| u8::try_from(octets.len()).map_err(io::Error::other);
+        let password = self.password.octets();
+        let head = [VERSION, length(&self.name)?];
+        writer.write_all(&[&head, &self.name[..], &[length(password)?], password].concat())
     }
 }
 
@@ -64,43 +56,10 @@ pub fn read_status(reader: &mut impl Read) -> Result<bool, AnswerError> {
     }
 }
 
-/// A password of up to 255 octets. It can be compared, in a time that depends neither on its
-/// octets nor on its length, but not shown.
-#[derive(Clone)]
-pub struct Password {
-    /// Zeros behind the password.
-    octets: [u8; 255],
-    length: u8,
-}
-
-impl Password {
-    /// No password at all.
-    pub const NONE: Password = Password { octets: [0; 255], length: 0 };
-
-    /// Takes the octets of a password, if they are 1 to 255.
-    pub fn new(octets: &[u8]) -> Option<Self> {
-        let length = u8::try_from(octets.len()).ok().filter(|length| *length > 0)?;
-        let mut password = Password { length, ..Password::NONE };
-        password.octets[..octets.len()].copy_from_slice(octets);
-        Some(password)
-    }
-}
-
-impl ConstantTimeEq for Password {
-    fn ct_eq(&self, other: &Self) -> Choice {
-        self.octets.ct_eq(&other.octets) & self.length.ct_eq(&other.length)
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(..)")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use subtle::ConstantTimeEq;
 
     const WIRE: &[u8] = b"\x01\x05alice\x0bopen sesame";
 
@@ -169,17 +128,6 @@ mod tests {
         assert!(read_status(&mut b"\x05\x00".as_slice()).unwrap());
         let nonsense = read_status(&mut b"\x00\x00".as_slice()).unwrap_err();
         assert!(matches!(nonsense, AnswerError::StatusVersion(0x00)));
-    }
-
-    #[test]
-    fn only_the_same_password_is_equal() {
-        let password = Password::new(b"open sesame").unwrap();
-        assert!(equal(&password, b"open sesame"));
-        for other in [b"open sesamE".as_slice(), b"Open sesame", b"open sesam", b"open sesame\0"] {
-            assert!(!equal(&password, other), "{}", other.escape_ascii());
-        }
-        assert!(Password::new(b"").is_none());
-        assert!(Password::new(&[b'a'; 256]).is_none());
     }
 
     #[test]

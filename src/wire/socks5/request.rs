@@ -3,38 +3,20 @@
 use std::io::{self, Read, Write};
 
 use byteorder::ReadBytesExt;
-use strum::{Display, FromRepr, VariantArray};
 
-use super::address::Address;
 use super::error::Error;
 use super::greeting::VERSION;
+use crate::wire::address::Address;
+use crate::wire::request::{Command, Request};
 
-/// CMD: what the client wants. The log and the metrics write it in capitals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Display, FromRepr, VariantArray)]
-#[repr(u8)]
-#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
-pub enum Command {
-    /// A connection to the destination.
-    Connect = 0x01,
-    /// One connection from the destination.
-    Bind = 0x02,
-    /// A relay of UDP datagrams.
-    #[strum(serialize = "UDP")]
-    UdpAssociate = 0x03,
-    /// The address of a name, without a connection: Tor's extension.
-    Resolve = 0xf0,
-    /// The name of an address: Tor's extension.
-    ResolvePtr = 0xf1,
-}
-
-/// A client's request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// CMD.
-    pub command: Command,
-    /// DST.ADDR and DST.PORT.
-    pub destination: Address,
-}
+/// CMD.
+const COMMANDS: [(u8, Command); 5] = [
+    (0x01, Command::Connect),
+    (0x02, Command::Bind),
+    (0x03, Command::UdpAssociate),
+    (0xf0, Command::Resolve),
+    (0xf1, Command::ResolvePtr),
+];
 
 impl Request {
     /// Reads VER, CMD, RSV and the destination. RSV may be anything: some clients do not clear it.
@@ -42,18 +24,21 @@ impl Request {
     pub fn read_from(reader: &mut impl Read) -> Result<Self, Error> {
         let version = reader.read_u8()?;
         if version != VERSION {
-            return Err(Error::RequestVersion(version));
+            return Err(Error::Version(version));
         }
         let cmd = reader.read_u8()?;
         let _rsv = reader.read_u8()?;
         let destination = Address::read_from(reader)?;
-        let command = Command::from_repr(cmd).ok_or(Error::Command(cmd))?;
+        let known = COMMANDS.iter().find(|(octet, _)| *octet == cmd);
+        let (_, command) = *known.ok_or(Error::Command(cmd))?;
         Ok(Request { command, destination })
     }
 
     /// Writes VER, CMD, RSV and the destination.
     pub fn write_to(&self, writer: &mut impl Write) -> io::Result<()> {
-        let mut message = vec![VERSION, self.command as u8, 0x00];
+        let known = COMMANDS.iter().find(|(_, command)| *command == self.command);
+        let (cmd, _) = known.ok_or(io::ErrorKind::Unsupported)?;
+        let mut message = vec![VERSION, *cmd, 0x00];
         self.destination.append_to(&mut message);
         writer.write_all(&message)
     }
@@ -77,16 +62,9 @@ mod tests {
 
     #[test]
     fn knows_every_command() {
-        for (command, word) in [
-            (Command::Connect, "CONNECT"),
-            (Command::Bind, "BIND"),
-            (Command::UdpAssociate, "UDP"),
-            (Command::Resolve, "RESOLVE"),
-            (Command::ResolvePtr, "RESOLVE_PTR"),
-        ] {
-            assert_eq!(command.to_string(), word);
+        for (cmd, command) in COMMANDS {
             let mut stream = CONNECT.to_vec();
-            stream[1] = command as u8;
+            stream[1] = cmd;
             assert_eq!(Request::read_from(&mut stream.as_slice()).unwrap().command, command);
         }
     }
@@ -132,6 +110,6 @@ mod tests {
     #[test]
     fn another_version_is_an_error() {
         let error = Request::read_from(&mut b"\x04\x01\x00".as_slice()).unwrap_err();
-        assert!(matches!(error, Error::RequestVersion(0x04)));
+        assert!(matches!(error, Error::Version(0x04)));
     }
 }

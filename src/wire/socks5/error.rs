@@ -1,36 +1,25 @@
 //! Why a message could not be read.
 
-use std::time::Duration;
 use std::{fmt, io};
 
 use super::method::Method;
+use crate::wire::address::InvalidName;
 
 /// Why a client's message could not be read. Every variant but [`Error::Io`] is the client's fault.
 #[derive(Debug)]
 pub enum Error {
-    /// The greeting begins as SOCKS version 4 does.
-    Socks4,
-    /// The greeting begins as an HTTP request does.
-    Http,
-    /// The greeting begins with an octet that is no version of SOCKS.
-    NotSocks(u8),
+    /// A greeting or a request has another VER than 0x05.
+    Version(u8),
     /// The client does not offer the only method that is acceptable (RFC 1928 section 3).
     NoAcceptableMethod(Method),
     /// The credentials have another VER than RFC 1929's.
     CredentialsVersion(u8),
-    /// Nobody has this name and password. The name is one word of visible ASCII.
-    BadCredentials(String),
-    /// This name has failed too often of late: the password was not looked at, and will not be for
-    /// this time.
-    IgnoredCredentials(String, Duration),
-    /// The request has another VER than the greeting had.
-    RequestVersion(u8),
     /// CMD is none of those in RFC 1928 section 4, nor one of those that Tor has added.
     Command(u8),
     /// ATYP is none of those in RFC 1928 section 5.
     AddressType(u8),
-    /// DST.ADDR is a name that no host can have; these are its octets.
-    Name(Vec<u8>),
+    /// DST.ADDR is a name that no host can have.
+    Name(InvalidName),
     /// The stream failed or ended inside a message.
     Io(io::Error),
 }
@@ -38,14 +27,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Socks4 => f.write_str("the client speaks SOCKS4; set it to SOCKS5"),
-            Error::Http => {
-                f.write_str("the client speaks HTTP; set this server as its SOCKS5 proxy")
-            }
-            Error::NotSocks(0x16) => f.write_str("the client speaks TLS, not SOCKS5"),
-            Error::NotSocks(octet) => {
-                write!(f, "the client's first octet is {octet:#04x}, not SOCKS5's 0x05")
-            }
+            Error::Version(octet) => write!(f, "VER is {octet:#04x}, not 0x05"),
             Error::NoAcceptableMethod(Method::UsernamePassword) => {
                 f.write_str("the client offers no username and password")
             }
@@ -55,24 +37,17 @@ impl fmt::Display for Error {
             Error::CredentialsVersion(octet) => {
                 write!(f, "the credentials' VER is {octet:#04x}, not 0x01")
             }
-            Error::BadCredentials(name) => write!(f, "wrong name or password of {name}"),
-            Error::IgnoredCredentials(_, left) => write!(
-                f,
-                "too many wrong passwords: not looked at for another {:.1} s",
-                left.as_secs_f32()
-            ),
-            Error::RequestVersion(octet) => {
-                write!(f, "the request's VER is {octet:#04x}, not 0x05")
-            }
             Error::Command(octet) => write!(f, "CMD {octet:#04x} is unknown"),
             Error::AddressType(octet) => write!(f, "ATYP {octet:#04x} is unknown"),
-            Error::Name(octets) => {
-                // A quotation mark stands for itself nowhere, so that the log can put one around it.
-                let spelled = octets.escape_ascii().to_string().replace("\\\"", "\\x22");
-                write!(f, "no host is named '{spelled}'")
-            }
+            Error::Name(name) => name.fmt(f),
             Error::Io(error) => error.fmt(f),
         }
+    }
+}
+
+impl From<InvalidName> for Error {
+    fn from(name: InvalidName) -> Self {
+        Error::Name(name)
     }
 }
 
@@ -120,16 +95,5 @@ impl From<Error> for AnswerError {
             Error::Io(error) => error.into(),
             error => AnswerError::Bound(error),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_client_chose_is_escaped_in_an_error() {
-        let error = Error::Name(b"a\nb\x1b[31m\xff".to_vec());
-        assert_eq!(error.to_string(), r"no host is named 'a\nb\x1b[31m\xff'");
     }
 }

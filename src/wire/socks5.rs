@@ -18,8 +18,7 @@
 //!   |<----------------------------------->|
 //! ```
 //!
-//! Each message reads itself from any [`std::io::Read`], taking exactly its own octets and not one
-//! more, and writes itself with one `write_all`. Nothing here knows a socket, a policy or a log.
+//! Each message reads itself from any [`std::io::Read`], and writes itself with one `write_all`.
 //!
 //! The server is this one, or the other one that this one is a client of.
 
@@ -28,15 +27,17 @@ mod datagram;
 mod error;
 mod greeting;
 mod method;
+mod negotiation;
+mod refusal;
 mod reply;
 mod request;
 mod userpass;
 
-pub use address::{Address, Host, Name, is_localhost, is_onion, parse_port, parse_ports};
 pub use datagram::{Datagram, LONGEST_HEADER, append_header};
 pub use error::{AnswerError, Error};
-pub use greeting::{Greeting, HTTP_REJECTION, SOCKS4_REJECTION, read_selection, write_selection};
+pub use greeting::{Greeting, read_selection, write_selection};
 pub use method::Method;
-pub use reply::{Rep, Reply};
-pub use request::{Command, Request};
-pub use userpass::{Credentials, Password, read_status, write_status};
+pub use negotiation::{greet, negotiate};
+pub use refusal::{refusal, success};
+pub use reply::Reply;
+pub use userpass::{read_status, write_status};
