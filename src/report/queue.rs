@@ -383,6 +383,8 @@ mod tests {
         for number in 0..5000 {
             queue.push(format!("{number:0199}\n").as_bytes());
         }
+        // The first of them have been written there.
+        poll(&mut [PollFd::new(&unread, PollFlags::IN)], LONG).unwrap();
         assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
         let (reader, output) = UnixStream::pair().unwrap();
         reader.set_read_timeout(Some(LONG)).unwrap();
