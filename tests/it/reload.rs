@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -307,7 +307,7 @@ fn no_session_fails_while_rules_and_users_are_reloaded_all_the_time() {
             thread::sleep(Duration::from_millis(10));
         }
         over.store(true, Ordering::Relaxed);
-        let clients = clients.map(|client| client.join());
+        let clients = clients.map(ScopedJoinHandle::join);
         program.signal(Signal::TERM);
         clients.into_iter().for_each(Result::unwrap);
     });

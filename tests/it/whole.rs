@@ -163,13 +163,13 @@ fn what_was_complete_stays_complete_when_the_server_dies() {
 /// Waits until the server has concluded what it sends to the client, which need not have read it.
 fn await_end_passed_on(client: &TcpStream) {
     // As `proc_net_tcp(5)` writes them.
+    const FIN_WAIT: [&str; 2] = ["04", "05"];
     let hex = |address: io::Result<SocketAddr>| match address.unwrap() {
         SocketAddr::V4(it) => {
             format!("{:08X}:{:04X}", u32::from_ne_bytes(it.ip().octets()), it.port())
         }
         SocketAddr::V6(it) => panic!("{it} is in another table"),
     };
-    const FIN_WAIT: [&str; 2] = ["04", "05"];
     let ends = [hex(client.peer_addr()), hex(client.local_addr())];
     let has_ended = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
