@@ -202,7 +202,8 @@ fn a_stalled_reader_stops_the_writer_and_loses_nothing() {
 /// While the reader is stalled, no thread reads from the client, and yet its reset is noticed.
 #[test]
 fn a_reset_behind_a_stalled_reader_is_passed_on() {
-    let server = start(&["--handshake-timeout", "0.5"]);
+    // The watch looks eight times as often.
+    let server = start(&["--handshake-timeout", "4"]);
     let (mut client, mut target) = pair(&server);
     client.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let endless = vec![0x55; 64 * 1024];
