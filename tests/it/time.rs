@@ -109,7 +109,7 @@ fn a_stalled_session_is_idle_too() {
 /// What a slow reader of a download has to get, and how fast it takes it: for longer than the idle
 /// limit.
 const DOWNLOAD: usize = 2_000_000;
-const PIECE: usize = 20_000;
+const PIECE: usize = 40_000;
 const PIECE_EVERY: Duration = Duration::from_millis(100);
 
 #[test]

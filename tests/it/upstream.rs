@@ -470,7 +470,7 @@ fn an_upstream_on_this_machine_is_told_of_with_what_it_opens() {
         assert!(told.contains(place), "{told}");
     }
     assert_eq!(told.matches("reaches by a name what listens for this machine alone").count(), 2);
-    let mut program = Program::start(&["--upstream", "socks5h://127.0.0.1:2080"]);
+    let mut program = Program::heeding(&["--upstream", "socks5h://127.0.0.1:2080"]);
     program.signal(Signal::TERM);
     let log = program.log_so_far().to_owned() + &program.rest_of_log();
     assert!(log.contains("--upstream: the upstream 127.0.0.1:2080 is on this machine"), "{log}");
