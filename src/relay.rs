@@ -15,10 +15,12 @@ use crate::system::pool::Partner;
 
 mod direction;
 mod ends;
+mod exchange;
 #[cfg(target_os = "linux")]
 mod splice;
 
 use direction::{CopyMode, Direction};
+pub(crate) use exchange::exchange;
 
 /// Whether an accepted connection has the options of its listener, so that [`prepare`] once on the
 /// listener is enough.

@@ -6,9 +6,11 @@ use crate::access::policy::Denied;
 use crate::access::users::LoginError;
 use crate::commands;
 use crate::report::Outcome;
+use crate::wire::http;
 use crate::wire::protocol::{Protocol, UnknownProtocol};
 use crate::wire::proxy_protocol;
 use crate::wire::refusal::Refusal;
+use crate::wire::socks4;
 use crate::wire::socks5::{self, Method};
 
 /// Why a session came to no relay. Each error becomes one here, the only place where it is decided what the
@@ -40,7 +42,24 @@ impl Failure {
 
     /// The client speaks what this server does not serve.
     pub(super) fn not_served(protocol: Protocol) -> Self {
-        Failure::new(Refusal::NotServed, format!("the client speaks {protocol}; set it to socks5"))
+        let why = format!("the client speaks {protocol}, which is not served (--protocols)");
+        Failure::new(Refusal::NotServed, why)
+    }
+
+    /// The client has to log in, and cannot by what it speaks.
+    pub(super) fn without_password() -> Self {
+        Failure::new(Refusal::NoLogin, String::from("SOCKS4 knows no password (--users)"))
+    }
+
+    /// The client has asked for a page, and has got it if there is one.
+    pub(super) fn page(is_found: bool, asked: String) -> Self {
+        let outcome = if is_found { Outcome::Closed } else { Outcome::BadRequest };
+        Failure::silent(outcome, asked)
+    }
+
+    /// The target has answered with what cannot be passed on.
+    pub(super) fn bad_response(error: &http::Error) -> Self {
+        Failure::new(Refusal::BadResponse, error.to_string())
     }
 
     pub(super) fn client_left() -> Self {
@@ -93,6 +112,27 @@ impl From<socks5::Error> for Failure {
             Error::Name(_) | Error::Version(_) => Refusal::Malformed,
         };
         Failure { outcome: Outcome::BadRequest, ..Failure::new(refusal, why) }
+    }
+}
+
+/// The client's request in SOCKS4.
+impl From<socks4::Error> for Failure {
+    fn from(error: socks4::Error) -> Self {
+        match error {
+            socks4::Error::Io(_) => Failure::client_left(),
+            error => Failure::new(Refusal::Malformed, error.to_string()),
+        }
+    }
+}
+
+/// The client's request in HTTP.
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
+        match error {
+            http::Error::Io(_) => Failure::client_left(),
+            http::Error::TooLarge => Failure::new(Refusal::TooLarge, error.to_string()),
+            http::Error::Malformed(why) => Failure::new(Refusal::Malformed, why.to_owned()),
+        }
     }
 }
 

@@ -201,10 +201,12 @@ mod tests {
         for (idle, limit) in [(7440, 240), (100, 100)] {
             let (idle, limit) = (Duration::from_secs(idle), Duration::from_secs(limit));
             let limits = Limits::of_one(NEVER_HERE, idle);
-            let (session, _client, _target) = relaying(limits);
+            let (session, client, _target) = relaying(limits);
             let (begin, mut activity) = (Instant::now(), Activity::default());
             activity.check(&session, begin, limits);
             let half_closed = begin + 9 * idle / 10;
+            client.shutdown(Shutdown::Write).unwrap();
+            session.stream().read_exact(&mut [0]).unwrap_err();
             session.pass_on_fin(session.client(), session.target());
             activity.check(&session, half_closed, limits);
             activity.check(&session, half_closed + 9 * limit / 10, limits);
@@ -239,6 +241,20 @@ mod tests {
         activity.check(&session, later + 9 * idle / 10, limits);
         assert_eq!(session.ending(), None, "it has read");
         activity.check(&session, later + idle, limits);
+        assert_eq!(session.ending(), Some(Ending::IdleTimeout));
+    }
+
+    #[test]
+    fn a_client_that_has_asked_by_http_may_wait_for_its_response_as_long_as_for_anything() {
+        let idle = Duration::from_secs(7440);
+        let limits = Limits::of_one(NEVER_HERE, idle);
+        let (session, _client, _target) = relaying(limits);
+        session.conclude_request();
+        let (begin, mut activity) = (Instant::now(), Activity::default());
+        activity.check(&session, begin, limits);
+        activity.check(&session, begin + 9 * idle / 10, limits);
+        assert_eq!(session.ending(), None);
+        activity.check(&session, begin + idle, limits);
         assert_eq!(session.ending(), Some(Ending::IdleTimeout));
     }
 
