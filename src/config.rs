@@ -18,6 +18,8 @@ use crate::commands::egress::Egress;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
 
+use crate::wire::protocol::Protocol;
+
 mod value;
 
 use value::Source;
@@ -60,6 +62,11 @@ pub struct Config {
     /// Require username and password: a file with `name:password` a line, that only its owner can read
     #[arg(id = "users", long, value_name = "FILE", env = "TABI_USERS", help_heading = ACCESS)]
     pub users_file: Option<PathBuf>,
+
+    /// What is served: socks5, socks4, http
+    #[arg(long, value_name = "NAME", value_parser = value::protocol, help_heading = ACCESS)]
+    #[arg(env = "TABI_PROTOCOLS", value_delimiter = ',', default_value = "socks5,socks4,http")]
+    pub protocols: Vec<Protocol>,
 
     /// What those two files say.
     #[arg(skip)]

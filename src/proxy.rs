@@ -23,7 +23,9 @@ use crate::system::ip::canonical;
 use crate::system::pool::Partner;
 use crate::system::timed_stream::TimedStream;
 use crate::wire::address::{Address, Host, Name};
+use crate::wire::http::Body;
 use crate::wire::proxy_protocol::Header;
+use crate::wire::refusal::Refusal;
 use crate::wire::request::{Command, Request};
 use crate::wire::socks5;
 
@@ -33,6 +35,7 @@ mod negotiation;
 
 use client::ClientStream;
 use failure::Failure;
+use negotiation::Negotiated;
 
 /// How long a client may take to read the last reply before the connection is closed.
 const LAST_REPLY: Duration = Duration::from_secs(1);
@@ -161,9 +164,12 @@ impl Proxy {
         entry: SessionEntry<'_>,
         result: &Result<(), Failure>,
     ) {
-        if let (Err(failure), None) = (result, state.ending()) {
-            let message = |refusal| state.protocol().map(|protocol| protocol.refusal(refusal));
-            close_with(state, &failure.refusal.as_ref().and_then(message).unwrap_or_default());
+        let refusal = match result {
+            Err(failure) if state.ending().is_none() => failure.refusal.as_ref(),
+            _ => Some(&Refusal::Malformed).filter(|_| state.is_answered_at_end()),
+        };
+        if let (Some(protocol), Some(refusal)) = (state.protocol(), refusal) {
+            close_with(state, &protocol.refusal(refusal));
         }
         let (outcome, why) = match (state.ending(), result) {
             (Some(ending), _) => (ending.into(), ending.why()),
@@ -183,14 +189,18 @@ impl Proxy {
             relay::prepare(state.stream());
         }
         let mut client = ClientStream::new(state.stream());
-        if let Some(bound) = self.carry_out(session, &mut client)? {
-            tunnel(state, partner, client, &bound);
+        match self.carry_out(session, &mut client)? {
+            Some(Begun::Tunnel(bound)) => tunnel(state, partner, client, &bound),
+            Some(Begun::Exchange(request)) => {
+                drop(client);
+                exchange(state, partner, &request.0, request.1)?;
+            }
+            None => {}
         }
         Ok(())
     }
 
-    /// Learns what the client asks for and does it. Gives back where this server is seen if a tunnel is to
-    /// begin.
+    /// Learns what the client asks for and does it, or what can be done of it before bytes go both ways.
     // A tunnel lives on the stack of `Proxy::serve`. What is over before it or comes after it has a
     // frame of its own, here and below, so that an idle tunnel touches few pages and holds nothing
     // that it does not need.
@@ -199,21 +209,24 @@ impl Proxy {
         &self,
         session: &Session,
         client: &mut ClientStream<'_>,
-    ) -> Result<Option<Address>, Failure> {
+    ) -> Result<Option<Begun>, Failure> {
         let state = session.state();
         if self.is_balancer(state.far_end()) {
             self.read_proxy_header(session, client)?;
         } else {
             self.check_far_end(state, client)?;
         }
-        let (identity, request) = self.negotiate(state, client)?;
+        let Negotiated { identity, request, forwarded } = self.negotiate(state, client)?;
         // Here, and not deeper on the stack.
         session.requested(request.command, request.destination.clone());
         let exchange =
             Exchange { proxy: self, state, client, identity: &identity, request: &request };
         match request.command {
-            Command::Connect => exchange.connect().map(Some),
-            Command::Bind => exchange.bind().map(Some),
+            Command::Connect | Command::Http => {
+                let bound = exchange.connect()?;
+                Ok(Some(forwarded.map_or(Begun::Tunnel(bound), Begun::Exchange)))
+            }
+            Command::Bind => exchange.bind().map(Begun::Tunnel).map(Some),
             Command::UdpAssociate => exchange.associate(session).map(|()| None),
             Command::Resolve | Command::ResolvePtr => exchange.resolve().map(|()| None),
         }
@@ -276,6 +289,14 @@ fn is_here(peer: SocketAddr, stream: &TcpStream) -> bool {
 
 fn rejected(error: AdmissionError) -> Rejected {
     (error.into(), error.to_string())
+}
+
+/// What has begun when the target is reached.
+enum Begun {
+    /// Bytes go both ways, once the client is told this address.
+    Tunnel(Address),
+    /// A request goes to the target, of which so much has come, and a response comes from it.
+    Exchange(Box<(Vec<u8>, Body)>),
 }
 
 /// One client's request, and what is needed to carry it out.
@@ -497,6 +518,24 @@ fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>
     }
     drop(client);
     relay(state, partner, || state.stream().write_all(&success(state, bound)));
+}
+
+/// Passes on one request and its response. The client may have sent more than that.
+fn exchange(
+    state: &Arc<SessionState>,
+    partner: &Partner,
+    request: &[u8],
+    body: Body,
+) -> Result<(), Failure> {
+    state.enter(Stage::Relay);
+    let answered = relay::exchange(state, partner, request, body);
+    answered.map_err(|error| Failure::new(Refusal::BadResponse, error.to_string()))?;
+    if state.ending().is_none() {
+        state.enter(Stage::Farewell);
+        let deadline = Deadline::after(LAST_REPLY);
+        let _ = TimedStream::new(state.stream(), deadline).finish(deadline);
+    }
+    Ok(())
 }
 
 /// Sends the last `bytes` and gives the client a moment to read them.

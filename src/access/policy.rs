@@ -389,8 +389,8 @@ impl Policy {
 /// A request without its host, as rules are asked about it.
 fn query(identity: &Identity, client: SocketAddr, command: Command, port: u16) -> RuleQuery<'_> {
     let command = match command {
-        // Who asks for an address means to connect to it.
-        Command::Resolve | Command::ResolvePtr => Command::Connect,
+        // Who asks for an address means to connect to it, and a request that is passed on goes by a connection.
+        Command::Resolve | Command::ResolvePtr | Command::Http => Command::Connect,
         Command::Connect | Command::Bind | Command::UdpAssociate => command,
     };
     RuleQuery {

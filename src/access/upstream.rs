@@ -71,7 +71,7 @@ impl Upstream {
         match command {
             Command::Resolve => false,
             Command::ResolvePtr => self.takes_names,
-            Command::Connect | Command::Bind | Command::UdpAssociate => true,
+            Command::Connect | Command::Http | Command::Bind | Command::UdpAssociate => true,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::access::rules::networks;
 #[cfg(target_os = "linux")]
 use crate::commands::egress::Interface;
 use crate::wire::address::parse_ports;
+use crate::wire::protocol::Protocol;
 
 pub(super) fn listen(given: &str) -> Result<SocketAddr, Box<dyn Error + Send + Sync>> {
     if let Some(address) = with_named_zone(given) {
@@ -41,6 +42,10 @@ fn with_named_zone(given: &str) -> Option<Result<SocketAddr, Box<dyn Error + Sen
         let may_come = zone.bytes().all(|byte| byte.is_ascii_graphic());
         if may_come { io::Error::other(message).into() } else { message.into() }
     }))
+}
+
+pub(super) fn protocol(given: &str) -> Result<Protocol, String> {
+    given.parse().map_err(|_| "expected socks5, socks4 or http".into())
 }
 
 /// What the page shows is nobody else's business, so it is on loopback unless an address is given.

@@ -1,32 +1,36 @@
 //! The client's connection until the relay begins.
 
 use std::cell::OnceCell;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
 use crate::commands::client_watch::ClientWatch;
 use crate::sessions::SessionState;
+use crate::wire::error::Error;
+use crate::wire::http::Body;
 
 /// Bytes that are read at once from a client until its request is complete. Most messages fit; one
 /// that does not takes a second read.
-const HANDSHAKE_BUFFER: usize = 128;
+const HANDSHAKE_BUFFER: usize = 1024;
 
 /// The client's connection until the relay begins: read through a buffer, written to at once.
 pub(super) struct ClientStream<'a> {
     reader: BufReader<&'a TcpStream>,
     waiting: OnceCell<ClientWatch<'a>>,
+    /// It has said all that it has to say: its end of file does not mean that it leaves.
+    has_said_all: bool,
 }
 
 impl<'a> ClientStream<'a> {
     pub(super) fn new(stream: &'a TcpStream) -> Self {
         let reader = BufReader::with_capacity(HANDSHAKE_BUFFER, stream);
-        ClientStream { reader, waiting: OnceCell::new() }
+        ClientStream { reader, waiting: OnceCell::new(), has_said_all: false }
     }
 
     /// The client while it waits for an answer: nothing more is read from it until then.
     pub(super) fn watch(&self) -> &ClientWatch<'a> {
-        let sent_more = !self.reader.buffer().is_empty();
+        let sent_more = self.has_said_all || !self.reader.buffer().is_empty();
         self.waiting.get_or_init(|| ClientWatch::new(self.reader.get_ref(), sent_more))
     }
 
@@ -36,6 +40,29 @@ impl<'a> ClientStream<'a> {
         if self.reader.buffer().is_empty() {
             thread::yield_now();
         }
+    }
+
+    /// Takes as much of the client's request's body as has come.
+    pub(super) fn take_early(&mut self, body: &mut Body) -> Result<Vec<u8>, Error> {
+        self.has_said_all = true;
+        let taken = body.take(self.reader.buffer())?;
+        let early = self.reader.buffer()[..taken].to_vec();
+        self.reader.consume(taken);
+        Ok(early)
+    }
+
+    /// Reads a body that nobody wants. Whether it has not more than `most` bytes.
+    pub(super) fn discard(&mut self, body: &mut Body, most: usize) -> Result<bool, Error> {
+        let mut discarded = 0;
+        while !body.is_complete() && discarded <= most {
+            let taken = match self.fill_buf()? {
+                [] => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+                octets => body.take(octets)?,
+            };
+            self.consume(taken);
+            discarded += taken;
+        }
+        Ok(body.is_complete())
     }
 
     /// Sends the target what the client has sent behind its request. Nothing of a session that was

@@ -6,7 +6,8 @@ use crate::access::policy::Denied;
 use crate::access::users::LoginError;
 use crate::commands;
 use crate::report::Outcome;
-use crate::wire::protocol::{Protocol, UnknownProtocol};
+use crate::wire;
+use crate::wire::protocol::UnknownProtocol;
 use crate::wire::proxy_protocol;
 use crate::wire::refusal::Refusal;
 use crate::wire::socks5::{self, Method};
@@ -23,24 +24,19 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn new(refusal: Refusal, why: impl Into<Option<String>>) -> Self {
+    pub(super) fn new(refusal: Refusal, why: impl Into<Option<String>>) -> Self {
         let outcome = Outcome::from(&refusal);
         Failure { refusal: Some(refusal), outcome, why: why.into() }
     }
 
     /// The client is owed nothing.
-    fn silent(outcome: Outcome, why: impl Into<Option<String>>) -> Self {
+    pub(super) fn silent(outcome: Outcome, why: impl Into<Option<String>>) -> Self {
         Failure { refusal: None, outcome, why: why.into() }
     }
 
     /// The client, for whom a load balancer comes, is not served.
     pub(super) fn rejected(why: String) -> Self {
         Failure::silent(Outcome::Denied, why)
-    }
-
-    /// The client speaks what this server does not serve.
-    pub(super) fn not_served(protocol: Protocol) -> Self {
-        Failure::new(Refusal::NotServed, format!("the client speaks {protocol}; set it to socks5"))
     }
 
     pub(super) fn client_left() -> Self {
@@ -93,6 +89,19 @@ impl From<socks5::Error> for Failure {
             Error::Name(_) | Error::Version(_) => Refusal::Malformed,
         };
         Failure { outcome: Outcome::BadRequest, ..Failure::new(refusal, why) }
+    }
+}
+
+/// The client's request in SOCKS4 or HTTP.
+impl From<wire::error::Error> for Failure {
+    fn from(error: wire::error::Error) -> Self {
+        use wire::error::Error;
+        let refusal = match error {
+            Error::Io(_) => return Failure::client_left(),
+            Error::TooLarge => Refusal::TooLarge,
+            Error::Malformed(_) => Refusal::Malformed,
+        };
+        Failure::new(refusal, error.to_string())
     }
 }
 

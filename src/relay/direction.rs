@@ -18,7 +18,7 @@ const SMALL_BUFFER: usize = 512;
 
 /// The buffer of a direction that has filled the small one. From 8 KiB on `io::copy` uses it in place of
 /// the one that it has on the stack, where that would stay.
-const BUFFER: usize = 16 * 1024;
+pub(super) const BUFFER: usize = 16 * 1024;
 
 /// The buffer of bulk where there is no pipe: 64 KiB take up to twice the processor time, and 8 KiB 2.5
 /// times. It is there only while its bytes find room in the sink's send queue.
@@ -31,7 +31,7 @@ const BULK_AFTER: u64 = 256 * 1024;
 const PIPE_AGAIN: u64 = 64 * 1024 * 1024;
 
 /// A direction whose source says nothing for so long gives back its buffer or its pipe.
-const QUIET: Duration = Duration::from_secs(1);
+pub(super) const QUIET: Duration = Duration::from_secs(1);
 
 /// How a direction copies.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub(super) enum CopyMode {
 
 /// One direction of a tunnel: from one side to the other.
 pub(super) struct Direction<'a> {
-    source: Source<'a>,
-    sink: Sink<'a>,
+    pub(super) source: Source<'a>,
+    pub(super) sink: Sink<'a>,
 }
 
 impl<'a> Direction<'a> {

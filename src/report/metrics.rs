@@ -22,7 +22,7 @@ use crate::wire::request::Command;
 const BUCKETS: [u64; 12] = [1, 3, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000];
 
 /// What a session can have been for: what the client has spoken, and what it has asked for, if it came so far.
-const KINDS: [(Option<Protocol>, Option<Command>); 9] = [
+const KINDS: [(Option<Protocol>, Option<Command>); 13] = [
     (None, None),
     (Some(Protocol::Socks5), None),
     (Some(Protocol::Socks5), Some(Command::Connect)),
@@ -31,7 +31,11 @@ const KINDS: [(Option<Protocol>, Option<Command>); 9] = [
     (Some(Protocol::Socks5), Some(Command::Resolve)),
     (Some(Protocol::Socks5), Some(Command::ResolvePtr)),
     (Some(Protocol::Socks4), None),
+    (Some(Protocol::Socks4), Some(Command::Connect)),
+    (Some(Protocol::Socks4), Some(Command::Bind)),
     (Some(Protocol::Http), None),
+    (Some(Protocol::Http), Some(Command::Connect)),
+    (Some(Protocol::Http), Some(Command::Http)),
 ];
 
 /// The kind of reason why a client was turned away before it had a session.

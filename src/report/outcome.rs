@@ -70,6 +70,7 @@ impl From<Ending> for Outcome {
             Ending::Evicted(_) => Outcome::Evicted,
             Ending::Stopped => Outcome::Stopped,
             Ending::Revoked(_) => Outcome::Denied,
+            Ending::BadRequest(_) => Outcome::BadRequest,
             Ending::Fault => Outcome::Failed,
         }
     }
@@ -79,14 +80,18 @@ impl From<Ending> for Outcome {
 impl From<&Refusal> for Outcome {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
-            Refusal::NotServed | Refusal::Malformed | Refusal::NoLogin => Outcome::BadRequest,
+            Refusal::NotServed | Refusal::Malformed | Refusal::TooLarge | Refusal::NoLogin => {
+                Outcome::BadRequest
+            }
             Refusal::WrongLogin => Outcome::BadCredentials,
             Refusal::Denied => Outcome::Denied,
             Refusal::NetworkUnreachable => Outcome::NetworkUnreachable,
             Refusal::HostUnreachable => Outcome::HostUnreachable,
             Refusal::ConnectionRefused => Outcome::Refused,
             Refusal::TimedOut => Outcome::TimedOut,
-            Refusal::Command | Refusal::AddressFamily | Refusal::Failed => Outcome::Failed,
+            Refusal::Command | Refusal::AddressFamily | Refusal::BadResponse | Refusal::Failed => {
+                Outcome::Failed
+            }
             Refusal::Upstream(reply) => reply.refusal().map_or(Outcome::Failed, |it| (&it).into()),
         }
     }

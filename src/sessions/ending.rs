@@ -17,6 +17,8 @@ pub enum Ending {
     Stopped,
     /// Its user may do nothing more, for this reason.
     Revoked(&'static str),
+    /// What the client has sent for its target is none that can be passed on, for this reason.
+    BadRequest(&'static str),
     /// A thread of the session has panicked.
     Fault,
 }
@@ -25,13 +27,16 @@ impl Ending {
     /// Whether a side, or this server, has failed: then whoever is left hears of that at once,
     /// whatever is on its way.
     pub(super) fn is_failure(self) -> bool {
-        matches!(self, Ending::ClientReset | Ending::TargetReset | Ending::Fault)
+        matches!(
+            self,
+            Ending::ClientReset | Ending::TargetReset | Ending::BadRequest(_) | Ending::Fault
+        )
     }
 
     /// The reason, where the kind of ending alone does not say it.
     pub fn why(self) -> Option<&'static str> {
         match self {
-            Ending::Evicted(why) | Ending::Revoked(why) => Some(why),
+            Ending::Evicted(why) | Ending::Revoked(why) | Ending::BadRequest(why) => Some(why),
             Ending::Fault => Some("internal error"),
             _ => None,
         }

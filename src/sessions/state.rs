@@ -298,9 +298,11 @@ impl SessionState {
         streams.map(|stream| unacknowledged(stream).map(u64::from)).sum()
     }
 
-    /// Whether a side has sent its end of file, and it was passed on.
+    /// Whether a side has sent its end of file, and all that it has sent was passed on.
     pub(super) fn is_half_closed(&self) -> bool {
-        self.sides().iter().any(|side| side.fin_passed_on())
+        self.directions()
+            .iter()
+            .any(|(side, other)| side.fin_passed_on() && side.fin_received(other))
     }
 
     /// Why the session ended early, if it did.
@@ -361,6 +363,26 @@ impl SessionState {
         // Before the end of file: with a reset at its close a connection drops what is still on its way.
         sink.set_reset_at_close(false);
         sink.shut_down(Shutdown::Write);
+    }
+
+    /// Notes that all of a request was passed on that ends without an end of file, and that nobody reads what
+    /// the client sends behind it. Closing the target's connection from here on cuts nothing off.
+    pub fn conclude_request(&self) {
+        let progress = self.progress.lock();
+        if progress.ending.is_none() {
+            self.client.set_fin_passed_on();
+            self.target.set_reset_at_close(false);
+        }
+    }
+
+    /// Lets a client be told why its session has ended, if it has been sent nothing yet.
+    pub fn is_answered_at_end(&self) -> bool {
+        let is_untold =
+            matches!(self.ending(), Some(Ending::BadRequest(_))) && self.target.sent() == 0;
+        if is_untold {
+            self.client.set_reset_at_close(false);
+        }
+        is_untold
     }
 
     /// Whether somebody writes to a side, and may wait for it to take the bytes.

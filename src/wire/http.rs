@@ -1,28 +1,35 @@
-//! HTTP/1, as a client speaks it to a proxy.
+//! HTTP/1, as a client speaks it to a proxy (RFC 9110, RFC 9112).
+//!
+//! ```text
+//! client                                     server
+//!   | CONNECT host:port HTTP/1.1, fields       |
+//!   |----------------------------------------->|
+//!   |                             HTTP/1.1 200 |
+//!   |<-----------------------------------------|
+//!   |       octets of client and target        |
+//!   |<---------------------------------------->|
+//!
+//!   | GET http://host/path HTTP/1.1, fields    |     to the target: GET /path HTTP/1.1
+//!   |----------------------------------------->|
+//!   |              the target's response       |
+//!   |<-----------------------------------------|
+//! ```
+//!
+//! A connection is for one request, but for one more after a 407. A head is read as `httparse` does, and what
+//! two readers might take for different messages is refused.
 
-use super::refusal::Refusal;
+mod body;
+mod head;
+mod pages;
+mod refusal;
+mod request;
+mod response;
 
-/// What someone who set this server as an HTTP proxy gets to read.
-const NOT_SERVED: &str = "HTTP/1.1 400 Bad Request\r\n\
-    Content-Type: text/plain\r\n\
-    Content-Length: 110\r\n\
-    Connection: close\r\n\
-    \r\n\
-    This is a SOCKS5 proxy, not an HTTP proxy.\n\
-    Set it as SOCKS5 host, or as socks5h://host:port where a URL goes.\n";
+pub use body::Body;
+pub use pages::answer;
+pub use refusal::{CHALLENGE, refusal};
+pub use request::{Request, Target};
+pub use response::ResponseHead;
 
-/// The response for each refusal.
-pub fn refusal(_: &Refusal) -> Vec<u8> {
-    NOT_SERVED.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_length_of_a_response_is_right() {
-        let (head, body) = NOT_SERVED.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-    }
-}
+/// The response to a CONNECT that has succeeded.
+pub const CONNECTED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumString, IntoStaticStr};
 
 use super::address::Address;
 use super::refusal::Refusal;
 use super::{http, socks4, socks5};
 
 /// What a client speaks. The log and the metrics write it in small letters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
 pub enum Protocol {
     /// SOCKS protocol version 5 (RFC 1928).
@@ -41,7 +41,8 @@ impl Protocol {
     pub fn success(self, bound: &Address) -> Vec<u8> {
         match self {
             Protocol::Socks5 => socks5::success(bound),
-            Protocol::Socks4 | Protocol::Http => Vec::new(),
+            Protocol::Socks4 => socks4::success(bound),
+            Protocol::Http => http::CONNECTED.into(),
         }
     }
 

@@ -11,6 +11,8 @@ pub enum Refusal {
     NotServed,
     /// Its message is none that there can be.
     Malformed,
+    /// Its message is too large.
+    TooLarge,
     /// It has to log in, and has not tried to.
     NoLogin,
     /// Its login is wrong, or was not looked at.
@@ -29,6 +31,8 @@ pub enum Refusal {
     TimedOut,
     /// Addresses of this kind cannot be had.
     AddressFamily,
+    /// The target has answered with what cannot be passed on.
+    BadResponse,
     /// Anything else.
     Failed,
     /// An upstream has said so, and this is its reply.

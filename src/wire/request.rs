@@ -10,6 +10,8 @@ use super::address::Address;
 pub enum Command {
     /// A connection to the destination.
     Connect,
+    /// A request by HTTP, which is passed on to the destination.
+    Http,
     /// One connection from the destination.
     Bind,
     /// A relay of UDP datagrams.

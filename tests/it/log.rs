@@ -164,8 +164,8 @@ fn a_pipe_that_nobody_reads_any_more_is_left_when_the_log_is_opened_anew() {
             // A pipe has room for some 500 of their lines.
             for _ in 0..900 {
                 let mut client = connect(address);
-                client.write_all(b"\x04").unwrap();
-                let _: [u8; 8] = take(&mut client);
+                client.write_all(b"\x05\x00").unwrap();
+                let _: [u8; 2] = take(&mut client);
             }
         }
     }
@@ -263,13 +263,13 @@ fn a_client_that_floods_the_log_is_counted_and_hides_no_wrong_password() {
         client.write_all(GREETING).unwrap();
         assert_eq!(take(&mut client), *b"\x05\xff");
     }
-    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     let mut client = connect(program.address);
     client.write_all(b"\x05\x01\x02\x01\x05alice\x05guess").unwrap();
     assert_eq!(take(&mut client), *b"\x05\x02\x01\x01");
     drop(client);
     program.signal(Signal::TERM);
     let log = reader.join().unwrap();
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     let logged = log.matches("outcome=bad-request").count();
     assert!(logged >= 1000 && logged <= 1000 + 10 * (seconds + 1), "{logged} in {seconds} s");
     let told = log.lines().filter_map(|line| line.strip_suffix(" more lines of client=127.0.0.1"));
@@ -303,13 +303,13 @@ fn all_clients_together_fill_no_log_and_hide_nobody_who_comes_new() {
             assert_eq!(take(&mut client), *b"\x05\xff");
         }
     }
-    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     let mut late = connect_from([127, 0, 0, 11].into(), program.address);
-    late.write_all(b"\x04").unwrap();
-    let _: [u8; 8] = take(&mut late);
+    late.write_all(b"\x05\x00").unwrap();
+    let _: [u8; 2] = take(&mut late);
     drop(late);
     program.signal(Signal::TERM);
     let log = reader.join().unwrap();
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     let logged = log.matches(" outcome=bad-request ").count();
     assert!(logged >= 250 && logged <= 250 + 10 + 5 * (seconds + 2), "{logged} in {seconds} s");
     assert!(log.contains(" client=127.0.0.11:"), "{log}");
@@ -321,8 +321,8 @@ fn the_lines_of_one_client_can_be_more() {
     let reader = read_on(&mut program);
     for _ in 0..2000 {
         let mut client = connect(program.address);
-        client.write_all(b"\x04").unwrap();
-        let _: [u8; 8] = take(&mut client);
+        client.write_all(b"\x05\x00").unwrap();
+        let _: [u8; 2] = take(&mut client);
     }
     program.signal(Signal::TERM);
     assert_eq!(reader.join().unwrap().matches(" outcome=bad-request ").count(), 2000);

@@ -133,8 +133,8 @@ fn a_refused_connection() {
 }
 
 #[test]
-fn other_protocols_are_told_what_this_is() {
-    let server = start(&[]);
+fn what_is_not_served_is_told_so() {
+    let server = start(&["--protocols", "socks5"]);
     let socks4 = last_words(server.address, b"\x04\x01\x00\x50\x7f\x00\x00\x01user\x00");
     assert_eq!(socks4, b"\x00\x5b\x00\x00\x00\x00\x00\x00");
     for method in ["GET http://example.org/", "POST /", "CONNECT example.org:443"] {
@@ -144,6 +144,8 @@ fn other_protocols_are_told_what_this_is() {
     }
     assert_eq!(last_words(server.address, b"\x16"), b"");
     assert_eq!(last_words(server.address, b"\x00"), b"");
+    let others = start(&["--protocols", "http,socks4"]);
+    assert_eq!(last_words(others.address, GREETING), b"\x05\xff");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::contender::Running;
-use crate::sockets::dial;
-use crate::socks::{ASSOCIATE, PATIENCE, negotiate};
+use crate::sockets::{PATIENCE, dial};
+use crate::socks::{ASSOCIATE, negotiate};
 
 /// A datagram that is not back by then is lost.
 const TOO_LATE: Duration = Duration::from_millis(250);

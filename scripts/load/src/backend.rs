@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::process::Service;
 use crate::sockets::listen;
-use crate::{digest, echo};
+use crate::{digest, echo, http};
 
 /// Large enough that the back end makes few system calls, small enough for the processor's cache.
 pub(crate) const BLOCK: usize = 256 * 1024;
@@ -15,13 +15,16 @@ pub(crate) const BLOCK: usize = 256 * 1024;
 /// just been closed do not run out.
 pub(crate) const ADDRESSES: u8 = 64;
 
+/// The HTTP origin is asked less often, and is on so many.
+const ORIGINS: u8 = 8;
+
 /// As many connections as are opened at once.
 const BACKLOG: i32 = 4096;
 
 /// A running back end and where its services are.
 pub(crate) struct Backend {
     _service: Service,
-    ports: [u16; 5],
+    ports: [u16; 6],
 }
 
 impl Backend {
@@ -52,25 +55,31 @@ impl Backend {
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.ports[3])
     }
 
+    /// An HTTP origin, which answers with as many octets as the path says.
+    pub(crate) fn origin(&self, number: usize) -> SocketAddrV4 {
+        let offset = u8::try_from(number % usize::from(ORIGINS)).unwrap_or_default();
+        SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 1 + offset), self.ports[4])
+    }
+
     /// Sends each datagram back to where it came from.
     pub(crate) fn datagrams(&self) -> SocketAddrV4 {
-        SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.ports[4])
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.ports[5])
     }
 }
 
 /// The back end's whole life: says where it listens and serves until its input ends.
 pub(crate) fn run() -> io::Result<()> {
-    let mut echoes = vec![listen((Ipv4Addr::LOCALHOST, 0), BACKLOG)?];
-    let echo_port = echoes[0].local_addr()?.port();
-    for last in 2..=ADDRESSES {
-        echoes.push(listen((Ipv4Addr::new(127, 0, 0, last), echo_port), BACKLOG)?);
-    }
-    let mut ports = vec![echo_port];
+    let echoes = listen_on(ADDRESSES)?;
+    let mut ports = vec![echoes[0].local_addr()?.port()];
     thread::Builder::new().spawn(move || echo::serve(&echoes))?;
-    for service in [source, sink, digest::answer] {
-        let listener = listen((Ipv4Addr::LOCALHOST, 0), BACKLOG)?;
-        ports.push(listener.local_addr()?.port());
-        thread::Builder::new().spawn(move || accept(&listener, service))?;
+    let services: [(u8, Answer); 4] =
+        [(1, source), (1, sink), (1, digest::answer), (ORIGINS, http::answer)];
+    for (addresses, service) in services {
+        let listeners = listen_on(addresses)?;
+        ports.push(listeners[0].local_addr()?.port());
+        for listener in listeners {
+            thread::Builder::new().spawn(move || accept(&listener, service))?;
+        }
     }
     let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     ports.push(datagrams.local_addr()?.port());
@@ -80,7 +89,20 @@ pub(crate) fn run() -> io::Result<()> {
     Ok(())
 }
 
-fn accept(listener: &TcpListener, service: fn(TcpStream) -> io::Result<()>) {
+/// What is done with a connection.
+type Answer = fn(TcpStream) -> io::Result<()>;
+
+/// The same port on so many addresses.
+fn listen_on(addresses: u8) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = vec![listen((Ipv4Addr::LOCALHOST, 0), BACKLOG)?];
+    let port = listeners[0].local_addr()?.port();
+    for last in 2..=addresses {
+        listeners.push(listen((Ipv4Addr::new(127, 0, 0, last), port), BACKLOG)?);
+    }
+    Ok(listeners)
+}
+
+fn accept(listener: &TcpListener, service: Answer) {
     for stream in listener.incoming().flatten() {
         // How a tunnel ends is its client's business, so an error here is not one.
         let _ = thread::Builder::new().stack_size(64 * 1024).spawn(move || service(stream));

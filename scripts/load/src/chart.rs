@@ -10,8 +10,9 @@ use crate::machine;
 use crate::ratio::Verdict;
 use crate::results::Results;
 use crate::table::number;
+use crate::tunnel::By;
 use crate::work::bulk::{self, Way};
-use crate::work::{Names, Work, connect, datagrams, idle, names, ping, whole};
+use crate::work::{Names, Work, connect, datagrams, idle, names, ping, requests, whole};
 
 const WIDTH: usize = 900;
 const COLUMNS: usize = 2;
@@ -33,10 +34,16 @@ const WHITE: &str = "#ffffff";
 const LONGEST: f64 = 3.0;
 
 /// What the panels show.
-const PANELS: [(&str, Work, Measure); 8] = [
+const PANELS: [(&str, Work, Measure); 10] = [
     ("Proxy CPU, seconds per GB down, 1 stream", Work::Bulk(Way::Down, 1), bulk::CPU),
     ("Throughput down, GB/s, 8 streams", Work::Bulk(Way::Down, 8), bulk::THROUGHPUT),
-    ("New connections a second, 8 clients", Work::Connect(8), connect::RATE),
+    ("New connections a second, 8 clients", Work::Connect(By::Socks5, 8), connect::RATE),
+    (
+        "New connections by HTTP CONNECT, 8 clients",
+        Work::Connect(By::HttpConnect, 8),
+        connect::RATE,
+    ),
+    ("Proxy CPU, µs per plain HTTP request", Work::Requests(1000), requests::CPU),
     ("Echo of 64 octets, median µs, 1 tunnel", Work::Ping(1), ping::MEDIAN),
     ("Resident KiB per idle tunnel", Work::Idle(3000), idle::PER_TUNNEL),
     ("Whole KiB per idle tunnel, kernel included", Work::WholeCost(3000), whole::COUNTED),
@@ -137,7 +144,7 @@ impl Bar {
         let label = contender.label.as_str();
         let median = results.spread(work, measure, label).map(|spread| spread.median);
         let first = results.ours().first().copied().filter(|first| *first != label);
-        let ratio = first.and_then(|first| results.ratio(work, measure, first, label));
+        let ratio = first.and_then(|first| results.ratio(measure, (work, first), (work, label)));
         let is_alike = ratio.is_some_and(|it| it.verdict(measure.better) == Verdict::Alike);
         let words = match median {
             _ if results.failure(Some(work), label).is_some() => "failed".into(),

@@ -15,7 +15,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use crate::account;
 use crate::process::{Process, guarded};
 use crate::sockets::free_address;
-use crate::socks;
+use crate::tunnel::{By, Proxy};
 
 /// What is known of a proxy's command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,19 +28,26 @@ pub(crate) enum Kind {
     GoSocks5,
     FastSocks5,
     Merino,
+    Tinyproxy,
+    Privoxy,
+    Goproxy,
     /// The user's own, of which no more is known than its command.
     Given,
 }
 
-/// Every kind that is known, with the name it goes by, which a label begins with.
-const KINDS: [(&str, Kind); 7] = [
-    ("direct", Kind::Direct),
-    ("tabi", Kind::Tabi),
-    ("microsocks", Kind::Microsocks),
-    ("dante", Kind::Dante),
-    ("go-socks5", Kind::GoSocks5),
-    ("fast-socks5", Kind::FastSocks5),
-    ("merino", Kind::Merino),
+/// Every kind that is known, with the name it goes by, which a label begins with, and what it speaks.
+/// Without a proxy nobody is asked, and targets are the same.
+const KINDS: [(&str, Kind, &[By]); 10] = [
+    ("direct", Kind::Direct, &[By::Socks5, By::PlainHttp]),
+    ("tabi", Kind::Tabi, By::ALL),
+    ("microsocks", Kind::Microsocks, &[By::Socks5]),
+    ("dante", Kind::Dante, &[By::Socks5]),
+    ("go-socks5", Kind::GoSocks5, &[By::Socks5]),
+    ("fast-socks5", Kind::FastSocks5, &[By::Socks5]),
+    ("merino", Kind::Merino, &[By::Socks5]),
+    ("tinyproxy", Kind::Tinyproxy, By::HTTP),
+    ("privoxy", Kind::Privoxy, By::HTTP),
+    ("goproxy", Kind::Goproxy, By::HTTP),
 ];
 
 /// A proxy to compare. Two of one kind differ in label and program.
@@ -51,8 +58,12 @@ pub(crate) struct Contender {
     program: PathBuf,
     /// Of a given peer, the shell command that starts it.
     command: String,
+    /// What it can be spoken to, as far as is known.
+    pub(crate) speaks: Vec<By>,
     /// Whether it has UDP ASSOCIATE, as far as is known.
     pub(crate) udp: bool,
+    /// What it is spoken to now.
+    by: By,
     setting: Setting,
 }
 
@@ -74,16 +85,25 @@ impl Contender {
     /// Reads `LABEL` or `LABEL=PROGRAM`, where the label begins with the name of a kind.
     pub(crate) fn parse(text: &str, peers: &Path) -> Result<Contender, String> {
         let (label, program) = text.split_once('=').unwrap_or((text, ""));
-        let kind = KINDS.iter().find(|(name, _)| label.starts_with(name));
-        let Some(&(name, kind)) = kind else {
-            let names = KINDS.map(|(name, _)| name).join(", ");
+        let kind = KINDS.iter().find(|(name, ..)| label.starts_with(name));
+        let Some(&(name, kind, speaks)) = kind else {
+            let names = KINDS.map(|(name, ..)| name).join(", ");
             return Err(format!("{label} begins with none of {names}"));
         };
         let program =
             if program.is_empty() { installed(name, peers) } else { PathBuf::from(program) };
-        let udp = !matches!(kind, Kind::Microsocks | Kind::GoSocks5 | Kind::Merino);
-        let (label, command) = (label.to_owned(), String::new());
-        Ok(Contender { label, kind, program, command, udp, setting: Setting::Loopback })
+        let udp = speaks.contains(&By::Socks5)
+            && !matches!(kind, Kind::Microsocks | Kind::GoSocks5 | Kind::Merino);
+        Ok(Contender {
+            label: label.to_owned(),
+            kind,
+            program,
+            command: String::new(),
+            speaks: speaks.to_vec(),
+            udp,
+            by: By::Socks5,
+            setting: Setting::Loopback,
+        })
     }
 
     /// Reads `NAME=COMMAND` of a peer that the user brings, with the place for the port in it.
@@ -106,9 +126,22 @@ impl Contender {
             kind: Kind::Given,
             program: PathBuf::from("/bin/sh"),
             command: command.to_owned(),
+            speaks: By::ALL.to_vec(),
             udp: true,
+            by: By::Socks5,
             setting: Setting::Loopback,
         })
+    }
+
+    /// The same, but spoken to by this.
+    pub(crate) fn by(&self, by: By) -> Contender {
+        Contender { by, ..self.clone() }
+    }
+
+    /// Whether it has to be found out that it can be spoken to by this: of a peer nobody knows, and of
+    /// tabi it depends on the version.
+    pub(crate) fn may_lack(&self, by: By) -> bool {
+        self.kind == Kind::Given || self.kind == Kind::Tabi && by != By::Socks5
     }
 
     /// The same, but started so that it serves nobody but a user with a password.
@@ -148,7 +181,8 @@ impl Contender {
                 },
             );
         }
-        let name = KINDS.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(name, _)| name);
+        let name =
+            KINDS.iter().find(|(_, kind, _)| *kind == self.kind).map_or("", |(name, ..)| name);
         fs::read_to_string(peers.join("versions"))
             .unwrap_or_default()
             .lines()
@@ -163,10 +197,8 @@ impl Contender {
         }
         let (mut process, address, _) = self.spawn(true)?;
         process.await_accept(address)?;
-        Ok(Running {
-            process: Some(process),
-            address: Some(socks::Proxy { address, users: self.setting == Setting::Users }),
-        })
+        let users = self.setting == Setting::Users;
+        Ok(Running { process: Some(process), address: Some(Proxy { address, by: self.by, users }) })
     }
 
     /// How long it takes from the start of the process to its first connection.
@@ -216,7 +248,7 @@ fn installed(name: &str, peers: &Path) -> PathBuf {
 pub(crate) struct Running {
     process: Option<Process>,
     /// None where there is no proxy.
-    pub(crate) address: Option<socks::Proxy>,
+    pub(crate) address: Option<Proxy>,
 }
 
 impl Running {

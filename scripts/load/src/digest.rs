@@ -5,13 +5,14 @@ use std::net::{SocketAddrV4, TcpStream};
 
 use sha2::{Digest, Sha256};
 
-use crate::socks;
+use crate::tunnel::{self, Proxy};
 
 /// Octets each way. More than all the buffers on the way hold together.
 const LENGTH: usize = 4 * 1024 * 1024;
 
 const UP: u64 = 0x0123_4567_89ab_cdef;
-const DOWN: u64 = 0xfedc_ba98_7654_3210;
+/// What comes down is made of.
+pub(crate) const DOWN: u64 = 0xfedc_ba98_7654_3210;
 
 /// Octets that look random, the same ones for the same seed.
 pub(crate) fn octets(seed: u64, length: usize) -> Vec<u8> {
@@ -36,8 +37,8 @@ pub(crate) fn answer(mut stream: TcpStream) -> io::Result<()> {
 }
 
 /// The client's side.
-pub(crate) fn check(proxy: Option<socks::Proxy>, target: SocketAddrV4) -> io::Result<()> {
-    exchange(&mut socks::tunnel(proxy, target)?)
+pub(crate) fn check(proxy: Option<Proxy>, target: SocketAddrV4) -> io::Result<()> {
+    exchange(&mut tunnel::open(proxy, target)?)
 }
 
 /// The same over a tunnel that is there.

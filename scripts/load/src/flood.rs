@@ -29,7 +29,8 @@ use crate::backend::Backend;
 use crate::process::{self, Process, guarded, nameless};
 use crate::room;
 use crate::sockets::free_address;
-use crate::socks::{Proxy, USER};
+use crate::socks::USER;
+use crate::tunnel::{By, Proxy};
 
 /// Nothing new begins after this time, and everything has ended a minute later.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
@@ -124,7 +125,8 @@ fn measure(options: &Options, flood: &'static Flood, target: SocketAddrV4) -> io
     let address = free_address()?;
     let _proxy = start(options, flood, address)?;
     let visit = |proxy| Visit { proxy, target, by_name: flood.by_name, link: flood.link };
-    let (through, straight) = (visit(Some(Proxy { address, users: flood.users })), visit(None));
+    let (through, straight) =
+        (visit(Some(Proxy { address, by: By::Socks5, users: flood.users })), visit(None));
     let seconds = Duration::from_secs(options.seconds);
     // The threads that it needs are there, the log is open.
     ordinary::visit(&through, Duration::from_millis(500));

@@ -1,4 +1,4 @@
-//! Measures SOCKS5 proxies side by side on loopback. `scripts/bench` builds and runs this.
+//! Measures SOCKS5 and HTTP proxies side by side on loopback. `scripts/bench` builds and runs this.
 
 mod account;
 mod association;
@@ -9,6 +9,7 @@ mod digest;
 mod echo;
 mod figure;
 mod flood;
+mod http;
 mod machine;
 mod name_server;
 mod options;
@@ -23,6 +24,7 @@ mod starts;
 mod steady;
 mod table;
 mod tournament;
+mod tunnel;
 mod window;
 mod work;
 mod world;

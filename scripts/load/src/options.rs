@@ -13,7 +13,7 @@ use crate::steady;
 use crate::window::Timing;
 use crate::work::{WORKS, Work};
 
-/// Measures SOCKS5 proxies side by side on loopback
+/// Measures SOCKS5 and HTTP proxies side by side on loopback
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
@@ -50,17 +50,18 @@ pub(crate) enum Part {
 #[derive(Args)]
 pub(crate) struct Options {
     /// Who takes part: LABEL or LABEL=PROGRAM, where LABEL begins with direct, tabi, microsocks,
-    /// dante, go-socks5, fast-socks5 or merino ("tabi=old,tabi2=new" compares two builds)
+    /// dante, go-socks5, fast-socks5, merino, tinyproxy, privoxy or goproxy ("tabi=old,tabi2=new"
+    /// compares two builds)
     #[arg(
         long,
         value_name = "LIST",
         value_delimiter = ',',
         overrides_with = "contenders",
-        default_value = "direct,tabi,microsocks,dante,go-socks5,fast-socks5,merino"
+        default_value = "direct,tabi,microsocks,dante,go-socks5,fast-socks5,merino,tinyproxy,privoxy,goproxy"
     )]
     contenders: Vec<String>,
     /// A further peer, by a shell command that serves everybody on port {port} of 127.0.0.1 without
-    /// a log; may be given several times. For example:
+    /// a log; may be given several times. Whether it speaks SOCKS5, HTTP or both is tried. For example:
     /// --peer '3proxy=printf "maxconn 10000\nsocks -i127.0.0.1 -p{port}\n" | 3proxy /dev/stdin'
     /// --peer 'hev=printf "main:\n  port: {port}\n  listen-address: 127.0.0.1\n" |
     ///         hev-socks5-server /dev/stdin'

@@ -91,23 +91,22 @@ impl Results {
         Spread::of(&figures.into_iter().map(|(_, value)| value).collect::<Vec<_>>())
     }
 
-    /// One contender beside another, lap by lap. None where either has failed.
+    /// One contender at a work beside another or at another, lap by lap. None where either has failed.
     pub(crate) fn ratio(
         &self,
-        work: Work,
         measure: Measure,
-        one: &str,
-        other: &str,
+        one: (Work, &str),
+        other: (Work, &str),
     ) -> Option<Ratio> {
-        if [one, other].iter().any(|label| self.failure(Some(work), label).is_some()) {
+        if [one, other].iter().any(|(work, label)| self.failure(Some(*work), label).is_some()) {
             return None;
         }
-        let others = self.figures(work, measure, other);
+        let others = self.figures(other.0, measure, other.1);
         let beside = |(lap, value): (u32, f64)| {
             let (_, other) = others.iter().find(|(other, _)| *other == lap)?;
             Some((value, *other))
         };
-        let ones = self.figures(work, measure, one);
+        let ones = self.figures(one.0, measure, one.1);
         Ratio::of(&ones.into_iter().filter_map(beside).collect::<Vec<_>>())
     }
 
@@ -141,10 +140,11 @@ mod tests {
     use super::Results;
     use crate::contender::Contender;
     use crate::figure::{Better, Measure, of_client};
+    use crate::tunnel::By;
     use crate::work::Work;
 
     const RATE: Measure = of_client("conn/s", Better::Higher);
-    const WORK: Work = Work::Connect(1);
+    const WORK: Work = Work::Connect(By::Socks5, 1);
 
     fn results(labels: &[&str]) -> Results {
         let contender = |label: &&str| Contender::parse(label, Path::new("")).unwrap();
@@ -159,8 +159,22 @@ mod tests {
         }
         results.add(WORK, 2, "merino", vec![(RATE, 3.0)]);
         results.add(WORK, 0, "merino", vec![(RATE, 1.0)]);
-        let ratio = results.ratio(WORK, RATE, "tabi", "merino").unwrap();
+        let ratio = results.ratio(RATE, (WORK, "tabi"), (WORK, "merino")).unwrap();
         assert!((ratio.low - 2.0).abs() < 1e-9 && (ratio.high - 2.0).abs() < 1e-9, "{ratio:?}");
+    }
+
+    #[test]
+    fn a_work_is_set_beside_another_of_the_same_lap() {
+        let mut results = results(&["tabi"]);
+        let by_http = Work::Connect(By::HttpConnect, 1);
+        for lap in 0..3 {
+            results.add(WORK, lap, "tabi", vec![(RATE, 2.0 * f64::from(lap + 1))]);
+            results.add(by_http, lap, "tabi", vec![(RATE, f64::from(lap + 1))]);
+        }
+        let ratio = results.ratio(RATE, (by_http, "tabi"), (by_http.by_socks(), "tabi")).unwrap();
+        assert!((ratio.low - 0.5).abs() < 1e-9 && (ratio.high - 0.5).abs() < 1e-9, "{ratio:?}");
+        results.fail(Some(WORK), "tabi", "ended early".to_owned());
+        assert_eq!(results.ratio(RATE, (by_http, "tabi"), (WORK, "tabi")), None);
     }
 
     #[test]
@@ -172,6 +186,6 @@ mod tests {
         assert_eq!(results.best_peer(WORK, RATE), Some("merino"));
         results.fail(Some(WORK), "merino", "ended early".to_owned());
         assert_eq!(results.best_peer(WORK, RATE), Some("dante"));
-        assert_eq!(results.ratio(WORK, RATE, "tabi", "merino"), None);
+        assert_eq!(results.ratio(RATE, (WORK, "tabi"), (WORK, "merino")), None);
     }
 }

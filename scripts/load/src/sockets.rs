@@ -9,6 +9,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 
+/// No answer on loopback takes this long, so one that does is a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A listener of one family alone, with room for so many connections that nobody has accepted yet.
 pub(crate) fn listen(address: impl Into<SocketAddr>, backlog: i32) -> io::Result<TcpListener> {
     let address = address.into();

@@ -1,26 +1,14 @@
 //! The client's side of SOCKS5: as little as a well-behaved client needs, one message a step.
 
+use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::Duration;
-
-use crate::sockets::dial;
-
-/// No answer on loopback takes this long, so one that does is a failure.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 
 pub(crate) const CONNECT: u8 = 0x01;
 pub(crate) const ASSOCIATE: u8 = 0x03;
 
 /// The user and the password, where the proxy asks for them.
 pub(crate) const USER: &str = "bench";
-
-/// Where a proxy is, and whether it asks who comes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Proxy {
-    pub(crate) address: SocketAddr,
-    pub(crate) users: bool,
-}
 
 /// Where a client asks to be connected to.
 #[derive(Clone, Copy, Debug)]
@@ -35,29 +23,14 @@ impl From<SocketAddrV4> for Target<'_> {
     }
 }
 
-/// A connection to `target`: through the proxy, or straight to it where there is none.
-pub(crate) fn tunnel(proxy: Option<Proxy>, target: SocketAddrV4) -> io::Result<TcpStream> {
-    tunnel_from(Ipv4Addr::LOCALHOST, proxy, target.into(), PATIENCE)
-}
-
-/// The same from a client address of one's own, to a target that may be a name, which without a proxy
-/// it may not. Nothing is waited for longer than `patience`.
-pub(crate) fn tunnel_from(
-    client: Ipv4Addr,
-    proxy: Option<Proxy>,
-    target: Target<'_>,
-    patience: Duration,
-) -> io::Result<TcpStream> {
-    let to = match (proxy, target) {
-        (Some(proxy), _) => proxy.address,
-        (None, Target::Address(address)) => address.into(),
-        (None, Target::Name(..)) => return Err(io::Error::other("only a proxy knows names")),
-    };
-    let mut stream = dial(client, to, patience)?;
-    if let Some(proxy) = proxy {
-        negotiate(&mut stream, proxy.users, CONNECT, target)?;
+/// HOST:PORT, as HTTP has it.
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Address(address) => write!(text, "{address}"),
+            Target::Name(name, port) => write!(text, "{name}:{port}"),
+        }
     }
-    Ok(stream)
 }
 
 /// Greeting, authentication if there are users, and request. The answer is BND, the bound address,

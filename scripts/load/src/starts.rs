@@ -21,8 +21,8 @@ use crate::backend::Backend;
 use crate::digest;
 use crate::figure::Spread;
 use crate::process::{self, Process, guarded};
-use crate::sockets::{dial, free_address};
-use crate::socks::{self, CONNECT, PATIENCE, Target};
+use crate::sockets::{PATIENCE, dial, free_address};
+use crate::socks::{self, CONNECT, Target};
 
 /// Clients at once of each kind.
 const SHORT: usize = 8;

@@ -14,7 +14,8 @@ use clap::Args;
 use crate::backend::Backend;
 use crate::digest;
 use crate::figure::{percentile, real};
-use crate::socks::{self, PATIENCE, Proxy};
+use crate::sockets::PATIENCE;
+use crate::tunnel::{self, By, Proxy};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -161,6 +162,6 @@ fn connect(
     target: SocketAddrV4,
     patience: Duration,
 ) -> io::Result<TcpStream> {
-    let proxy = Proxy { address: proxy, users: false };
-    socks::tunnel_from(client, Some(proxy), target.into(), patience)
+    let proxy = Proxy { address: proxy, by: By::Socks5, users: false };
+    tunnel::open_from(client, Some(proxy), target.into(), patience)
 }

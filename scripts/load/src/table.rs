@@ -9,6 +9,7 @@ use crate::figure::{Measure, Spread};
 use crate::machine;
 use crate::options::Options;
 use crate::results::Results;
+use crate::tunnel::By;
 use crate::work::{SHORT_LAPS, Work};
 
 /// Writes the tables to a file and prints them.
@@ -26,12 +27,15 @@ fn markdown(results: &Results, options: &Options) -> Result<String, fmt::Error> 
     writeln!(
         text,
         "{} interleaved rounds over loopback{}, in each {SHORT_LAPS} turns of the short works \
-         (ping-pong, connections); clients, back end and proxy share the cores.\n",
+         (ping-pong, connections, requests); clients, back end and proxy share the cores.\n",
         results.rounds,
         if results.cut_short { ", the last cut short" } else { "" }
     )?;
     for contender in &results.contenders {
-        writeln!(text, "- {}: {}", contender.label, contender.version(&options.peers))?;
+        let version = contender.version(&options.peers);
+        let speaks: Vec<_> = contender.speaks.iter().map(By::to_string).collect();
+        let speaks = if contender.is_proxy() { speaks.join(", ") } else { "-".to_owned() };
+        writeln!(text, "- {}: {version}; {speaks}", contender.label)?;
     }
     if measures.iter().any(|(work, _)| work.needs_room()) {
         writeln!(text, "\n{NAMES}")?;
@@ -57,9 +61,11 @@ fn comparisons(text: &mut String, results: &Results, measures: &[(Work, Measure)
     let Some(first) = ours.first() else {
         return Ok(());
     };
-    let peer = |(work, measure)| results.best_peer(work, measure);
+    let peer = |(work, measure)| Some((work, results.best_peer(work, measure)?));
     let peers = measures.iter().any(|row| peer(*row).is_some());
-    if peers || ours.len() > 1 {
+    let by_http = measures.iter().filter(|(work, _)| work.by_socks() != *work);
+    let by_http: Vec<_> = by_http.copied().collect();
+    if peers || ours.len() > 1 || !by_http.is_empty() {
         writeln!(text, "\n{RATIOS}")?;
     }
     for label in ours.iter().filter(|_| peers) {
@@ -68,7 +74,14 @@ fn comparisons(text: &mut String, results: &Results, measures: &[(Work, Measure)
     }
     for label in ours.iter().skip(1) {
         writeln!(text, "\n{label} beside {first}:")?;
-        comparison(text, results, measures, label, |_| Some(first))?;
+        comparison(text, results, measures, label, |(work, _)| Some((work, first)))?;
+    }
+    let has_any = |label: &str| {
+        by_http.iter().any(|(work, measure)| results.spread(*work, *measure, label).is_some())
+    };
+    for label in ours.iter().filter(|label| has_any(label)) {
+        writeln!(text, "\n{label} by HTTP beside the same by SOCKS5:")?;
+        comparison(text, results, &by_http, label, |(work, _)| Some((work.by_socks(), label)))?;
     }
     Ok(())
 }
@@ -82,21 +95,22 @@ fn comparison<'a>(
     results: &'a Results,
     measures: &[(Work, Measure)],
     label: &str,
-    other: impl Fn((Work, Measure)) -> Option<&'a str>,
+    other: impl Fn((Work, Measure)) -> Option<(Work, &'a str)>,
 ) -> fmt::Result {
     writeln!(text, "\n| work | figure | {label} | other | | ratio | verdict |")?;
     writeln!(text, "|---|---|---:|---:|---|---:|---|")?;
     for &(work, measure) in measures {
-        let median = |label: &str| Some(results.spread(work, measure, label)?.median);
-        let other = other((work, measure));
-        let ratio = other.and_then(|other| results.ratio(work, measure, label, other));
+        let median =
+            |(work, label): (Work, &str)| Some(results.spread(work, measure, label)?.median);
+        let (ours, other) = ((work, label), other((work, measure)));
+        let ratio = other.and_then(|other| results.ratio(measure, ours, other));
         let ours = results
             .failure(Some(work), label)
-            .map_or_else(|| median(label).map_or("-".to_owned(), number), |_| "failed".to_owned());
+            .map_or_else(|| median(ours).map_or("-".to_owned(), number), |_| "failed".to_owned());
         let cells = [
             ours,
             other.and_then(median).map_or("-".to_owned(), number),
-            other.unwrap_or("-").to_owned(),
+            other.map_or("-", |(of, label)| if of == work { label } else { of.title() }).to_owned(),
             ratio.map_or("-".to_owned(), |ratio| {
                 format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.low, ratio.high)
             }),
@@ -161,7 +175,8 @@ fn cells(
 /// Three significant digits, and thousands set apart.
 pub(crate) fn number(value: f64) -> String {
     let magnitude = value.abs();
-    if magnitude >= 1000.0 {
+    // What is rounded up to a thousand is one.
+    if magnitude >= 999.5 {
         let whole = format!("{value:.0}");
         let (thousands, rest) = whole.split_at(whole.len() - 3);
         return format!("{thousands},{rest}");
@@ -176,4 +191,49 @@ pub(crate) fn number(value: f64) -> String {
         3
     };
     format!("{value:.decimals$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{comparisons, number};
+    use crate::contender::Contender;
+    use crate::figure::{Better, of_client};
+    use crate::results::Results;
+    use crate::tunnel::By;
+    use crate::work::Work;
+
+    #[test]
+    fn what_is_asked_by_http_stands_beside_the_same_by_socks_where_tabi_speaks_it() {
+        let contender = |label: &&str| Contender::parse(label, Path::new("")).unwrap();
+        let mut results = Results::new(["tabi", "tabi-old"].iter().map(contender).collect());
+        let (socks, http) = (Work::Connect(By::Socks5, 8), Work::Connect(By::HttpConnect, 8));
+        let rate = of_client("conn/s", Better::Higher);
+        results.add(socks, 0, "tabi", vec![(rate, 200.0)]);
+        results.add(socks, 0, "tabi-old", vec![(rate, 200.0)]);
+        results.add(http, 0, "tabi", vec![(rate, 190.0)]);
+        let mut text = String::new();
+        comparisons(&mut text, &results, &results.measures(&[socks, http])).unwrap();
+        let (_, table) = text.split_once("tabi by HTTP beside the same by SOCKS5:").unwrap();
+        let (title, beside) = (http.title(), socks.title());
+        let row = format!("| {title} | conn/s | 190 | 200 | {beside} | 0.95 (0.95-0.95) |");
+        assert!(table.contains(&row), "{table}");
+        assert!(!text.contains("tabi-old by HTTP"), "{text}");
+    }
+
+    #[test]
+    fn a_number_has_three_digits_or_its_thousands_set_apart() {
+        let numbers = [
+            (1234.4, "1,234"),
+            (999.96, "1,000"),
+            (999.4, "999"),
+            (-1500.0, "-1,500"),
+            (12.34, "12.3"),
+            (0.0, "0.000"),
+        ];
+        for (value, text) in numbers {
+            assert_eq!(number(value), text);
+        }
+    }
 }

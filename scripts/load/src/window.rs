@@ -127,21 +127,27 @@ impl Repeated {
     }
 }
 
-/// Has each client do the same over and over: `job` gives back what that is, for the number of the
-/// client. What a step leaves is dropped when its time has been taken.
+/// Has each client do the same over and over, at the soonest so long after it has begun the time
+/// before: `job` gives back what that is, for the number of the client. What a step leaves is dropped
+/// when its time has been taken.
 pub(crate) fn repeat<Left, Step: FnMut() -> io::Result<Left>>(
     proxy: &Running,
     clients: usize,
     timing: Timing,
     settle: bool,
+    every: Duration,
     job: impl Fn(usize) -> io::Result<Step> + Sync,
 ) -> io::Result<Repeated> {
     let outcome = run(proxy, clients, timing, settle, |number, window| {
         let mut step = job(number)?;
         let mut times = Vec::with_capacity(1 << 18);
         window.ready();
+        // Clients take turns.
+        let mut due = Instant::now() + every.mul_f64(real(number) / real(clients));
         while !window.is_over() {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
             let begun = Instant::now();
+            due = begun.max(due + every);
             let _left = step()?;
             if window.counts() {
                 times.push(begun.elapsed());
@@ -155,7 +161,7 @@ pub(crate) fn repeat<Left, Step: FnMut() -> io::Result<Left>>(
 }
 
 /// The proxy's processor time once it stands still, or after half a second where it does not.
-fn at_rest(proxy: &Running) -> io::Result<Duration> {
+pub(crate) fn at_rest(proxy: &Running) -> io::Result<Duration> {
     let mut last = proxy.cpu()?;
     for _ in 0..25 {
         thread::sleep(Duration::from_millis(20));
@@ -166,4 +172,24 @@ fn at_rest(proxy: &Running) -> io::Result<Duration> {
         last = now;
     }
     Ok(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Timing, repeat};
+    use crate::contender::Running;
+
+    #[test]
+    fn clients_with_a_pace_begin_no_sooner() {
+        let timing =
+            Timing { warmup: Duration::from_millis(50), counted: Duration::from_millis(500) };
+        let every = Duration::from_millis(10);
+        let job = |_| Ok(|| Ok(()));
+        let rate = |every| repeat(&Running::none(), 2, timing, false, every, job).unwrap().rate();
+        let paced = rate(every);
+        assert!((1.0..=210.0).contains(&paced), "{paced}");
+        assert!(rate(Duration::ZERO) > 1000.0);
+    }
 }

@@ -1,6 +1,7 @@
 complete -c tabi -l allow-from -d 'Clients that are served; repeatable, replaces the default: loopback and private networks, which the word `default` stands for' -r
 complete -c tabi -l rules -d 'Who may do what, and where: a file with a rule a line, the first that matches decides' -r -F
 complete -c tabi -l users -d 'Require username and password: a file with `name:password` a line, that only its owner can read' -r -F
+complete -c tabi -l protocols -d 'What is served: socks5, socks4, http' -r
 complete -c tabi -l proxy-protocol -d 'Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable' -r
 complete -c tabi -l upstream -d 'The SOCKS5 server that CONNECT goes through where no rule says otherwise: socks5h://HOST:PORT gets names as they are, socks5://HOST:PORT the addresses that they have here and that the rules permit; USER:PASSWORD@ before HOST in the environment or a rules file alone' -r
 complete -c tabi -l source -d 'Local address of outgoing connections, repeatable: one a family; `same` is the address at which the client has reached this server' -r

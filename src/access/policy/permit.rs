@@ -20,10 +20,13 @@ pub struct Permit {
 
 impl Permit {
     /// One to go through `upstream`, for what goes there.
-    pub(super) fn through(upstream: &Arc<Upstream>, request: Request) -> Result<Self, Denied> {
+    pub(super) fn through(upstream: &Arc<Upstream>, mut request: Request) -> Result<Self, Denied> {
         let command = request.command;
+        if command == Command::Http {
+            request.command = Command::Connect;
+        }
         match command {
-            Command::Connect | Command::Resolve | Command::ResolvePtr => {
+            Command::Connect | Command::Http | Command::Resolve | Command::ResolvePtr => {
                 let route = Some(UpstreamRoute { upstream: Arc::clone(upstream), request });
                 Ok(Permit { command, addresses: Vec::new(), route })
             }

@@ -29,7 +29,7 @@ impl Contender {
             Kind::Microsocks if quiet(&self.program) => vec!["-q", "-i", "127.0.0.1", "-p", &port],
             Kind::Microsocks => vec!["-i", "127.0.0.1", "-p", &port],
             Kind::Dante => vec!["-f", "/dev/stdin"],
-            Kind::GoSocks5 => vec![listen.as_str()],
+            Kind::GoSocks5 | Kind::Goproxy => vec![listen.as_str()],
             Kind::FastSocks5 => {
                 vec![
                     "--listen-addr",
@@ -41,6 +41,8 @@ impl Contender {
                 ]
             }
             Kind::Merino => vec!["--no-auth", "--ip", "127.0.0.1", "--port", &port],
+            Kind::Tinyproxy => vec!["-d", "-c", "/dev/stdin"],
+            Kind::Privoxy => vec!["--no-daemon", "/dev/stdin"],
         };
         let mut arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         if self.setting == Setting::Users {
@@ -57,7 +59,7 @@ impl Contender {
                 arguments.retain(|argument| argument != "no-auth");
                 vec!["password", "--username", USER, "--password", USER]
             }
-            Kind::Direct | Kind::Dante | Kind::GoSocks5 | Kind::Merino | Kind::Given => vec![],
+            _ => vec![],
         };
         arguments.extend(more.into_iter().map(str::to_owned));
     }
@@ -67,6 +69,14 @@ impl Contender {
         let text = match self.kind {
             Kind::Dante => dante(port, self.setting == Setting::Room),
             Kind::Tabi if self.setting == Setting::Users => format!("{USER}:{USER}\n"),
+            Kind::Tinyproxy => {
+                let most = most_tunnels()?;
+                format!("Listen 127.0.0.1\nPort {port}\nMaxClients {most}\nLogLevel Critical\n")
+            }
+            Kind::Privoxy => {
+                let most = most_tunnels()?;
+                format!("listen-address 127.0.0.1:{port}\nmax-client-connections {most}\n")
+            }
             _ => return Ok(Stdio::null()),
         };
         Ok(nameless(&text)?.into())

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::address;
 use crate::figure::percentile;
 use crate::sockets::dial;
-use crate::socks::{self, CONNECT, Proxy, Target, request};
+use crate::socks::{CONNECT, Target, request};
+use crate::tunnel::{self, Proxy};
 
 /// A client gives up after this time.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -117,7 +118,7 @@ pub(super) fn tunnel(visit: &Visit) -> io::Result<TcpStream> {
     };
     match visit.proxy {
         Some(proxy) if !visit.link.is_zero() => over_slow_link(proxy.address, visit),
-        proxy => socks::tunnel_from(address(9, 9), proxy, target, PATIENCE),
+        proxy => tunnel::open_from(address(9, 9), proxy, target, PATIENCE),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use crate::backend::{BLOCK, Backend};
 use crate::contender::Running;
 use crate::figure::{Better, Figure, Measure, of_client, of_proxy, real};
-use crate::socks;
+use crate::tunnel;
 use crate::window::{self, Timing};
 
 pub(crate) const THROUGHPUT: Measure = of_client("GB/s", Better::Higher);
@@ -27,7 +27,7 @@ pub(crate) fn run(
 ) -> io::Result<Vec<Figure>> {
     let target = if way == Way::Down { backend.source() } else { backend.sink() };
     let outcome = window::run(proxy, streams, timing, false, |_, window| {
-        let mut stream = socks::tunnel(proxy.address, target)?;
+        let mut stream = tunnel::open(proxy.address, target)?;
         let mut block = vec![0x5a; BLOCK];
         let mut octets = 0;
         window.ready();

@@ -2,11 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::contender::Running;
 use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
-use crate::socks::{self, PATIENCE};
+use crate::sockets::PATIENCE;
+use crate::tunnel;
 use crate::window::{self, Timing};
 
 pub(crate) const RATE: Measure = of_client("conn/s", Better::Higher);
@@ -16,7 +18,7 @@ const CPU: Measure = of_proxy("proxy CPU µs/conn");
 
 /// Clients come from this many addresses in turn, and go to all addresses of the back end, so that
 /// ports of connections closed a moment ago are not in the way.
-const ADDRESSES: [u8; 4] = [101, 102, 103, 104];
+pub(super) const ADDRESSES: [u8; 4] = [101, 102, 103, 104];
 
 pub(crate) fn run(
     proxy: &Running,
@@ -24,14 +26,14 @@ pub(crate) fn run(
     timing: Timing,
     clients: usize,
 ) -> io::Result<Vec<Figure>> {
-    let repeated = window::repeat(proxy, clients, timing, true, |number| {
+    let repeated = window::repeat(proxy, clients, timing, true, Duration::ZERO, |number| {
         let mut message = [0x5a; 64];
         // Clients start apart on the back end's addresses.
         let mut turn = number * 8;
         Ok(move || {
             let client = Ipv4Addr::new(127, 0, 0, ADDRESSES[turn % ADDRESSES.len()]);
             let target = backend.echo(turn).into();
-            let mut stream = socks::tunnel_from(client, proxy.address, target, PATIENCE)?;
+            let mut stream = tunnel::open_from(client, proxy.address, target, PATIENCE)?;
             turn += 1;
             stream.write_all(&message)?;
             stream.read_exact(&mut message)?;

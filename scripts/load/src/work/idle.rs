@@ -9,7 +9,8 @@ use crate::backend::Backend;
 use crate::contender::Running;
 use crate::figure::{Better, Figure, Measure, of_client, of_proxy, real};
 use crate::machine;
-use crate::socks::{self, PATIENCE};
+use crate::sockets::PATIENCE;
+use crate::tunnel;
 
 pub(crate) const PER_TUNNEL: Measure = of_proxy("resident KiB/tunnel");
 const PER_USED_TUNNEL: Measure = of_proxy("resident KiB/tunnel once used");
@@ -116,7 +117,7 @@ fn open_some(proxy: &Running, backend: &Backend, numbers: impl Iterator<Item = u
     for number in numbers {
         let tunnel = may_go_on(begun, opened.tunnels.len()).and_then(|()| {
             let target = backend.echo(number).into();
-            socks::tunnel_from(client(number), proxy.address, target, PATIENCE)
+            tunnel::open_from(client(number), proxy.address, target, PATIENCE)
         });
         match tunnel {
             Ok(tunnel) => opened.tunnels.push(tunnel),

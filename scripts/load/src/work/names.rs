@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::contender::{Contender, Running};
 use crate::figure::{Better, Figure, Measure, of_client, percentile, real};
-use crate::socks::{self, Target};
+use crate::socks::Target;
+use crate::tunnel;
 use crate::world::World;
 use crate::{room, work::Names};
 
@@ -119,7 +120,7 @@ fn reach(proxy: &Running, names: Names, number: usize, port: u16) -> io::Result<
     };
     let address = SocketAddrV4::new(room::host(1), port);
     let target = name.as_ref().map_or(Target::Address(address), |name| Target::Name(name, port));
-    let mut stream = socks::tunnel_from(Ipv4Addr::LOCALHOST, proxy.address, target, PATIENCE)?;
+    let mut stream = tunnel::open_from(Ipv4Addr::LOCALHOST, proxy.address, target, PATIENCE)?;
     stream.write_all(b"?")?;
     let mut answer = [0];
     stream.read_exact(&mut answer)?;

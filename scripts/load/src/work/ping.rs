@@ -1,11 +1,12 @@
 //! Small messages to and fro: what a proxy adds to the time of an answer.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::contender::Running;
 use crate::figure::{Better, Figure, Measure, of_client, of_proxy};
-use crate::socks;
+use crate::tunnel;
 use crate::window::{self, Timing};
 
 pub(crate) const MEDIAN: Measure = of_client("p50 µs", Better::Lower);
@@ -18,8 +19,8 @@ pub(crate) fn run(
     timing: Timing,
     tunnels: usize,
 ) -> io::Result<Vec<Figure>> {
-    let repeated = window::repeat(proxy, tunnels, timing, false, |number| {
-        let mut stream = socks::tunnel(proxy.address, backend.echo(number))?;
+    let repeated = window::repeat(proxy, tunnels, timing, false, Duration::ZERO, |number| {
+        let mut stream = tunnel::open(proxy.address, backend.echo(number))?;
         stream.set_nodelay(true)?;
         let mut message = [0x5a; 64];
         Ok(move || {

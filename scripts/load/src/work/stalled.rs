@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::backend::{BLOCK, Backend};
 use crate::contender::Running;
 use crate::figure::{Figure, Measure, of_proxy, real};
-use crate::socks;
+use crate::tunnel;
 
 const PER_TUNNEL: Measure = of_proxy("resident KiB/tunnel");
 
@@ -19,7 +19,7 @@ pub(crate) fn run(proxy: &Running, backend: &Backend, tunnels: usize) -> io::Res
     let mut stalled = Vec::new();
     let mut block = vec![0; BLOCK];
     for _ in 0..tunnels {
-        let mut stream = socks::tunnel(proxy.address, backend.source())?;
+        let mut stream = tunnel::open(proxy.address, backend.source())?;
         for _ in 0..BLOCKS {
             stream.read_exact(&mut block)?;
         }
