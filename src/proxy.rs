@@ -521,6 +521,7 @@ fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>
 }
 
 /// Passes on one request and its response. The client may have sent more than that.
+#[inline(never)]
 fn exchange(
     state: &Arc<SessionState>,
     partner: &Partner,

@@ -149,7 +149,7 @@ impl From<commands::Error> for Failure {
             Error::UpstreamFailed(why) => Failure::upstream_failed(why),
             Error::UpstreamRefused(reply) => {
                 let why = format!("the upstream answers REP {:#04x}", reply.rep());
-                Failure::new(Refusal::Upstream(reply), why)
+                Failure::new(Refusal::Upstream(Box::new(reply)), why)
             }
             Error::ClientLeft => Failure::client_left(),
         }
