@@ -44,7 +44,7 @@ const OTHER_MODES: &str = "Other modes";
 const RULES_HINT: &str =
     "how rules are written is in scripts/docs/rules.md and in `man tabi-rules`";
 
-/// A SOCKS5 proxy server for a home or office network
+/// A proxy server for a home or office network: HTTP, SOCKS5 and SOCKS4 on one port
 #[derive(Clone, Debug, Parser)]
 #[command(name = "tabi", version, after_help = BELOW, max_term_width = 100)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
