@@ -147,6 +147,38 @@ impl Proxy {
         Err((Rejection::Penalty, why))
     }
 
+    /// Has a session that reaches one of `addresses` keep to the limits that match it. Only one that `is_new`
+    /// can find a place lacking.
+    #[inline(never)]
+    fn limit(
+        &self,
+        state: &SessionState,
+        addresses: &[SocketAddr],
+        is_new: bool,
+    ) -> Result<(), Denied> {
+        let Some(request) = state.request() else { return Ok(()) };
+        loop {
+            let generation = self.policy.generation();
+            let client = (state.login(), state.peer());
+            state.rates.set(self.policy.limits(client, request, addresses, is_new)?);
+            // Should the rules have changed meanwhile, whoever looks through all sessions for that may have
+            // passed this one by.
+            if generation == self.policy.generation() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has all sessions that have their limits keep to those of now.
+    pub(crate) fn limit_again(&self) {
+        self.sessions.each(|_, state, _| {
+            if state.rates.are_set() {
+                // There is no error for one that has its places.
+                let _ = self.limit(state, state.reached().as_slice(), false);
+            }
+        });
+    }
+
     /// Serves one client until its session has ended, and logs how it went.
     pub(crate) fn serve(&self, session: &Session, partner: &Partner) {
         let state = session.state();
@@ -314,6 +346,7 @@ impl Exchange<'_, '_> {
         let begin = Instant::now();
         let deadline = Deadline::after(self.proxy.config.connect_timeout);
         let permit = self.permit(deadline)?;
+        self.limit(&permit)?;
         let bound = self.dial_permitted(&permit, deadline)?;
         self.proxy.metrics.connected(begin.elapsed());
         Ok(bound)
@@ -361,6 +394,7 @@ impl Exchange<'_, '_> {
         } else {
             self.permit(Deadline::after(timeout))?
         };
+        self.limit(&permit)?;
         let listener = BindListener::open(&permit, self.egress()?, self.control_address()?)?;
         self.reply(listener.bound)?;
         let deadline = Deadline::after(2 * timeout);
@@ -369,6 +403,7 @@ impl Exchange<'_, '_> {
         drop(listener);
         relay::prepare(&peer);
         self.state.connected(peer, address);
+        self.proxy.limit(self.state, &[address], false)?;
         Ok(address.into())
     }
 
@@ -398,6 +433,7 @@ impl Exchange<'_, '_> {
         // The destination is where the client will send from: it is no target for the rules.
         let permit =
             proxy.policy.permit_open(self.identity, state.peer(), Command::UdpAssociate)?;
+        self.limit(&permit)?;
         let told = match proxy.config.advertised[usize::from(state.peer().is_ipv6())] {
             Some(ip) => (ip, 0).into(),
             None => self.control_address()?,
@@ -466,6 +502,11 @@ impl Exchange<'_, '_> {
     fn permit(&self, deadline: Deadline) -> Result<Permit, Failure> {
         let lookup = |name: &_, port| self.lookup(name, port, deadline).map_err(Failure::from);
         self.proxy.policy.permit(self.identity, self.state.peer(), self.request, lookup)
+    }
+
+    /// Takes a place in each limit that matches.
+    fn limit(&self, permit: &Permit) -> Result<(), Denied> {
+        self.proxy.limit(self.state, permit.addresses(), true)
     }
 
     fn lookup(

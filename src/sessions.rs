@@ -15,6 +15,7 @@ mod ending;
 mod endpoint;
 mod limits;
 mod live;
+mod rates;
 mod registry;
 mod state;
 mod totals;

@@ -11,6 +11,7 @@
 //! - [`capacity::Capacity`] is how many connections this machine has room for, and what limits that.
 //! - [`memory`] is how much memory there is, and whether it is short; `groups` are the control groups.
 //! - [`usage`] is what of it is in use at present.
+//! - [`rate`] is so many bytes a second for several who share them.
 //! - [`shares`] is how what there is too little of is shared among clients, and lists all of that.
 //! - `links` keeps the addresses of this machine and the prefixes of its links, and reads them again once the
 //!   kernel tells `routing` of a change, which also asks it about a single address. `interfaces` says what
@@ -36,6 +37,7 @@ pub mod poll;
 pub mod pool;
 #[cfg(target_os = "linux")]
 pub mod queue;
+pub mod rate;
 pub mod routing;
 pub mod shared_wait;
 pub mod shares;

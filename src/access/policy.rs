@@ -19,12 +19,13 @@ pub use permit::{Denied, Permit, UpstreamRoute};
 use clients::Clients;
 
 use super::in_force::{AccessFiles, InForce};
-use super::rules::{Entry, RuleFile, RuleQuery};
+use super::rules::{Entry, Place, RuleFile, RuleQuery};
 use super::upstream::{self, Upstream};
 use super::users::Identity;
 use crate::system::hosts::{Hosts, is_host_name};
 use crate::system::interfaces::{Interfaces, source_towards};
 use crate::system::ip;
+use crate::system::rate::Rate;
 use crate::wire::address::{Address, Host, Name};
 use crate::wire::request::{Command, Request};
 
@@ -180,7 +181,7 @@ impl Policy {
         lookup: impl FnOnce(&Name, u16) -> Result<Vec<SocketAddr>, E>,
     ) -> Result<Permit, E> {
         let Request { command, destination } = request;
-        let query = query(identity, client, *command, destination.port);
+        let query = query(identity.user(), client, *command, destination.port);
         let files = self.in_force.get();
         check_login(&files, identity)?;
         let file = &files.rules;
@@ -291,12 +292,50 @@ impl Policy {
         let files = self.in_force.get();
         check_login(&files, identity)?;
         let file = &files.rules;
-        let rule = file.index.match_opening(&query(identity, client, command, 0));
+        let rule = file.index.match_opening(&query(identity.user(), client, command, 0));
         match (rule, self.route(rule)) {
             (Some(entry), _) if entry.rule.denies() => Err(Denied::by_rule(file, entry, None)),
             (_, Some(upstream)) => Err(Denied::through(upstream, command)),
             (_, None) => Ok(Permit { command, addresses: Vec::new(), route: None }),
         }
+    }
+
+    /// The limits of a client that has asked for this and reaches one of `addresses`, by what each of them
+    /// counts. A session that `is_new` takes a place in all of them, for as long as it holds what it gets here;
+    /// one that has its places keeps them.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied::Full`] where one of them has no place left.
+    pub fn limits(
+        &self,
+        (user, client): (Option<&Arc<str>>, SocketAddr),
+        (command, destination): &(Command, Address),
+        addresses: &[SocketAddr],
+        is_new: bool,
+    ) -> Result<Vec<Arc<Rate>>, Denied> {
+        let files = self.in_force.get();
+        let file = &files.rules;
+        if file.limits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = destination.host.name();
+        let name = name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        // What goes through an upstream is known by what was asked for alone.
+        let asked = match &destination.host {
+            Host::Ip(ip) if *command != Command::UdpAssociate => Some(*ip),
+            _ => None,
+        };
+        let addresses = addresses.iter().map(SocketAddr::ip).chain(asked);
+        let place = Place {
+            name: name.as_deref(),
+            addresses: &addresses.map(|ip| ip.to_canonical()).collect::<Vec<_>>(),
+            is_ours: &|ip| self.interfaces.is_ours(ip) != Some(false),
+        };
+        let query = query(user, client, *command, destination.port);
+        let matching = file.limits.iter().filter(|limit| limit.matches(&query, &place));
+        let full = |line| Denied::Full { file: Arc::clone(&file.name), line };
+        matching.map(|it| it.share(&query, is_new).ok_or_else(|| full(it.line))).collect()
     }
 
     /// Whether `ip`, or an IPv4 address inside it, is one of this machine's, as far as that can be known.
@@ -387,18 +426,19 @@ impl Policy {
 }
 
 /// A request without its host, as rules are asked about it.
-fn query(identity: &Identity, client: SocketAddr, command: Command, port: u16) -> RuleQuery<'_> {
+fn query(
+    user: Option<&Arc<str>>,
+    client: SocketAddr,
+    command: Command,
+    port: u16,
+) -> RuleQuery<'_> {
     let command = match command {
         // Who asks for an address means to connect to it, and a request that is passed on goes by a connection.
         Command::Resolve | Command::ResolvePtr | Command::Http => Command::Connect,
         Command::Connect | Command::Bind | Command::UdpAssociate => command,
     };
-    RuleQuery {
-        command,
-        user: identity.user().map(|user| &**user),
-        client: client.ip().to_canonical(),
-        port,
-    }
+    let user = user.map(|user| &**user);
+    RuleQuery { command, user, client: client.ip().to_canonical(), port }
 }
 
 /// Whoever has logged in is judged as one of the users of now.

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod index;
+mod limit;
+mod limits;
 pub mod networks;
 mod rule;
 
@@ -12,8 +14,9 @@ use super::secret::SecretFile;
 use super::upstream::Upstream;
 pub(super) use index::Entry;
 use index::Index;
-use rule::Rule;
+pub(super) use limits::{LimitLine, Place};
 pub(super) use rule::RuleQuery;
+use rule::{Action, Rule};
 
 /// The rules of a file; the first that matches decides. By default there are none.
 #[derive(Debug, Default)]
@@ -21,6 +24,7 @@ pub struct RuleFile {
     /// How the file was named.
     pub(super) name: Arc<str>,
     pub(super) index: Index,
+    pub(super) limits: Vec<LimitLine>,
     doubt: Option<Box<str>>,
     /// Bytes in the file.
     pub(crate) length: usize,
@@ -52,13 +56,17 @@ impl RuleFile {
     /// When a line is no rule, as [`RuleFile::load`] does. Behind the bad lines stand the odd
     /// networks of the others.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self, String> {
-        let mut rules = Vec::new();
+        let (mut rules, mut limits) = (Vec::new(), Vec::new());
         let told = lines::each(bytes, name, |line, text| {
-            rules.extend(Rule::parse(text)?.map(|rule| (line, rule)));
+            let Some(rule) = Rule::parse(text)? else { return Ok(()) };
+            match rule.action {
+                Action::Limit(limit) => limits.push(LimitLine::new(line, rule, limit)),
+                _ => rules.push((line, rule)),
+            }
             Ok(())
         });
         let (index, length) = (Index::new(rules), bytes.len());
-        let file = RuleFile { name: name.into(), index, doubt: None, length };
+        let file = RuleFile { name: name.into(), index, limits, doubt: None, length };
         let Err(bad) = told else { return Ok(file) };
         let all = bad.lines().map(ToString::to_string).chain(file.odd_networks());
         Err(all.take(lines::MOST_NAMED).collect::<Vec<_>>().join("\n"))
@@ -82,12 +90,19 @@ impl RuleFile {
     }
 
     fn odd_networks(&self) -> Vec<String> {
-        let of_line = |entries: &[Entry]| -> Vec<_> {
-            let to = entries.iter().flat_map(|entry| &entry.network);
-            let told = entries[0].rule.from.iter().chain(to).filter_map(networks::doubt);
-            told.map(|told| format!("{}:{}: {told}", self.name, entries[0].line)).collect()
+        let of_rule = |entries: &[Entry]| -> Vec<_> {
+            let to = entries.iter().filter_map(|entry| entry.network);
+            entries[0].rule.networks().chain(to).map(|net| (entries[0].line, net)).collect()
         };
-        by_line(self.index.entries()).flat_map(of_line).collect()
+        let rules = by_line(self.index.entries()).flat_map(of_rule);
+        let of_limit =
+            |it: &LimitLine| -> Vec<_> { it.rule.networks().map(|net| (it.line, net)).collect() };
+        rules
+            .chain(self.limits.iter().flat_map(of_limit))
+            .filter_map(|(line, net)| {
+                networks::doubt(&net).map(|told| format!("{}:{line}: {told}", self.name))
+            })
+            .collect()
     }
 
     /// How the file was named.
@@ -95,9 +110,9 @@ impl RuleFile {
         &self.name
     }
 
-    /// How many rules there are.
+    /// How many rules there are, limits among them.
     pub fn count(&self) -> usize {
-        by_line(self.index.entries()).count()
+        by_line(self.index.entries()).count() + self.limits.len()
     }
 
     /// The servers that rules send requests through, and `FILE:LINE` of the rule.
@@ -107,9 +122,12 @@ impl RuleFile {
         })
     }
 
-    /// The users that rules name, and `FILE:LINE` of the first that names each.
+    /// The users that rules name, with `FILE:LINE` of the first that names each, and those that limits name.
     pub fn users(&self) -> impl Iterator<Item = (&str, String)> {
-        self.index.users().map(|(user, line)| (user, format!("{}:{line}", self.name)))
+        let limits = self.limits.iter();
+        let of_limits = limits.filter_map(|it| Some((it.rule.user.as_deref()?, it.line)));
+        let users = self.index.users().chain(of_limits);
+        users.map(|(user, line)| (user, format!("{}:{line}", self.name)))
     }
 }
 
@@ -127,7 +145,7 @@ mod tests {
             RuleFile::parse(b"allow\n# x\npermit\r\ndeny\ndeny port x", "rules").unwrap_err();
         let lines: Vec<_> = error.lines().collect();
         assert_eq!(lines.len(), 2, "{error}");
-        assert_eq!(lines[0], "rules:3: 'permit': expected allow, deny or via");
+        assert_eq!(lines[0], "rules:3: 'permit': expected allow, deny, via or limit");
         assert!(lines[1].starts_with("rules:5: 'x': expected a port"), "{error}");
         let error = RuleFile::parse(&b"permit\n".repeat(1000), "rules").unwrap_err();
         assert_eq!(error.lines().count(), 10);

@@ -123,6 +123,7 @@ impl From<Denied> for Failure {
         let why = denied.to_string();
         match denied {
             Denied::UpstreamIsSelf { .. } => Failure::upstream_failed(why),
+            Denied::Full { .. } => Failure::new(Refusal::TooMany, why),
             _ => Failure::new(Refusal::Denied, why),
         }
     }

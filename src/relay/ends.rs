@@ -129,6 +129,16 @@ impl<'a> Sink<'a> {
         let _ = self.endpoint.while_writing(|| poll(&mut polled, Duration::MAX));
     }
 
+    /// How many bytes are passed on at once.
+    pub(super) fn portion(&self) -> usize {
+        self.session.portion()
+    }
+
+    /// Waits until so many bytes may be passed on.
+    pub(super) fn wait_for_turn(&self, bytes: usize) {
+        self.session.wait_for_turn(self.source, bytes);
+    }
+
     /// Writes by `call`, which has something to write.
     pub(super) fn send(&self, call: impl FnOnce() -> io::Result<usize>) -> io::Result<usize> {
         match self.endpoint.while_writing(call) {
@@ -147,6 +157,8 @@ impl<'a> Sink<'a> {
 
 impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = &bytes[..bytes.len().min(self.portion())];
+        self.wait_for_turn(bytes.len());
         self.send(|| { self.stream }.write(bytes))
     }
 

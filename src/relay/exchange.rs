@@ -68,13 +68,15 @@ impl Direction<'_> {
             return;
         }
         while !is_over() {
-            let Ok(length) = self.source.read(&mut buffer) else { return };
+            let most = BUFFER.min(self.sink.portion());
+            let Ok(length) = self.source.read(&mut buffer[..most]) else { return };
             if length == 0 && self.source.fin_received && !is_over() {
                 return session.end(self.source.endpoint.failure);
             }
             let Ok(taken) = body.take(&buffer[..length]) else {
                 return session.end(Ending::BadRequest("a chunk of the body is none"));
             };
+            self.sink.wait_for_turn(taken);
             let written =
                 self.sink.endpoint.while_writing(|| self.sink.stream.write_all(&buffer[..taken]));
             if written.is_err() {

@@ -54,14 +54,18 @@ impl Pipe {
     pub(super) fn copy(self, source: &mut Source<'_>, sink: &Sink<'_>) -> io::Result<()> {
         while !is_tight() {
             let (from, flags) = (source.stream, SpliceFlags::MOVE);
-            let moved = retry_on_intr(|| splice(from, None, &self.write, None, self.size, flags));
+            let most = self.size.min(sink.portion());
+            let moved = retry_on_intr(|| splice(from, None, &self.write, None, most, flags));
             match moved {
                 // An end of file, or an urgent mark: the next read tells which.
                 Ok(0) => break,
                 Err(error) if note_refusal(error) => break,
                 moved => match source.note(moved)? {
                     0 => break,
-                    length => self.empty_into(sink, length)?,
+                    length => {
+                        sink.wait_for_turn(length);
+                        self.empty_into(sink, length)?;
+                    }
                 },
             }
             // Whoever fills the source gets to run, and the next move is larger for it.

@@ -84,7 +84,7 @@ impl From<&Refusal> for Outcome {
                 Outcome::BadRequest
             }
             Refusal::WrongLogin => Outcome::BadCredentials,
-            Refusal::Denied => Outcome::Denied,
+            Refusal::Denied | Refusal::TooMany => Outcome::Denied,
             Refusal::NetworkUnreachable => Outcome::NetworkUnreachable,
             Refusal::HostUnreachable => Outcome::HostUnreachable,
             Refusal::ConnectionRefused => Outcome::Refused,

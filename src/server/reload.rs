@@ -94,6 +94,7 @@ impl Reloader {
         }
         let in_force = self.proxy.policy.in_force();
         in_force.replace(files);
+        self.proxy.limit_again();
         // Whoever asks for something from now on is judged by the new files. Who has asked before is here.
         let now = in_force.get();
         let ended = self.proxy.sessions.end_revoked(|user| now.revoked(user));

@@ -30,6 +30,7 @@
 
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -39,6 +40,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::ending::Ending;
 use super::endpoint::Endpoint;
+use super::rates::Rates;
 use crate::system::descriptors::{Descriptors, Reservation};
 #[cfg(target_os = "linux")]
 use crate::system::queue::unacknowledged;
@@ -86,6 +88,8 @@ pub enum Stage {
 /// connections: there are no others.
 #[derive(Debug)]
 pub struct SessionState {
+    /// What it shares with others. In front: whoever sees its end finds its places free.
+    pub rates: Rates,
     pub(super) id: u64,
     /// When the client was accepted.
     pub opened: Instant,
@@ -120,6 +124,7 @@ impl SessionState {
         let client = Endpoint::new(Ending::ClientReset);
         client.connected(stream, peer);
         SessionState {
+            rates: Rates::default(),
             id,
             opened: Instant::now(),
             proxied: OnceLock::new(),
@@ -190,6 +195,13 @@ impl SessionState {
     /// The name that the client has authenticated with, or failed to: one word of visible ASCII.
     pub fn user(&self) -> Option<&Arc<str>> {
         self.user.get()
+    }
+
+    /// The user who has logged in, if one had to: of SOCKS4 the name is anybody's, and so it is before there
+    /// is a request.
+    pub fn login(&self) -> Option<&Arc<str>> {
+        let proves = self.request().is_some() && self.protocol() != Some(Protocol::Socks4);
+        self.user().filter(|_| proves)
     }
 
     /// What the client speaks, once it has begun to.
@@ -284,11 +296,36 @@ impl SessionState {
         }
     }
 
-    /// Grows with every byte and every datagram that is passed on, and with every end of file.
+    /// How many bytes are passed on at once: everybody who shares a limit has a turn.
+    pub fn portion(&self) -> usize {
+        if self.rates.are_limits() { self.rates.portion() } else { usize::MAX }
+    }
+
+    /// Waits until so many bytes from `source` may be passed on, or the session has ended.
+    pub fn wait_for_turn(&self, source: &Endpoint, bytes: usize) {
+        if self.rates.are_limits() {
+            let way = self.way(source);
+            let sink = self.directions()[way].1;
+            // Nobody reads from the source meanwhile: the watch looks out for a reset.
+            sink.while_writing(|| self.rates.wait(way, bytes, || self.ending().is_some()));
+        }
+    }
+
+    /// Whether a datagram from `source` may be passed on: none waits.
+    pub fn admits(&self, source: &Endpoint, bytes: usize) -> bool {
+        !self.rates.are_limits() || self.rates.book(self.way(source), bytes, false).is_some()
+    }
+
+    fn way(&self, source: &Endpoint) -> usize {
+        usize::from(!ptr::eq(source, &raw const self.client))
+    }
+
+    /// Grows with every byte and every datagram that is passed on, with every end of file, and while somebody
+    /// waits for a turn.
     pub(super) fn moved(&self) -> u64 {
         let moved =
             |side: &Endpoint| side.sent() + side.datagrams() + u64::from(side.fin_passed_on());
-        self.sides().map(moved).iter().sum()
+        self.sides().map(moved).iter().sum::<u64>() + self.rates.waits()
     }
 
     /// The bytes on their way to both sides that their systems have not acknowledged. `None` where this

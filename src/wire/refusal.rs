@@ -19,6 +19,8 @@ pub enum Refusal {
     WrongLogin,
     /// It may not have what it asks for.
     Denied,
+    /// It has as many connections as it may.
+    TooMany,
     /// It asks for what there is not.
     Command,
     /// The network cannot be reached.

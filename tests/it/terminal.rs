@@ -24,7 +24,7 @@ fn a_port_that_is_in_use_says_who_can_be_asked_and_what_else_to_do() {
 fn a_bad_file_says_where_to_read_on_and_a_missing_one_that_it_is_missing() {
     let rules = Scratch::new(b"permit everything\n");
     let told = refusal(&["--check", "--rules", rules.path()]);
-    for part in ["--rules", ":1: 'permit': expected allow, deny or via", "man tabi-rules"] {
+    for part in ["--rules", ":1: 'permit': expected allow, deny, via or limit", "man tabi-rules"] {
         assert!(told.contains(part), "{told}");
     }
     let users = Scratch::new(b"alice:open sesame\n");

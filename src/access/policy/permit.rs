@@ -81,6 +81,13 @@ pub enum Denied {
         /// The address that the rule has judged; `None` if it needed none.
         address: Option<SocketAddr>,
     },
+    /// A limit on connections has no place left.
+    Full {
+        /// The file.
+        file: Arc<str>,
+        /// The limit's line, from 1.
+        line: u32,
+    },
     /// No rule opens the address, and by default it is closed to clients on other machines.
     Closed {
         /// The address.
@@ -129,6 +136,9 @@ impl fmt::Display for Denied {
             }
             Denied::ByRule { file, line, address: None } => {
                 write!(f, "{file}:{line}: this rule denies it")
+            }
+            Denied::Full { file, line } => {
+                write!(f, "{file}:{line}: all connections of this limit are in use")
             }
             Denied::Closed { address, reason } => {
                 write!(f, "{address} is {reason}, which is closed to clients on other machines")

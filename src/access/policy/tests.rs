@@ -502,7 +502,7 @@ fn closed(
 fn reason(policy: &Policy, client: &str, destination: &str) -> Option<&'static str> {
     let (client, identity) = (client.parse().unwrap(), anyone());
     let destination: SocketAddr = destination.parse().unwrap();
-    let query = query(&identity, client, Command::Connect, destination.port());
+    let query = query(identity.user(), client, Command::Connect, destination.port());
     match policy.check_default(destination, &query, None) {
         Ok(()) => None,
         Err(Denied::Closed { reason, .. }) => Some(reason),

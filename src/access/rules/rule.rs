@@ -3,9 +3,10 @@
 //! ```text
 //! allow|deny|via URL [command connect|bind|udp] [user NAME] [from CIDR]
 //!     [to CIDR|name|*.name|self] [port N|N-M]
+//! limit [each user|client] [connections N] [rate N(kB|MB|GB|kbit|Mbit|Gbit)], and the fields of a rule
 //! ```
 //!
-//! Every field but `user` takes a list with commas.
+//! The fields `command`, `from`, `to` and `port` take a list with commas.
 
 use std::iter::Peekable;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::limit::{self, Limit};
 use super::networks;
 use crate::access::upstream::{EXPECTED, Upstream};
 use crate::access::users::spelling;
@@ -40,6 +42,8 @@ pub(super) enum Action {
     Deny,
     /// Allow it through this server.
     Via(Arc<Upstream>),
+    /// Nothing of access: what others allow is limited.
+    Limit(Limit),
 }
 
 /// The destinations of a rule. Names are in lower case and without a dot at their end.
@@ -86,12 +90,16 @@ impl Rule {
             Some(b"allow") => Action::Allow,
             Some(b"deny") => Action::Deny,
             Some(b"via") => Action::Via(Arc::new(upstream(words.next())?)),
-            Some(other) => return Err(error(other, "allow, deny or via")),
+            Some(b"limit") => Action::Limit(Limit::default()),
+            Some(other) => return Err(error(other, "allow, deny, via or limit")),
         };
         let (commands, from, to, ports) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut rule = Rule { action, commands, user: None, from, to, ports };
         while let Some(field) = words.next() {
             rule.take(field, &mut words)?;
+        }
+        if matches!(rule.action, Action::Limit(Limit { connections: None, rate: None, .. })) {
+            return Err(error(b"limit", "connections, rate or both behind it"));
         }
         if rule.upstream().is_some_and(|it| !it.takes_names()) && rule.to.iter().any(is_onion) {
             return Err(error(
@@ -114,7 +122,7 @@ impl Rule {
     pub(in crate::access) fn upstream(&self) -> Option<&Arc<Upstream>> {
         match &self.action {
             Action::Via(upstream) => Some(upstream),
-            Action::Allow | Action::Deny => None,
+            Action::Allow | Action::Deny | Action::Limit(_) => None,
         }
     }
 
@@ -136,6 +144,15 @@ impl Rule {
         self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(&port))
     }
 
+    /// The networks that it names.
+    pub(super) fn networks(&self) -> impl Iterator<Item = IpNet> {
+        let to = self.to.iter().filter_map(|to| match to {
+            To::Network(net) => Some(*net),
+            _ => None,
+        });
+        self.from.iter().copied().chain(to)
+    }
+
     /// Whether it has no field but perhaps `to`.
     pub(super) fn is_bare(&self) -> bool {
         let Rule { action: _, commands, user, from, to: _, ports } = self;
@@ -148,20 +165,44 @@ impl Rule {
         field: &[u8],
         words: &mut Peekable<impl Iterator<Item = &'a [u8]>>,
     ) -> Result<(), String> {
-        match field {
-            b"command" => fill(&mut self.commands, field, words, "connect, bind or udp", command),
-            b"user" if self.user.is_some() => Err(error(field, "every field once")),
-            b"user" => {
-                let word = words.next().ok_or_else(|| no_value(field, USER))?;
-                self.user = Some(user(word).ok_or_else(|| error(word, USER))?);
-                Ok(())
+        let Rule { action, commands, user: name, from, to, ports: list } = self;
+        match (field, action) {
+            (b"command", _) => fill(commands, field, words, "connect, bind or udp", command),
+            (b"user", _) => set(name, field, words, USER, user),
+            (b"from", _) => fill(from, field, words, networks::EXPECTED, network),
+            (b"to", _) => fill(to, field, words, TO, destination),
+            (b"port", _) => fill(list, field, words, PORT, ports),
+            (b"each", Action::Limit(it)) => {
+                set(&mut it.each, field, words, limit::EACH, limit::each)
             }
-            b"from" => fill(&mut self.from, field, words, networks::EXPECTED, network),
-            b"to" => fill(&mut self.to, field, words, TO, destination),
-            b"port" => fill(&mut self.ports, field, words, PORT, ports),
-            other => Err(error(other, "command, user, from, to or port")),
+            (b"connections", Action::Limit(it)) => {
+                set(&mut it.connections, field, words, limit::CONNECTIONS, limit::connections)
+            }
+            (b"rate", Action::Limit(it)) => {
+                set(&mut it.rate, field, words, limit::RATE, limit::rate)
+            }
+            (other, Action::Limit(_)) => {
+                Err(error(other, "each, user, from, command, to, port, connections or rate"))
+            }
+            (other, _) => Err(error(other, "command, user, from, to or port")),
         }
     }
+}
+
+/// Sets what `field` is about, unless it was there before, to what `parse` takes of its value.
+fn set<'a, T>(
+    place: &mut Option<T>,
+    field: &[u8],
+    words: &mut impl Iterator<Item = &'a [u8]>,
+    expected: &str,
+    parse: impl Fn(&[u8]) -> Option<T>,
+) -> Result<(), String> {
+    if place.is_some() {
+        return Err(error(field, "every field once"));
+    }
+    let word = words.next().ok_or_else(|| no_value(field, expected))?;
+    *place = Some(parse(word).ok_or_else(|| error(word, expected))?);
+    Ok(())
 }
 
 /// Fills `list`, which is empty unless `field` was there before, with the value of `field`: what `parse`
@@ -398,6 +439,27 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_has_its_numbers() {
+        let limit = |line: &str| match rule(line).action {
+            Action::Limit(Limit { connections, rate, .. }) => (connections, rate),
+            other => panic!("{other:?}"),
+        };
+        for (rate, bytes) in [
+            ("1kbit", 125),
+            ("20MB", 20_000_000),
+            ("100Mbit", 12_500_000),
+            ("3kB", 3000),
+            ("2GB", 2_000_000_000),
+            ("1Gbit", 125_000_000),
+            ("1000GB", 1_000_000_000_000),
+        ] {
+            assert_eq!(limit(&format!("limit rate {rate} port 80")), (None, Some(bytes)), "{rate}");
+        }
+        assert_eq!(limit("limit each user connections 5"), (Some(5), None));
+        assert_eq!(limit("limit connections 1 user bob rate 8kbit"), (Some(1), Some(1000)));
+    }
+
+    #[test]
     fn users_are_named_as_the_log_names_them() {
         assert_eq!(rule(r"deny user HOME\\al\x20ice").user.unwrap(), r"HOME\\al\x20ice");
         assert_eq!(rule("deny user ren\u{e9}e").user.unwrap(), r"ren\xc3\xa9e");
@@ -406,8 +468,8 @@ mod tests {
     #[test]
     fn an_error_says_what_is_wrong_and_what_is_expected() {
         for (line, token, expected) in [
-            ("permit", "permit", "allow, deny or via"),
-            ("Allow", "Allow", "allow, deny or via"),
+            ("permit", "permit", "allow, deny, via or limit"),
+            ("Allow", "Allow", "allow, deny, via or limit"),
             ("allow dest 10.0.0.1", "dest", "command, user, from, to or port"),
             ("allow 10.0.0.1", "10.0.0.1", "command, user, from, to or port"),
             ("deny command associate", "associate", "connect, bind or udp"),
@@ -440,7 +502,35 @@ mod tests {
             ("deny port ,80", ",80", "between commas"),
             ("deny to 10.0.0.1, 127.1", "127.1", "a network as in"),
             ("deny to 10.0.0.1 to 10.0.0.2", "to", "every field once"),
-            ("deny\x1b[31m", r"deny\u{1b}[31m", "allow, deny or via"),
+            ("deny\x1b[31m", r"deny\u{1b}[31m", "allow, deny, via or limit"),
+            ("limit", "limit", "connections, rate or both behind it"),
+            ("limit each user from 10.0.0.0/8", "limit", "connections, rate or both"),
+            ("limit rate", "rate", "a value behind it: a rate from 1kbit to 1000GB"),
+            ("limit connections", "connections", "a value behind it: a number from 1"),
+            ("limit each", "each", "a value behind it: user or client"),
+            ("limit each network rate 1MB", "network", "user or client"),
+            ("limit rate 1MB rate 2MB", "rate", "every field once"),
+            ("limit connections 1 connections 1", "connections", "every field once"),
+            ("limit each user each client rate 1MB", "each", "every field once"),
+            ("limit connections 0", "0", "a number from 1 to 1000000"),
+            ("limit connections -1", "-1", "a number from 1 to 1000000"),
+            ("limit connections +1", "+1", "a number from 1 to 1000000"),
+            ("limit connections 1000001", "1000001", "a number from 1 to 1000000"),
+            ("limit connections 99999999999999999999", "99999999999999999999", "a number from 1"),
+            ("limit connections many", "many", "a number from 1 to 1000000"),
+            ("limit rate 0MB", "0MB", "a rate from 1kbit to 1000GB"),
+            ("limit rate -1MB", "-1MB", "a rate from 1kbit"),
+            ("limit rate +1MB", "+1MB", "a rate from 1kbit"),
+            ("limit rate 1001GB", "1001GB", "to 1000GB"),
+            ("limit rate 18446744073709551615GB", "18446744073709551615GB", "to 1000GB"),
+            ("limit rate 1.5MB", "1.5MB", "a whole number and kB, MB, GB, kbit, Mbit or Gbit"),
+            ("limit rate 20", "20", "and kB, MB, GB"),
+            ("limit rate MB", "MB", "a whole number"),
+            ("limit rate 20MiB", "20MiB", "and kB, MB, GB"),
+            ("limit rate 20mb", "20mb", "and kB, MB, GB"),
+            ("limit rate 20 MB", "20", "and kB, MB, GB"),
+            ("limit rate 1MB dest 10.0.0.1", "dest", "each, user, from, command, to, port, conn"),
+            ("deny rate 1MB", "rate", "command, user, from, to or port"),
         ] {
             let error = Rule::parse(line.as_bytes()).unwrap_err();
             assert!(error.starts_with(&format!("'{token}': expected ")), "{line}: {error}");

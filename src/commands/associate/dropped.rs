@@ -20,6 +20,8 @@ pub(super) enum Reason {
     Fragment,
     #[strum(message = "its destination is denied")]
     Denied,
+    #[strum(message = "above the rate of a limit")]
+    OverRate,
     #[strum(message = "its name has no address")]
     Unresolved,
     #[strum(message = "no name server has answered")]

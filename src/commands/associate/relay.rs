@@ -232,17 +232,20 @@ impl<'a> DatagramRelay<'a> {
 
     /// Sends `payload` to the first address of its destination that has a route, if it need not wait.
     fn send(&mut self, to: &Address, payload: &[u8]) {
-        let mut tried = 0;
+        let (session, mut tried) = (self.client.session, 0);
         loop {
             let target = match self.destinations.route(to, payload, self.now) {
+                Route::To(_) if tried == 0 && !session.admits(session.client(), payload.len()) => {
+                    return self.drop(Reason::OverRate, to);
+                }
                 Route::To(target) => target,
                 Route::Pending => return,
                 Route::Dropped(reason) => return self.drop(reason, to),
             };
             match self.outside.send(payload, target) {
                 Ok(()) => {
-                    self.client.session.client().count(payload.len());
-                    self.client.session.client().count_datagrams(1);
+                    session.client().count(payload.len());
+                    session.client().count_datagrams(1);
                     self.active = self.now;
                     return;
                 }
@@ -277,6 +280,10 @@ impl<'a> DatagramRelay<'a> {
         let Some(client) = client else {
             return self.drop(Reason::Unsolicited, &from);
         };
+        let session = self.client.session;
+        if !session.admits(session.target(), bytes.len() - HEADROOM) {
+            return self.drop(Reason::OverRate, &from);
+        }
         self.header.clear();
         append_header(from, &mut self.header);
         let start = HEADROOM - self.header.len();
@@ -288,8 +295,8 @@ impl<'a> DatagramRelay<'a> {
             }
             return self.drop(Reason::NotReturned, &from);
         }
-        self.client.session.target().count(bytes.len() - HEADROOM);
-        self.client.session.target().count_datagrams(1);
+        session.target().count(bytes.len() - HEADROOM);
+        session.target().count_datagrams(1);
         self.active = self.now;
     }
 }

@@ -21,6 +21,7 @@ fn table(refusal: &Refusal) -> (&'static str, &'static str) {
         Refusal::TooLarge => ("431 Request Header Fields Too Large", "The head is too large.\n"),
         Refusal::NoLogin | Refusal::WrongLogin => (LOGIN, "A name and a password are required.\n"),
         Refusal::Denied => ("403 Forbidden", "This proxy does not allow that.\n"),
+        Refusal::TooMany => ("429 Too Many Requests", "Too many connections at once.\n"),
         Refusal::TimedOut => ("504 Gateway Timeout", "The server has not answered in time.\n"),
         Refusal::ConnectionRefused => (BAD_GATEWAY, "The server refuses the connection.\n"),
         Refusal::NetworkUnreachable => (BAD_GATEWAY, "The network cannot be reached.\n"),

@@ -16,9 +16,10 @@ const LONGEST: usize = 22;
 /// REP.
 const SUCCEEDED: u8 = 0x00;
 const GENERAL_FAILURE: u8 = 0x01;
-const FAILURES: [(u8, Refusal); 8] = [
+const FAILURES: [(u8, Refusal); 9] = [
     (GENERAL_FAILURE, Refusal::Failed),
     (0x02, Refusal::Denied),
+    (0x02, Refusal::TooMany),
     (0x03, Refusal::NetworkUnreachable),
     (0x04, Refusal::HostUnreachable),
     (0x05, Refusal::ConnectionRefused),

@@ -1,0 +1,113 @@
+//! The limits that a session shares with others, and how it keeps to those on bytes a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portable_atomic::AtomicU64;
+
+use crate::system::rate::{BURST, Rate};
+use crate::system::sync::Mutex;
+
+/// Whoever waits looks this often whether the session has ended, or has other limits.
+const STEP: Duration = Duration::from_millis(100);
+
+/// The limits that a session shares with others: each of them with until when the session's own part of it
+/// is used up, each way.
+#[derive(Debug, Default)]
+pub struct Rates {
+    /// Whether one of them is about bytes. Where none is, nothing else is looked at.
+    are_limits: AtomicBool,
+    /// Another number each time that they have changed.
+    changes: AtomicUsize,
+    /// `None` before it is known which they are.
+    shared: Mutex<Option<Vec<(Arc<Rate>, [Instant; 2])>>>,
+    /// Grows while somebody waits.
+    waits: AtomicU64,
+}
+
+impl Rates {
+    /// Has the session keep to these limits from now on. Whoever comes new has saved nothing of its part.
+    pub fn set(&self, rates: Vec<Arc<Rate>>) {
+        let used_until = Instant::now() + BURST;
+        self.are_limits.store(rates.iter().any(|rate| rate.is_limit()), Ordering::Relaxed);
+        *self.shared.lock() = Some(rates.into_iter().map(|rate| (rate, [used_until; 2])).collect());
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether it is known which limits there are.
+    pub fn are_set(&self) -> bool {
+        self.shared.lock().is_some()
+    }
+
+    /// Whether one of them is about bytes.
+    pub fn are_limits(&self) -> bool {
+        self.are_limits.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that are moved at once.
+    #[inline(never)]
+    pub(super) fn portion(&self) -> usize {
+        let shared = self.shared.lock();
+        let portions = shared.iter().flatten().map(|(rate, _)| rate.portion(sharers(rate)));
+        portions.min().unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many bytes may go this way, or `is_over`.
+    #[inline(never)]
+    pub(super) fn wait(&self, way: usize, bytes: usize, is_over: impl Fn() -> bool) {
+        let (mut changes, mut until) = (None, Instant::now());
+        loop {
+            let latest = self.changes.load(Ordering::Acquire);
+            if changes.replace(latest) != Some(latest) {
+                until = Instant::now() + self.book(way, bytes, true).unwrap_or_default();
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            if is_over() {
+                return give_back(self.shared.lock().iter().flatten(), way, bytes);
+            }
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(left.min(STEP));
+        }
+    }
+
+    /// Books so many bytes, and says how long they have to wait. Those of which none `waits` are not booked
+    /// where they would have to.
+    #[inline(never)]
+    pub(super) fn book(&self, way: usize, bytes: usize, waits: bool) -> Option<Duration> {
+        let (mut shared, now) = (self.shared.lock(), Instant::now());
+        let (shared, mut longest) = (shared.as_mut()?, Duration::ZERO);
+        for index in 0..shared.len() {
+            let (rate, part_until) = &mut shared[index];
+            match rate.book((way, bytes, waits), sharers(rate), &mut part_until[way], now) {
+                Some(wait) => longest = longest.max(wait),
+                None => {
+                    give_back(shared[..index].iter(), way, bytes);
+                    return None;
+                }
+            }
+        }
+        Some(longest)
+    }
+}
+
+fn give_back<'a>(
+    shared: impl Iterator<Item = &'a (Arc<Rate>, [Instant; 2])>,
+    way: usize,
+    bytes: usize,
+) {
+    shared.for_each(|(rate, _)| rate.give_back(way, bytes));
+}
+
+/// How many sessions share a rate: each of them holds it once.
+fn sharers(rate: &Arc<Rate>) -> u32 {
+    u32::try_from(Arc::strong_count(rate)).unwrap_or(u32::MAX)
+}
