@@ -250,6 +250,7 @@ impl Server {
     fn status_source(&self) -> StatusSource {
         let (resolver, proxy) = (Arc::clone(&self.proxy.resolver), Arc::clone(&self.proxy));
         let (acceptors, to_admit) = (self.acceptors.clone(), Arc::clone(&self.proxy));
+        let [users, limits] = [(); 2].map(|()| Arc::clone(self.proxy.policy.in_force()));
         StatusSource {
             metrics: Arc::clone(&self.proxy.metrics),
             sessions: Arc::clone(&self.proxy.sessions),
@@ -259,6 +260,8 @@ impl Server {
                 vec![("found", found), ("failed", failed), ("remembered", remembered)]
             }),
             dropped: Box::new(move || proxy.dropped.each()),
+            users: Box::new(move || users.get().user_names()),
+            limits_of: Box::new(move |user| limits.get().rules.limits_of(user)),
             backlog: Box::new(move || acceptors.iter().map(|it| it.backlog()).sum()),
             hosts: self.proxy.config.status_host.clone(),
             admits: Box::new(move |stream, visitor| to_admit.admits_visitor(stream, visitor)),

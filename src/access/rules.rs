@@ -115,6 +115,12 @@ impl RuleFile {
         by_line(self.index.entries()).count() + self.limits.len()
     }
 
+    /// How many connections, and bytes a second each way, this user has at the most whatever it asks for.
+    pub fn limits_of(&self, user: &str) -> (Option<usize>, Option<u64>) {
+        let own = || self.limits.iter().filter_map(|it| it.of_user(user));
+        (own().filter_map(|it| it.connections).min(), own().filter_map(|it| it.rate).min())
+    }
+
     /// The servers that rules send requests through, and `FILE:LINE` of the rule.
     pub fn upstreams(&self) -> impl Iterator<Item = (&Upstream, String)> {
         self.index.entries().iter().filter_map(|Entry { rule, line, .. }| {

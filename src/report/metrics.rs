@@ -5,6 +5,7 @@
 //! Every label has a fixed set of values, and each of them is printed from the start.
 
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use portable_atomic::AtomicU64;
 use strum::{IntoStaticStr, VariantArray};
 
 use super::outcome::Outcome;
-use crate::sessions::{AdmissionError, SessionState, Totals};
+use crate::sessions::{Account, AdmissionError, SessionState, Totals};
 use crate::system::sync::Mutex;
 use crate::wire::protocol::Protocol;
 use crate::wire::request::Command;
@@ -109,6 +110,8 @@ pub struct Gauges {
     pub dropped: Counts,
     /// Lines of the log that were lost.
     pub lines_lost: u64,
+    /// The users, and what each has moved.
+    pub users: Vec<(Arc<str>, Account)>,
 }
 
 impl Default for Metrics {
@@ -218,6 +221,7 @@ impl Metrics {
         let help = "UDP datagrams that were dropped.";
         let dropped = gauges.dropped.iter().copied();
         text.counters("tabi_datagrams_dropped_total", help, "reason", dropped);
+        print_users(&mut text, &gauges.users);
         self.connect.print(&mut text);
         let lookups = gauges.lookups.iter().copied();
         text.counters("tabi_lookups_total", "Names looked up.", "result", lookups);
@@ -269,6 +273,23 @@ impl Metrics {
     }
 }
 
+fn print_users(text: &mut Text, users: &[(Arc<str>, Account)]) {
+    // A name is spelled without quotation marks.
+    let users = || users.iter().map(|(name, account)| (name.replace('\\', r"\\"), account));
+    let help = "Bytes of payload from a user (up) and to it (down).";
+    text.head("tabi_user_bytes_total", "counter", help);
+    for (user, account) in users() {
+        for (direction, bytes) in [("up", account.up), ("down", account.down)] {
+            let labels = [("user", &*user), ("direction", direction)];
+            text.sample("tabi_user_bytes_total", &labels, bytes);
+        }
+    }
+    text.head("tabi_user_connections", "gauge", "Live sessions of a user.");
+    for (user, account) in users() {
+        text.sample("tabi_user_connections", &[("user", &user)], account.live);
+    }
+}
+
 /// Times, by how long they were.
 #[derive(Debug, Default)]
 struct Histogram {
@@ -299,7 +320,7 @@ impl Histogram {
     }
 }
 
-/// The text that Prometheus reads. No label's value needs to be escaped.
+/// The text that Prometheus reads. A label's value has no character that would have to be escaped.
 struct Text(String);
 
 impl Text {

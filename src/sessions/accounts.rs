@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::state::SessionState;
 
-/// Clients, and users, of whom it is remembered what they have moved in sessions that are over.
+/// Clients of whom it is remembered what they have moved in sessions that are over. Users are not forgotten:
+/// there are no more than the users file has had.
 const REMEMBERED: usize = 1024;
 
 /// What somebody has moved.
@@ -48,7 +49,6 @@ impl Accounts {
         if session.client().sent() + session.target().sent() > 0 {
             self.each_of(session, |_| ());
             forget_least(&mut self.clients);
-            forget_least(&mut self.users);
         }
     }
 
@@ -60,8 +60,7 @@ impl Accounts {
             change(account);
         };
         add(self.clients.entry(session.peer().ip()).or_default());
-        // Without a request nobody has authenticated: the name may be anybody's.
-        if let (Some(user), true) = (session.user(), session.request().is_some()) {
+        if let Some(user) = session.login() {
             add(self.users.entry(Arc::clone(user)).or_default());
         }
     }

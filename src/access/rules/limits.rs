@@ -46,6 +46,18 @@ impl LimitLine {
             && (to.is_empty() || to.iter().any(|to| place.is_at(to)))
     }
 
+    /// What it lets `user` have, if it is about that user alone and about whatever that asks for.
+    pub(super) fn of_user(&self, user: &str) -> Option<Limit> {
+        let Rule { action: _, commands, user: named, from, to, ports } = &self.rule;
+        let is_own = match self.limit.each {
+            None => named.as_deref() == Some(user),
+            Some(Each::User) => named.as_deref().is_none_or(|named| named == user),
+            Some(Each::Client) => false,
+        };
+        let is_all = commands.is_empty() && from.is_empty() && to.is_empty() && ports.is_empty();
+        (is_own && is_all).then_some(self.limit)
+    }
+
     /// What a session shares with the others that this limit is about. `None` for one that `is_new` if it
     /// would be one too many.
     pub(in crate::access) fn share(

@@ -78,6 +78,11 @@ impl Passwords {
         self.users.len()
     }
 
+    /// The names of all users, as [`spelling::spell`] writes them, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.users.values().map(|user| &user.spelled)
+    }
+
     /// Whether there is a user of this name, which is as [`spelling::spell`] writes it.
     pub fn has(&self, name: &str) -> bool {
         spelling::read(name.as_bytes()).is_some_and(|name| self.users.contains_key(&*name))

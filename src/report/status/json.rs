@@ -48,8 +48,11 @@ pub(super) fn write(
                 });
             }
         });
-        json.key("clients").list(|json| rates.clients.iter().for_each(|it| rated(json, it)));
-        json.key("users").list(|json| rates.users.iter().for_each(|it| rated(json, it)));
+        json.key("clients")
+            .list(|json| rates.clients.iter().for_each(|it| rated(json, it, (None, None))));
+        json.key("users").list(|json| {
+            rates.users.iter().for_each(|it| rated(json, it, (source.limits_of)(&it.who)));
+        });
         json.key("sessions").list(|json| {
             source.sessions.each(|number, state, idle| session(json.item(), number, state, idle));
         });
@@ -58,13 +61,19 @@ pub(super) fn write(
     json.0
 }
 
-/// A client or a user, and what it moves.
-fn rated(json: &mut Json, Rated { who, account, rates }: &Rated<impl Display>) {
+/// A client or a user, what it moves, and what it may have at the most.
+fn rated(
+    json: &mut Json,
+    Rated { who, account, rates }: &Rated<impl Display>,
+    (connections, rate): (Option<usize>, Option<u64>),
+) {
     json.item().object(|json| {
         json.text("name", Some(who));
         json.number("sessions", account.live);
         json.numbers("bytes", [("up", account.up), ("down", account.down)]);
         json.numbers("rate", [("up", rates[0]), ("down", rates[1])]);
+        json.number("max", Or(connections, "null"));
+        json.number("max-rate", Or(rate, "null"));
     });
 }
 

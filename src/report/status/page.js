@@ -34,8 +34,9 @@ const columns = [
 const sums = [
   ["name", "Client"], ["sessions", "Sessions", count], ["down-rate", "Down now", rate],
   ["up-rate", "Up now", rate], ["down", "Down", bytes], ["up", "Up", bytes],
+  ["limit", "Limit", limit => limit],
 ];
-const most = 500, mostNames = 8;
+const most = 500, mostNames = 10;
 let data = null, sorted = { by: "age", falling: false }, missed = 0;
 
 const words = session =>
@@ -96,14 +97,22 @@ function drawRows(table, columns, items) {
   before.forEach(tr => tr.remove());
 }
 
+// What a user may have at the most.
+const limit = it => [it.max === null ? "" : `${count(it.max)} sessions`,
+  it["max-rate"] === null ? "" : rate(it["max-rate"])].filter(Boolean).join(", ") || null;
+
 function drawNames() {
-  const named = $("by").value, all = data[named];
-  drawRows($("names"), sums, all.slice(0, mostNames).map(({ name, sessions, bytes, rate }) => ({
-    id: `${named} ${name}`, name, sessions, ...bytes, "up-rate": rate.up, "down-rate": rate.down,
+  const named = $("by").value, all = [...data[named]], isNow = $("first").value === "now";
+  if (!isNow) all.sort((a, b) => b.bytes.up + b.bytes.down - a.bytes.up - a.bytes.down);
+  drawRows($("names"), sums, all.slice(0, mostNames).map(({ name, sessions, ...it }) => ({
+    id: `${named} ${name}`, name, sessions, ...it.bytes, "up-rate": it.rate.up,
+    "down-rate": it.rate.down, limit: limit(it),
   })));
+  document.body.classList.toggle("no-limit", !all.some(limit));
   $("by").hidden = !data.users.length;
   put($("names").tHead.rows[0].firstElementChild, named === "users" ? "User" : "Client");
-  put($("most"), all.length > mostNames ? `the ${mostNames} that move most now` : "");
+  const which = isNow ? "that move most now" : "that have moved most";
+  put($("most"), all.length > mostNames ? `the ${mostNames} ${which}` : "");
   $("nobody").hidden = all.length > 0;
 }
 
@@ -279,7 +288,7 @@ for (const [key, name, write] of columns) {
   }
 }
 $("order").onchange = ({ target: { value } }) => sort(value.slice(0, -1), value.endsWith("-"));
-$("by").onchange = () => data && drawNames();
+$("by").onchange = $("first").onchange = () => data && drawNames();
 $("filter").oninput = () => data && drawSessions();
 $("chart").onpointermove = event => { pointer = event.offsetX; if (data) drawChart(); };
 $("chart").onpointerleave = () => { pointer = null; if (data) drawChart(); };

@@ -1,5 +1,6 @@
 //! Who moves most now: each client and each user, with what it has moved within the last second.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use crate::sessions::{Account, Accounts};
 
 /// As many are shown.
 const MOST: usize = 50;
+const MOST_OF_ALL: usize = 10;
 
 /// Somebody's account, and how many bytes a second went up and down lately.
 pub(super) struct Rated<K> {
@@ -57,6 +59,10 @@ fn rate<K: Clone + Eq + Hash + Ord>(
         let weight = |it: &Rated<K>| (it.rates[0] + it.rates[1], it.account.bytes());
         weight(b).cmp(&weight(a)).then_with(|| a.who.cmp(&b.who))
     });
+    // Those who have moved most of all are among those who are shown, though they rest.
+    if let Some(rest) = all.get_mut(MOST - MOST_OF_ALL..) {
+        rest.sort_by_key(|it| Reverse(it.account.bytes()));
+    }
     all.truncate(MOST);
     all
 }
@@ -88,6 +94,27 @@ mod tests {
         );
         let shown: Vec<_> = rates.users.iter().map(|it| (&*it.who, it.rates)).collect();
         assert_eq!(shown, [("bob", [100, 200]), ("alice", [0, 0]), ("carol", [0, 0])]);
+    }
+
+    #[test]
+    fn who_has_moved_most_of_all_is_shown_though_it_rests() {
+        let begin = Instant::now();
+        let mut rates = Rates::new(begin);
+        let names: Vec<_> =
+            (0..3 * MOST as u64).map(|number| (number, number.to_string())).collect();
+        let accounts_at = |second: u64| {
+            let of_one = |(number, name): &'_ (u64, String)| {
+                let rests = *number < 10;
+                (name.clone(), if rests { 1_000_000 + number } else { number * second })
+            };
+            let all: Vec<_> = names.iter().map(of_one).collect();
+            accounts(&all.iter().map(|(name, bytes)| (&**name, *bytes, 0)).collect::<Vec<_>>())
+        };
+        rates.note(begin + Duration::from_secs(1), accounts_at(1));
+        rates.note(begin + Duration::from_secs(2), accounts_at(2));
+        let shown: Vec<_> = rates.users.iter().map(|it| &*it.who).collect();
+        assert_eq!(shown[..2], ["149", "148"], "who moves most now stands first");
+        assert!((0..10).all(|number: u64| shown.contains(&&*number.to_string())), "{shown:?}");
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub struct StatusSource {
     pub lookups: Ask<Counts>,
     /// Asks how many datagrams were dropped.
     pub dropped: Ask<Counts>,
+    /// Asks which users there are.
+    pub users: Ask<Vec<Arc<str>>>,
+    /// Says how many connections, and bytes a second, a user may have.
+    pub limits_of: Box<LimitsOf>,
     /// Asks how many clients wait to be accepted.
     pub backlog: Ask<usize>,
     /// Names by which visitors may come, besides those of this machine.
@@ -30,12 +34,18 @@ pub struct StatusSource {
 
 type Admits = dyn Fn(&TcpStream, SocketAddr) -> bool + Send + Sync;
 
+type LimitsOf = dyn Fn(&str) -> (Option<usize>, Option<u64>) + Send + Sync;
+
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;
 
 impl StatusSource {
     pub(super) fn gauges(&self) -> Gauges {
         let totals = self.sessions.totals();
+        let accounts = self.sessions.accounts().users;
+        let account = |name| accounts.get(&name).copied().unwrap_or_default();
+        let users = (self.users)().into_iter();
         Gauges {
+            users: users.map(|name| (Arc::clone(&name), account(name))).collect(),
             earlier: self.sessions.elsewhere(),
             totals,
             waiting: totals.waiting + (self.backlog)(),
