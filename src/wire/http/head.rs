@@ -65,7 +65,7 @@ pub(super) fn words<'h>(
 
 /// Appends the lines of a head that go on, as they came: `fields` are what is in them.
 pub(super) fn append_end_to_end(lines: &[u8], fields: &[Header<'_>], to: &mut Vec<u8>) {
-    let lines = lines.split_inclusive(|octet| *octet == b'\n').skip(1);
+    let lines = lines.split(|octet| *octet == b'\n').skip(1);
     for (line, field) in lines.zip(fields) {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let is_proxys =
@@ -73,7 +73,7 @@ pub(super) fn append_end_to_end(lines: &[u8], fields: &[Header<'_>], to: &mut Ve
         let mut named = words(fields, "connection");
         let is_named = named.any(|word| word.eq_ignore_ascii_case(field.name.as_bytes()));
         if !is_proxys && !is_named && !HOP_BY_HOP.iter().any(|name| is(name)) && !is("host") {
-            to.extend(line.trim_ascii_end());
+            to.extend(line.strip_suffix(b"\r").unwrap_or(line));
             to.extend(b"\r\n");
         }
     }

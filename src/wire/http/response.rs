@@ -26,8 +26,8 @@ impl ResponseHead {
         };
         let (octets, version) = (&octets[..length], parsed.version.unwrap_or(1));
         let is_interim = parsed.code.is_some_and(|code| (100..200).contains(&code) && code != 101);
-        let line = octets.split_inclusive(|octet| *octet == b'\n').next().unwrap_or_default();
-        let mut forwarded = [line.trim_ascii_end(), b"\r\n"].concat();
+        let line = octets.split(|octet| *octet == b'\n').next().unwrap_or_default();
+        let mut forwarded = [line.strip_suffix(b"\r").unwrap_or(line), b"\r\n"].concat();
         append_end_to_end(octets, parsed.headers, &mut forwarded);
         if is_interim {
             forwarded.extend(b"\r\n");
