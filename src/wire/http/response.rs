@@ -24,7 +24,9 @@ impl ResponseHead {
             httparse::Status::Partial if octets.len() < head::LONGEST => return Ok(None),
             _ => return Err(Error::TooLarge),
         };
-        let (octets, version) = (&octets[..length], parsed.version.unwrap_or(1));
+        // Some servers send an empty line first, and httparse reads over it.
+        let octets = octets[..length].trim_ascii_start();
+        let version = parsed.version.unwrap_or(1);
         let is_interim = parsed.code.is_some_and(|code| (100..200).contains(&code) && code != 101);
         let line = octets.split(|octet| *octet == b'\n').next().unwrap_or_default();
         let mut forwarded = [line.strip_suffix(b"\r").unwrap_or(line), b"\r\n"].concat();
