@@ -17,6 +17,9 @@ use crate::wire::credentials::{Credentials, Password};
 const SCHEME: &str = "http://";
 const PORT: u16 = 80;
 
+/// The longest name of a user, as in RFC 1929.
+const LONGEST_NAME: usize = 255;
+
 /// Fields that Connection may not name: without them another request would arrive.
 const NEEDED: [&str; 3] = ["host", "content-length", "transfer-encoding"];
 
@@ -153,7 +156,7 @@ fn credentials(fields: &[Header<'_>]) -> Result<Option<Credentials>, Error> {
         is(scheme, "basic ").then(|| STANDARD.decode(text.trim_ascii()).ok()).flatten()
     });
     Ok(decoded.and_then(|decoded| {
-        let colon = decoded.iter().position(|octet| *octet == b':')?;
+        let colon = decoded.iter().take(LONGEST_NAME + 1).position(|octet| *octet == b':')?;
         let password = Password::new(&decoded[colon + 1..]).unwrap_or(Password::NONE);
         Some(Credentials { name: decoded[..colon].into(), password })
     }))
