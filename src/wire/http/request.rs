@@ -32,8 +32,9 @@ pub struct Request {
     pub credentials: Option<Credentials>,
     /// Where it ends. What follows a CONNECT is no body of it, but the target's.
     pub body: Body,
-    /// The client waits for an answer before it sends the body (RFC 9110 section 10.1.1).
-    pub expects_continue: bool,
+    /// No other request can follow it: the client says so, or is of HTTP/1.0 (RFC 9112 section 9.3), or may send
+    /// the body or not (RFC 9110 section 10.1.1).
+    pub is_last: bool,
 }
 
 /// What is asked for.
@@ -98,12 +99,11 @@ impl Request {
         if words(fields, "connection").any(|word| NEEDED.iter().any(|it| is(word, it))) {
             return Err(Error::Malformed("Connection names a field that says what the request is"));
         }
-        Ok(Request {
-            target,
-            credentials: credentials(fields)?,
-            body: body(fields, version)?,
-            expects_continue: value(fields, "expect")?.is_some(),
-        })
+        let body = body(fields, version)?;
+        let may_lack_body = value(fields, "expect")?.is_some() && !body.is_complete();
+        let closes = version == 0 || words(fields, "connection").any(|word| is(word, "close"));
+        let credentials = credentials(fields)?;
+        Ok(Request { target, credentials, body, is_last: closes || may_lack_body })
     }
 }
 
