@@ -112,8 +112,10 @@ mod tests {
 
     const BY_NAME: &[u8] = b"\x04\x01\x00\x50\x00\x00\x00\x01me\x00a.example\x00";
 
+    type Read = Result<(Request, Vec<u8>), Error>;
+
     /// Reads a request, octet by octet too: what it is, and what is left.
-    fn read(octets: &[u8]) -> (Result<(Request, Vec<u8>), Error>, &[u8]) {
+    fn read(octets: &[u8]) -> (Read, &[u8]) {
         let mut rest = octets;
         let whole = read_request(&mut rest);
         let mut single = BufReader::with_capacity(1, octets);
