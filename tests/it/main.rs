@@ -12,6 +12,7 @@ mod documents;
 mod environment;
 mod faults;
 mod log;
+mod manager;
 mod names;
 mod namespace;
 mod packages;

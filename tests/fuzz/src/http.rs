@@ -4,7 +4,8 @@
 use std::io::BufReader;
 
 use tabi::wire::address::Address;
-use tabi::wire::http::{self, Body, Error, Request, ResponseHead, Target};
+use tabi::wire::error::Error;
+use tabi::wire::http::{self, Body, Request, ResponseHead, Target};
 
 use super::stream::{is_printable, read};
 
@@ -12,8 +13,8 @@ use super::stream::{is_printable, read};
 const LONGEST: usize = 16 * 1024;
 const MOST_FIELDS: usize = 128;
 
-/// The most octets of a chunk extension, and of a trailer section.
-const LONGEST_LINE: usize = 8 * 1024;
+/// The most octets around the data of a chunk, and around the trailer section.
+const MOST_AROUND: usize = 8 * 1024;
 
 /// The sizes of pieces that a body may begin with.
 const SIZES: usize = 4;
@@ -266,30 +267,40 @@ fn chunked(sent: &[u8]) -> Result<Option<usize>, Malformed> {
     loop {
         let (line, behind) = line(rest)?;
         let size = size(line, behind.is_some() || rest.ends_with(b"\r"))?;
-        let Some(behind) = behind else { return Ok(None) };
-        if size == 0 {
-            rest = behind;
-            break;
+        let tail = match behind {
+            Some(behind) if size == 0 => {
+                let left = trailer(rest, behind)?;
+                return Ok(left.map(|left| sent.len() - left));
+            }
+            Some(behind) => {
+                behind.get(usize::try_from(size).unwrap_or(usize::MAX)..).unwrap_or_default()
+            }
+            None => b"",
+        };
+        let before = rest.len() - behind.map_or(0, <[u8]>::len);
+        if before + tail.len().min(2) > MOST_AROUND {
+            return Err(Malformed);
         }
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let tail = behind.get(size..).unwrap_or_default();
         match tail.strip_prefix(b"\r\n") {
             Some(next) => rest = next,
             None if b"\r\n".starts_with(tail) => return Ok(None),
             None => return Err(Malformed),
         }
     }
-    let mut length = 0;
+}
+
+/// How much is left behind the trailer section of `last`, the last chunk, `None` if it does not end yet.
+fn trailer(last: &[u8], mut rest: &[u8]) -> Result<Option<usize>, Malformed> {
     loop {
         let (line, behind) = line(rest)?;
-        length += line.len();
-        if length > LONGEST_LINE {
+        rest = behind.unwrap_or_default();
+        if last.len() - rest.len() > MOST_AROUND {
             return Err(Malformed);
         }
         match behind {
             None => return Ok(None),
-            Some(behind) if line.is_empty() => return Ok(Some(sent.len() - behind.len())),
-            Some(behind) => rest = behind,
+            Some(behind) if line.is_empty() => return Ok(Some(behind.len())),
+            Some(_) => {}
         }
     }
 }
@@ -312,13 +323,11 @@ fn size(line: &[u8], is_whole: bool) -> Result<u64, Malformed> {
         Some((digits, extension)) => (digits, Some(extension)),
         None => (&*line, None),
     };
-    let are_digits = digits.chars().all(|digit| digit.is_ascii_hexdigit()) && digits.len() <= 16;
-    let is_missing = digits.is_empty() && (is_whole || extension.is_some());
-    let length = extension.map_or(0, |extension| extension.chars().count());
-    if !are_digits || is_missing || length > LONGEST_LINE {
-        return Err(Malformed);
+    if digits.is_empty() && !is_whole && extension.is_none() {
+        return Ok(0);
     }
-    Ok(u64::from_str_radix(digits, 16).unwrap_or_default())
+    let are_digits = digits.chars().all(|digit| digit.is_ascii_hexdigit());
+    are_digits.then(|| u64::from_str_radix(digits, 16).ok()).flatten().ok_or(Malformed)
 }
 
 pub(crate) fn http_response(octets: &[u8]) {

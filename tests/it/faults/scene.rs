@@ -18,7 +18,7 @@ use crate::scratch::{Program, Scratch, bare};
 use crate::stage::{LONG, accept, reply, request, request_by_name};
 
 /// A limit that is to be reached, and one that is not.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(4);
 const NEVER_HERE: &str = "600";
 
 /// A message of the client, and the length of the answer.
