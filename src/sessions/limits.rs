@@ -172,6 +172,7 @@ mod tests {
     use super::*;
     use crate::sessions::Sessions;
     use crate::system::descriptors::Descriptors;
+    use crate::system::rate::Rate;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::Arc;
@@ -256,6 +257,33 @@ mod tests {
         assert_eq!(session.ending(), None);
         activity.check(&session, begin + idle, limits);
         assert_eq!(session.ending(), Some(Ending::IdleTimeout));
+    }
+
+    #[test]
+    fn who_waits_for_a_turn_is_not_idle_and_what_it_has_booked_is_there_again_at_the_end() {
+        let idle = Duration::from_secs(100);
+        let limits = Limits::of_one(NEVER_HERE, idle);
+        let (session, _client, _target) = relaying(limits);
+        let (begin, mut activity) = (Instant::now(), Activity::default());
+        let rate = Arc::new(Rate::new(Some(1), begin));
+        session.rates.set(vec![Arc::clone(&rate)]);
+        let wait_until_seen = |before| {
+            while session.moved() == before {
+                thread::yield_now();
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| session.wait_for_turn(session.client(), 1000));
+            wait_until_seen(0);
+            activity.check(&session, begin, limits);
+            wait_until_seen(session.moved());
+            activity.check(&session, begin + 2 * idle, limits);
+            assert_eq!(session.ending(), None);
+            session.end(Ending::Stopped);
+        });
+        let now = Instant::now();
+        let wait = rate.book((0, 1, true), 1, &mut { now }, now);
+        assert!(wait.is_some_and(|wait| wait < Duration::from_secs(2)), "{wait:?}");
     }
 
     #[test]

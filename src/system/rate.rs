@@ -48,37 +48,38 @@ impl Rate {
         usize::try_from(portion).unwrap_or(usize::MAX)
     }
 
-    /// Books bytes of one of `sharers`, and says how long they have to wait: not at all unless it `waits`, and
-    /// then nothing is booked where they would have to. What is more than may ever go at once goes after a
-    /// pause. `part_until` is until when the part of this one is used up.
+    /// Books bytes of one of `sharers`, and says how long they have to wait: not at all unless they can, and
+    /// then nothing is booked where they would have to. What does not wait and is more than may ever go at once
+    /// goes after a pause. `part_until` is until when the part of this one is used up.
     pub fn book(
         &self,
-        (way, bytes, waits): (usize, usize, bool),
+        (way, bytes, can_wait): (usize, usize, bool),
         sharers: u32,
         part_until: &mut Instant,
         now: Instant,
     ) -> Option<Duration> {
         let time = self.time(bytes);
+        let wait = |until: Instant| until.saturating_duration_since(now + BURST);
+        let goes_now = |before: Instant, after: Instant| {
+            wait(after) < LEAST_WAIT || (before == now && !can_wait)
+        };
         let mut paid_until = self.paid_until[way].lock();
-        let before = (*paid_until).max(now);
-        let wait = (before + time).saturating_duration_since(now + BURST);
-        let used_until = (*part_until).max(now);
-        let part = used_until + time * sharers;
-        if before == now || wait < LEAST_WAIT {
-            *paid_until = before + time;
-            return Some(Duration::ZERO);
-        }
-        if sharers > 1 && (used_until == now || part <= now + BURST) {
-            *paid_until = before + time;
-            *part_until = part;
-            return Some(Duration::ZERO);
-        }
-        waits.then(|| {
-            *paid_until = before + time;
+        let (before, part_before) = ((*paid_until).max(now), (*part_until).max(now));
+        let (after, part_after) = (before + time, part_before + time * sharers);
+        let booked = if goes_now(before, after) {
+            Duration::ZERO
+        } else if sharers > 1 && goes_now(part_before, part_after) {
+            *part_until = part_after;
+            Duration::ZERO
+        } else if can_wait {
             // What it saved while it waits would let a hasty one move more than the others.
-            *part_until = now + wait + BURST;
-            wait
-        })
+            *part_until = now + wait(after) + BURST;
+            wait(after)
+        } else {
+            return None;
+        };
+        *paid_until = after;
+        Some(booked)
     }
 
     /// Gives back what was booked and did not go.

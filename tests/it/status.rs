@@ -1,13 +1,16 @@
 //! The status page, its JSON, the metrics and the state of health.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::scratch::Scratch;
+use rustix::process::Signal;
+
+use crate::scratch::{Program, Scratch};
 use crate::stage::{
     GREETING, LONG, Running, accept, ask, at_end, connect, connect_from, listen, pair, reply,
     request, request_by_name, start, take,
@@ -122,6 +125,99 @@ fn clients_and_users_are_shown_with_what_they_have_moved_in_all_sessions() {
     attacker.read_to_end(&mut Vec::new()).unwrap();
     let body = await_part(&server, "/sessions", "\"bad-credentials\":1");
     assert_eq!(body.matches("\"name\":").count(), 2, "{body}");
+}
+
+/// Connects as a user whose password is `x`, to a target, and carries two bytes up and four down.
+fn move_as(server: SocketAddr, user: &str) -> (TcpStream, TcpStream) {
+    let (listener, target) = listen();
+    let mut client = connect(server);
+    let length = [u8::try_from(user.len()).unwrap()];
+    let login = [b"\x05\x01\x02\x01", &length[..], user.as_bytes(), b"\x01x"].concat();
+    client.write_all(&[&login[..], &request(target), b"up"].concat()).unwrap();
+    let mut target = accept(&listener);
+    take::<2>(&mut target);
+    target.write_all(b"down").unwrap();
+    take::<{ 2 + 2 + 10 + 4 }>(&mut client);
+    (client, target)
+}
+
+#[test]
+fn a_users_counters_outlast_the_users_file() {
+    let users = Scratch::new(b"alice:x\nHOME\\bob:x\ncarol:x\n");
+    let mut program = Program::heeding(&["--users", users.path(), "--status", "127.0.0.1:0"]);
+    let status = program.log_line("status page at http://");
+    let status: SocketAddr = status.split(['/', ' ']).find_map(|word| word.parse().ok()).unwrap();
+    let metrics = |parts: &[String]| {
+        let begin = Instant::now();
+        loop {
+            let mut visitor = connect(status);
+            write!(visitor, "GET /metrics HTTP/1.1\r\nHost: {status}\r\n\r\n").unwrap();
+            let mut text = String::new();
+            visitor.read_to_string(&mut text).unwrap();
+            if parts.iter().all(|part| text.contains(part)) {
+                return text;
+            }
+            assert!(begin.elapsed() < LONG, "not all of {parts:?} in\n{text}");
+            thread::yield_now();
+        }
+    };
+    let told = |user: &str, sessions: usize, live: usize| {
+        let name = "tabi_user_bytes_total";
+        [
+            format!("{name}{{user=\"{user}\",direction=\"up\"}} {}\n", 2 * sessions),
+            format!("{name}{{user=\"{user}\",direction=\"down\"}} {}\n", 4 * sessions),
+            format!("tabi_user_connections{{user=\"{user}\"}} {live}\n"),
+        ]
+    };
+    let _alice = move_as(program.address, "alice");
+    drop(move_as(program.address, "alice"));
+    let _bob = move_as(program.address, "HOME\\bob");
+    let alice = told("alice", 2, 1);
+    metrics(&[&alice[..], &told(r"HOME\\\\bob", 1, 1), &told("carol", 0, 0)].concat());
+    let mut reload = |content: &[u8]| {
+        fs::write(users.path(), content).unwrap();
+        program.signal(Signal::HUP);
+        program.log_line("reloaded: ");
+    };
+    reload(b"alice:x\n");
+    let text = metrics(&alice);
+    assert!(!text.contains("bob") && !text.contains("carol"), "{text}");
+    // Who comes back counts on.
+    reload(b"HOME\\bob:x\nalice:x\n");
+    metrics(&[&alice[..], &told(r"HOME\\\\bob", 1, 0)].concat());
+}
+
+#[test]
+fn what_a_client_of_socks4_calls_itself_is_no_user() {
+    let server = start(&STATUS);
+    let (listener, target) = listen();
+    let mut client = connect(server.address);
+    let port = target.port().to_be_bytes();
+    client.write_all(&[b"\x04\x01", &port[..], b"\x7f\0\0\x01mallory\0up"].concat()).unwrap();
+    take::<2>(&mut accept(&listener));
+    let body = await_part(&server, "/sessions", "\"user\":\"mallory\"");
+    assert!(body.contains("\"users\":[]"), "{body}");
+    let (_, metrics) = get(&server, "/metrics");
+    assert!(!metrics.contains("mallory"), "{metrics}");
+}
+
+#[test]
+fn a_user_is_shown_with_the_tightest_limits_of_its_own() {
+    let users = Scratch::new(b"alice:x\nbob:x\n");
+    let rules = Scratch::new(
+        b"limit each user connections 9 rate 2MB\nlimit user alice connections 10 rate 8Mbit\n\
+          limit user bob port 80 rate 1kB\nlimit each client rate 1kB\nlimit rate 1MB\n",
+    );
+    let options = ["--users", users.path(), "--rules", rules.path()];
+    let server = start(&[&STATUS[..], &options].concat());
+    let _live = ["alice", "bob"].map(|user| move_as(server.address, user));
+    for (user, max_rate) in [("alice", 1_000_000), ("bob", 2_000_000)] {
+        let body = await_part(&server, "/sessions", &format!("{{\"name\":\"{user}\""));
+        let at = body.find(&format!("{{\"name\":\"{user}\"")).unwrap();
+        let shown = &body[at..at + body[at..].find("}}").unwrap_or(body.len() - at).max(150)];
+        let limits = format!("\"max\":9,\"max-rate\":{max_rate}");
+        assert!(shown.contains(&limits), "{limits} is not in {shown}");
+    }
 }
 
 #[test]
