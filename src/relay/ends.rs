@@ -134,9 +134,11 @@ impl<'a> Sink<'a> {
         self.session.portion()
     }
 
-    /// Waits until so many bytes may be passed on.
-    pub(super) fn wait_for_turn(&self, bytes: usize) {
-        self.session.wait_for_turn(self.source, bytes);
+    /// Waits until some of so many bytes may be passed on, and says how many.
+    pub(super) fn wait_for_turn(&self, bytes: usize) -> usize {
+        let turn = bytes.min(self.portion());
+        self.session.wait_for_turn(self.source, turn);
+        turn
     }
 
     /// Writes by `call`, which has something to write.
@@ -157,9 +159,8 @@ impl<'a> Sink<'a> {
 
 impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let bytes = &bytes[..bytes.len().min(self.portion())];
-        self.wait_for_turn(bytes.len());
-        self.send(|| { self.stream }.write(bytes))
+        let turn = self.wait_for_turn(bytes.len());
+        self.send(|| { self.stream }.write(&bytes[..turn]))
     }
 
     fn flush(&mut self) -> io::Result<()> {

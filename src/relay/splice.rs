@@ -62,9 +62,12 @@ impl Pipe {
                 Err(error) if note_refusal(error) => break,
                 moved => match source.note(moved)? {
                     0 => break,
-                    length => {
-                        sink.wait_for_turn(length);
-                        self.empty_into(sink, length)?;
+                    mut left => {
+                        while left > 0 {
+                            let turn = sink.wait_for_turn(left);
+                            self.empty_into(sink, turn)?;
+                            left -= turn;
+                        }
                     }
                 },
             }
