@@ -16,6 +16,7 @@ use log::{info, warn};
 
 use crate::access::in_force::AccessFiles;
 use crate::access::policy::Policy;
+use crate::access::users::Passwords;
 use crate::commands::resolver::{Counts, Resolver};
 use crate::config::Config;
 use crate::proxy::Proxy;
@@ -260,7 +261,9 @@ impl Server {
                 vec![("found", found), ("failed", failed), ("remembered", remembered)]
             }),
             dropped: Box::new(move || proxy.dropped.each()),
-            users: Box::new(move || users.get().user_names()),
+            users: Box::new(move || {
+                users.get().users.as_ref().map(Passwords::names).unwrap_or_default()
+            }),
             limits_of: Box::new(move |user| limits.get().rules.limits_of(user)),
             backlog: Box::new(move || acceptors.iter().map(|it| it.backlog()).sum()),
             hosts: self.proxy.config.status_host.clone(),

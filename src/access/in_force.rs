@@ -18,13 +18,6 @@ pub struct AccessFiles {
 }
 
 impl AccessFiles {
-    /// The names of all users, as the log spells them, in order.
-    pub fn user_names(&self) -> Vec<Arc<str>> {
-        let mut names: Vec<_> = self.users.iter().flat_map(Passwords::names).cloned().collect();
-        names.sort_unstable();
-        names
-    }
-
     /// Why who has logged in as `user` may do nothing more, if it is so: [`Passwords::revoked`].
     pub fn revoked(&self, user: &Arc<str>) -> Option<&'static str> {
         self.users.as_ref()?.revoked(user)

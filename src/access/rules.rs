@@ -25,6 +25,8 @@ pub struct RuleFile {
     pub(super) name: Arc<str>,
     pub(super) index: Index,
     pub(super) limits: Vec<LimitLine>,
+    /// What is to be said of networks with bits behind their prefix.
+    odd_networks: Vec<String>,
     doubt: Option<Box<str>>,
     /// Bytes in the file.
     pub(crate) length: usize,
@@ -56,9 +58,10 @@ impl RuleFile {
     /// When a line is no rule, as [`RuleFile::load`] does. Behind the bad lines stand the odd
     /// networks of the others.
     pub fn parse(bytes: &[u8], name: &str) -> Result<Self, String> {
-        let (mut rules, mut limits) = (Vec::new(), Vec::new());
+        let (mut rules, mut limits, mut odd_networks) = (Vec::new(), Vec::new(), Vec::new());
         let told = lines::each(bytes, name, |line, text| {
             let Some(rule) = Rule::parse(text)? else { return Ok(()) };
+            odd_networks.extend(rule.odd_networks().map(|told| format!("{name}:{line}: {told}")));
             match rule.action {
                 Action::Limit(limit) => limits.push(LimitLine::new(line, rule, limit)),
                 _ => rules.push((line, rule)),
@@ -66,17 +69,17 @@ impl RuleFile {
             Ok(())
         });
         let (index, length) = (Index::new(rules), bytes.len());
-        let file = RuleFile { name: name.into(), index, limits, doubt: None, length };
+        let file = RuleFile { name: name.into(), index, limits, odd_networks, doubt: None, length };
         let Err(bad) = told else { return Ok(file) };
-        let all = bad.lines().map(ToString::to_string).chain(file.odd_networks());
+        let all = bad.lines().map(ToString::to_string).chain(file.odd_networks);
         Err(all.take(lines::MOST_NAMED).collect::<Vec<_>>().join("\n"))
     }
 
     /// What is to be said of a file that others than its owner can change, and what lines say but hardly
     /// mean, by themselves: networks with bits behind the prefix, and rules that can never match.
     pub fn doubts(&self) -> Vec<String> {
-        let mut doubts: Vec<_> =
-            self.doubt.iter().map(ToString::to_string).chain(self.odd_networks()).collect();
+        let doubt = self.doubt.iter().map(ToString::to_string);
+        let mut doubts: Vec<_> = doubt.chain(self.odd_networks.iter().cloned()).collect();
         if let Some((last, behind)) = self.index.never_matching() {
             let last = last.line;
             doubts.extend(by_line(behind).map(|entries| {
@@ -87,22 +90,6 @@ impl RuleFile {
             }));
         }
         doubts
-    }
-
-    fn odd_networks(&self) -> Vec<String> {
-        let of_rule = |entries: &[Entry]| -> Vec<_> {
-            let to = entries.iter().filter_map(|entry| entry.network);
-            entries[0].rule.networks().chain(to).map(|net| (entries[0].line, net)).collect()
-        };
-        let rules = by_line(self.index.entries()).flat_map(of_rule);
-        let of_limit =
-            |it: &LimitLine| -> Vec<_> { it.rule.networks().map(|net| (it.line, net)).collect() };
-        rules
-            .chain(self.limits.iter().flat_map(of_limit))
-            .filter_map(|(line, net)| {
-                networks::doubt(&net).map(|told| format!("{}:{line}: {told}", self.name))
-            })
-            .collect()
     }
 
     /// How the file was named.

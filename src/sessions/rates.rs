@@ -13,8 +13,10 @@ use crate::system::sync::Mutex;
 /// Whoever waits looks this often whether the session has ended, or has other limits.
 const STEP: Duration = Duration::from_millis(100);
 
-/// The limits that a session shares with others: each of them with until when the session's own part of it
-/// is used up, each way.
+/// One limit, and until when the session's own part of it is used up, each way.
+type Shared = (Arc<Rate>, [Instant; 2]);
+
+/// The limits that a session shares with others.
 #[derive(Debug, Default)]
 pub struct Rates {
     /// Whether one of them is about bytes. Where none is, nothing else is looked at.
@@ -22,7 +24,7 @@ pub struct Rates {
     /// Another number each time that they have changed.
     changes: AtomicUsize,
     /// `None` before it is known which they are.
-    shared: Mutex<Option<Vec<(Arc<Rate>, [Instant; 2])>>>,
+    shared: Mutex<Option<Vec<Shared>>>,
     /// Grows while somebody waits.
     waits: AtomicU64,
 }
@@ -72,7 +74,8 @@ impl Rates {
                 return;
             }
             if is_over() {
-                return give_back(self.shared.lock().iter().flatten(), way, bytes);
+                let shared = self.shared.lock();
+                return give_back(shared.as_deref().unwrap_or_default(), way, bytes);
             }
             self.waits.fetch_add(1, Ordering::Relaxed);
             thread::sleep(left.min(STEP));
@@ -90,7 +93,7 @@ impl Rates {
             match rate.book((way, bytes, waits), sharers(rate), &mut part_until[way], now) {
                 Some(wait) => longest = longest.max(wait),
                 None => {
-                    give_back(shared[..index].iter(), way, bytes);
+                    give_back(&shared[..index], way, bytes);
                     return None;
                 }
             }
@@ -99,12 +102,8 @@ impl Rates {
     }
 }
 
-fn give_back<'a>(
-    shared: impl Iterator<Item = &'a (Arc<Rate>, [Instant; 2])>,
-    way: usize,
-    bytes: usize,
-) {
-    shared.for_each(|(rate, _)| rate.give_back(way, bytes));
+fn give_back(shared: &[Shared], way: usize, bytes: usize) {
+    shared.iter().for_each(|(rate, _)| rate.give_back(way, bytes));
 }
 
 /// How many sessions share a rate: each of them holds it once.

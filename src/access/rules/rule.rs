@@ -144,13 +144,13 @@ impl Rule {
         self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(&port))
     }
 
-    /// The networks that it names.
-    pub(super) fn networks(&self) -> impl Iterator<Item = IpNet> {
+    /// What is to be said of its networks that have bits behind their prefix.
+    pub(super) fn odd_networks(&self) -> impl Iterator<Item = String> {
         let to = self.to.iter().filter_map(|to| match to {
-            To::Network(net) => Some(*net),
+            To::Network(net) => Some(net),
             _ => None,
         });
-        self.from.iter().copied().chain(to)
+        self.from.iter().chain(to).filter_map(networks::doubt)
     }
 
     /// Whether it has no field but perhaps `to`.

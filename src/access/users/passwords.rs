@@ -1,7 +1,7 @@
 //! The users file: one `name:password` a line.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,9 +78,9 @@ impl Passwords {
         self.users.len()
     }
 
-    /// The names of all users, as [`spelling::spell`] writes them, in no order.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.users.values().map(|user| &user.spelled)
+    /// The names of all users, as [`spelling::spell`] writes them.
+    pub fn names(&self) -> BTreeSet<Arc<str>> {
+        self.users.values().map(|user| Arc::clone(&user.spelled)).collect()
     }
 
     /// Whether there is a user of this name, which is as [`spelling::spell`] writes it.

@@ -1,5 +1,6 @@
 //! Where the numbers come from that are shown.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub struct StatusSource {
     /// Asks how many datagrams were dropped.
     pub dropped: Ask<Counts>,
     /// Asks which users there are.
-    pub users: Ask<Vec<Arc<str>>>,
+    pub users: Ask<BTreeSet<Arc<str>>>,
     /// Says how many connections, and bytes a second, a user may have.
     pub limits_of: Box<LimitsOf>,
     /// Asks how many clients wait to be accepted.
