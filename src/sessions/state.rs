@@ -365,8 +365,8 @@ impl SessionState {
         sink.shut_down(Shutdown::Write);
     }
 
-    /// Notes that all of a request was passed on that ends without an end of file, and that nobody reads what
-    /// the client sends behind it. Closing the target's connection from here on cuts nothing off.
+    /// Notes that all of a request was passed on that ends without an end of file, or that its target wants no
+    /// more of it, and that nobody reads what the client sends behind it. Closing the target's connection from here on cuts nothing off.
     pub fn conclude_request(&self) {
         let progress = self.progress.lock();
         if progress.ending.is_none() {
