@@ -229,6 +229,23 @@ mod tests {
         assert_eq!(answer, "HTTP/1.0 413 No\r\nVia: 1.0 tabi\r\nConnection: close\r\n\r\n");
     }
 
+    #[test]
+    fn the_refusal_after_a_target_without_an_answer_is_not_cut_off_by_a_reset() {
+        let Tunnel { target, over, .. } = Tunnel::with(
+            usize::MAX,
+            |_| (),
+            |session, partner| {
+                exchange(session, partner, b"GET / HTTP/1.1\r\n\r\n", Body::NONE).unwrap_err();
+                let linger = || SockRef::from(session.stream()).linger().unwrap();
+                assert_eq!(linger(), Some(Duration::ZERO));
+                session.enter(Stage::Farewell);
+                assert_eq!(linger(), None);
+            },
+        );
+        target.shutdown(Shutdown::Write).unwrap();
+        over.recv_timeout(LONG).expect("both are so");
+    }
+
     fn connection() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

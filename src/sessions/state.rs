@@ -265,9 +265,13 @@ impl SessionState {
         self.sides().iter().for_each(|side| side.set_reset_at_close(true));
     }
 
-    /// Notes that the next part of the session's life begins.
+    /// Notes that the next part of the session's life begins. The last reply is not cut off by a reset.
     pub fn enter(&self, stage: Stage) {
-        self.progress.lock().stage = stage;
+        let mut progress = self.progress.lock();
+        progress.stage = stage;
+        if stage == Stage::Farewell && progress.ending.is_none() {
+            self.client.set_reset_at_close(false);
+        }
     }
 
     pub(super) fn stage(&self) -> Stage {
