@@ -87,11 +87,7 @@ impl ClientLog {
     /// Logs what somebody wants to know who looks for a fault of this client's.
     pub fn detail(&self, client: SocketAddr, detail: fmt::Arguments<'_>) {
         if log_enabled!(Level::Debug) && self.sessions.admits(client.ip().into()) {
-            let members = Members(|json: &mut Json| {
-                json.text("message", Some(detail));
-                json.text("client", Some(client));
-            });
-            debug!(json:% = members; "client={client}: {detail}");
+            debug!("client={client}: {detail}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use log::kv::Value;
 use log::{Level, LevelFilter, Log, Record};
 use simplelog::{Config, ConfigBuilder, FormatItem, WriteLogger};
 use time::macros::format_description;
@@ -90,10 +91,7 @@ impl Format {
         let prefix = match self {
             Format::Journal => self.level(level),
             Format::Full | Format::Terminal { .. } => "tabi: ".into(),
-            Format::Json => {
-                let mut record = Record::builder();
-                return json_line(&record.level(level).args(format_args!("{message}")).build());
-            }
+            Format::Json => return json_line(level, format_args!("{message}"), None),
         };
         format!("{prefix}{}\n", single_line(format_args!("{message}")))
     }
@@ -116,10 +114,11 @@ impl Formatter {
     }
 
     /// The whole line, with its line feed. The message is formatted before any lock is taken: it may
-    /// panic.
+    /// panic. In JSON the record's [`Members`](super::json::Members) stand for it, if it has any.
     pub(super) fn line(&self, record: &Record<'_>) -> Vec<u8> {
         if self.format == Format::Json {
-            return json_line(record).into();
+            let members = record.key_values().get("json".into());
+            return json_line(record.level(), *record.args(), members).into();
         }
         let (level, message) = (self.format.level(record.level()), single_line(*record.args()));
         let simplelog = self.simplelog.lock();
@@ -128,15 +127,15 @@ impl Formatter {
     }
 }
 
-/// A record as a JSON object: with its message, or with the members that it brings in its place.
-fn json_line(record: &Record<'_>) -> String {
+/// A JSON object with a message, or with the members that stand for it.
+fn json_line(level: Level, message: fmt::Arguments<'_>, members: Option<Value<'_>>) -> String {
     let mut json = Json(String::with_capacity(512));
     json.object(|json| {
         json.text("time", OffsetDateTime::now_utc().format(FULL_UTC).ok());
-        json.text("level", Some(Format::Json.level(record.level())));
-        match record.key_values().get("json".into()) {
+        json.text("level", Some(Format::Json.level(level)));
+        match members {
             Some(members) => json.write(members),
-            None => json.text("message", Some(single_line(*record.args()))),
+            None => json.text("message", Some(single_line(message))),
         }
     });
     json.0.push('\n');
@@ -209,8 +208,8 @@ mod tests {
     }
 
     fn line(formatter: &Formatter, level: Level, message: fmt::Arguments<'_>) -> String {
-        let line = formatter.line(&Record::builder().level(level).args(message).build());
-        String::from_utf8(line).unwrap()
+        let record = Record::builder().level(level).args(message).build();
+        String::from_utf8(formatter.line(&record)).unwrap()
     }
 
     /// The text with each digit as a 0.
@@ -277,9 +276,9 @@ mod tests {
     fn members_of_a_record_stand_in_json_for_its_message() {
         let formatter = Formatter::new(Format::Json);
         let members = Members(|json: &mut Json| json.number("up", 7));
-        let fields = [("json", log::kv::Value::from_display(&members))];
+        let members = [("json", Value::from_display(&members))];
         let mut record = Record::builder();
-        record.level(Level::Debug).key_values(&fields);
+        record.level(Level::Debug).key_values(&members);
         let line = formatter.line(&record.args(format_args!("up=7")).build());
         let line = String::from_utf8(line).unwrap();
         assert!(line.ends_with("Z\",\"level\":\"debug\",\"up\":7}\n"), "{line}");

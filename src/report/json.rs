@@ -4,7 +4,6 @@ use std::fmt::{self, Display, Write};
 
 /// Text in the making. What a name or an address may bring is escaped, and so is what would be
 /// markup if somebody took it for that.
-#[derive(Default)]
 pub(super) struct Json(pub(super) String);
 
 impl Json {
@@ -68,7 +67,7 @@ pub(super) struct Members<M>(pub(super) M);
 
 impl<M: Fn(&mut Json)> Display for Members<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut json = Json::default();
+        let mut json = Json(String::new());
         (self.0)(&mut json);
         f.write_str(&json.0)
     }
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn what_a_client_chose_is_escaped() {
-        let mut json = Json::default();
+        let mut json = Json(String::new());
         json.object(|json| json.text("user", Some("<b>\"\\\n\x1b&'\u{2028}é")));
         let expected = r#"{"user":"\u003cb\u003e\u0022\u005c\u000a\u001b\u0026\u0027\u2028é"}"#;
         assert_eq!(json.0, expected);

@@ -31,7 +31,7 @@ impl fmt::Display for Line<'_> {
             f,
             "client={} user={} protocol={} command={} dest={}",
             session.peer(),
-            Or(self.user(), "-"),
+            Or(session.user().map(|user| cut(user, MAX_USER)), "-"),
             Or(session.protocol(), "-"),
             Or(request.map(|(command, _)| command), "-"),
             Or(destination(session), "-"),
@@ -62,15 +62,14 @@ impl Line<'_> {
     /// The same as members of a JSON object, which has all of them in every line.
     pub(super) fn members(&self, json: &mut Json) {
         let Line { session, outcome, .. } = self;
-        let count = |count: Option<u64>| Or(count, "null");
         json.text("message", Some("session ended"));
         json.text("client", Some(session.peer()));
-        json.text("user", self.user());
+        json.text("user", session.user().map(|user| cut(user, MAX_USER)));
         json.text("protocol", session.protocol());
         json.text("command", session.request().map(|(command, _)| command));
         json.text("dest", destination(session));
-        json.number("destinations", count(session.destinations().map(|(_, count)| count)));
-        json.number("denied", count(session.denials().map(|(_, count)| count)));
+        json.number("destinations", Or(session.destinations().map(|(_, count)| count), "null"));
+        json.number("denied", Or(session.denials().map(|(_, count)| count), "null"));
         json.text("reached", session.reached());
         json.text("via", session.via());
         json.number("up", session.client().sent());
@@ -80,13 +79,8 @@ impl Line<'_> {
         json.text("why", self.why());
     }
 
-    fn user(&self) -> Option<Cow<'_, str>> {
-        self.session.user().map(|user| cut(user, MAX_USER))
-    }
-
     fn why(&self) -> Option<Cow<'_, str>> {
-        let why = self.why.or(self.session.denials().map(|(first, _)| first));
-        why.map(|why| cut(why, MAX_WHY))
+        self.why.or(self.session.denials().map(|(first, _)| first)).map(|why| cut(why, MAX_WHY))
     }
 }
 
@@ -99,11 +93,9 @@ pub(super) fn destination(session: &SessionState) -> Option<&Address> {
 
 /// At most so many characters of a text.
 fn cut(text: &str, longest: usize) -> Cow<'_, str> {
-    const END: &str = "...";
-    let start_of = |number| text.char_indices().nth(number).map(|(start, _)| start);
-    match (start_of(longest), start_of(longest - END.len())) {
-        (Some(_), Some(end)) => format!("{}{END}", &text[..end]).into(),
-        _ => text.into(),
+    match text.chars().nth(longest) {
+        None => text.into(),
+        Some(_) => text.chars().take(longest - "...".len()).chain("...".chars()).collect(),
     }
 }
 

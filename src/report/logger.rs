@@ -105,10 +105,8 @@ fn open(path: &Path) -> Result<File, String> {
 /// The line that says how many lines were lost.
 fn warning(formatter: &Formatter, lost: u64) -> Vec<u8> {
     let lost = thousands(lost);
-    let reason = "nobody read the log, or it could not be written";
-    let mut record = Record::builder();
-    record.level(Level::Warn);
-    formatter.line(&record.args(format_args!("{lost} lines lost: {reason}")).build())
+    let text = format!("{lost} lines lost: nobody read the log, or it could not be written");
+    formatter.line(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build())
 }
 
 /// A number with a comma before each three digits.

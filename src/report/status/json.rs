@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn members_and_items_are_separated() {
-        let mut json = Json::default();
+        let mut json = Json(String::new());
         json.object(|json| {
             json.numbers("a", usage(None, usize::MAX));
             json.numbers("b", usage(Some(1), 2));
