@@ -23,11 +23,11 @@ enum Value {
 
 /// A line of the log.
 #[derive(Debug)]
-struct Entry(BTreeMap<String, Value>);
+pub struct Entry(BTreeMap<String, Value>);
 
 impl Entry {
     /// Reads a line as RFC 8259 has it, and nothing beside it.
-    fn read(line: &str) -> Self {
+    pub fn read(line: &str) -> Self {
         let mut rest = line.strip_prefix('{').unwrap_or_else(|| panic!("no object: {line}"));
         let mut members = BTreeMap::new();
         loop {
@@ -50,6 +50,11 @@ impl Entry {
         assert!(["error", "warn", "info", "debug"].contains(&self.text("level")), "{self:?}");
         assert_ne!(self.text("message"), "");
         self
+    }
+
+    /// The names of its members.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     fn text(&self, name: &str) -> &str {
