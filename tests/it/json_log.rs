@@ -1,9 +1,12 @@
 //! The log in JSON: every line is an object, whatever clients choose.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -243,6 +246,23 @@ fn why_the_program_cannot_start_is_an_object() {
     let last = Entry::read(log.lines().last().unwrap());
     assert!(last.text("message").contains(&address), "{log}");
     assert_eq!(last.text("level"), "error");
+}
+
+#[test]
+fn systemd_gets_objects_without_levels_before_them() {
+    let (log, output) = UnixStream::pair().unwrap();
+    log.set_read_timeout(Some(LONG)).unwrap();
+    let output = File::from(OwnedFd::from(output));
+    let metadata = output.metadata().unwrap();
+    let mut child = program_on("127.0.0.1:0", &["--log-format", "json"])
+        .env("JOURNAL_STREAM", format!("{}:{}", metadata.dev(), metadata.ino()))
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    let line = BufReader::new(log).lines().next().unwrap().unwrap();
+    child.kill().unwrap();
+    ended(&mut child);
+    assert!(Entry::read(&line).text("message").starts_with("listening on "), "{line}");
 }
 
 #[test]
