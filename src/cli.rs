@@ -288,6 +288,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_log_is_text_unless_json_is_asked_for() {
+        for (arguments, is_json) in
+            [(&[][..], false), (&["--log-format", "text"], false), (&["--log-format=json"], true)]
+        {
+            assert_eq!(parsed(arguments).logs_json(), is_json, "{arguments:?}");
+        }
+        assert!(refusal(&["--log-format", "xml"]).contains("possible values: text, json"));
+    }
+
+    #[test]
     fn a_dash_is_no_log_file() {
         assert_eq!(parsed(&["--log-file", "-"]).log_file, None);
         assert_eq!(parsed(&["--log-file", "./-"]).log_file, Some("./-".into()));
