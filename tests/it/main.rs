@@ -11,6 +11,7 @@ mod curl;
 mod documents;
 mod environment;
 mod faults;
+mod json_log;
 mod log;
 mod manager;
 mod names;
