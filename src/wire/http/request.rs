@@ -557,7 +557,7 @@ mod tests {
                 format!("connection: ,{name}\t,close\r\n"),
                 format!("Connection: close\r\nConnection:{name}\r\n"),
             ] {
-                let why = "Connection names a field that says what the request is";
+                let why = "Connection names a field that says what the message is";
                 is_malformed(get(&connection), why);
                 is_malformed(get(&format!("Content-Length: 5\r\n{connection}")), why);
                 is_malformed(format!("CONNECT a:443 HTTP/1.1\r\n{connection}\r\n"), why);
