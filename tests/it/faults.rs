@@ -3,6 +3,10 @@
 //!
 //! Of the time limits only the one that the outcome names is ever reached. So whoever sees an end
 //! without a limit sees it for the fault's sake.
+//!
+//! A new step is a variant of [`Step`] with a line in [`row`]; `step.rs` says how a session comes there,
+//! `fault.rs` what each fault is there, and `seen.rs` how it goes on. A new protocol is a variant of
+//! [`Speaks`] in `client.rs`, with the steps at which it differs.
 
 use std::fs;
 use std::sync::Mutex;
