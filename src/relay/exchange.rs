@@ -49,9 +49,12 @@ pub(crate) fn exchange(
         }
     });
     let answered = down.carry_response();
-    // A target may answer before it has read the whole body, and read no more of it.
+    // A target may answer before it has read the whole body, and read no more of it. Where the session was
+    // ended, others have seen to who writes, and nothing may look like a clean end.
     is_over.store(true, Ordering::Release);
-    let _ = up.sink.stream.shutdown(Shutdown::Both);
+    if session.ending().is_none() {
+        let _ = up.sink.stream.shutdown(Shutdown::Both);
+    }
     job.wait();
     answered
 }

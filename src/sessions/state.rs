@@ -363,15 +363,18 @@ impl SessionState {
         // Before the end of file: with a reset at its close a connection drops what is still on its way.
         sink.set_reset_at_close(false);
         sink.shut_down(Shutdown::Write);
+        if sink.fin_passed_on() {
+            // It may have been concluded without an end of file.
+            source.set_reset_at_close(false);
+        }
     }
 
     /// Notes that all of a request was passed on that ends without an end of file, and that nobody reads what
-    /// the client sends behind it. Closing the target's connection from here on cuts nothing off.
+    /// the client sends behind it. Closing the target's connection resets it until the response has ended.
     pub fn conclude_request(&self) {
         let progress = self.progress.lock();
         if progress.ending.is_none() {
             self.client.set_fin_passed_on();
-            self.target.set_reset_at_close(false);
         }
     }
 
