@@ -24,7 +24,9 @@ impl ResponseHead {
             httparse::Status::Partial if octets.len() < head::LONGEST => return Ok(None),
             _ => return Err(Error::TooLarge),
         };
-        let (octets, version) = (&octets[..length], parsed.version.unwrap_or(1));
+        // What `httparse` skips: empty lines in front of the head.
+        let octets = octets[..length].trim_ascii_start();
+        let version = parsed.version.unwrap_or(1);
         let is_interim = parsed.code.is_some_and(|code| (100..200).contains(&code) && code != 101);
         let line = octets.split_inclusive(|octet| *octet == b'\n').next().unwrap_or_default();
         let mut forwarded = [line.trim_ascii_end(), b"\r\n"].concat();
