@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tabi::report::Outcome::{
-    self, ClientLeft, ClientReset, Closed, HandshakeTimeout, IdleTimeout, Refused, Stopped,
-    TargetReset, TimedOut,
+    self, BadRequest, ClientLeft, ClientReset, Closed, HandshakeTimeout, IdleTimeout, Refused,
+    Stopped, TargetReset, TimedOut,
 };
 
 use crate::names::resolving_with;
@@ -35,7 +35,7 @@ use gate::Gate;
 use scene::Scene;
 
 /// Cells that are tried at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// Where in its life a session is when the fault comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ enum Seen {
 /// The table. What becomes of the client and of the target stands in the first line of each step,
 /// and what becomes of that which is around them in the second.
 #[rustfmt::skip]
-fn row(step: Step) -> [Cell; Fault::ALL.len()] {
+fn row(speaks: Speaks, step: Step) -> [Cell; Fault::ALL.len()] {
     use Step::{
         Authentication, BindWaiting, Dial, Draining, FailingReply, Greeting, HalfClosedByClient,
         HalfClosedByTarget, Lookup, RelayDown, RelayUp, Reply, Request, UdpAssociation,
@@ -166,6 +166,10 @@ fn row(step: Step) -> [Cell; Fault::ALL.len()] {
     match step {
         //  client resets       client vanishes         target resets        target vanishes
         //  reader stalls       log stalls              resolver is silent   SIGTERM
+        // Who leaves when it is asked for a login has been told why.
+        Authentication if speaks == Speaks::Connect => [
+            gone(BadRequest),   gone(HandshakeTimeout), NO_TARGET,           NO_TARGET,
+            TOO_SHORT,          GOES_ON,                NO_LOOKUP,           eof(Stopped)],
         Greeting | Authentication | Request => [
             gone(ClientLeft),   gone(HandshakeTimeout), NO_TARGET,           NO_TARGET,
             TOO_SHORT,          GOES_ON,                NO_LOOKUP,           eof(Stopped)],
@@ -283,7 +287,7 @@ fn try_all(world: &World<'_>) {
         .into_iter()
         .flat_map(|speaks| speaks.steps().iter().map(move |it| (speaks, *it)));
     let table = steps.flat_map(|(speaks, step)| {
-        let cells = Fault::ALL.into_iter().zip(row(step));
+        let cells = Fault::ALL.into_iter().zip(row(speaks, step));
         cells.map(move |(fault, cell)| Play { speaks, step, fault, cell })
     });
     let can_meet = table.filter(|play| !matches!(play.cell, Cell::Cannot(_)));

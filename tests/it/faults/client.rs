@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 
 use super::Step;
-use crate::stage::{reply, request, request_by_name, take};
+use crate::stage::{read_head, reply, request, request_by_name, take};
 
 /// `alice:sesame`, as HTTP has it.
 const LOGIN: &str = "Proxy-Authorization: Basic YWxpY2U6c2VzYW1l\r\n";
@@ -166,15 +166,6 @@ pub(super) fn read_answer(stream: &mut TcpStream, answer: Answer) {
         }
         Answer::Nothing => {}
     }
-}
-
-/// A head of HTTP, up to its empty line.
-pub(super) fn read_head(stream: &mut TcpStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.extend(take::<1>(stream));
-    }
-    String::from_utf8(head).unwrap()
 }
 
 impl From<SocketAddr> for Destination<'_> {

@@ -7,11 +7,13 @@ use std::{io, thread};
 
 use socket2::{Domain, Socket, Type};
 
-use super::client::{Answer, Destination, Message, Speaks, read_answer, read_head, socks5};
+use super::client::{Answer, Destination, Message, Speaks, read_answer, socks5};
 use super::scene::{Ends, Scene};
 use super::seen::conclude;
 use super::{Fault, Step};
-use crate::stage::{LONG, accept, black_hole_at, expect, limited, pattern, reply, request, send};
+use crate::stage::{
+    LONG, accept, black_hole_at, expect, limited, pattern, read_head, reply, request, send,
+};
 
 const MIB: usize = 1024 * 1024;
 
