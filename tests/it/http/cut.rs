@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{assert_refused, exchange, rest};
@@ -136,6 +137,25 @@ fn a_bad_chunk_cuts_the_body_off_and_the_client_is_told_if_nothing_was_answered(
             }
             assert_eq!(ended(&mut program, client), BAD, "{bad:?}");
         }
+    }
+}
+
+/// What the client sends on is thrown away, as far as it comes in time.
+#[test]
+fn a_client_that_sends_on_behind_a_bad_chunk_is_told_too() {
+    let server = start(&[]);
+    for _ in 0..10 {
+        let (mut client, mut target) =
+            exchange(server.address, "POST", "Transfer-Encoding: chunked\r\n");
+        let mut writer = client.try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = writer.write_all(&[b"zz\r\n", &vec![b'x'; 4 * MIB][..]].concat());
+            });
+            expect_reset(&mut target);
+            let head = read_head(&mut client);
+            assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+        });
     }
 }
 

@@ -114,6 +114,15 @@ fn a_url_without_a_port_means_port_80() {
 }
 
 #[test]
+fn a_url_may_have_an_ipv6_address() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else { return };
+    let target = listener.local_addr().unwrap();
+    let server = start(&[]);
+    let _client = saying(server.address, get(target));
+    assert_eq!(read_head(&mut accept(&listener)), forwarded("GET", target, ""));
+}
+
+#[test]
 fn a_head_may_come_octet_by_octet_and_its_body_too() {
     let server = start(&[]);
     let (listener, target) = listen();
