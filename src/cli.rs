@@ -44,7 +44,7 @@ const OTHER_MODES: &str = "Other modes";
 const RULES_HINT: &str =
     "how rules are written is in scripts/docs/rules.md and in `man tabi-rules`";
 
-/// A SOCKS5 proxy server for a home or office network
+/// A proxy server for a home or office network: HTTP, SOCKS5 and SOCKS4 on one port
 #[derive(Clone, Debug, Parser)]
 #[command(name = "tabi", version, after_help = BELOW, max_term_width = 100)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
@@ -221,14 +221,16 @@ fn load<T>(
 /// how to pass such a one leads nowhere.
 fn explain_listen(mut error: clap::Error) -> clap::Error {
     const LISTEN: [&str; 8] = ["-p", "--port", "-i", "-b", "--bind", "-l", "--listen", "--address"];
-    let is_unknown = error.kind() == ErrorKind::UnknownArgument;
-    if is_unknown && error.get(ContextKind::SuggestedArg).is_none() {
+    let given = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    if LISTEN.contains(&&*given) {
+        error.remove(ContextKind::SuggestedArg);
+        let tip = "where to listen is said without an option, as in `tabi 1080`";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    } else if error.get(ContextKind::SuggestedArg).is_none() {
         error.remove(ContextKind::Suggested);
-        let given = error.get(ContextKind::InvalidArg).map(ToString::to_string).unwrap_or_default();
-        if LISTEN.contains(&&*given) {
-            let tip = "where to listen is said without an option, as in `tabi 1080`";
-            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-        }
     }
     error
 }

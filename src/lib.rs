@@ -1,9 +1,12 @@
-//! tabi: a SOCKS5 proxy server for a home or office network.
+//! tabi: a proxy server for a home or office network. It speaks SOCKS5, SOCKS4 and HTTP on one port.
 //!
 //! A blocking listener, and workers of a thread pool that wait at it. The worker that gets a client
-//! reads its greeting and its request, connects to the target, and then carries one direction of the
-//! tunnel while a second thread, its partner, carries the other. A UDP association is carried by the worker
+//! reads its request, by whatever protocol it comes, connects to the target, and then carries one direction of
+//! the tunnel while a second thread, its partner, carries the other. A UDP association is carried by the worker
 //! alone.
+//!
+//! The first byte tells what a client speaks. What it asks for becomes one neutral request, and what it gets
+//! one neutral refusal or success, so that access, lookups, dialing and limits are the same for all of them.
 //!
 //! # A CONNECT, step by step
 //!
@@ -16,6 +19,19 @@
 //! relay                 replies, and copies both ways                       relay/direction
 //!                       passes on ends of file and resets                   sessions/state
 //! report/client_log     counts the session and logs its line                report/outcome, report/line
+//! ```
+//!
+//! # A request by HTTP
+//!
+//! Up to the connection it is a CONNECT. Then one request and one response pass, and not bytes both ways:
+//!
+//! ```text
+//! proxy/negotiation     reads the head; asks once for a login that is missing  wire/http/head, request
+//!                       shows a page, where one of its own is asked for        wire/http/pages
+//! proxy                 asks, dials                                            as above
+//! relay/exchange        sends the head as the target is to get it, the body
+//!                       as far as it goes and not one byte more,               wire/http/body
+//!                       the response's head, and the rest as a tunnel does     wire/http/response
 //! ```
 //!
 //! # Map
@@ -31,15 +47,16 @@
 //!                 inherited takes sockets from systemd or the process before, notify tells systemd
 //!                 how the server is
 //! proxy           one client's whole life, top to bottom: admission, request, reply
-//! relay/          the two directions of a tunnel
+//! relay/          the two directions of a tunnel; exchange: one request by HTTP and its response
 //!
 //! commands/       what is asked   CONNECT, BIND, UDP ASSOCIATE, name lookup
 //! report/         what is seen    how a session ended, its line in the log, who was turned away,
 //!                                 metrics, the status page
 //! access/         who may         users and their passwords, rules, the policy that decides
 //! sessions/       who is here     the registry, who gets a place in it, time limits, how a session ends
-//! wire/           the wire        what clients send and are sent: each protocol has a folder or a file, and all
-//!                                 of them one request and one refusal
+//! wire/           the wire        what clients send and are sent: socks5, socks4, http (heads, bodies, the PAC
+//!                                 file and the page), a balancer's header; and one request and one refusal
+//!                                 for all of them
 //! system/         what there is   threads, descriptors, addresses, how many connections they are enough
 //!                                 for; locks, deadlines, a bounded map, kinds of addresses
 //! ```

@@ -99,7 +99,7 @@ fn fail(message: &str) -> ExitCode {
 /// Each address where the server is to listen has to answer.
 fn probe(config: &Config) -> ExitCode {
     let mut addresses = config.listen.iter();
-    let probed = addresses.try_for_each(|address| probe::probe(*address, &config.proxy_protocol));
+    let probed = addresses.try_for_each(|address| probe::probe(*address, config));
     probed.map_or_else(|message| fail(&message), |()| ExitCode::SUCCESS)
 }
 

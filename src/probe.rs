@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use ipnet::IpNet;
-
+use crate::config::Config;
 use crate::system::deadline::Deadline;
 use crate::system::ip::loopback_like;
 use crate::system::timed_stream::TimedStream;
+use crate::wire::protocol::Protocol;
 use crate::wire::proxy_protocol;
 
 /// How long the server may take from the connection to its answer.
@@ -18,20 +18,20 @@ pub const LIMIT: Duration = Duration::from_secs(2);
 const GREETING: &[u8] = b"\x05\x02\x00\x02";
 
 /// Greets the server that listens on `address`, and waits for its method selection for at most
-/// [`LIMIT`]. `balancers` are the networks from which the server wants a PROXY header: where this
-/// machine is in one of them, the probe sends the header that says it comes for nobody else.
+/// [`LIMIT`]. `config` is the server's: where this machine is one of its load balancers, the probe sends the
+/// header that says it comes for nobody else. A server that does not serve SOCKS5 selects no method.
 ///
 /// # Errors
 ///
 /// Why the server is not well, in words.
-pub fn probe(address: SocketAddr, balancers: &[IpNet]) -> Result<(), String> {
+pub fn probe(address: SocketAddr, config: &Config) -> Result<(), String> {
     let deadline = Deadline::after(LIMIT);
     if address.port() == 0 {
         return Err("give the port that the server listens on, not 0".into());
     }
     let server = connect(address, deadline)
         .map_err(|error| explain(address, "cannot connect", &error, "is the server running?"))?;
-    ask(&server, balancers, deadline).map_err(|error| {
+    ask(&server, config, deadline).map_err(|error| {
         explain(address, "no answer", &error, "does the server serve this machine (--allow-from)?")
     })
 }
@@ -61,10 +61,10 @@ fn connect(address: SocketAddr, deadline: Deadline) -> io::Result<TcpStream> {
         .or_else(|_| connect((Ipv4Addr::LOCALHOST, port).into()))
 }
 
-fn ask(server: &TcpStream, balancers: &[IpNet], deadline: Deadline) -> io::Result<()> {
+fn ask(server: &TcpStream, config: &Config, deadline: Deadline) -> io::Result<()> {
     let own = server.local_addr()?.ip().to_canonical();
     let mut message = Vec::new();
-    if balancers.iter().any(|net| net.contains(&own)) {
+    if config.proxy_protocol.iter().any(|net| net.contains(&own)) {
         message.extend_from_slice(proxy_protocol::LOCAL);
     }
     message.extend_from_slice(GREETING);
@@ -74,6 +74,7 @@ fn ask(server: &TcpStream, balancers: &[IpNet], deadline: Deadline) -> io::Resul
     server.read_exact(&mut selection)?;
     match selection {
         [0x05, 0x00 | 0x02] => Ok(()),
+        [0x05, 0xff] if !config.protocols.contains(&Protocol::Socks5) => Ok(()),
         [0x05, _] => Err(invalid("the server accepts neither a password nor none")),
         _ => Err(invalid("what answers is no SOCKS5 server")),
     }

@@ -23,7 +23,7 @@ use crate::system::ip::canonical;
 use crate::system::pool::Partner;
 use crate::system::timed_stream::TimedStream;
 use crate::wire::address::{Address, Host, Name};
-use crate::wire::http::{self, Body};
+use crate::wire::http::Body;
 use crate::wire::proxy_protocol::Header;
 use crate::wire::refusal::Refusal;
 use crate::wire::request::{Command, Request};
@@ -191,10 +191,9 @@ impl Proxy {
         let mut client = ClientStream::new(state.stream());
         match self.carry_out(session, &mut client)? {
             Some(Begun::Tunnel(bound)) => tunnel(state, partner, client, &bound),
-            Some(Begun::Exchange(head, body)) => {
+            Some(Begun::Exchange(request)) => {
                 drop(client);
-                exchange(state, partner, &head, body)
-                    .map_err(|error| Failure::bad_response(&error))?;
+                exchange(state, partner, &request.0, request.1)?;
             }
             None => {}
         }
@@ -225,8 +224,7 @@ impl Proxy {
         match request.command {
             Command::Connect | Command::Http => {
                 let bound = exchange.connect()?;
-                let begun = forwarded.map(|(head, body)| Begun::Exchange(head, body));
-                Ok(Some(begun.unwrap_or(Begun::Tunnel(bound))))
+                Ok(Some(forwarded.map_or(Begun::Tunnel(bound), Begun::Exchange)))
             }
             Command::Bind => exchange.bind().map(Begun::Tunnel).map(Some),
             Command::UdpAssociate => exchange.associate(session).map(|()| None),
@@ -298,7 +296,7 @@ enum Begun {
     /// Bytes go both ways, once the client is told this address.
     Tunnel(Address),
     /// A request goes to the target, of which so much has come, and a response comes from it.
-    Exchange(Vec<u8>, Body),
+    Exchange(Box<(Vec<u8>, Body)>),
 }
 
 /// One client's request, and what is needed to carry it out.
@@ -523,14 +521,16 @@ fn tunnel(state: &Arc<SessionState>, partner: &Partner, client: ClientStream<'_>
 }
 
 /// Passes on one request and its response. The client may have sent more than that.
+#[inline(never)]
 fn exchange(
     state: &Arc<SessionState>,
     partner: &Partner,
     request: &[u8],
     body: Body,
-) -> Result<(), http::Error> {
+) -> Result<(), Failure> {
     state.enter(Stage::Relay);
-    relay::exchange(state, partner, request, body)?;
+    let answered = relay::exchange(state, partner, request, body);
+    answered.map_err(|error| Failure::new(Refusal::BadResponse, error.to_string()))?;
     if state.ending().is_none() {
         state.enter(Stage::Farewell);
         let deadline = Deadline::after(LAST_REPLY);

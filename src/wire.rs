@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod credentials;
+pub mod error;
 pub mod http;
 pub mod protocol;
 pub mod proxy_protocol;

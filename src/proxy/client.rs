@@ -7,7 +7,8 @@ use std::thread;
 
 use crate::commands::client_watch::ClientWatch;
 use crate::sessions::SessionState;
-use crate::wire::http::{self, Body};
+use crate::wire::error::Error;
+use crate::wire::http::Body;
 
 /// Bytes that are read at once from a client until its request is complete. Most messages fit; one
 /// that does not takes a second read.
@@ -42,7 +43,7 @@ impl<'a> ClientStream<'a> {
     }
 
     /// Takes as much of the client's request's body as has come.
-    pub(super) fn take_early(&mut self, body: &mut Body) -> Result<Vec<u8>, http::Error> {
+    pub(super) fn take_early(&mut self, body: &mut Body) -> Result<Vec<u8>, Error> {
         self.has_said_all = true;
         let taken = body.take(self.reader.buffer())?;
         let early = self.reader.buffer()[..taken].to_vec();
@@ -51,11 +52,11 @@ impl<'a> ClientStream<'a> {
     }
 
     /// Reads a body that nobody wants. Whether it has not more than `most` bytes.
-    pub(super) fn discard(&mut self, body: &mut Body, most: usize) -> Result<bool, http::Error> {
+    pub(super) fn discard(&mut self, body: &mut Body, most: usize) -> Result<bool, Error> {
         let mut discarded = 0;
         while !body.is_complete() && discarded <= most {
             let taken = match self.fill_buf()? {
-                [] => return Err(ErrorKind::UnexpectedEof.into()),
+                [] => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
                 octets => body.take(octets)?,
             };
             self.consume(taken);

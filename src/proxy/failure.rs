@@ -6,11 +6,10 @@ use crate::access::policy::Denied;
 use crate::access::users::LoginError;
 use crate::commands;
 use crate::report::Outcome;
-use crate::wire::http;
-use crate::wire::protocol::{Protocol, UnknownProtocol};
+use crate::wire;
+use crate::wire::protocol::UnknownProtocol;
 use crate::wire::proxy_protocol;
 use crate::wire::refusal::Refusal;
-use crate::wire::socks4;
 use crate::wire::socks5::{self, Method};
 
 /// Why a session came to no relay. Each error becomes one here, the only place where it is decided what the
@@ -25,41 +24,19 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    fn new(refusal: Refusal, why: impl Into<Option<String>>) -> Self {
+    pub(super) fn new(refusal: Refusal, why: impl Into<Option<String>>) -> Self {
         let outcome = Outcome::from(&refusal);
         Failure { refusal: Some(refusal), outcome, why: why.into() }
     }
 
     /// The client is owed nothing.
-    fn silent(outcome: Outcome, why: impl Into<Option<String>>) -> Self {
+    pub(super) fn silent(outcome: Outcome, why: impl Into<Option<String>>) -> Self {
         Failure { refusal: None, outcome, why: why.into() }
     }
 
     /// The client, for whom a load balancer comes, is not served.
     pub(super) fn rejected(why: String) -> Self {
         Failure::silent(Outcome::Denied, why)
-    }
-
-    /// The client speaks what this server does not serve.
-    pub(super) fn not_served(protocol: Protocol) -> Self {
-        let why = format!("the client speaks {protocol}, which is not served (--protocols)");
-        Failure::new(Refusal::NotServed, why)
-    }
-
-    /// The client has to log in, and cannot by what it speaks.
-    pub(super) fn without_password() -> Self {
-        Failure::new(Refusal::NoLogin, String::from("SOCKS4 knows no password (--users)"))
-    }
-
-    /// The client has asked for a page, and has got it if there is one.
-    pub(super) fn page(is_found: bool, asked: String) -> Self {
-        let outcome = if is_found { Outcome::Closed } else { Outcome::BadRequest };
-        Failure::silent(outcome, asked)
-    }
-
-    /// The target has answered with what cannot be passed on.
-    pub(super) fn bad_response(error: &http::Error) -> Self {
-        Failure::new(Refusal::BadResponse, error.to_string())
     }
 
     pub(super) fn client_left() -> Self {
@@ -115,24 +92,16 @@ impl From<socks5::Error> for Failure {
     }
 }
 
-/// The client's request in SOCKS4.
-impl From<socks4::Error> for Failure {
-    fn from(error: socks4::Error) -> Self {
-        match error {
-            socks4::Error::Io(_) => Failure::client_left(),
-            error => Failure::new(Refusal::Malformed, error.to_string()),
-        }
-    }
-}
-
-/// The client's request in HTTP.
-impl From<http::Error> for Failure {
-    fn from(error: http::Error) -> Self {
-        match error {
-            http::Error::Io(_) => Failure::client_left(),
-            http::Error::TooLarge => Failure::new(Refusal::TooLarge, error.to_string()),
-            http::Error::Malformed(why) => Failure::new(Refusal::Malformed, why.to_owned()),
-        }
+/// The client's request in SOCKS4 or HTTP.
+impl From<wire::error::Error> for Failure {
+    fn from(error: wire::error::Error) -> Self {
+        use wire::error::Error;
+        let refusal = match error {
+            Error::Io(_) => return Failure::client_left(),
+            Error::TooLarge => Refusal::TooLarge,
+            Error::Malformed(_) => Refusal::Malformed,
+        };
+        Failure::new(refusal, error.to_string())
     }
 }
 
@@ -180,7 +149,7 @@ impl From<commands::Error> for Failure {
             Error::UpstreamFailed(why) => Failure::upstream_failed(why),
             Error::UpstreamRefused(reply) => {
                 let why = format!("the upstream answers REP {:#04x}", reply.rep());
-                Failure::new(Refusal::Upstream(reply), why)
+                Failure::new(Refusal::Upstream(Box::new(reply)), why)
             }
             Error::ClientLeft => Failure::client_left(),
         }

@@ -7,11 +7,13 @@ use super::failure::Failure;
 use super::{Proxy, close_with};
 use crate::access::users::spelling::spell;
 use crate::access::users::{Identity, LoginError};
+use crate::report::Outcome;
 use crate::sessions::SessionState;
 use crate::wire::address::Address;
 use crate::wire::credentials::Credentials;
 use crate::wire::http::{self, Body, Target};
 use crate::wire::protocol::Protocol;
+use crate::wire::refusal::Refusal;
 use crate::wire::request::{Command, Request};
 use crate::wire::socks4;
 use crate::wire::socks5::{self, Method};
@@ -24,7 +26,7 @@ pub(super) struct Negotiated {
     pub(super) identity: Identity,
     pub(super) request: Request,
     /// What the target gets, and what is still to come of its body, where that is one request.
-    pub(super) forwarded: Option<(Vec<u8>, Body)>,
+    pub(super) forwarded: Option<Box<(Vec<u8>, Body)>>,
 }
 
 impl Proxy {
@@ -39,7 +41,8 @@ impl Proxy {
         let protocol = Protocol::of(first)?;
         state.speaks(protocol);
         if !self.config.protocols.contains(&protocol) {
-            return Err(Failure::not_served(protocol));
+            let why = format!("the client speaks {protocol}, which is not served (--protocols)");
+            return Err(Failure::new(Refusal::NotServed, why));
         }
         match protocol {
             Protocol::Socks5 => self.negotiate_socks5(state, client),
@@ -54,12 +57,26 @@ impl Proxy {
         state: &SessionState,
         client: &mut ClientStream<'_>,
     ) -> Result<Negotiated, Failure> {
-        let credentials = socks5::negotiate(client, self.method())?;
-        let identity = self.authenticate(state, credentials.as_ref())?;
-        if credentials.is_some() {
-            socks5::write_status(true, client)?;
-        }
+        let method = self.method();
+        socks5::greet(client, method)?;
+        let identity = match method {
+            Method::NoAuthentication => self.authenticate(state, None)?,
+            Method::UsernamePassword => self.log_in(state, client)?,
+        };
         Ok(Negotiated { identity, request: Request::read_from(client)?, forwarded: None })
+    }
+
+    /// RFC 1929.
+    #[inline(never)]
+    fn log_in(
+        &self,
+        state: &SessionState,
+        client: &mut ClientStream<'_>,
+    ) -> Result<Identity, Failure> {
+        let credentials = Credentials::read_from(client)?;
+        let identity = self.authenticate(state, Some(&credentials))?;
+        socks5::write_status(true, client)?;
+        Ok(identity)
     }
 
     /// The user of SOCKS4 proves nothing: it is for the log alone.
@@ -73,7 +90,9 @@ impl Proxy {
         if !user.is_empty() {
             state.identified(spell(&user));
         }
-        let identity = self.authenticate(state, None).map_err(|_| Failure::without_password())?;
+        let identity = self.authenticate(state, None).map_err(|_| {
+            Failure::new(Refusal::NoLogin, String::from("SOCKS4 knows no password (--users)"))
+        })?;
         Ok(Negotiated { identity, request, forwarded: None })
     }
 
@@ -95,7 +114,7 @@ impl Proxy {
             Target::Connection(destination) => (Command::Connect, destination, None),
             Target::Forwarded(destination, mut head) => {
                 head.extend(client.take_early(&mut request.body)?);
-                (Command::Http, destination, Some((head, request.body)))
+                (Command::Http, destination, Some(Box::new((head, request.body))))
             }
             Target::Page { .. } => return Err(LoginError::Missing.into()),
         };
@@ -155,5 +174,6 @@ fn show_page(
     let place = host.unwrap_or_else(|| here.into()).to_string();
     let page = http::answer(method, path, &place);
     close_with(state, &page.octets);
-    Ok(Failure::page(page.is_found, format!("{method} {}", spell(path.as_bytes()))))
+    let outcome = if page.is_found { Outcome::Closed } else { Outcome::BadRequest };
+    Ok(Failure::silent(outcome, format!("{method} {}", spell(path.as_bytes()))))
 }

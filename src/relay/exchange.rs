@@ -10,7 +10,8 @@ use super::EndOnPanic;
 use super::direction::{BUFFER, CopyMode, Direction, QUIET};
 use crate::sessions::{Ending, SessionState};
 use crate::system::pool::Partner;
-use crate::wire::http::{Body, Error, ResponseHead};
+use crate::wire::error::Error;
+use crate::wire::http::{Body, ResponseHead};
 
 /// Sends the target `request`, with as much of its body as has come, passes on the rest of `body`, and then
 /// the response. The target gets no end of file behind the request: some servers take that for a client that
@@ -97,7 +98,7 @@ impl Direction<'_> {
             match self.source.read(&mut octets[length..]) {
                 Ok(read @ 1..) => length += read,
                 Ok(0) if self.source.session.ending().is_none() => {
-                    return Err(Error::Malformed("the target has closed without a response"));
+                    return Err("the target has closed without a response".into());
                 }
                 // The session has ended.
                 _ => return Ok(()),

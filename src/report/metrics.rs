@@ -285,7 +285,7 @@ impl Histogram {
     }
 
     fn print(&self, text: &mut Text) {
-        text.head("tabi_connect_seconds", "histogram", "From a CONNECT to its successful reply.");
+        text.head("tabi_connect_seconds", "histogram", "From a request to its connection.");
         let ends = BUCKETS.map(|end| Duration::from_millis(end).as_secs_f64().to_string());
         let mut count = 0;
         for (bucket, end) in self.buckets.iter().zip(ends.iter().map(|end| &**end).chain(["+Inf"]))

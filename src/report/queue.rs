@@ -156,7 +156,9 @@ impl Queue {
                 unwritten = 0;
             }
             let mut rest = output.write(&batch.bytes, &is_left);
-            if let Some(file) = self.redirected().filter(|_| !rest.is_empty()) {
+            // Where nothing is left of the batch, the next one begins there.
+            let left_for = if rest.is_empty() { None } else { self.redirected() };
+            if let Some(file) = left_for {
                 output = Output { file, partial_line: false };
                 rest = output.write(rest, &is_left);
             }
@@ -266,6 +268,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
+    use std::sync::OnceLock;
 
     /// Far longer than a test takes.
     const LONG: Duration = Duration::from_secs(20);
@@ -383,6 +386,8 @@ mod tests {
         for number in 0..5000 {
             queue.push(format!("{number:0199}\n").as_bytes());
         }
+        // The first of them have been written there.
+        poll(&mut [PollFd::new(&unread, PollFlags::IN)], LONG).unwrap();
         assert!(!queue.flush(Duration::from_millis(1)), "nobody reads");
         let (reader, output) = UnixStream::pair().unwrap();
         reader.set_read_timeout(Some(LONG)).unwrap();
@@ -399,6 +404,33 @@ mod tests {
             "each line once, in order"
         );
         assert_eq!(lost(&queue), 0);
+    }
+
+    #[test]
+    fn an_output_that_comes_while_a_batch_is_written_to_another_is_not_forgotten() {
+        let [(first, to_first), (second, to_second)] = [(); 2].map(|()| {
+            let (reader, output) = UnixStream::pair().unwrap();
+            reader.set_read_timeout(Some(LONG)).unwrap();
+            (BufReader::new(reader), File::from(OwnedFd::from(output)))
+        });
+        let queue_of_writer = Arc::new(OnceLock::<Arc<Queue>>::new());
+        let queue = Arc::clone(&queue_of_writer);
+        // Asked for when the lines that could not be written are counted, before those of a batch.
+        let lost_line = move |_| {
+            queue.get().unwrap().redirect(to_second.try_clone().unwrap());
+            Vec::new()
+        };
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let queue = Queue::start(full, none_lost(), lost_line).unwrap();
+        assert!(queue_of_writer.set(Arc::clone(&queue)).is_ok());
+        queue.push(b"lost\n");
+        assert!(queue.flush(LONG));
+        queue.redirect(to_first);
+        for (reader, line) in [(first, "first"), (second, "second")] {
+            queue.push(format!("{line}\n").as_bytes());
+            assert_eq!(reader.lines().next().unwrap().unwrap(), line);
+            assert!(queue.flush(LONG));
+        }
     }
 
     #[test]

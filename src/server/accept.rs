@@ -160,9 +160,16 @@ impl Acceptor {
     /// Waits again, if one more worker is to wait for a client.
     fn rejoin(self: &Arc<Self>) -> Option<Waiting<'_>> {
         let mut state = self.state.lock();
-        let is_wanted = state.waiting < MOST_WAITING && !self.stopper.is_taken_over();
+        let is_wanted = state.waiting < MOST_WAITING && !self.is_left();
         state.waiting += usize::from(is_wanted);
         is_wanted.then(|| Waiting(self))
+    }
+
+    /// Whether who connects now is another process's client. Between its last client and the next a worker
+    /// is nobody whom a stop waits for, so it takes none then.
+    fn is_left(&self) -> bool {
+        let is_managers = self.listener.owner == Owner::Manager;
+        self.stopper.has_handed_over() || is_managers && self.stopper.is_over()
     }
 
     /// Leaves, with a client or after the end. The last one calls the next worker.
@@ -296,8 +303,26 @@ mod tests {
     use crate::cli;
     use crate::server::{Inherited, Notify, Server};
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
     use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// One that came back after the drain has counted who is left would take a client, and lose it.
+    #[test]
+    fn after_a_stop_no_worker_comes_back_to_a_listener_that_another_process_has() {
+        for owner in [Owner::Tabi, Owner::Manager] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let inherited =
+                Inherited { listeners: vec![(listener, owner)], ..Inherited::default() };
+            let arguments = cli::parse(["tabi"]).unwrap();
+            let server = Server::bind(arguments.config, inherited, Notify::default()).unwrap();
+            let acceptor = Arc::clone(&server.acceptors[0]);
+            assert!(acceptor.rejoin().is_some(), "it serves");
+            server.stopper().stop();
+            // Who waits in the backlog of a port of its own is served first.
+            assert_eq!(acceptor.rejoin().is_some(), owner == Owner::Tabi);
+            acceptor.close_all();
+        }
+    }
 
     #[test]
     fn a_worker_that_panics_while_it_waits_leaves_another_one_waiting() {

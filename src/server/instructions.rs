@@ -9,6 +9,7 @@ use log::info;
 use crate::access::policy::Policy;
 use crate::config::Config;
 use crate::system::ip::listens_at;
+use crate::wire::protocol::Protocol;
 
 /// Addresses that are logged; a machine with containers has many.
 const MOST_ADDRESSES: usize = 4;
@@ -33,6 +34,10 @@ fn is_in_container() -> bool {
 /// How a server is reached.
 #[derive(Debug)]
 struct Reach {
+    /// That of a URL by which curl tries it.
+    scheme: &'static str,
+    /// There is a page that tells people what to enter.
+    has_page: bool,
     /// Name and password as they stand in a URL.
     user: &'static str,
     /// In a container: at this port, or the one that it is published at.
@@ -60,8 +65,12 @@ impl Reach {
         let is_served = |at: &SocketAddr| policy.serves_at(at.ip()) && !is_balancer(at.ip());
         let serves = |ip| policy.rejection((ip, 0).into()).is_none() && !is_balancer(ip);
         let beyond = listen.iter().find(|listen| !listen.ip().is_loopback()).map(SocketAddr::port);
+        let schemes = [(Protocol::Socks5, "socks5h"), (Protocol::Http, "http")];
+        let spoken = schemes.into_iter().find(|(it, _)| config.protocols.contains(it));
         let serves_others = policy.clients().iter().any(|net| !net.addr().is_loopback());
         Reach {
+            scheme: spoken.map_or("socks4a", |(_, scheme)| scheme),
+            has_page: config.protocols.contains(&Protocol::Http),
             user: if config.files.users.is_some() { "NAME:PASSWORD@" } else { "" },
             published: beyond.filter(|_| in_container),
             later: beyond.filter(|_| own.is_empty() && serves_others),
@@ -83,10 +92,10 @@ impl Reach {
         if let [first, ..] = &self.elsewhere[..] {
             let told = self.elsewhere.iter().take(MOST_ADDRESSES).map(ToString::to_string);
             let told = told.collect::<Vec<_>>().join(" or ");
-            return vec![
-                format!("other machines use it as a SOCKS5 proxy at {told}"),
-                format!("try it from one of them: {}", self.curl(&first.to_string())),
-            ];
+            let told = format!("other machines use it as a proxy at {told}");
+            let try_it = format!("try it from one of them: {}", self.curl(&first.to_string()));
+            let page = format!("a page tells what to enter on each device: http://{first}/");
+            return [told, try_it].into_iter().chain(self.has_page.then_some(page)).collect();
         }
         let later = self.later.map(|port| {
             format!(
@@ -107,7 +116,8 @@ impl Reach {
     fn curl(&self, address: &str) -> String {
         // Some shells take brackets for a pattern.
         let quote = if address.starts_with('[') { "'" } else { "" };
-        format!("curl -x {quote}socks5h://{}{address}{quote} https://example.com/", self.user)
+        let Reach { scheme, user, .. } = self;
+        format!("curl -x {quote}{scheme}://{user}{address}{quote} https://example.com/")
     }
 }
 
@@ -158,14 +168,30 @@ mod tests {
     }
 
     #[test]
-    fn two_lines_tell_how_to_use_it_from_another_machine() {
+    fn three_lines_tell_how_to_use_it_from_another_machine() {
         assert_eq!(
             logged(&AT_HOME, &[]),
             [
-                "other machines use it as a SOCKS5 proxy at 192.168.1.5:1080 or [fd00::5]:1080",
-                "try it from one of them: curl -x socks5h://192.168.1.5:1080 https://example.com/"
+                "other machines use it as a proxy at 192.168.1.5:1080 or [fd00::5]:1080",
+                "try it from one of them: curl -x socks5h://192.168.1.5:1080 https://example.com/",
+                "a page tells what to enter on each device: http://192.168.1.5:1080/"
             ]
         );
+    }
+
+    #[test]
+    fn nothing_is_told_that_is_not_served() {
+        for (protocols, scheme, has_page) in [
+            ("http,socks4", "http", true),
+            ("socks4", "socks4a", false),
+            ("socks4,socks5", "socks5h", false),
+        ] {
+            let told = logged(&AT_HOME, &["--protocols", protocols]);
+            assert!(told[1].contains(&format!("curl -x {scheme}://192.168.1.5:1080 ")), "{told:?}");
+            assert_eq!(told.len(), if has_page { 3 } else { 2 }, "{told:?}");
+            let here = logged(&AT_HOME, &["--protocols", protocols, "127.0.0.1:1080"]).concat();
+            assert!(here.contains(&format!("{scheme}://localhost:1080 ")), "{here}");
+        }
     }
 
     #[test]

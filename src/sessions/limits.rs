@@ -137,6 +137,11 @@ impl Activity {
                 self.moved = Some((moved, now));
                 false
             }
+            // A first look that comes late has nothing to compare with: half of the limit is left from it.
+            (None, Some(1..)) if idle >= limit => {
+                self.moved = Some((moved, since + idle.saturating_sub(limit / 2)));
+                false
+            }
             (_, Some(_)) => idle >= limit,
             // What the system does not tell of may still move: it has as much time again.
             (_, None) => idle >= 2 * limit,
@@ -167,7 +172,7 @@ mod tests {
     use super::*;
     use crate::sessions::Sessions;
     use crate::system::descriptors::Descriptors;
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::Arc;
     use std::thread;
@@ -209,6 +214,34 @@ mod tests {
             activity.check(&session, half_closed + limit, limits);
             assert_eq!(session.ending(), Some(Ending::IdleTimeout));
         }
+    }
+
+    /// The machine is busy, or has had no descriptor to look by.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn one_who_reads_is_not_idle_where_the_first_look_at_what_is_queued_comes_late() {
+        let idle = Duration::from_secs(100);
+        let limits = Limits::of_one(NEVER_HERE, idle);
+        let (session, mut client, _target) = relaying(limits);
+        let queued = || session.unacknowledged().unwrap();
+        let near = session.client().stream().unwrap();
+        near.set_nonblocking(true).unwrap();
+        // Until neither system takes more.
+        while (&*near).write(&[0; 4096]).is_ok() || queued() == 0 {}
+        let (begin, mut activity) = (Instant::now(), Activity::default());
+        activity.check(&session, begin, limits);
+        activity.check(&session, begin + idle, limits);
+        assert_eq!(session.ending(), None, "there was one look");
+        let before = queued();
+        while queued() >= before {
+            client.read_exact(&mut [0; 4096]).unwrap();
+        }
+        let later = begin + idle + idle / 4;
+        activity.check(&session, later, limits);
+        activity.check(&session, later + 9 * idle / 10, limits);
+        assert_eq!(session.ending(), None, "it has read");
+        activity.check(&session, later + idle, limits);
+        assert_eq!(session.ending(), Some(Ending::IdleTimeout));
     }
 
     #[test]

@@ -19,7 +19,6 @@
 //! two readers might take for different messages is refused.
 
 mod body;
-mod error;
 mod head;
 mod pages;
 mod refusal;
@@ -27,7 +26,6 @@ mod request;
 mod response;
 
 pub use body::Body;
-pub use error::Error;
 pub use pages::answer;
 pub use refusal::{CHALLENGE, refusal};
 pub use request::{Request, Target};

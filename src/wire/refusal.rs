@@ -36,7 +36,7 @@ pub enum Refusal {
     /// Anything else.
     Failed,
     /// An upstream has said so, and this is its reply.
-    Upstream(Reply),
+    Upstream(Box<Reply>),
 }
 
 /// The target could not be reached.

@@ -8,13 +8,13 @@
 //!   |<--------------------------------------------------|
 //! ```
 
-use std::fmt;
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
 
 use byteorder::{BigEndian, ReadBytesExt};
 
-use super::address::{Address, Host, InvalidName, Name};
+use super::address::{Address, Host, Name};
+use super::error::Error;
 use super::refusal::Refusal;
 use super::request::{Command, Request};
 
@@ -29,19 +29,6 @@ const REJECTED: u8 = 0x5b;
 /// The longest text, in octets.
 const LONGEST: u64 = 255;
 
-/// Why a request could not be read. Every variant but [`Error::Io`] is the client's fault.
-#[derive(Debug)]
-pub enum Error {
-    /// CD is neither CONNECT nor BIND.
-    Command(u8),
-    /// The user or the name has no end.
-    TooLong,
-    /// No host can have the name.
-    Name(InvalidName),
-    /// The stream failed or ended inside the request.
-    Io(io::Error),
-}
-
 /// Reads VN, CD, the destination and the user, which nobody has proved to be.
 pub fn read_request(reader: &mut impl BufRead) -> Result<(Request, Vec<u8>), Error> {
     let _vn = reader.read_u8()?;
@@ -50,13 +37,13 @@ pub fn read_request(reader: &mut impl BufRead) -> Result<(Request, Vec<u8>), Err
     let address = reader.read_u32::<BigEndian>()?;
     let user = read_text(reader)?;
     let host = match address {
-        1..=255 => Name::new(read_text(reader)?).map(Host::from).map_err(Error::Name)?,
+        1..=255 => Name::new(read_text(reader)?)?.into(),
         address => Host::Ip(Ipv4Addr::from(address).into()),
     };
     let command = match cd {
         CONNECT => Command::Connect,
         BIND => Command::Bind,
-        other => return Err(Error::Command(other)),
+        other => return Err(Error::Malformed(format!("CD {other:#04x} is unknown").into())),
     };
     Ok((Request { command, destination: Address { host, port } }, user))
 }
@@ -67,8 +54,8 @@ fn read_text(reader: &mut impl BufRead) -> Result<Vec<u8>, Error> {
     let length = reader.take(LONGEST + 1).read_until(0, &mut text)?;
     match text.pop() {
         Some(0) => Ok(text),
-        _ if length as u64 > LONGEST => Err(Error::TooLong),
-        _ => Err(Error::Io(ErrorKind::UnexpectedEof.into())),
+        _ if length as u64 > LONGEST => Err(Error::TooLarge),
+        _ => Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
     }
 }
 
@@ -85,21 +72,4 @@ pub fn success(bound: &Address) -> Vec<u8> {
 /// The reply for each refusal.
 pub fn refusal(_: &Refusal) -> Vec<u8> {
     vec![0x00, REJECTED, 0, 0, 0, 0, 0, 0]
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Command(octet) => write!(f, "CD {octet:#04x} is unknown"),
-            Error::TooLong => write!(f, "a user or a name is longer than {LONGEST} bytes"),
-            Error::Name(name) => name.fmt(f),
-            Error::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Error::Io(error)
-    }
 }

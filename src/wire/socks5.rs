@@ -27,7 +27,6 @@ mod datagram;
 mod error;
 mod greeting;
 mod method;
-mod negotiation;
 mod refusal;
 mod reply;
 mod request;
@@ -35,9 +34,8 @@ mod userpass;
 
 pub use datagram::{Datagram, LONGEST_HEADER, append_header};
 pub use error::{AnswerError, Error};
-pub use greeting::{Greeting, read_selection, write_selection};
+pub use greeting::{Greeting, greet, read_selection, write_selection};
 pub use method::Method;
-pub use negotiation::{greet, negotiate};
 pub use refusal::{refusal, success};
 pub use reply::Reply;
 pub use userpass::{read_status, write_status};

@@ -280,11 +280,11 @@ fn what_means_nothing_is_taken_slowly() {
 
 #[test]
 fn an_idle_association_ends() {
-    let server = start(&["--idle-timeout", "0.3"]);
+    let server = start(&["--idle-timeout", "3"]);
     let mut client = associate(&server);
     let target = echo("127.0.0.1");
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(1) {
+    while begin.elapsed() < Duration::from_secs(4) {
         client.expect_echo(target, b"not idle");
         thread::sleep(Duration::from_millis(20));
     }

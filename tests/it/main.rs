@@ -13,6 +13,7 @@ mod environment;
 mod faults;
 mod http;
 mod log;
+mod manager;
 mod names;
 mod namespace;
 mod packages;

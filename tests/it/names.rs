@@ -124,7 +124,8 @@ fn rep(server: SocketAddr, name: &str, port: u16) -> u8 {
     reply(&mut client).0
 }
 
-/// Name servers that are silent keep the resolver busy for far longer than a test may take.
+/// Name servers that are silent keep the resolver busy for far longer than a test may take, and no question
+/// is asked a second time.
 const PATIENT: &str = "nameserver 127.0.0.1\noptions timeout:30 attempts:5\n";
 
 #[test]
@@ -193,7 +194,7 @@ fn a_silent_name_server_does_not_hold_who_asks_for_a_name_or_an_address() {
 
 #[test]
 fn many_connections_to_a_name_ask_for_it_once() {
-    resolving_with("nameserver 127.0.0.1\n", "", || {
+    resolving_with(PATIENT, "", || {
         let asked = name_server(&["known.example"]);
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = target.local_addr().unwrap().port();
@@ -217,7 +218,7 @@ fn many_connections_to_a_name_ask_for_it_once() {
 }
 
 /// As in a cluster: a name of up to four dots is completed before it is tried as it is.
-const CLUSTER: &str = "nameserver 127.0.0.1\nsearch svc.cluster.test\noptions ndots:5\n";
+const CLUSTER: &str = "nameserver 127.0.0.1\nsearch svc.cluster.test\noptions ndots:5 timeout:30\n";
 
 #[test]
 fn names_are_completed_as_for_every_other_program() {

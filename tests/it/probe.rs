@@ -33,7 +33,8 @@ fn fails(address: SocketAddr, reason: &str) {
 #[test]
 fn a_server_that_answers_is_well() {
     let users = Scratch::new(b"alice:open sesame\n");
-    for options in [&[][..], &["--users", users.path()]] {
+    let without_socks5 = ["--protocols", "http,socks4"];
+    for options in [&[][..], &["--users", users.path()], &without_socks5] {
         let server = start(options);
         assert_eq!(probe(&server.address.to_string(), options), well());
     }

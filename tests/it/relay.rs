@@ -202,7 +202,8 @@ fn a_stalled_reader_stops_the_writer_and_loses_nothing() {
 /// While the reader is stalled, no thread reads from the client, and yet its reset is noticed.
 #[test]
 fn a_reset_behind_a_stalled_reader_is_passed_on() {
-    let server = start(&["--handshake-timeout", "0.5"]);
+    // The watch looks eight times as often.
+    let server = start(&["--handshake-timeout", "4"]);
     let (mut client, mut target) = pair(&server);
     client.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let endless = vec![0x55; 64 * 1024];
@@ -251,7 +252,9 @@ fn tunnels_that_were_busy_give_their_memory_back() {
     const CLIENTS: u8 = 20;
     const TUNNELS: usize = 280;
     const EACH: usize = 640 * 1024;
-    const MOST_KIB: usize = 20 * 1024;
+    // A buffer is as large as that or larger. What the program takes before it is busy differs from
+    // build to build, and what stays at the ends of the C library's heaps with how its threads are run.
+    const MOST_MORE_KIB: usize = TUNNELS * 16;
     let program = Program::start_with_descriptors(800, &[]);
     let source = source_of(EACH);
     // One client would not be given so many.
@@ -259,6 +262,7 @@ fn tunnels_that_were_busy_give_their_memory_back() {
     let tunnels: Vec<TcpStream> = clients
         .map(|client| tunnel_from(Ipv4Addr::new(127, 0, 0, client), program.address, source))
         .collect();
+    let before = program.resident_kib();
     for mut stream in &tunnels {
         stream.write_all(b"go").unwrap();
     }
@@ -267,8 +271,8 @@ fn tunnels_that_were_busy_give_their_memory_back() {
         stream.read_exact(&mut octets).unwrap();
     }
     let begin = Instant::now();
-    while program.resident_kib() > MOST_KIB {
-        assert!(begin.elapsed() < LONG, "{} KiB stay", program.resident_kib());
+    while program.resident_kib() > before + MOST_MORE_KIB {
+        assert!(begin.elapsed() < LONG, "{} KiB stay of {before}", program.resident_kib());
         thread::sleep(Duration::from_millis(100));
     }
 }

@@ -143,7 +143,7 @@ fn lookups() {
 }
 
 fn remembered_names() {
-    resolving_with("nameserver 127.0.0.1\n", "", || {
+    resolving_with("nameserver 127.0.0.1\noptions timeout:30\n", "", || {
         let questions = name_server(&["nas.example"]);
         let server = Program::start(&["--name-cache", "600"]);
         let asked = request_by_name(b"nas.example", echo().port());

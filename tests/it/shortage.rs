@@ -14,7 +14,7 @@
 //! a log that nobody reads in `log`.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command};
@@ -159,12 +159,16 @@ fn status_of(program: &mut Program) -> SocketAddr {
 
 /// What the metrics say of this series now.
 fn metric(status: SocketAddr, series: &str) -> u64 {
+    try_metric(status, series).unwrap()
+}
+
+fn try_metric(status: SocketAddr, series: &str) -> io::Result<u64> {
     let mut visitor = connect(status);
-    write!(visitor, "GET /metrics HTTP/1.1\r\nHost: {status}\r\n\r\n").unwrap();
+    write!(visitor, "GET /metrics HTTP/1.1\r\nHost: {status}\r\n\r\n")?;
     let mut answer = String::new();
-    visitor.read_to_string(&mut answer).unwrap();
+    visitor.read_to_string(&mut answer)?;
     let value = answer.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {series} in\n{answer}")).parse().unwrap()
+    Ok(value.unwrap_or_else(|| panic!("no {series} in\n{answer}")).parse().unwrap())
 }
 
 /// A server with so few places: all of them are used, the others wait, and in the end get theirs.

@@ -291,8 +291,10 @@ fn a_crowd_of_silent_visitors_keeps_nobody_out() {
 }
 
 /// How long the state of health took in the middle of a hundred times while somebody makes connections
-/// with these pauses that say nothing, and keeps many of them.
+/// with these pauses that say nothing, and keeps many of them. A check that `makes_room` for these when
+/// they are many is repeated if it was not served for as long as it takes them to be that.
 fn median_under_flood(
+    makes_room: bool,
     pause: Duration,
     attack: impl Fn() -> TcpStream + Sync,
     visit: impl Fn() -> TcpStream,
@@ -313,12 +315,20 @@ fn median_under_flood(
         }
         let mut times = [0; 100].map(|_| {
             let begin = Instant::now();
-            let mut visitor = visit();
-            let _ = visitor.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
-            let mut answer = String::new();
-            let read = visitor.read_to_string(&mut answer);
-            let is_well = read.is_ok() && answer.starts_with("HTTP/1.1 200 OK\r\n");
-            if is_well { begin.elapsed() } else { Duration::MAX }
+            loop {
+                let attempt = Instant::now();
+                let mut visitor = visit();
+                let _ = visitor.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
+                let mut answer = String::new();
+                let read = visitor.read_to_string(&mut answer);
+                if read.is_ok() && answer.starts_with("HTTP/1.1 200 OK\r\n") {
+                    break begin.elapsed();
+                }
+                let was_there_long = attempt.elapsed() > 2 * pause;
+                if !makes_room || !was_there_long || begin.elapsed() > LONG {
+                    break Duration::MAX;
+                }
+            }
         });
         over.store(true, Ordering::Relaxed);
         times.sort_unstable();
@@ -334,7 +344,8 @@ fn health_is_told_at_once_while_one_address_floods_the_page() {
     let from = |last| move || connect_from([127, 0, 0, last].into(), page);
     // Others from that address are served, too.
     for visitor in [2, 9] {
-        let median = median_under_flood(Duration::from_millis(5), from(9), from(visitor));
+        let pause = Duration::from_millis(5);
+        let median = median_under_flood(visitor == 9, pause, from(9), from(visitor));
         assert!(median < Duration::from_millis(100), "{visitor} {median:?}");
     }
 }
@@ -390,7 +401,10 @@ mod from_elsewhere {
                 if !allow_from.is_empty() {
                     command.args(["--allow-from", allow_from]);
                 }
-                test(&mut Program::spawn(command), allow_from);
+                let mut program = Program::spawn(command);
+                // The page is there a moment after the port.
+                program.log_line("status page at ");
+                test(&mut program, allow_from);
             }
         });
     }
@@ -467,6 +481,7 @@ mod from_elsewhere {
                 (Duration::ZERO, "192.168.1.21"),
             ] {
                 let median = median_under_flood(
+                    false,
                     pause,
                     || connect_from(attacker, 9090),
                     || connect_from("192.168.1.20", 9090),

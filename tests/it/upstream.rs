@@ -211,7 +211,7 @@ fn all_of_it_has_one_deadline() {
         (slow(b"\x05\x00", 0), TOO_LATE),
         (slow(b"\x05\x00\x05\x00\x00\x01\0\0\0\0\0\0", 300), TOO_LATE),
     ] {
-        let server = start(&["--upstream", &via(address), "--connect-timeout", "2"]);
+        let server = start(&["--upstream", &via(address), "--connect-timeout", "3"]);
         let begin = Instant::now();
         assert_eq!(ask(&server, &request(([192, 0, 2, 1], 80).into())).0, rep, "{address}");
         assert!(begin.elapsed() < LONG / 2, "{:?}", begin.elapsed());
@@ -470,7 +470,7 @@ fn an_upstream_on_this_machine_is_told_of_with_what_it_opens() {
         assert!(told.contains(place), "{told}");
     }
     assert_eq!(told.matches("reaches by a name what listens for this machine alone").count(), 2);
-    let mut program = Program::start(&["--upstream", "socks5h://127.0.0.1:2080"]);
+    let mut program = Program::heeding(&["--upstream", "socks5h://127.0.0.1:2080"]);
     program.signal(Signal::TERM);
     let log = program.log_so_far().to_owned() + &program.rest_of_log();
     assert!(log.contains("--upstream: the upstream 127.0.0.1:2080 is on this machine"), "{log}");

@@ -1,10 +1,11 @@
 //! What was cut off never looks whole, and nothing is cut for nothing.
 
-use std::io::{Read, Write};
+use std::fs;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{SendFlags, send as send_with};
 use rustix::process::Signal;
@@ -13,8 +14,8 @@ use socket2::SockRef;
 use crate::namespace::alone;
 use crate::scratch::{Program, program};
 use crate::stage::{
-    GREETING, accept, at_end, connect, expect, expect_reset, listen, pair, pattern, request, send,
-    start, start_on, take, tunnel, tunnel_from,
+    GREETING, LONG, accept, at_end, connect, expect, expect_reset, listen, pair, pattern, request,
+    send, start, start_on, take, tunnel, tunnel_from,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -149,26 +150,42 @@ fn a_download_does_not_look_complete_when_the_server_dies() {
 #[test]
 fn what_was_complete_stays_complete_when_the_server_dies() {
     // More than the client's kernel takes: the rest is in the server's send queue.
-    let (mut client, mut target) = ended_by(
-        |server| {
-            // Until the end of file was passed on.
-            thread::sleep(Duration::from_millis(300));
-            kill(server);
-        },
-        |_, target| {
-            send(target, pattern(1, MIB)).unwrap();
-            target.shutdown(Shutdown::Write).unwrap();
-        },
-    );
+    let (mut client, mut target) = ended_by(kill, |client, target| {
+        send(target, pattern(1, MIB)).unwrap();
+        target.shutdown(Shutdown::Write).unwrap();
+        await_end_passed_on(client);
+    });
     expect(&mut client, pattern(1, MIB));
     assert!(at_end(&mut client), "the download was complete");
     expect_reset(&mut target);
 }
 
+/// Waits until the server has concluded what it sends to the client, which need not have read it.
+fn await_end_passed_on(client: &TcpStream) {
+    // As `proc_net_tcp(5)` writes them.
+    const FIN_WAIT: [&str; 2] = ["04", "05"];
+    let hex = |address: io::Result<SocketAddr>| match address.unwrap() {
+        SocketAddr::V4(it) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(it.ip().octets()), it.port())
+        }
+        SocketAddr::V6(it) => panic!("{it} is in another table"),
+    };
+    let ends = [hex(client.peer_addr()), hex(client.local_addr())];
+    let has_ended = |line: &str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields.get(1..4).is_some_and(|it| it[..2] == ends && FIN_WAIT.contains(&it[2]))
+    };
+    let begin = Instant::now();
+    while !fs::read_to_string("/proc/net/tcp").unwrap().lines().any(has_ended) {
+        assert!(begin.elapsed() < LONG, "the end of file is not passed on");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_target_that_speaks_before_it_reads_is_heard() {
     alone(|| {
-        std::fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096").unwrap();
+        fs::write("/proc/sys/net/ipv4/tcp_wmem", "4096 4096 4096").unwrap();
         let server = start(&[]);
         let (listener, address) = listen();
         SockRef::from(&listener).set_recv_buffer_size(1).unwrap();

@@ -1,6 +1,6 @@
 // npm's socks through the proxy, with each of its three commands.
 //
-// node-clients.js CASE PROXY_PORT TARGET_PORT [USER PASSWORD] passes octets through the proxy, says
+// node-clients.js CASE socks5|socks4 PROXY_PORT TARGET_PORT [USER PASSWORD] passes octets through the proxy, says
 // `same` when they arrived unchanged, and fails otherwise. NODE_PATH says where the package is.
 
 'use strict';
@@ -9,8 +9,8 @@ const dgram = require('dgram');
 const net = require('net');
 const { SocksClient } = require('socks');
 
-const [name, proxyPort, targetPort, userId, password] = process.argv.slice(2);
-const proxy = { host: '127.0.0.1', port: Number(proxyPort), type: 5, userId, password };
+const [name, protocol, proxyPort, targetPort, userId, password] = process.argv.slice(2);
+const proxy = { host: '127.0.0.1', port: Number(proxyPort), type: Number(protocol.at(-1)), userId, password };
 const sent = crypto.randomBytes(300000);
 const port = Number(targetPort);
 

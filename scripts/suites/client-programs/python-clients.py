@@ -1,7 +1,7 @@
 """PySocks and python-socks through the proxy.
 
-python-clients.py CASE PROXY_PORT TARGET_PORT [USER PASSWORD] echoes octets off the target at
-TARGET_PORT, says `same` when they came back unchanged, and fails otherwise.
+python-clients.py CASE socks5|socks4|http PROXY_PORT TARGET_PORT [USER PASSWORD] echoes octets off the
+target at TARGET_PORT, says `same` when they came back unchanged, and fails otherwise.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import socks
 from python_socks.async_.asyncio import Proxy as AsyncProxy
 from python_socks.sync import Proxy
 
-case, proxy_port, target_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-user, password = sys.argv[4:6] if len(sys.argv) > 4 else (None, None)
+case, protocol, proxy_port, target_port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+user, password = sys.argv[5:7] if len(sys.argv) > 5 else (None, None)
 SENT = os.urandom(300_000)
 DATAGRAM_LENGTHS = [1, 512, 1400, 9000, 60_000]
 
@@ -36,7 +36,12 @@ def echoed(stream):
 def pysocks(kind, remote_names=True):
     one = socks.socksocket(socket.AF_INET, kind)
     one.set_proxy(
-        socks.SOCKS5, "127.0.0.1", proxy_port, rdns=remote_names, username=user, password=password
+        socks.PROXY_TYPES[protocol.upper()],
+        "127.0.0.1",
+        proxy_port,
+        rdns=remote_names,
+        username=user,
+        password=password,
     )
     one.settimeout(15)
     return one
@@ -62,7 +67,7 @@ def pysocks_udp(host):
 
 def python_socks_tcp(host, remote_names=True):
     proxy = Proxy(
-        python_socks.ProxyType.SOCKS5, "127.0.0.1", proxy_port, user, password, rdns=remote_names
+        python_socks.ProxyType[protocol.upper()], "127.0.0.1", proxy_port, user, password, rdns=remote_names
     )
     with proxy.connect(host, target_port, timeout=15) as one:
         return echoed(one)
@@ -73,7 +78,7 @@ async def python_socks_asyncio(host):
 
     async def one():
         proxy = AsyncProxy(
-            python_socks.ProxyType.SOCKS5, "127.0.0.1", proxy_port, user, password, rdns=True
+            python_socks.ProxyType[protocol.upper()], "127.0.0.1", proxy_port, user, password, rdns=True
         )
         connected = await proxy.connect(host, target_port, timeout=15)
         reader, writer = await asyncio.open_connection(sock=connected)

@@ -1,8 +1,10 @@
-"""The targets that the clients reach: HTTP with git and a page of fifty parts, an echo over TCP and
-over UDP, and a name server. All on loopback, on ports that are free.
+"""The targets that the clients reach: HTTP with git, a page of fifty parts and the files of mirrors.py,
+an echo over TCP and over UDP, and a name server. All on loopback, on ports that are free; or, if an ADDRESS
+is given, the web alone at this address, on port 80, and with DIRECTORY/server.pem on port 443.
 
-targets.py DIRECTORY serves DIRECTORY/blob and DIRECTORY/repository.git, leaves what a client should
-end up with (page.digest, name.answer) and the requests it saw (requests) in DIRECTORY, prints the
+targets.py DIRECTORY [ADDRESS] serves DIRECTORY/blob, DIRECTORY/repository.git and DIRECTORY/www, leaves what
+a client should end up with (name.answer) and the requests it saw (requests, which a case may empty, and all-requests) in
+DIRECTORY, prints the
 ports of the web, the echo and the names and whether there is IPv6 (1 or 0), and then serves until it
 is ended, ten minutes at most.
 """
@@ -10,7 +12,9 @@ is ended, ten minutes at most.
 import hashlib
 import os
 import random
+import re
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -23,27 +27,22 @@ LIFETIME = 600
 PARTS = [random.randbytes(random.randint(1, 100_000)) for _ in range(50)]
 NAME_ANSWER = os.urandom(16).hex()
 
-# Every part is fetched by its own request, half of them by name and half by address. The image keeps
-# the page loading until the script is done, so that a browser dumps the page with the digest in it.
-PAGE = b"""<!doctype html><title>fifty parts</title><p id="digest">not finished</p>
-<img src="/wait">
+# Every part is fetched by its own request, every second one from the host ALSO, and sent back to where it came from,
+# which answers 200 if it is still the same.
+PAGE = b"""<!doctype html><title>fifty parts</title><p id="same">not finished</p>
 <script>
-const sha = async bytes =>
-  [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))]
-    .map(octet => octet.toString(16).padStart(2, "0")).join("");
+const also = new URLSearchParams(location.search).get("also");
 const part = async n => {
-  const host = n % 2 ? "localhost" : "127.0.0.1";
-  const answer = await fetch(`http://${host}:${location.port}/part/${n}`);
-  return sha(await answer.arrayBuffer());
+  const url = `${location.protocol}//${n % 2 ? also : location.hostname}:${location.port}/part/${n}`;
+  const body = await (await fetch(url)).arrayBuffer();
+  return (await fetch(url, { method: "POST", body, headers: { "Content-Type": "text/plain" } })).ok;
 };
+const say = text => { document.getElementById("same").textContent = text; };
 Promise.all([...Array(50).keys()].map(part))
-  .then(digests => sha(new TextEncoder().encode(digests.join(" "))))
-  .then(digest => { document.getElementById("digest").textContent = digest; },
-        error => { document.getElementById("digest").textContent = error; })
+  .then(same => say(`${same.filter(Boolean).length} parts are the same`), say)
   .finally(() => fetch("/finished"));
 </script>
 """
-page_finished = threading.Event()
 
 
 class Web(BaseHTTPRequestHandler):
@@ -53,24 +52,38 @@ class Web(BaseHTTPRequestHandler):
         if self.path.startswith("/repository.git/"):
             self.git()
         elif self.path.startswith("/blob"):
-            with open(f"{DIRECTORY}/blob", "rb") as blob:
-                self.answer(blob.read())
-        elif self.path == "/page":
+            self.file(f"{DIRECTORY}/blob")
+        elif self.path.startswith("/page?"):
             self.answer(PAGE, "text/html")
         elif self.path.startswith("/part/"):
             self.answer(PARTS[int(self.path.removeprefix("/part/"))])
-        elif self.path == "/wait":
-            page_finished.wait(40)
-            self.answer(b"")
         elif self.path == "/finished":
-            page_finished.set()
             self.answer(b"")
         else:
-            self.answer(b"", status=404)
+            self.file(f"{DIRECTORY}/www/{self.path}")
+
+    do_HEAD = do_GET
+
+    def file(self, path):
+        """A file, or the part of it that a client still lacks."""
+        path = f"{path}/index.html" if path.endswith("/") else path
+        if ".." in path or not os.path.isfile(path):
+            return self.answer(b"", status=404)
+        with open(path, "rb") as file:
+            content = file.read()
+        kind = "text/html" if path.endswith(".html") else "application/octet-stream"
+        if not (asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
+            return self.answer(content, kind)
+        first, last = int(asked[1]), int(asked[2] or len(content) - 1)
+        place = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+        self.answer(content[first : last + 1], kind, 206, place)
 
     def do_POST(self):
         if self.path.startswith("/repository.git/"):
             self.git()
+        elif self.path.startswith("/part/"):
+            same = self.body() == PARTS[int(self.path.removeprefix("/part/"))]
+            self.answer(b"", status=200 if same else 400)
         else:
             self.answer(hashlib.sha256(self.body()).hexdigest().encode())
 
@@ -111,25 +124,47 @@ class Web(BaseHTTPRequestHandler):
         status = int(fields.get("Status", "200").split()[0])
         self.answer(content, fields.get("Content-Type", "text/plain"), status)
 
-    def answer(self, content, kind="application/octet-stream", status=200):
-        with open(f"{DIRECTORY}/requests", "a") as requests:
-            requests.write(f"{self.command} {self.path} {status}\n")
+    def answer(self, content, kind="application/octet-stream", status=200, fields={}):
+        of_a_proxy = [name for name in self.headers if name.lower().startswith("proxy-")]
+        port = self.connection.getsockname()[1]
+        line = " ".join([self.command, self.path, str(status), str(port), *of_a_proxy])
+        for name in "requests", "all-requests":
+            with open(f"{DIRECTORY}/{name}", "a") as requests:
+                requests.write(line + "\n")
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Cache-Control", "no-store")
         self.send_header("Access-Control-Allow-Origin", "*")
+        self.send_header("Accept-Ranges", "bytes")
+        for name, value in fields.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def log_message(self, *_):
         pass
 
 
-def serve_web(listener):
-    server = ThreadingHTTPServer(listener.getsockname()[:2], Web, bind_and_activate=False)
+class WebServer(ThreadingHTTPServer):
+    """Its TLS is negotiated in the thread of the connection: accept() never waits for a client."""
+
+    tls = None
+
+    def finish_request(self, request, client_address):
+        if self.tls:
+            request = self.tls.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
+
+    def handle_error(self, *_):
+        """A client that goes away."""
+
+
+def serve_web(listener, tls=None):
+    server = WebServer(listener.getsockname()[:2], Web, bind_and_activate=False)
     server.socket.close()
-    server.socket = listener
+    server.socket, server.tls = listener, tls
     server.serve_forever()
 
 
@@ -201,7 +236,19 @@ def has_ipv6():
         return False
 
 
+def serve_at(address):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(f"{DIRECTORY}/server.pem")
+    listeners = [socket.create_server((address, port), backlog=128) for port in (80, 443)]
+    threading.Thread(target=serve_web, args=(listeners[0],), daemon=True).start()
+    threading.Thread(target=serve_web, args=(listeners[1], tls), daemon=True).start()
+    print("80 443", flush=True)
+    time.sleep(LIFETIME)
+
+
 def main():
+    if len(sys.argv) > 2:
+        return serve_at(sys.argv[2])
     families = [(socket.AF_INET, "127.0.0.1")]
     if has_ipv6():
         families.append((socket.AF_INET6, "::1"))
@@ -219,9 +266,6 @@ def main():
             serve = servers[kinds.index(one.type)]
             threading.Thread(target=serve, args=(one,), daemon=True).start()
 
-    digests = " ".join(hashlib.sha256(part).hexdigest() for part in PARTS)
-    with open(f"{DIRECTORY}/page.digest", "w") as page:
-        page.write(hashlib.sha256(digests.encode()).hexdigest())
     with open(f"{DIRECTORY}/name.answer", "w") as answer:
         answer.write(NAME_ANSWER)
     print(*ports, len(families) - 1, flush=True)

@@ -1,61 +1,44 @@
 //! Where the body of a request ends (RFC 9112 section 6).
 
-use super::error::Error;
+use crate::wire::error::Error;
 
-/// The most octets of a line, or of a trailer section, in a chunked body.
-const LONGEST_LINE: u16 = 8 * 1024;
-
-/// A chunk's size has at most so many digits: more do not fit into 64 bits.
-const MOST_DIGITS: u8 = 16;
+/// The most octets around the data of a chunk, and around the trailer section.
+const MOST_AROUND: u16 = 8 * 1024;
 
 /// How far a body has come. It is given what arrives, and says how much of that belongs to the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// So many octets are left.
     Length(u64),
-    /// Chunks, of which this comes next.
+    /// It comes in chunks (RFC 9112 section 7.1).
     Chunked(Chunk),
 }
 
-/// What comes next in a chunked body (RFC 9112 section 7.1).
+/// A chunk as far as it has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunk {
-    /// The next digit of a size.
-    Size {
-        /// The size as far as it is known.
-        size: u64,
-        /// The digits that have come.
-        digits: u8,
-    },
-    /// The rest of a chunk extension, after so many octets.
-    Extension {
-        /// The size of the chunk.
-        size: u64,
-        /// The octets that have come.
-        length: u16,
-    },
-    /// The LF behind a size.
-    SizeEnd(u64),
-    /// So many octets of data.
-    Data(u64),
-    /// The CR and the LF behind data.
-    DataEnd(u8),
-    /// A line of the trailer section, after so many octets of all its lines.
-    Trailer {
-        /// The octets that have come.
-        length: u16,
-        /// Nothing of this line has come.
-        is_empty: bool,
-    },
-    /// The LF of a line of the trailer section.
-    TrailerEnd {
-        /// The octets that have come.
-        length: u16,
-        /// The line is empty, and ends the body.
-        is_empty: bool,
-    },
-    /// Nothing more.
-    End,
+pub struct Chunk {
+    next: Next,
+    /// The octets of data that are left.
+    size: u64,
+    /// The octets around them that have come.
+    around: u16,
+}
+
+/// What comes next in a chunked body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    FirstDigit,
+    Digit,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    TrailerLine,
+    Trailer,
+    TrailerLf,
+    LastLf,
+    Nothing,
 }
 
 impl Body {
@@ -63,11 +46,11 @@ impl Body {
     pub const NONE: Body = Body::Length(0);
 
     /// A chunked body that has not begun.
-    pub const CHUNKED: Body = Body::Chunked(Chunk::Size { size: 0, digits: 0 });
+    pub const CHUNKED: Body = Body::Chunked(Chunk { next: Next::FirstDigit, size: 0, around: 0 });
 
     /// Whether all of it has come.
     pub fn is_complete(&self) -> bool {
-        matches!(self, Body::Length(0) | Body::Chunked(Chunk::End))
+        matches!(self, Body::Length(0) | Body::Chunked(Chunk { next: Next::Nothing, .. }))
     }
 
     /// Takes what has arrived, and says how much of it belongs to the body.
@@ -75,18 +58,18 @@ impl Body {
         let mut rest = octets;
         while let (false, Some(&next)) = (self.is_complete(), rest.first()) {
             let taken = match self {
-                Body::Length(left) | Body::Chunked(Chunk::Data(left)) => {
+                Body::Length(left) | Body::Chunked(Chunk { next: Next::Data, size: left, .. }) => {
                     let most = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= most as u64;
                     most
                 }
                 Body::Chunked(chunk) => {
-                    *chunk = chunk.after(next)?;
+                    chunk.take(next)?;
                     1
                 }
             };
-            if *self == Body::Chunked(Chunk::Data(0)) {
-                *self = Body::Chunked(Chunk::DataEnd(b'\r'));
+            if let Body::Chunked(Chunk { next: next @ Next::Data, size: 0, .. }) = self {
+                *next = Next::DataCr;
             }
             rest = &rest[taken..];
         }
@@ -95,42 +78,34 @@ impl Body {
 }
 
 impl Chunk {
-    /// What comes next after `octet`.
-    fn after(self, octet: u8) -> Result<Self, Error> {
-        match (self, octet) {
-            (Chunk::Size { size, digits }, _)
-                if octet.is_ascii_hexdigit() && digits < MOST_DIGITS =>
-            {
-                let digit = char::from(octet).to_digit(16).unwrap_or_default();
-                Ok(Chunk::Size { size: size << 4 | u64::from(digit), digits: digits + 1 })
+    /// Takes an octet that is no data.
+    fn take(&mut self, octet: u8) -> Result<(), Error> {
+        let is_text = octet == b'\t' || !octet.is_ascii_control();
+        let digit = char::from(octet).to_digit(16);
+        self.around += 1;
+        self.next = match (self.next, octet) {
+            _ if self.around > MOST_AROUND => return Err(Error::TooLarge),
+            (Next::FirstDigit | Next::Digit, _) if digit.is_some() && self.size >> 60 == 0 => {
+                self.size = self.size << 4 | u64::from(digit.unwrap_or_default());
+                Next::Digit
             }
-            (Chunk::Size { size, digits: 1.. } | Chunk::Extension { size, .. }, b'\r') => {
-                Ok(Chunk::SizeEnd(size))
+            (Next::Digit, b';') => Next::Extension,
+            (Next::Digit | Next::Extension, b'\r') => Next::SizeLf,
+            (Next::Extension, _) if is_text => Next::Extension,
+            (Next::SizeLf, b'\n') if self.size == 0 => Next::TrailerLine,
+            (Next::SizeLf, b'\n') => Next::Data,
+            (Next::DataCr, b'\r') => Next::DataLf,
+            (Next::DataLf, b'\n') => {
+                self.around = 0;
+                Next::FirstDigit
             }
-            (Chunk::Size { size, digits: 1.. }, b';') => Ok(Chunk::Extension { size, length: 0 }),
-            (Chunk::Extension { size, length }, _) if is_text(octet) && length < LONGEST_LINE => {
-                Ok(Chunk::Extension { size, length: length + 1 })
-            }
-            (Chunk::SizeEnd(0), b'\n') => Ok(Chunk::Trailer { length: 0, is_empty: true }),
-            (Chunk::SizeEnd(size), b'\n') => Ok(Chunk::Data(size)),
-            (Chunk::DataEnd(b'\r'), b'\r') => Ok(Chunk::DataEnd(b'\n')),
-            (Chunk::DataEnd(b'\n'), b'\n') => Ok(Chunk::Size { size: 0, digits: 0 }),
-            (Chunk::Trailer { length, is_empty }, b'\r') => {
-                Ok(Chunk::TrailerEnd { length, is_empty })
-            }
-            (Chunk::Trailer { length, .. }, _) if is_text(octet) && length < LONGEST_LINE => {
-                Ok(Chunk::Trailer { length: length + 1, is_empty: false })
-            }
-            (Chunk::TrailerEnd { is_empty: true, .. }, b'\n') => Ok(Chunk::End),
-            (Chunk::TrailerEnd { length, .. }, b'\n') => {
-                Ok(Chunk::Trailer { length, is_empty: true })
-            }
-            _ => Err(Error::Malformed("a chunk of the body is none")),
-        }
+            (Next::TrailerLine, b'\r') => Next::LastLf,
+            (Next::TrailerLine | Next::Trailer, _) if is_text => Next::Trailer,
+            (Next::Trailer, b'\r') => Next::TrailerLf,
+            (Next::TrailerLf, b'\n') => Next::TrailerLine,
+            (Next::LastLf, b'\n') => Next::Nothing,
+            _ => return Err("a chunk of the body is none".into()),
+        };
+        Ok(())
     }
-}
-
-/// Whether an octet may be in a line: no control character but the tabulator.
-fn is_text(octet: u8) -> bool {
-    octet == b'\t' || !octet.is_ascii_control()
 }

@@ -1,10 +1,10 @@
 //! The head of a message: its lines, and which of its fields go on to the other side.
 
-use std::io::{BufRead, ErrorKind, Read};
+use std::io::{self, BufRead, ErrorKind, Read};
 
 use httparse::Header;
 
-use super::error::Error;
+use crate::wire::error::Error;
 
 /// The longest head, in octets, and the most fields in it.
 pub(super) const LONGEST: usize = 16 * 1024;
@@ -26,9 +26,9 @@ pub(super) fn read(reader: &mut impl BufRead) -> Result<Vec<u8>, Error> {
         match &head[begin..] {
             b"\r\n" => return Ok(head),
             [.., b'\r', b'\n'] => {}
-            [.., b'\n'] => return Err(Error::Malformed("a line does not end with CR LF")),
+            [.., b'\n'] => return Err("a line does not end with CR LF".into()),
             line if line.len() == left => return Err(Error::TooLarge),
-            _ => return Err(ErrorKind::UnexpectedEof.into()),
+            _ => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
         }
     }
 }
@@ -50,7 +50,7 @@ pub(super) fn value<'h>(
     let mut values = values(fields, name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(Error::Malformed("a field that may be there once is there twice")),
+        _ => Err("a field that may be there once is there twice".into()),
     }
 }
 

@@ -2,40 +2,34 @@
 
 use crate::wire::refusal::Refusal;
 
+const LOGIN: &str = "407 Proxy Authentication Required";
+
 /// Whoever has to log in is told how (RFC 7617 section 2).
 const HOW: &str = "Proxy-Authenticate: Basic realm=\"tabi\"\r\n";
 
 /// The status and the reason for each refusal.
 fn table(refusal: &Refusal) -> (&'static str, &'static str) {
-    const DENIED: (&str, &str) = ("403 Forbidden", "This proxy does not allow that.\n");
-    const TIMED_OUT: (&str, &str) =
-        ("504 Gateway Timeout", "The server has not answered in time.\n");
-    let bad_gateway = |why| ("502 Bad Gateway", why);
+    const BAD_REQUEST: &str = "400 Bad Request";
+    const BAD_GATEWAY: &str = "502 Bad Gateway";
     match refusal {
         Refusal::NotServed => (
-            "400 Bad Request",
+            BAD_REQUEST,
             "This is a proxy that does not serve HTTP.\n\
              Set it as SOCKS5 host, or as socks5h://host:port where a URL goes.\n",
         ),
-        Refusal::Malformed | Refusal::Command => {
-            ("400 Bad Request", "This is no request that a proxy can take.\n")
+        Refusal::Malformed | Refusal::Command => (BAD_REQUEST, "No proxy can take this request.\n"),
+        Refusal::TooLarge => ("431 Request Header Fields Too Large", "The head is too large.\n"),
+        Refusal::NoLogin | Refusal::WrongLogin => (LOGIN, "A name and a password are required.\n"),
+        Refusal::Denied => ("403 Forbidden", "This proxy does not allow that.\n"),
+        Refusal::TimedOut => ("504 Gateway Timeout", "The server has not answered in time.\n"),
+        Refusal::ConnectionRefused => (BAD_GATEWAY, "The server refuses the connection.\n"),
+        Refusal::NetworkUnreachable => (BAD_GATEWAY, "The network cannot be reached.\n"),
+        Refusal::HostUnreachable => (BAD_GATEWAY, "The server cannot be found or reached.\n"),
+        Refusal::BadResponse => (BAD_GATEWAY, "The server's response cannot be passed on.\n"),
+        Refusal::AddressFamily | Refusal::Failed => {
+            (BAD_GATEWAY, "The server cannot be reached.\n")
         }
-        Refusal::TooLarge => {
-            ("431 Request Header Fields Too Large", "The request's head is too large.\n")
-        }
-        Refusal::NoLogin | Refusal::WrongLogin => {
-            ("407 Proxy Authentication Required", "A name and a password are required.\n")
-        }
-        Refusal::Denied => DENIED,
-        Refusal::TimedOut => TIMED_OUT,
-        Refusal::ConnectionRefused => bad_gateway("The server refuses the connection.\n"),
-        Refusal::NetworkUnreachable | Refusal::AddressFamily => {
-            bad_gateway("The server's network cannot be reached.\n")
-        }
-        Refusal::HostUnreachable => bad_gateway("The server cannot be found or reached.\n"),
-        Refusal::Failed => bad_gateway("The server could not be reached.\n"),
-        Refusal::BadResponse => bad_gateway("The server's answer is none of HTTP/1.\n"),
-        Refusal::Upstream(reply) => reply.refusal().map_or(TIMED_OUT, |refusal| table(&refusal)),
+        Refusal::Upstream(reply) => table(&reply.refusal().unwrap_or(Refusal::Failed)),
     }
 }
 
@@ -49,7 +43,7 @@ pub const CHALLENGE: &[u8] = b"HTTP/1.1 407 Proxy Authentication Required\r\n\
 /// The response for each refusal, with which the connection ends.
 pub fn refusal(refusal: &Refusal) -> Vec<u8> {
     let (status, text) = table(refusal);
-    let challenge = if status.starts_with("407") { HOW } else { "" };
+    let challenge = if status == LOGIN { HOW } else { "" };
     let length = text.len();
     format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\

@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use httparse::Header;
 
 use super::body::Body;
-use super::error::Error;
 use super::head::{self, append_end, append_end_to_end, value, words};
 use crate::wire::address::{Address, Host};
 use crate::wire::credentials::{Credentials, Password};
+use crate::wire::error::Error;
 
 /// The scheme of what is forwarded, and the port where a URL names none.
 const SCHEME: &str = "http://";
@@ -61,15 +61,15 @@ impl Request {
         let (Some(method), Some(target), Some(version)) =
             (parsed.method, parsed.path, parsed.version)
         else {
-            return Err(Error::Malformed("an empty line is no request"));
+            return Err("an empty line is no request".into());
         };
         let fields = &*parsed.headers;
         let target = match method {
             "CONNECT" => {
                 let address = Address::parse(target);
-                Target::Connection(address.ok_or(Error::Malformed("CONNECT needs HOST:PORT"))?)
+                Target::Connection(address.ok_or("CONNECT needs HOST:PORT")?)
             }
-            "TRACE" => return Err(Error::Malformed("TRACE would show what is not forwarded")),
+            "TRACE" => return Err("TRACE would show what is not forwarded".into()),
             _ if target.starts_with('/') => Target::Page {
                 method: method.into(),
                 path: target.into(),
@@ -79,7 +79,7 @@ impl Request {
                 host(fields, version)?;
                 let (authority, path) = absolute(target)?;
                 let address = address(authority);
-                let address = address.ok_or(Error::Malformed("the URL names no HOST:PORT"))?;
+                let address = address.ok_or("the URL names no HOST:PORT")?;
                 // The server itself (RFC 9112 section 3.2.4).
                 let path = if path.is_empty() && method == "OPTIONS" { "*" } else { path };
                 let slash = if path.starts_with(['/', '*']) { "" } else { "/" };
@@ -93,7 +93,7 @@ impl Request {
             }
         };
         if words(fields, "connection").any(|word| NEEDED.iter().any(|it| is(word, it))) {
-            return Err(Error::Malformed("Connection names a field that says what the request is"));
+            return Err("Connection names a field that says what the request is".into());
         }
         Ok(Request {
             target,
@@ -108,7 +108,7 @@ impl Request {
 fn absolute(target: &str) -> Result<(&str, &str), Error> {
     let scheme = target.get(..SCHEME.len()).filter(|it| it.eq_ignore_ascii_case(SCHEME));
     if scheme.is_none() || target.contains('#') {
-        return Err(Error::Malformed("the target is neither http://HOST nor a path"));
+        return Err("the target is neither http://HOST nor a path".into());
     }
     let rest = &target[SCHEME.len()..];
     Ok(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
@@ -123,10 +123,10 @@ fn address(authority: &str) -> Option<Address> {
 /// Host: one, and HTTP/1.0 may leave it out (RFC 9112 section 3.2).
 fn host<'h>(fields: &'h [Header<'h>], version: u8) -> Result<Option<&'h str>, Error> {
     let Some(value) = value(fields, "host")? else {
-        return if version == 0 { Ok(None) } else { Err(Error::Malformed("there is no Host")) };
+        return if version == 0 { Ok(None) } else { Err("there is no Host".into()) };
     };
     let host = str::from_utf8(value).ok().filter(|host| address(host).is_some());
-    host.map(Some).ok_or(Error::Malformed("Host is no HOST or HOST:PORT"))
+    Ok(Some(host.ok_or("Host is no HOST or HOST:PORT")?))
 }
 
 /// Where the body ends (RFC 9112 section 6.3). What another reader might read otherwise is refused.
@@ -138,11 +138,11 @@ fn body(fields: &[Header<'_>], version: u8) -> Result<Body, Error> {
             let digits = str::from_utf8(digits).ok();
             let digits = digits.filter(|it| it.bytes().all(|octet| octet.is_ascii_digit()));
             let length = digits.and_then(|digits| digits.parse().ok());
-            length.map(Body::Length).ok_or(Error::Malformed("Content-Length is no number"))
+            Ok(Body::Length(length.ok_or("Content-Length is no number")?))
         }
         (None, Some(coding)) if is(coding, "chunked") && version == 1 => Ok(Body::CHUNKED),
-        (None, Some(_)) => Err(Error::Malformed("a Transfer-Encoding other than chunked")),
-        (Some(_), Some(_)) => Err(Error::Malformed("both Content-Length and Transfer-Encoding")),
+        (None, Some(_)) => Err("a Transfer-Encoding other than chunked".into()),
+        (Some(_), Some(_)) => Err("both Content-Length and Transfer-Encoding".into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The head of a target's response, as it goes on to the client.
 
-use super::error::Error;
 use super::head::{self, append_end, append_end_to_end};
+use crate::wire::error::Error;
 
 /// The head of a response.
 #[derive(Debug)]

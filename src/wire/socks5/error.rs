@@ -1,48 +1,34 @@
 //! Why a message could not be read.
 
-use std::{fmt, io};
+use std::io;
 
 use super::method::Method;
 use crate::wire::address::InvalidName;
 
 /// Why a client's message could not be read. Every variant but [`Error::Io`] is the client's fault.
-#[derive(Debug)]
+#[derive(Debug, strum::Display)]
 pub enum Error {
     /// A greeting or a request has another VER than 0x05.
+    #[strum(to_string = "VER is {0:#04x}, not 0x05")]
     Version(u8),
     /// The client does not offer the only method that is acceptable (RFC 1928 section 3).
+    #[strum(to_string = "the client does not offer {0}")]
     NoAcceptableMethod(Method),
     /// The credentials have another VER than RFC 1929's.
+    #[strum(to_string = "the credentials' VER is {0:#04x}, not 0x01")]
     CredentialsVersion(u8),
     /// CMD is none of those in RFC 1928 section 4, nor one of those that Tor has added.
+    #[strum(to_string = "CMD {0:#04x} is unknown")]
     Command(u8),
     /// ATYP is none of those in RFC 1928 section 5.
+    #[strum(to_string = "ATYP {0:#04x} is unknown")]
     AddressType(u8),
     /// DST.ADDR is a name that no host can have.
+    #[strum(to_string = "{0}")]
     Name(InvalidName),
     /// The stream failed or ended inside a message.
+    #[strum(transparent)]
     Io(io::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Version(octet) => write!(f, "VER is {octet:#04x}, not 0x05"),
-            Error::NoAcceptableMethod(Method::UsernamePassword) => {
-                f.write_str("the client offers no username and password")
-            }
-            Error::NoAcceptableMethod(Method::NoAuthentication) => {
-                f.write_str("the client does not offer to go without authentication")
-            }
-            Error::CredentialsVersion(octet) => {
-                write!(f, "the credentials' VER is {octet:#04x}, not 0x01")
-            }
-            Error::Command(octet) => write!(f, "CMD {octet:#04x} is unknown"),
-            Error::AddressType(octet) => write!(f, "ATYP {octet:#04x} is unknown"),
-            Error::Name(name) => name.fmt(f),
-            Error::Io(error) => error.fmt(f),
-        }
-    }
 }
 
 impl From<InvalidName> for Error {

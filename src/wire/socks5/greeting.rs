@@ -48,6 +48,14 @@ impl Greeting {
     }
 }
 
+/// Reads the greeting of a client and selects `method`, if the client offers that.
+pub fn greet(client: &mut (impl Read + Write), method: Method) -> Result<(), Error> {
+    if !Greeting::read_from(client)?.offers(method) {
+        return Err(Error::NoAcceptableMethod(method));
+    }
+    Ok(write_selection(Some(method), client)?)
+}
+
 /// Writes the method selection: VER and METHOD, 0xFF for none.
 pub fn write_selection(method: Option<Method>, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&[VERSION, method.map_or(NO_ACCEPTABLE_METHOD, |method| method as u8)])
@@ -141,5 +149,67 @@ mod tests {
         write_selection(Some(Method::UsernamePassword), &mut wire).unwrap();
         write_selection(None, &mut wire).unwrap();
         assert_eq!(wire, b"\x05\x00\x05\x02\x05\xff");
+    }
+
+    /// A client that sends everything at once, and the answers. A read gives one byte.
+    struct Script<'a> {
+        sent: &'a [u8],
+        answers: Vec<u8>,
+    }
+
+    impl Read for Script<'_> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            let most = bytes.len().min(1);
+            self.sent.read(&mut bytes[..most])
+        }
+    }
+
+    impl Write for Script<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.answers.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The outcome, the answers, and what the client has sent that was not read.
+    fn play(method: Method, sent: &[u8]) -> (Result<(), Error>, Vec<u8>, &[u8]) {
+        let mut client = Script { sent, answers: Vec::new() };
+        let outcome = greet(&mut client, method);
+        (outcome, client.answers, client.sent)
+    }
+
+    #[test]
+    fn without_users_no_password_is_required() {
+        let (outcome, answers, rest) =
+            play(Method::NoAuthentication, b"\x05\x02\x00\x02\x05\x01\x00");
+        outcome.unwrap();
+        assert_eq!(
+            (answers.as_slice(), rest),
+            (b"\x05\x00".as_slice(), b"\x05\x01\x00".as_slice())
+        );
+        let (outcome, answers, _) = play(Method::NoAuthentication, b"\x05\x01\x02");
+        assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
+        assert_eq!(answers, b"");
+    }
+
+    #[test]
+    fn with_users_a_password_is_required() {
+        let sent = b"\x05\x02\x00\x02\x01\x05alice";
+        let (outcome, answers, rest) = play(Method::UsernamePassword, sent);
+        outcome.unwrap();
+        assert_eq!(answers, b"\x05\x02");
+        assert_eq!(rest, b"\x01\x05alice");
+    }
+
+    #[test]
+    fn a_client_that_offers_no_password_is_not_asked_for_one() {
+        for greeting in [b"\x05\x01\x00\x05\x01\x00".as_slice(), b"\x05\x00", b"\x05\x02\x01\x80"] {
+            let (outcome, answers, _) = play(Method::UsernamePassword, greeting);
+            assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
+            assert_eq!(answers, b"");
+        }
     }
 }

@@ -40,6 +40,6 @@ mod tests {
         assert_eq!(refusal(&Refusal::Denied), b"\x05\x02\x00\x01\0\0\0\0\0\0");
         let own = b"\x05\xf0\x00\x03\x0bexample.org\x00\x50";
         let reply = Reply::read_from(&mut own.as_slice()).unwrap();
-        assert_eq!(refusal(&Refusal::Upstream(reply)), own);
+        assert_eq!(refusal(&Refusal::Upstream(Box::new(reply))), own);
     }
 }

@@ -1,5 +1,6 @@
 //! Whose datagrams are the client's.
 
+use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,20 +77,38 @@ fn who_forges_the_first_datagram_does_not_keep_the_association() {
     assert_eq!(client.receive(), (address, b"answer".to_vec()));
 }
 
+/// One that is silent for so long may lose its port to another.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// Does `attempt` until it tells something: a busy machine may keep one silent that means to speak on.
+fn unhindered(attempt: impl Fn() -> Option<()>) {
+    assert!((0..5).any(|_| attempt().is_some()), "the machine is too busy");
+}
+
 #[test]
 fn who_forges_the_first_datagrams_loses_the_association_where_nobody_is_at_its_port() {
+    unhindered(forge);
+}
+
+fn forge() -> Option<()> {
     let server = start(&[]);
     let client = associate(&server);
     let (attacker, target) = (udp("127.0.0.1"), udp("127.0.0.1"));
     let address = target.local_addr().unwrap();
+    let begin = Instant::now();
     attacker.send_to(&datagram(address, b"forged"), client.bound).unwrap();
     let (_, outside) = receive_from(&target);
-    let begin = Instant::now();
+    let mut latest = begin;
     // The kernel refuses what the client sends once the association keeps to the other port.
     while client.socket.send(&datagram(address, b"mine")).is_ok() {
         assert!(begin.elapsed() < LONG, "it keeps to no port");
+        let earlier = mem::replace(&mut latest, Instant::now());
         attacker.send_to(&datagram(address, b"forged"), client.bound).unwrap();
-        assert_eq!(receive_from(&target).0, b"forged");
+        let heard = receive_from(&target).0;
+        if earlier.elapsed() >= SILENT {
+            return None;
+        }
+        assert_eq!(heard, b"forged");
         thread::sleep(Duration::from_millis(20));
     }
     assert!(begin.elapsed() > Duration::from_secs(2), "it may change in the first seconds");
@@ -98,18 +117,24 @@ fn who_forges_the_first_datagrams_loses_the_association_where_nobody_is_at_its_p
     let outside = ask_until_heard(&client, &target);
     target.send_to(b"answer", outside).unwrap();
     assert_eq!(client.receive(), (address, b"answer".to_vec()));
+    Some(())
 }
 
 #[test]
 fn a_port_in_use_is_not_taken_and_after_the_first_seconds_it_is_the_only_one() {
+    unhindered(spray);
+}
+
+fn spray() -> Option<()> {
     let server = start(&[]);
     let client = associate(&server);
     let target = udp("127.0.0.1");
     let address = target.local_addr().unwrap();
     let attackers: Vec<UdpSocket> = (0..20).map(|_| udp("127.0.0.1")).collect();
+    let begin = Instant::now();
     client.send(address, b"mine");
     assert_eq!(receive_from(&target).0, b"mine");
-    let (begin, mut refused) = (Instant::now(), 0);
+    let (mut latest, mut refused) = (begin, 0);
     while refused < 2 * attackers.len() {
         assert!(begin.elapsed() < LONG, "the port does not settle");
         for attacker in &attackers {
@@ -119,11 +144,17 @@ fn a_port_in_use_is_not_taken_and_after_the_first_seconds_it_is_the_only_one() {
             });
             refused += usize::from(sent.is_err());
         }
+        let earlier = mem::replace(&mut latest, Instant::now());
         client.send(address, b"mine");
-        assert_eq!(receive_from(&target).0, b"mine");
+        let heard = receive_from(&target).0;
+        if earlier.elapsed() >= SILENT {
+            return None;
+        }
+        assert_eq!(heard, b"mine");
         thread::sleep(Duration::from_millis(20));
     }
     assert!(begin.elapsed() > Duration::from_secs(2), "it may still move in the first seconds");
+    Some(())
 }
 
 #[test]

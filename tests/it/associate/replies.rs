@@ -47,11 +47,17 @@ fn the_biggest_datagrams_go_whole_or_not_at_all() {
     assert_eq!(client.receive().1, b"it fits");
 }
 
+/// Where nobody sends from.
+const NOBODY: &str = "127.0.0.9:9";
+
 #[test]
 fn a_closed_port_does_not_end_the_association() {
     let server = start(&[]);
     let client = associate(&server);
-    let closed = udp("127.0.0.1").local_addr().unwrap();
+    // It hears another one alone: to everybody else its port is closed, and nobody gets that meanwhile.
+    let deaf = udp("127.0.0.1");
+    deaf.connect(NOBODY).unwrap();
+    let closed = deaf.local_addr().unwrap();
     let target = udp("127.0.0.1");
     let address = target.local_addr().unwrap();
     for _ in 0..3 {

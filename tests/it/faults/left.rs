@@ -17,8 +17,8 @@ use crate::stage::{LONG, connect};
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What has not changed for so many looks is at rest: 200 ms.
-const LOOKS_AT_REST: u32 = 20;
+/// What has not changed for so many looks is at rest: 500 ms.
+const LOOKS_AT_REST: u32 = 50;
 
 /// What a program holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::scratch::{Program, Scratch, bare};
 use crate::stage::{LONG, accept, reply};
 
 /// A limit that is to be reached, and one that is not.
-const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(4);
 const NEVER_HERE: &str = "600";
 
 /// The far ends of a tunnel: the client's and the target's.

@@ -1,22 +1,22 @@
 //! What those see whose fault it is not, each within the limit on its waits.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::thread;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+use std::{iter, thread};
 
 use socket2::SockRef;
 
 use super::client::{BODY, Speaks, read_answer};
 use super::scene::Scene;
-use super::step::POURED;
+use super::step::{POURED, datagram};
 use super::{Fault, Seen, Step};
-use crate::stage::{LONG, at_end, at_end_or_reset, connect, expect_reset, take};
+use crate::stage::{LONG, at_end, at_end_or_reset, connect, expect_reset, request, take};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// A flood of datagrams from this machine has no pauses as long as this.
-const QUIET: Duration = Duration::from_millis(300);
+/// After so long without a datagram one is asked for again: the queues had no room for the last.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
 
 impl Scene<'_> {
     pub(super) fn see(&mut self, seen: Seen) {
@@ -118,14 +118,38 @@ impl Scene<'_> {
     }
 
     fn exchange_and_leave(&mut self) {
-        if self.fault == Fault::ReaderStalls {
-            drain(self.extra.datagrams.as_ref().unwrap());
-        }
         let last = self.extra.udp_targets.len() - 1;
-        self.exchange(last);
+        if self.fault == Fault::ReaderStalls {
+            self.exchange_behind_flood(last);
+        } else {
+            self.exchange(last);
+        }
         let control = self.client.as_mut().unwrap();
         control.shutdown(Shutdown::Write).unwrap();
         assert!(at_end(control));
+    }
+
+    /// Takes what has come, until an answer is among it.
+    fn exchange_behind_flood(&self, target: usize) {
+        let target = &self.extra.udp_targets[target];
+        let datagrams = self.extra.datagrams.as_ref().unwrap();
+        let question = datagram(&request(target.local_addr().unwrap()), b"question");
+        let (begin, mut octets) = (Instant::now(), [0; 2048]);
+        let mut is_answer = || {
+            let length = datagrams.recv(&mut octets).ok()?;
+            Some(octets[..length].ends_with(b"answer"))
+        };
+        datagrams.set_read_timeout(Some(ASK_AGAIN)).unwrap();
+        loop {
+            assert!(begin.elapsed() < LONG, "no answer comes through");
+            datagrams.send(&question).unwrap();
+            let (_, from) = target.recv_from(&mut [0; 64]).unwrap();
+            target.send_to(b"answer", from).unwrap();
+            if iter::from_fn(&mut is_answer).any(|it| it) {
+                break;
+            }
+        }
+        datagrams.set_read_timeout(Some(LONG)).unwrap();
     }
 
     /// Waits until the port is closed that the session had for itself. A client that has vanished
@@ -167,16 +191,6 @@ pub(super) fn conclude(from: &mut Option<TcpStream>, to: &mut Option<TcpStream>)
     from.shutdown(Shutdown::Write).unwrap();
     assert_eq!(take(to), *b"the end");
     assert!(at_end(to));
-}
-
-/// Takes what has come, until nothing comes for a moment.
-fn drain(socket: &UdpSocket) {
-    let begin = Instant::now();
-    socket.set_read_timeout(Some(QUIET)).unwrap();
-    while socket.recv(&mut [0; 2048]).is_ok() {
-        assert!(begin.elapsed() < LONG, "it has no end");
-    }
-    socket.set_read_timeout(Some(LONG)).unwrap();
 }
 
 /// Waits for the news that `stream` is reset, without a word. Behind an end of file, reading does

@@ -108,7 +108,7 @@ const PIECE_EVERY: Duration = Duration::from_millis(100);
 
 #[test]
 fn after_a_shortage_a_slow_reader_is_seen_to_read_and_not_cut_off_as_idle() {
-    let server = Program::start(&["--idle-timeout", "2"]);
+    let server = Program::start(&["--idle-timeout", "3"]);
     let mut idle = tunnel_from(Ipv4Addr::LOCALHOST, server.address, echo());
     let shortage = none_left(server.id());
     expect_reset(&mut idle);
