@@ -336,8 +336,12 @@ impl SessionState {
             if ending == Ending::IdleTimeout && source.fin_received(sink) {
                 sink.limit_delivery(DELIVERY);
                 source.set_delivered_after_end(true);
-            } else {
-                // This wakes a reader and puts nothing on the wire.
+            } else if !matches!(
+                (ending, source.failure),
+                (Ending::BadRequest(_), Ending::ClientReset)
+            ) {
+                // This wakes a reader and puts nothing on the wire. Who has found a request bad has read it
+                // itself, and reads what follows once the client is told.
                 source.shut_down(Shutdown::Read);
             }
         }
