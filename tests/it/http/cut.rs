@@ -1,11 +1,12 @@
 //! Requests and responses that are cut off: nobody takes a part for the whole.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{assert_refused, exchange, rest};
+use crate::relay::exchange_until_reset;
 use crate::scratch::Program;
 use crate::stage::{LONG, expect, expect_reset, pattern, read_head, reset, send, start, take};
 
@@ -43,6 +44,22 @@ fn a_target_that_resets_amid_its_answer_is_a_reset_for_the_client() {
         reset(target);
         expect_reset(&mut client);
         assert_eq!(ended(&mut program, client), "target-reset");
+    }
+}
+
+/// The system tells of a reset only once, and here it is told to who writes the body or to who reads the answer.
+#[test]
+fn a_target_that_resets_amid_the_body_and_its_answer_is_a_reset_for_the_client() {
+    let server = start(&[]);
+    let fields = format!("Content-Length: {}\r\n", 1024 * MIB);
+    for _ in 0..100 {
+        let (client, mut target) = exchange(server.address, "POST", &fields);
+        thread::scope(|scope| {
+            scope.spawn(|| exchange_until_reset(&client));
+            target.write_all(b"HTTP/1.1 200 OK\r\n\r\nbegun").unwrap();
+            target.read_exact(&mut vec![0; MIB]).unwrap();
+            reset(target);
+        });
     }
 }
 
@@ -129,13 +146,13 @@ fn a_bad_chunk_cuts_the_body_off_and_the_client_is_told_if_nothing_was_answered(
                 read_head(&mut client);
             }
             client.write_all(bad.as_bytes()).unwrap();
-            expect_reset(&mut target);
             if answered {
                 expect_reset(&mut client);
             } else {
                 assert_refused(&rest(&mut client), 400);
             }
             assert_eq!(ended(&mut program, client), BAD, "{bad:?}");
+            expect_reset(&mut target);
         }
     }
 }
@@ -149,12 +166,15 @@ fn a_client_that_sends_on_behind_a_bad_chunk_is_told_too() {
             exchange(server.address, "POST", "Transfer-Encoding: chunked\r\n");
         let mut writer = client.try_clone().unwrap();
         thread::scope(|scope| {
+            // What it sends is taken or refused: it does not wait for nothing.
             scope.spawn(move || {
-                let _ = writer.write_all(&[b"zz\r\n", &vec![b'x'; 4 * MIB][..]].concat());
+                let written = writer.write_all(&[b"zz\r\n", &vec![b'x'; 4 * MIB][..]].concat());
+                assert_ne!(written.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
             });
-            expect_reset(&mut target);
             let head = read_head(&mut client);
             assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+            let _ = client.shutdown(Shutdown::Both);
+            expect_reset(&mut target);
         });
     }
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use super::{ANSWER, ANSWERED, assert_refused, exchange, get, logged, request, rest, saying};
 use crate::scratch::Program;
 use crate::stage::{
-    LONG, accept, at_end, at_end_or_reset, connect, expect, expect_reset, listen, pattern,
-    read_head, send, start,
+    LONG, accept, at_end, at_end_or_reset, connect, expect, listen, pattern, read_head, send, start,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -195,7 +194,7 @@ fn an_early_answer_arrives_whole_while_the_body_is_still_sent() {
 
 /// A server that reads no more closes its connection with a reset: what it has said first counts.
 #[test]
-fn an_early_answer_of_a_target_that_closes_at_once_arrives_before_the_reset() {
+fn an_early_answer_of_a_target_that_closes_at_once_arrives() {
     let server = start(&[]);
     let fields = format!("Content-Length: {STUCK}\r\n");
     for _ in 0..20 {
@@ -203,13 +202,14 @@ fn an_early_answer_of_a_target_that_closes_at_once_arrives_before_the_reset() {
         let mut writer = client.try_clone().unwrap();
         thread::scope(|scope| {
             scope.spawn(move || send(&mut writer, pattern(6, STUCK)).is_err());
-            expect(&mut target, pattern(6, 1000));
             target.write_all(ANSWER.as_bytes()).unwrap();
+            // With something unread, closing is a reset.
+            assert_eq!(target.peek(&mut [0]).unwrap(), 1);
             drop(target);
             let mut octets = vec![0; ANSWERED.len()];
             client.read_exact(&mut octets).unwrap();
             assert_eq!(octets, ANSWERED.as_bytes());
-            expect_reset(&mut client);
+            let _ = client.shutdown(Shutdown::Both);
         });
     }
 }
