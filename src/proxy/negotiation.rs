@@ -153,8 +153,7 @@ fn challenge(
     client: &mut ClientStream<'_>,
     mut refused: http::Request,
 ) -> Result<http::Request, Failure> {
-    let may_lack_body = refused.expects_continue && !refused.body.is_complete();
-    if may_lack_body || !client.discard(&mut refused.body, MOST_REFUSED)? {
+    if refused.is_last || !client.discard(&mut refused.body, MOST_REFUSED)? {
         return Err(LoginError::Missing.into());
     }
     client.write_all(http::CHALLENGE)?;

@@ -173,10 +173,9 @@ impl Host {
     /// Takes an IPv4 address, an IPv6 address in brackets, or a name of letters, digits, hyphens, underscores
     /// and dots.
     pub fn parse(text: &str) -> Option<Self> {
-        let is_bracketed = text.starts_with('[');
         let host = Host::from(Name::new(text.into()).ok()?);
         let is_plain = match &host {
-            Host::Ip(ip) => ip.is_ipv4() || is_bracketed,
+            Host::Ip(_) => text.starts_with('[') || !text.contains(':'),
             Host::Name(name) => {
                 let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
                 name.as_str().bytes().all(is_plain)
@@ -257,6 +256,44 @@ mod tests {
             "127.1.example",
         ] {
             assert_eq!(literal(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_beside_a_port_is_in_brackets() {
+        for (text, shown) in [
+            ("[::1]:80", "[::1]:80"),
+            ("[::ffff:1.2.3.4]:80", "1.2.3.4:80"),
+            ("127.1:65535", "127.0.0.1:65535"),
+            ("Nas_2.lan.:1", "Nas_2.lan.:1"),
+        ] {
+            let address = Address::parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(address.to_string(), shown);
+        }
+        for text in [
+            "::1:80",
+            "::ffff:1.2.3.4:80",
+            "[::1]",
+            "[::1:80",
+            "::1]:80",
+            "[1.2.3.4]:80",
+            "[fe80::1%25eth0]:80",
+            "[]:80",
+            "nas",
+            "nas:",
+            ":80",
+            "nas:0",
+            "nas:65536",
+            "nas:+80",
+            "nas:80:80",
+            "me@nas:80",
+            "nas/:80",
+            "n\u{e4}s:80",
+            "na s:80",
+            "n%61s:80",
+            "",
+        ] {
+            assert_eq!(Address::parse(text), None, "{text}");
         }
     }
 

@@ -106,7 +106,8 @@ macro_rules! properties {
 }
 
 properties! {
-    greeting credentials request reply answers datagram proxy_header written
+    greeting credentials request reply answers datagram
+    socks4 http_request http_body http_response proxy_header written
     negotiation status_request upstream_url rules_file users_file rules
 }
 

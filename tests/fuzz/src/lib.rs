@@ -4,6 +4,7 @@
 //! Each property takes octets and panics where it does not hold.
 
 mod files;
+mod http;
 mod messages;
 mod model;
 mod negotiation;
@@ -14,13 +15,17 @@ mod visitor;
 type Property = fn(&[u8]);
 
 /// Every property, by the name of its seeds and of its fuzz target.
-pub const PROPERTIES: [(&str, Property); 14] = [
+pub const PROPERTIES: [(&str, Property); 18] = [
     ("greeting", messages::greeting),
     ("credentials", messages::credentials),
     ("request", messages::request),
     ("reply", messages::reply),
     ("answers", messages::answers),
     ("datagram", messages::datagram),
+    ("socks4", messages::socks4),
+    ("http_request", http::http_request),
+    ("http_body", http::http_body),
+    ("http_response", http::http_response),
     ("proxy_header", messages::proxy_header),
     ("written", messages::written_messages),
     ("negotiation", negotiation::negotiation),

@@ -1,13 +1,16 @@
 //! The messages: what is read can be written and reads the same, and no octet behind it is taken.
 
+use std::io::BufReader;
 use std::net::{IpAddr, SocketAddr};
 
 use arbitrary::{Arbitrary, Unstructured};
 use subtle::ConstantTimeEq;
+use tabi::wire;
 use tabi::wire::address::{Address, Host, Name};
 use tabi::wire::credentials::{Credentials, Password};
 use tabi::wire::proxy_protocol::{self, Header};
 use tabi::wire::request::{Command, Request};
+use tabi::wire::socks4;
 use tabi::wire::socks5::{
     AnswerError, Datagram, Error, Greeting, LONGEST_HEADER, Method, Reply, append_header,
     read_selection, read_status, write_selection, write_status,
@@ -152,6 +155,44 @@ pub(crate) fn datagram(octets: &[u8]) {
         let again = Datagram::read(&message).unwrap();
         assert_eq!(again.destination, datagram.destination);
         assert_eq!((again.frag, again.payload), (0, datagram.payload));
+    }
+}
+
+pub(crate) fn socks4(octets: &[u8]) {
+    let (result, taken) =
+        read(octets, |stream| socks4::read_request(&mut BufReader::with_capacity(1, stream)));
+    // What of the texts has come, and whether an end of each.
+    let mut texts = octets.get(8..).unwrap_or_default().splitn(3, |octet| *octet == 0);
+    let (user, name) = (texts.next().unwrap_or_default(), texts.next());
+    let by_name = matches!(octets.get(4..8), Some([0, 0, 0, 1..=255]));
+    let length = match name {
+        Some(name) if by_name => 8 + user.len() + 1 + name.len() + 1,
+        _ => 8 + user.len() + 1,
+    };
+    match result {
+        Ok((Request { command, destination }, who)) => {
+            assert_eq!((taken, who.as_slice()), (length, user));
+            assert_eq!(octets[1], if command == Command::Connect { 1 } else { 2 });
+            assert_eq!(destination.port.to_be_bytes(), octets[2..4]);
+            check_shown(&destination);
+            match &destination.host {
+                Host::Name(host) => assert!(by_name && name == Some(host.as_str().as_bytes())),
+                Host::Ip(IpAddr::V4(ip)) if !by_name => assert_eq!(ip.octets(), octets[4..8]),
+                Host::Ip(_) => assert!(by_name),
+            }
+            let reply = socks4::success(&destination);
+            assert_eq!((&reply[..2], &reply[2..4], reply.len()), (&[0, 90][..], &octets[2..4], 8));
+        }
+        Err(wire::error::Error::Malformed(_)) => {
+            assert!(![1, 2].contains(&octets[1]) || by_name);
+            assert_eq!(taken, length);
+        }
+        Err(wire::error::Error::TooLarge) => {
+            let is_long = |text: &[u8]| text.len() > 255;
+            assert!(is_long(user) || by_name && name.is_some_and(is_long));
+            assert!(taken <= 8 + 256 + 256);
+        }
+        Err(wire::error::Error::Io(_)) => assert_eq!(taken, octets.len()),
     }
 }
 
