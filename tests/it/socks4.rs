@@ -169,12 +169,12 @@ fn each_failure_is_the_one_rejection_and_the_log_says_which() {
         (
             request(CONNECT, nobody, &[b'a'; 256]),
             "-",
-            "bad-request why=\"a user or a name is longer than 255 bytes\"",
+            "bad-request why=\"the message is too long\"",
         ),
         (
             request_by_name(CONNECT, &[b'a'; 256], 80),
             "-",
-            "bad-request why=\"a user or a name is longer than 255 bytes\"",
+            "bad-request why=\"the message is too long\"",
         ),
         (request_by_name(CONNECT, b"a b", 80), "-", "bad-request why=\"no host is named 'a b'\""),
     ] {

@@ -115,7 +115,7 @@ const REFUSED: &[&str] = &[
     "POST http://{T}/ HTTP/1.1\r\nHost: {T}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxx\r\n",
     "POST http://{T}/ HTTP/1.1\r\nHost: {T}\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\n0\r\n\r\n",
     "POST http://{T}/ HTTP/1.1\r\nHost: {T}\r\nTransfer-Encoding: chunked\r\n\r\n\
-        00000000000000001\r\nx",
+        10000000000000000\r\nx",
     "POST http://{T}/ HTTP/1.1\r\nHost: {T}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: a\n\r\n",
 ];
 

@@ -131,18 +131,20 @@ fn what_is_no_response_is_a_bad_gateway() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(17_000));
     let endless = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(20_000));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: x\r\n".repeat(129));
+    // What `httparse` says.
+    let invalid = "invalid ";
     let closed = "the target has closed without a response";
-    let large = "the head is longer than 16 KiB, or has over 128 fields";
+    let large = "the message is too long";
     for (said, why) in [
         ("", closed),
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", closed),
         ("HTTP/1.1 103 Early Hints\r\n\r\n", closed),
-        ("SSH-2.0-OpenSSH_9.2p1 Debian\r\n", "it is not HTTP/1"),
-        ("HTTP/2.0 200 OK\r\n\r\n", "it is not HTTP/1"),
-        ("HTTP/1.1 2000 OK\r\n\r\n", "the first line is none of HTTP/1"),
-        ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", "a field has no name that there can be"),
-        ("HTTP/1.1 200 OK\r\n folded: b\r\n\r\n", "a field has no name that there can be"),
-        ("HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n", "a field has no value that there can be"),
+        ("SSH-2.0-OpenSSH_9.2p1 Debian\r\n", invalid),
+        ("HTTP/2.0 200 OK\r\n\r\n", invalid),
+        ("HTTP/1.1 2000 OK\r\n\r\n", invalid),
+        ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", invalid),
+        ("HTTP/1.1 200 OK\r\n folded: b\r\n\r\n", invalid),
+        ("HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n", invalid),
         (&long, large),
         (&endless, large),
         (&many, large),
@@ -159,7 +161,7 @@ fn what_is_no_response_is_a_bad_gateway() {
             assert_refused(answer.strip_prefix(interim).unwrap(), 502);
             let line = logged(&mut program, client);
             assert!(line.contains(" protocol=http command=HTTP dest=127.0.0.1:"), "{line}");
-            assert!(line.ends_with(&format!(" outcome=failed why=\"{why}\"\n")), "{line}");
+            assert!(line.contains(&format!(" outcome=failed why=\"{why}")), "{line}");
             assert!(at_end_or_reset(&mut target));
         }
     }

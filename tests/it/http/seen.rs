@@ -43,7 +43,7 @@ fn each_failure_has_its_status_a_text_and_one_line_in_the_log() {
             &format!("X: {long}\r\n"),
             431,
             "-",
-            "bad-request why=\"the head is longer than 16 KiB, or has over 128 fields\"",
+            "bad-request why=\"the message is too long\"",
         ),
     ] {
         for (begin, command) in
