@@ -49,10 +49,13 @@ pub(crate) fn exchange(
     });
     let answered = down.carry_response();
     // A target may answer before it has read the whole body, and read no more of it. That its connection is
-    // then closed in both directions is no failure, which would cut off the response.
+    // then closed in both directions is no failure, which would cut off the response. Where the session was
+    // ended, nothing may look like a clean end.
     session.enter(Stage::Farewell);
     session.conclude_request();
-    let _ = up.sink.stream.shutdown(Shutdown::Both);
+    if session.ending().is_none() {
+        let _ = up.sink.stream.shutdown(Shutdown::Both);
+    }
     job.wait();
     answered
 }

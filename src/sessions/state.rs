@@ -340,8 +340,12 @@ impl SessionState {
             if ending == Ending::IdleTimeout && source.fin_received(sink) {
                 sink.limit_delivery(DELIVERY);
                 source.set_delivered_after_end(true);
-            } else {
-                // This wakes a reader and puts nothing on the wire.
+            } else if !matches!(
+                (ending, source.failure),
+                (Ending::BadRequest(_), Ending::ClientReset)
+            ) {
+                // This wakes a reader and puts nothing on the wire. Who has found a request bad has read it
+                // itself, and reads what follows once the client is told.
                 source.shut_down(Shutdown::Read);
             }
         }
@@ -367,15 +371,19 @@ impl SessionState {
         // Before the end of file: with a reset at its close a connection drops what is still on its way.
         sink.set_reset_at_close(false);
         sink.shut_down(Shutdown::Write);
+        if sink.fin_passed_on() {
+            // It may have been concluded without an end of file.
+            source.set_reset_at_close(false);
+        }
     }
 
     /// Notes that all of a request was passed on that ends without an end of file, or that its target wants no
-    /// more of it, and that nobody reads what the client sends behind it. Closing the target's connection from here on cuts nothing off.
+    /// more of it, and that nobody reads what the client sends behind it. Closing the target's connection resets
+    /// it until the response has ended.
     pub fn conclude_request(&self) {
         let progress = self.progress.lock();
         if progress.ending.is_none() {
             self.client.set_fin_passed_on();
-            self.target.set_reset_at_close(false);
         }
     }
 
