@@ -58,6 +58,11 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", env = "TABI_LOG_FILE", help_heading = MONITORING)]
     pub log_file: Option<PathBuf>,
 
+    /// What each line of the log is: text, or a JSON object for programs
+    #[arg(long, value_name = "text|json", default_value = "text", value_parser = ["text", "json"])]
+    #[arg(env = "TABI_LOG_FORMAT", hide_possible_values = true, help_heading = MONITORING)]
+    log_format: String,
+
     /// Log more: clients that leave without a request, too
     #[arg(short, long, action = ArgAction::Count, value_parser = times)]
     #[arg(env = "TABI_VERBOSE", help_heading = MONITORING)]
@@ -88,6 +93,11 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Whether each line of the log is a JSON object.
+    pub fn logs_json(&self) -> bool {
+        self.log_format == "json"
+    }
+
     /// How much to log.
     pub fn level(&self) -> LevelFilter {
         match (self.quiet, self.verbose) {
@@ -275,6 +285,16 @@ pub(crate) mod tests {
         assert_eq!(config.idle_timeout, Duration::from_secs(7440));
         assert_eq!((config.proxy_protocol, config.status), (Vec::new(), None));
         assert_eq!(config.name_cache, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_log_is_text_unless_json_is_asked_for() {
+        for (arguments, is_json) in
+            [(&[][..], false), (&["--log-format", "text"], false), (&["--log-format=json"], true)]
+        {
+            assert_eq!(parsed(arguments).logs_json(), is_json, "{arguments:?}");
+        }
+        assert!(refusal(&["--log-format", "xml"]).contains("possible values: text, json"));
     }
 
     #[test]

@@ -48,7 +48,8 @@ fn main() -> ExitCode {
     // With a handler a write beyond `ulimit -f` fails, and the log counts its lost lines. Without one it
     // ends tabi.
     let _ = flag::register(SIGXFSZ, Arc::default());
-    let logger = match Logger::start(arguments.level(), arguments.log_file.as_deref()) {
+    let (level, file) = (arguments.level(), arguments.log_file.as_deref());
+    let logger = match Logger::start(level, file, arguments.logs_json()) {
         Ok(logger) => logger,
         Err(message) => {
             on_failure(&message);

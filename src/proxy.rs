@@ -300,8 +300,14 @@ impl Proxy {
     ) -> Result<(), Failure> {
         let Err(rejected) = self.check(state.far_end()) else { return Ok(()) };
         if is_here(state.far_end(), state.stream()) {
-            socks5::greet(client, self.method())?;
-            client.read_exact(&mut [0])?;
+            match socks5::greet(client, self.method()) {
+                // It is no probe.
+                Err(socks5::Error::Version(_)) => {}
+                greeted => {
+                    greeted?;
+                    client.read_exact(&mut [0])?;
+                }
+            }
         }
         Err(self.refuse(rejected))
     }

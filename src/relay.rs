@@ -104,6 +104,7 @@ mod tests {
     use crate::sessions::{Limits, Sessions, Stage};
     use crate::system::descriptors::Descriptors;
     use crate::system::pool::Pool;
+    use crate::wire::http::Body;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
     use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -201,6 +202,48 @@ mod tests {
             expect_reset(&client);
             expect_reset(&target);
         }
+    }
+
+    /// The watch takes a side that is closed in both directions for lost, and cuts off the answer, unless all
+    /// that the other side has to say was passed on.
+    #[test]
+    fn a_target_that_answers_before_the_end_of_a_request_is_not_lost() {
+        let request: &[u8] = b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nbegin";
+        let Tunnel { mut client, mut target, session, over, .. } = Tunnel::with(
+            usize::MAX,
+            |_| (),
+            |session, partner| {
+                exchange(session, partner, request, Body::Length(4)).unwrap();
+            },
+        );
+        target.write_all(b"HTTP/1.0 413 No\r\n\r\n").unwrap();
+        target.shutdown(Shutdown::Write).unwrap();
+        let (mut sent, mut answer) = (Vec::new(), String::new());
+        target.read_to_end(&mut sent).unwrap();
+        assert_eq!(sent, request);
+        assert!(session.client().fin_passed_on());
+        over.recv_timeout(LONG).expect("the exchange ends");
+        assert_eq!(session.ending(), None);
+        drop(session);
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "HTTP/1.0 413 No\r\nVia: 1.0 tabi\r\nConnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn the_refusal_after_a_target_without_an_answer_is_not_cut_off_by_a_reset() {
+        let Tunnel { target, over, .. } = Tunnel::with(
+            usize::MAX,
+            |_| (),
+            |session, partner| {
+                exchange(session, partner, b"GET / HTTP/1.1\r\n\r\n", Body::NONE).unwrap_err();
+                let linger = || SockRef::from(session.stream()).linger().unwrap();
+                assert_eq!(linger(), Some(Duration::ZERO));
+                session.enter(Stage::Farewell);
+                assert_eq!(linger(), None);
+            },
+        );
+        target.shutdown(Shutdown::Write).unwrap();
+        over.recv_timeout(LONG).expect("both are so");
     }
 
     fn connection() -> (TcpStream, TcpStream) {

@@ -13,11 +13,12 @@
 //!   whoever reads the log; what does not fit into the queue is counted, and the log says so.
 //!
 //! Inside, `line` prints a session's line, `rate_limit` counts lines and visitors, `format` knows how times and
-//! levels look on a terminal, in a file and in systemd's journal, and `queue` has the thread that
-//! writes. Everything that a client chose is escaped once, and every line has a bounded length.
+//! levels look on a terminal, in a file, in systemd's journal and in JSON, which `json` writes, and `queue` has
+//! the thread that writes. Everything that a client chose is escaped once, and every line has a bounded length.
 
 mod client_log;
 mod format;
+mod json;
 mod lasting_state;
 mod line;
 mod logger;

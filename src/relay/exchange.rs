@@ -4,11 +4,10 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::EndOnPanic;
 use super::direction::{BUFFER, CopyMode, Direction, QUIET};
-use crate::sessions::{Ending, SessionState};
+use crate::sessions::{Ending, SessionState, Stage};
 use crate::system::pool::Partner;
 use crate::wire::error::Error;
 use crate::wire::http::{Body, ResponseHead};
@@ -41,18 +40,22 @@ pub(crate) fn exchange(
         session.conclude_request();
         return down.carry_response();
     }
-    let (shared, is_over) = (Arc::clone(session), Arc::new(AtomicBool::new(false)));
-    let is_over_too = Arc::clone(&is_over);
+    let shared = Arc::clone(session);
     let job = partner.start_job(move || {
         let _end_on_panic = EndOnPanic(&shared);
         if let Some(mut up) = Direction::up(&shared) {
-            up.carry_body(body, &is_over_too);
+            up.carry_body(body);
         }
     });
     let answered = down.carry_response();
-    // A target may answer before it has read the whole body, and read no more of it.
-    is_over.store(true, Ordering::Release);
-    let _ = up.sink.stream.shutdown(Shutdown::Both);
+    // A target may answer before it has read the whole body, and read no more of it. That its connection is
+    // then closed in both directions is no failure, which would cut off the response. Where the session was
+    // ended, nothing may look like a clean end.
+    session.enter(Stage::Farewell);
+    session.conclude_request();
+    if session.ending().is_none() {
+        let _ = up.sink.stream.shutdown(Shutdown::Both);
+    }
     job.wait();
     answered
 }
@@ -60,9 +63,9 @@ pub(crate) fn exchange(
 impl Direction<'_> {
     /// Passes on a request's body, and nothing that comes behind it. A target that takes no more of it is no
     /// failure here: who reads the response learns what has become of it.
-    fn carry_body(&mut self, mut body: Body, is_over: &AtomicBool) {
+    fn carry_body(&mut self, mut body: Body) {
         let session = self.source.session;
-        let is_over = || is_over.load(Ordering::Acquire) || self.sink.endpoint.fin_passed_on();
+        let is_over = || self.source.endpoint.fin_passed_on() || self.sink.endpoint.fin_passed_on();
         let mut buffer = vec![0; BUFFER];
         if self.source.limit_reads(Some(QUIET)).is_err() {
             return;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::{Level, debug, info, log, log_enabled, warn};
 
+use super::json::{Json, Members};
 use super::line::Line;
 use super::metrics::Metrics;
 use super::outcome::Outcome;
@@ -74,7 +75,12 @@ impl ClientLog {
     /// Logs that a client gets no session.
     pub fn turned_away(&self, client: SocketAddr, why: &str) {
         if self.turned_away.admits(client.ip().into()) {
-            warn!("turned away client={client}: {why}");
+            let members = Members(|json: &mut Json| {
+                json.text("message", Some("turned away"));
+                json.text("client", Some(client));
+                json.text("why", Some(why));
+            });
+            warn!(json:% = members; "turned away client={client}: {why}");
         }
     }
 
@@ -98,7 +104,9 @@ impl ClientLog {
         let is_guess = outcome == Outcome::BadCredentials;
         let limit = if is_guess { &self.bad_credentials } else { &self.sessions };
         if log_enabled!(level) && limit.admits(session.peer().ip().into()) {
-            log!(level, "{}", Line { session, outcome, why });
+            let line = Line { session, outcome, why };
+            let members = Members(|json: &mut Json| line.members(json));
+            log!(level, json:% = members; "{line}");
         }
     }
 }

@@ -8,11 +8,13 @@ use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use log::kv::Value;
 use log::{Level, LevelFilter, Log, Record};
 use simplelog::{Config, ConfigBuilder, FormatItem, WriteLogger};
-use time::UtcOffset;
 use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 
+use super::json::Json;
 use crate::system::sync::Mutex;
 
 /// The longest message in bytes. A session's line has at most about 800: a name of 255 bytes, a user of
@@ -31,6 +33,8 @@ pub(super) enum Format {
     },
     /// The level as systemd reads it, message. The journal has the time.
     Journal,
+    /// A JSON object, wherever it goes. simplelog has no part in it.
+    Json,
 }
 
 impl Format {
@@ -58,10 +62,10 @@ impl Format {
         let offset = local_offset();
         config.set_time_offset(offset);
         match self {
+            Format::Journal | Format::Json => config.set_time_level(LevelFilter::Off),
+            Format::Terminal { .. } => config.set_time_format_custom(SHORT),
             Format::Full if offset.is_utc() => config.set_time_format_custom(FULL_UTC),
             Format::Full => config.set_time_format_custom(FULL),
-            Format::Terminal { .. } => config.set_time_format_custom(SHORT),
-            Format::Journal => config.set_time_level(LevelFilter::Off),
         };
         config.build()
     }
@@ -77,15 +81,17 @@ impl Format {
         match self {
             Format::Journal => format!("<{severity}>"),
             Format::Terminal { colours: true } => format!("\x1b[{colour}m[{level:<5}]\x1b[0m "),
-            Format::Full | Format::Terminal { colours: false } => format!("[{level:<5}] "),
+            Format::Full | Format::Terminal { .. } => format!("[{level:<5}] "),
+            Format::Json => level.as_str().to_lowercase(),
         }
     }
 
-    /// A line without a time, which simplelog has no part in. It takes no lock.
+    /// A line that simplelog has no part in: text has no time then. It takes no lock.
     pub(super) fn plain_line(self, level: Level, message: &str) -> String {
         let prefix = match self {
             Format::Journal => self.level(level),
             Format::Full | Format::Terminal { .. } => "tabi: ".into(),
+            Format::Json => return json_line(level, format_args!("{message}"), None),
         };
         format!("{prefix}{}\n", single_line(format_args!("{message}")))
     }
@@ -108,13 +114,32 @@ impl Formatter {
     }
 
     /// The whole line, with its line feed. The message is formatted before any lock is taken: it may
-    /// panic.
-    pub(super) fn line(&self, level: Level, message: fmt::Arguments<'_>) -> Vec<u8> {
-        let (level, message) = (self.format.level(level), single_line(message));
+    /// panic. In JSON the record's [`Members`](super::json::Members) stand for it, if it has any.
+    pub(super) fn line(&self, record: &Record<'_>) -> Vec<u8> {
+        if self.format == Format::Json {
+            let members = record.key_values().get("json".into());
+            return json_line(record.level(), *record.args(), members).into();
+        }
+        let (level, message) = (self.format.level(record.level()), single_line(*record.args()));
         let simplelog = self.simplelog.lock();
         simplelog.log(&Record::builder().args(format_args!("{level}{message}")).build());
         mem::replace(&mut *self.line.0.lock(), Vec::with_capacity(256))
     }
+}
+
+/// A JSON object with a message, or with the members that stand for it.
+fn json_line(level: Level, message: fmt::Arguments<'_>, members: Option<Value<'_>>) -> String {
+    let mut json = Json(String::with_capacity(512));
+    json.object(|json| {
+        json.text("time", OffsetDateTime::now_utc().format(FULL_UTC).ok());
+        json.text("level", Some(Format::Json.level(level)));
+        match members {
+            Some(members) => json.write(members),
+            None => json.text("message", Some(single_line(message))),
+        }
+    });
+    json.0.push('\n');
+    json.0
 }
 
 /// What simplelog writes to, piece by piece.
@@ -175,11 +200,16 @@ fn is_journal(output: &File) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::json::Members;
 
     /// What is logged in this format.
     fn logged(format: Format, level: Level, message: &str) -> String {
-        let line = Formatter::new(format).line(level, format_args!("{message}"));
-        String::from_utf8(line).unwrap()
+        line(&Formatter::new(format), level, format_args!("{message}"))
+    }
+
+    fn line(formatter: &Formatter, level: Level, message: fmt::Arguments<'_>) -> String {
+        let record = Record::builder().level(level).args(message).build();
+        String::from_utf8(formatter.line(&record)).unwrap()
     }
 
     /// The text with each digit as a 0.
@@ -226,6 +256,35 @@ mod tests {
     }
 
     #[test]
+    fn in_json_a_line_is_an_object_with_a_time_in_utc() {
+        for (level, message, end) in [
+            (Level::Warn, "hello", r#""level":"warn","message":"hello"}"#),
+            (Level::Error, "a\nb", r#""level":"error","message":"a\u005cnb"}"#),
+            (Level::Info, "\"é\u{2028}", r#""level":"info","message":"\u0022é\u2028"}"#),
+        ] {
+            let expected = format!("{{\"time\":\"0000-00-00T00:00:00.000Z\",{end}\n");
+            for line in
+                [logged(Format::Json, level, message), Format::Json.plain_line(level, message)]
+            {
+                let (time, rest) = line.split_at(expected.find("\",").unwrap());
+                assert_eq!(zeroed(time) + rest, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn members_of_a_record_stand_in_json_for_its_message() {
+        let formatter = Formatter::new(Format::Json);
+        let members = Members(|json: &mut Json| json.number("up", 7));
+        let members = [("json", Value::from_display(&members))];
+        let mut record = Record::builder();
+        record.level(Level::Debug).key_values(&members);
+        let line = formatter.line(&record.args(format_args!("up=7")).build());
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.ends_with("Z\",\"level\":\"debug\",\"up\":7}\n"), "{line}");
+    }
+
+    #[test]
     fn a_message_is_one_line_of_a_bounded_length() {
         let line = logged(Format::Journal, Level::Info, "a\nb\x1b[31mc\u{85}d \\ é");
         assert_eq!(line, "<6>a\\nb\\u{1b}[31mc\\u{85}d \\ é\n");
@@ -242,8 +301,8 @@ mod tests {
             }
         }
         let formatter = Formatter::new(Format::Journal);
-        let format = || formatter.line(Level::Info, format_args!("{Faulty}"));
+        let format = || line(&formatter, Level::Info, format_args!("{Faulty}"));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(format)).unwrap_err();
-        assert_eq!(formatter.line(Level::Info, format_args!("and on")), b"<6>and on\n");
+        assert_eq!(line(&formatter, Level::Info, format_args!("and on")), "<6>and on\n");
     }
 }

@@ -1,7 +1,9 @@
 //! The one line that a session leaves in the log, in `key=value` form.
 
-use std::fmt::{self, Write};
+use std::borrow::Cow;
+use std::fmt;
 
+use super::json::Json;
 use super::outcome::Outcome;
 use crate::sessions::SessionState;
 use crate::wire::address::Address;
@@ -14,7 +16,7 @@ const MAX_WHY: usize = 90;
 const MAX_USER: usize = 128;
 
 /// A line of at most about 800 bytes. What the client chose in it was checked to be harmless (host
-/// names) or is escaped (user names, `why`), once.
+/// names) or is escaped (user names, `why`), once; control characters are with the line.
 pub(super) struct Line<'a> {
     pub(super) session: &'a SessionState,
     pub(super) outcome: Outcome,
@@ -23,13 +25,13 @@ pub(super) struct Line<'a> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Line { session, outcome, why } = self;
+        let Line { session, outcome, .. } = self;
         let request = session.request();
         write!(
             f,
             "client={} user={} protocol={} command={} dest={}",
             session.peer(),
-            Or(session.user().map(|user| Cut(user, MAX_USER)), "-"),
+            Or(session.user().map(|user| cut(user, MAX_USER)), "-"),
             Or(session.protocol(), "-"),
             Or(request.map(|(command, _)| command), "-"),
             Or(destination(session), "-"),
@@ -37,8 +39,7 @@ impl fmt::Display for Line<'_> {
         if let Some((_, count)) = session.destinations() {
             write!(f, " destinations={count}")?;
         }
-        let denials = session.denials();
-        if let Some((_, count)) = denials {
+        if let Some((_, count)) = session.denials() {
             write!(f, " denied={count}")?;
         }
         write!(f, " reached={}", Or(session.reached(), "-"))?;
@@ -52,10 +53,34 @@ impl fmt::Display for Line<'_> {
             session.target().sent(),
             session.opened.elapsed().as_secs_f64(),
         )?;
-        match why.or(denials.map(|(first, _)| first)) {
-            Some(why) => write!(f, " why=\"{}\"", Cut(why, MAX_WHY)),
-            None => Ok(()),
-        }
+        // A backslash is left alone: where a client chose the text, it is escaped already.
+        self.why().map_or(Ok(()), |why| write!(f, " why=\"{}\"", why.replace('"', "\\\"")))
+    }
+}
+
+impl Line<'_> {
+    /// The same as members of a JSON object, which has all of them in every line.
+    pub(super) fn members(&self, json: &mut Json) {
+        let Line { session, outcome, .. } = self;
+        json.text("message", Some("session ended"));
+        json.text("client", Some(session.peer()));
+        json.text("user", session.user().map(|user| cut(user, MAX_USER)));
+        json.text("protocol", session.protocol());
+        json.text("command", session.request().map(|(command, _)| command));
+        json.text("dest", destination(session));
+        json.number("destinations", Or(session.destinations().map(|(_, count)| count), "null"));
+        json.number("denied", Or(session.denials().map(|(_, count)| count), "null"));
+        json.text("reached", session.reached());
+        json.text("via", session.via());
+        json.number("up", session.client().sent());
+        json.number("down", session.target().sent());
+        json.number("seconds", format_args!("{:.3}", session.opened.elapsed().as_secs_f64()));
+        json.text("outcome", Some(outcome));
+        json.text("why", self.why());
+    }
+
+    fn why(&self) -> Option<Cow<'_, str>> {
+        self.why.or(self.session.denials().map(|(first, _)| first)).map(|why| cut(why, MAX_WHY))
     }
 }
 
@@ -66,22 +91,11 @@ pub(super) fn destination(session: &SessionState) -> Option<&Address> {
     request.map(|(_, to)| to).or(session.destinations().map(|(first, _)| first))
 }
 
-/// At most so many characters of a text, without a bare quotation mark. A backslash is left alone:
-/// where a client chose the text, it is escaped already. Control characters are escaped with the line.
-struct Cut<'a>(&'a str, usize);
-
-impl fmt::Display for Cut<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cut(text, longest) = *self;
-        let is_cut = text.chars().nth(longest).is_some();
-        let (length, end) = if is_cut { (longest - "...".len(), "...") } else { (longest, "") };
-        for character in text.chars().take(length) {
-            if character == '"' {
-                f.write_char('\\')?;
-            }
-            f.write_char(character)?;
-        }
-        f.write_str(end)
+/// At most so many characters of a text.
+fn cut(text: &str, longest: usize) -> Cow<'_, str> {
+    match text.chars().nth(longest) {
+        None => text.into(),
+        Some(_) => text.chars().take(longest - "...".len()).chain("...".chars()).collect(),
     }
 }
 
@@ -100,6 +114,7 @@ impl<T: fmt::Display> fmt::Display for Or<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::json::Members;
     use crate::sessions::{Limits, Sessions};
     use crate::system::descriptors::Descriptors;
     use crate::wire::address::Host;
@@ -117,6 +132,14 @@ mod tests {
         let session =
             sessions.open("192.0.2.7:5000".parse().unwrap(), false, client, || ()).unwrap();
         let line = |outcome, why| Line { session: session.state(), outcome, why }.to_string();
+        let members = |outcome, why| {
+            let line = Line { session: session.state(), outcome, why };
+            let members = Members(|json: &mut Json| line.members(json)).to_string();
+            let (head, tail) = members.split_once(",\"seconds\":").unwrap();
+            let (seconds, tail) = tail.split_once(',').unwrap();
+            assert_eq!(seconds, format!("{:.3}", seconds.parse::<f64>().unwrap()));
+            format!("{head},{tail}")
+        };
         let without_time = |line: String| {
             let (head, tail) = line.split_once(" seconds=").unwrap();
             format!("{head} {}", tail.split_once(' ').unwrap().1)
@@ -125,6 +148,13 @@ mod tests {
             without_time(line(Outcome::ClientLeft, None)),
             "client=192.0.2.7:5000 user=- protocol=- command=- dest=- reached=- \
              up=0 down=0 outcome=client-left"
+        );
+        assert_eq!(
+            members(Outcome::ClientLeft, None),
+            r#","message":"session ended","client":"192.0.2.7:5000","user":null,"protocol":null,"#
+                .to_owned()
+                + r#""command":null,"dest":null,"destinations":null,"denied":null,"reached":null,"#
+                + r#""via":null,"up":0,"down":0,"outcome":"client-left","why":null"#
         );
         session.state().speaks(Protocol::Socks5);
         session.state().identified("alice");
@@ -138,12 +168,26 @@ mod tests {
             "client=192.0.2.7:5000 user=alice protocol=socks5 command=CONNECT dest=192.0.2.1:80 \
              reached=- via=proxy.example:1080 up=3 down=4 outcome=failed why=\"a \\\"word\\\"\""
         );
+        session.state().asked_for(&to);
+        session.state().denied("line 3");
+        assert_eq!(
+            members(Outcome::Failed, Some("a \"word\"")),
+            r#","message":"session ended","client":"192.0.2.7:5000","user":"alice","#.to_owned()
+                + r#""protocol":"socks5","command":"CONNECT","dest":"192.0.2.1:80","#
+                + r#""destinations":1,"denied":1,"reached":null,"via":"proxy.example:1080","#
+                + r#""up":3,"down":4,"outcome":"failed","why":"a \u0022word\u0022""#
+        );
+        let (text, json) = (line(Outcome::Closed, None), members(Outcome::Closed, None));
+        assert!(json.ends_with(r#","why":"line 3""#), "{json}");
+        let of_text = text.split(' ').filter_map(|word| word.split_once('=')).map(|(key, _)| key);
+        let of_json = json.split(",\"").skip(2).map(|member| member.split('"').next().unwrap());
+        assert!(of_text.filter(|key| *key != "seconds").eq(of_json), "{text}\n{json}");
     }
 
     #[test]
     fn a_name_of_255_control_bytes_is_escaped_once_and_cut() {
         let error = InvalidName(vec![0x01; 255]).to_string();
-        let cut = Cut(&error, MAX_WHY).to_string();
+        let cut = cut(&error, MAX_WHY);
         assert!(cut.starts_with(r"no host is named '\x01\x01\x01"), "{cut}");
         assert!(cut.ends_with("...") && cut.len() == MAX_WHY, "{cut}");
     }
@@ -151,13 +195,13 @@ mod tests {
     #[test]
     fn no_name_ends_the_quotation_of_a_reason() {
         let error = InvalidName(b"a\" outcome=closed \\".to_vec()).to_string();
-        let cut = Cut(&error, MAX_WHY).to_string();
+        let cut = cut(&error, MAX_WHY);
         assert_eq!(cut, r"no host is named 'a\x22 outcome=closed \\'");
     }
 
     #[test]
     fn what_is_short_enough_is_not_cut() {
-        assert_eq!(Cut("12345", 5).to_string(), "12345");
-        assert_eq!(Cut("123456", 5).to_string(), "12...");
+        assert_eq!(cut("12345", 5), "12345");
+        assert_eq!(cut("123456", 5), "12...");
     }
 }

@@ -25,15 +25,16 @@ pub struct Logger {
 
 impl Logger {
     /// Makes itself the logger of this process. It logs up to `level`, to the end of `file` or else
-    /// to standard error. From here on no log call ever waits for whoever reads the log.
+    /// to standard error; each line is a JSON object where `is_json`. From here on no log call ever waits
+    /// for whoever reads the log.
     ///
     /// To be called while this process has one thread: only then the local time can be had.
-    pub fn start(level: LevelFilter, file: Option<&Path>) -> Result<Self, String> {
-        let (output, format) = match file {
+    pub fn start(level: LevelFilter, file: Option<&Path>, is_json: bool) -> Result<Self, String> {
+        let (output, suiting) = match file {
             Some(path) => (open(path)?, Format::Full),
             None => standard_error().map_err(|error| format!("standard error: {error}"))?,
         };
-        let formatter = Arc::new(Formatter::new(format));
+        let formatter = Arc::new(Formatter::new(if is_json { Format::Json } else { suiting }));
         let of_writer = Arc::clone(&formatter);
         let queue = Queue::start(output, &LINES_LOST, move |lost| warning(&of_writer, lost))
             .map_err(|error| format!("cannot create a thread for the log: {error}"))?;
@@ -71,7 +72,7 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.queue.push(&self.formatter.line(record.level(), *record.args()));
+        self.queue.push(&self.formatter.line(record));
     }
 
     fn flush(&self) {}
@@ -104,8 +105,8 @@ fn open(path: &Path) -> Result<File, String> {
 /// The line that says how many lines were lost.
 fn warning(formatter: &Formatter, lost: u64) -> Vec<u8> {
     let lost = thousands(lost);
-    let reason = "nobody read the log, or it could not be written";
-    formatter.line(Level::Warn, format_args!("{lost} lines lost: {reason}"))
+    let text = format!("{lost} lines lost: nobody read the log, or it could not be written");
+    formatter.line(&Record::builder().level(Level::Warn).args(format_args!("{text}")).build())
 }
 
 /// A number with a comma before each three digits.
@@ -130,5 +131,9 @@ mod tests {
             assert!(line.starts_with(&format!("<4>{text} lines lost: ")), "{line}");
             assert!(line.ends_with('\n') && line.lines().count() == 1, "{line}");
         }
+        let line = warning(&Formatter::new(Format::Json), 1234);
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.contains(r#","level":"warn","message":"1,234 lines lost: "#), "{line}");
+        assert!(line.ends_with("\"}\n"), "{line}");
     }
 }

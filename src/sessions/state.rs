@@ -277,9 +277,13 @@ impl SessionState {
         self.sides().iter().for_each(|side| side.set_reset_at_close(true));
     }
 
-    /// Notes that the next part of the session's life begins.
+    /// Notes that the next part of the session's life begins. The last reply is not cut off by a reset.
     pub fn enter(&self, stage: Stage) {
-        self.progress.lock().stage = stage;
+        let mut progress = self.progress.lock();
+        progress.stage = stage;
+        if stage == Stage::Farewell && progress.ending.is_none() {
+            self.client.set_reset_at_close(false);
+        }
     }
 
     pub(super) fn stage(&self) -> Stage {
@@ -373,8 +377,12 @@ impl SessionState {
             if ending == Ending::IdleTimeout && source.fin_received(sink) {
                 sink.limit_delivery(DELIVERY);
                 source.set_delivered_after_end(true);
-            } else {
-                // This wakes a reader and puts nothing on the wire.
+            } else if !matches!(
+                (ending, source.failure),
+                (Ending::BadRequest(_), Ending::ClientReset)
+            ) {
+                // This wakes a reader and puts nothing on the wire. Who has found a request bad has read it
+                // itself, and reads what follows once the client is told.
                 source.shut_down(Shutdown::Read);
             }
         }
@@ -400,15 +408,19 @@ impl SessionState {
         // Before the end of file: with a reset at its close a connection drops what is still on its way.
         sink.set_reset_at_close(false);
         sink.shut_down(Shutdown::Write);
+        if sink.fin_passed_on() {
+            // It may have been concluded without an end of file.
+            source.set_reset_at_close(false);
+        }
     }
 
-    /// Notes that all of a request was passed on that ends without an end of file, and that nobody reads what
-    /// the client sends behind it. Closing the target's connection from here on cuts nothing off.
+    /// Notes that all of a request was passed on that ends without an end of file, or that its target wants no
+    /// more of it, and that nobody reads what the client sends behind it. Closing the target's connection resets
+    /// it until the response has ended.
     pub fn conclude_request(&self) {
         let progress = self.progress.lock();
         if progress.ending.is_none() {
             self.client.set_fin_passed_on();
-            self.target.set_reset_at_close(false);
         }
     }
 

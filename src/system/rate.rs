@@ -127,10 +127,10 @@ mod tests {
         }
 
         fn sharer(&self) -> Sharer {
-            self.newcomer(self.begin)
+            Stage::newcomer(self.begin)
         }
 
-        fn newcomer(&self, now: Instant) -> Sharer {
+        fn newcomer(now: Instant) -> Sharer {
             Sharer { free_at: now, part_until: now + BURST, moved: 0, waiting: 0 }
         }
 
@@ -194,7 +194,9 @@ mod tests {
         let mut all = vec![stage.sharer(); 5];
         all[4].free_at += 2 * SECOND;
         stage.run(&mut all, 2 * SECOND);
-        all.iter_mut().for_each(|it| it.moved = 0);
+        for it in &mut all {
+            it.moved = 0;
+        }
         stage.run(&mut all, 12 * SECOND);
         for it in &all {
             assert!((1_800_000..=2_200_000).contains(&it.moved), "{}", it.moved);
@@ -220,7 +222,7 @@ mod tests {
         let stage = Stage::new(MB, 2);
         let (mut now, mut moved) = (stage.begin, 0);
         while now < stage.begin + 5 * SECOND {
-            let mut newcomer = stage.newcomer(now);
+            let mut newcomer = Stage::newcomer(now);
             stage.send(&mut newcomer, 50_000);
             (now, moved) = (newcomer.free_at, moved + newcomer.moved);
         }

@@ -11,6 +11,7 @@ use strum::VariantArray;
 use tabi::cli;
 use tabi::report::{Gauges, Metrics, Outcome};
 
+use crate::json_log::Entry;
 use crate::scratch::{Program, program};
 use crate::stage::{GREETING, connect, echo, request};
 
@@ -249,6 +250,22 @@ fn the_readme_is_a_front_page_whose_tables_are_rows_of_other_pages() {
     assert!(rows.len() > 12, "{rows:?}");
     for row in rows {
         assert!(pages.iter().any(|page| page.lines().any(|line| line == row)), "{row}");
+    }
+}
+
+#[test]
+fn the_table_of_json_fields_is_that_of_a_line() {
+    let mut program = Program::start(&["--log-format", "json"]);
+    let mut client = connect(program.address);
+    client.write_all(&[GREETING, &request(echo())].concat()).unwrap();
+    drop(client);
+    let line = program.log_line("CONNECT");
+    let rows = table(REFERENCE, "JSON field");
+    let listed: BTreeSet<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+    let mut shown = REFERENCE.split("\n```").filter_map(|block| block.strip_prefix("json\n"));
+    for line in [&*line, &shown.next().unwrap().replace('\n', "")] {
+        let entry = Entry::read(line.trim_end());
+        assert_eq!(listed, entry.names().collect());
     }
 }
 

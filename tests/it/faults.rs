@@ -1,8 +1,12 @@
-//! A fault at every step of a session: what the other side sees of it and when, that the session
+//! A fault at every step of a session, in every protocol: what the other side sees of it and when, that the session
 //! has one line in the log with the right outcome, and that no thread, descriptor or entry is left.
 //!
 //! Of the time limits only the one that the outcome names is ever reached. So whoever sees an end
 //! without a limit sees it for the fault's sake.
+//!
+//! A new step is a variant of [`Step`] with a line in [`row`]; `step.rs` says how a session comes there,
+//! `fault.rs` what each fault is there, and `seen.rs` how it goes on. A new protocol is a variant of
+//! [`Speaks`] in `client.rs`, with the steps at which it differs.
 
 use std::fs;
 use std::sync::Mutex;
@@ -10,12 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tabi::report::Outcome::{
-    self, ClientLeft, ClientReset, Closed, HandshakeTimeout, IdleTimeout, Refused, Stopped,
-    TargetReset, TimedOut,
+    self, BadRequest, ClientLeft, ClientReset, Closed, HandshakeTimeout, IdleTimeout, Refused,
+    Stopped, TargetReset, TimedOut,
 };
 
 use crate::names::resolving_with;
 
+mod client;
 mod far;
 mod fault;
 mod gate;
@@ -24,12 +29,13 @@ mod scene;
 mod seen;
 mod step;
 
+use client::Speaks;
 use far::{Far, with_far};
 use gate::Gate;
 use scene::Scene;
 
 /// Cells that are tried at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// Where in its life a session is when the fault comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +115,15 @@ impl Fault {
     ];
 }
 
+/// A client at a step with a fault, and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+struct Play {
+    speaks: Speaks,
+    step: Step,
+    fault: Fault,
+    cell: Cell,
+}
+
 /// What becomes of a step with a fault.
 #[derive(Clone, Copy, Debug)]
 enum Cell {
@@ -125,7 +140,7 @@ enum Cell {
 enum Seen {
     /// Nobody is left to see anything.
     ByNobody,
-    /// The client is told this REP, and then its end of file.
+    /// The client is told this REP, or what it is in its protocol, and then its end of file.
     Rep(u8),
     /// The client has an end of file, and nothing before it.
     EndOfFile,
@@ -143,7 +158,7 @@ enum Seen {
 /// The table. What becomes of the client and of the target stands in the first line of each step,
 /// and what becomes of that which is around them in the second.
 #[rustfmt::skip]
-fn row(step: Step) -> [Cell; Fault::ALL.len()] {
+fn row(speaks: Speaks, step: Step) -> [Cell; Fault::ALL.len()] {
     use Step::{
         Authentication, BindWaiting, Dial, Draining, FailingReply, Greeting, HalfClosedByClient,
         HalfClosedByTarget, Lookup, RelayDown, RelayUp, Reply, Request, UdpAssociation,
@@ -151,6 +166,10 @@ fn row(step: Step) -> [Cell; Fault::ALL.len()] {
     match step {
         //  client resets       client vanishes         target resets        target vanishes
         //  reader stalls       log stalls              resolver is silent   SIGTERM
+        // Who leaves when it is asked for a login has been told why.
+        Authentication if speaks == Speaks::Connect => [
+            gone(BadRequest),   gone(HandshakeTimeout), NO_TARGET,           NO_TARGET,
+            TOO_SHORT,          GOES_ON,                NO_LOOKUP,           eof(Stopped)],
         Greeting | Authentication | Request => [
             gone(ClientLeft),   gone(HandshakeTimeout), NO_TARGET,           NO_TARGET,
             TOO_SHORT,          GOES_ON,                NO_LOOKUP,           eof(Stopped)],
@@ -231,7 +250,7 @@ struct World<'w> {
 
 impl World<'_> {
     /// What a cell would need that there is not.
-    fn lacks(&self, step: Step, fault: Fault, cell: Cell) -> Option<&'static str> {
+    fn lacks(&self, &Play { step, fault, cell, .. }: &Play) -> Option<&'static str> {
         let vanishes = matches!(fault, Fault::ClientVanishes | Fault::TargetVanishes);
         let asks = step == Step::Lookup || fault == Fault::ResolverIsSilent;
         if vanishes && self.far.is_none() {
@@ -246,8 +265,8 @@ impl World<'_> {
     }
 }
 
-/// `FAULTS=Dial` in the environment tries the row of that step alone, and `FAULTS=Dial-Sigterm` one
-/// cell.
+/// `FAULTS=Socks4` in the environment tries that protocol alone, `FAULTS=Socks4-Dial` the row of that
+/// step, and `FAULTS=Socks4-Dial-Sigterm` one cell.
 #[test]
 fn every_fault_at_every_step() {
     let mut is_over = false;
@@ -264,52 +283,52 @@ fn every_fault_at_every_step() {
 
 fn try_all(world: &World<'_>) {
     let wanted = std::env::var("FAULTS").unwrap_or_default();
-    let table = Step::ALL.into_iter().flat_map(|step| {
-        Fault::ALL.into_iter().zip(row(step)).map(move |(fault, cell)| (step, fault, cell))
+    let steps = Speaks::ALL
+        .into_iter()
+        .flat_map(|speaks| speaks.steps().iter().map(move |it| (speaks, *it)));
+    let table = steps.flat_map(|(speaks, step)| {
+        let cells = Fault::ALL.into_iter().zip(row(speaks, step));
+        cells.map(move |(fault, cell)| Play { speaks, step, fault, cell })
     });
-    let is_wanted = |(step, fault, _): &_| name(*step, *fault).starts_with(&wanted);
-    let cells: Vec<(Step, Fault, Cell)> = table.filter(is_wanted).collect();
-    assert!(!cells.is_empty(), "the table has no {wanted}");
+    let can_meet = table.filter(|play| !matches!(play.cell, Cell::Cannot(_)));
+    let plays: Vec<Play> = can_meet.filter(|play| play.name().starts_with(&wanted)).collect();
+    assert!(!plays.is_empty(), "the table has no {wanted}");
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(&(step, fault, cell)) = cells.get(number) else { return };
-                    if let Err(told) = try_one(world, number, (step, fault, cell)) {
-                        failures.lock().unwrap().push(format!("{}: {told}", name(step, fault)));
+                    let Some(play) = plays.get(number) else { return };
+                    if let Err(told) = try_one(world, number, *play) {
+                        failures.lock().unwrap().push(format!("{}: {told}", play.name()));
                     }
                 }
             });
         }
     });
     let failures = failures.into_inner().unwrap();
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cells.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), plays.len(), failures.join("\n"));
 }
 
-fn name(step: Step, fault: Fault) -> String {
-    format!("{step:?}-{fault:?}")
+impl Play {
+    fn name(&self) -> String {
+        let Play { speaks, step, fault, .. } = self;
+        format!("{speaks:?}-{step:?}-{fault:?}")
+    }
 }
 
 /// Tries a cell on a thread that is named after it. An error is what the thread has panicked with.
-fn try_one(
-    world: &World<'_>,
-    number: usize,
-    (step, fault, cell): (Step, Fault, Cell),
-) -> Result<(), String> {
-    if let Cell::Cannot(_) = cell {
-        return Ok(());
-    }
-    let name = name(step, fault);
-    if let Some(lack) = world.lacks(step, fault, cell) {
+fn try_one(world: &World<'_>, number: usize, play: Play) -> Result<(), String> {
+    let name = play.name();
+    if let Some(lack) = world.lacks(&play) {
         eprintln!("{name} is left out: {lack}");
         return Ok(());
     }
     let number = u8::try_from(number).unwrap();
     let tried = thread::scope(|scope| {
         let thread = thread::Builder::new().name(name);
-        let work = move || Scene::open(world, number, (step, fault, cell)).play();
+        let work = move || Scene::open(world, number, play).play();
         thread.spawn_scoped(scope, work).unwrap().join()
     });
     tried.map_err(|panic| match panic.downcast::<String>() {

@@ -145,7 +145,7 @@ fn a_reset_amid_both_directions_is_no_end_of_file() {
 }
 
 /// Writes and reads by turns on one thread, so that the first bad news of either is the news.
-fn exchange_until_reset(mut client: &TcpStream) {
+pub fn exchange_until_reset(mut client: &TcpStream) {
     client.set_nonblocking(true).unwrap();
     let mut octets = vec![0x55; 64 * 1024];
     let begin = Instant::now();

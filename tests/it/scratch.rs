@@ -91,7 +91,8 @@ impl Program {
         let address = SocketAddr::from(([0; 4], 0));
         let mut program = Program { address, child, log: Some(log), so_far: String::new() };
         let line = program.log_line("listening on ");
-        program.address = line.split([' ', ',', '\n']).find_map(|word| word.parse().ok()).unwrap();
+        program.address =
+            line.split([' ', ',', '\n', '"']).find_map(|word| word.parse().ok()).unwrap();
         program
     }
 

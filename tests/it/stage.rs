@@ -167,6 +167,15 @@ pub fn take<const N: usize>(stream: &mut impl Read) -> [u8; N] {
     octets
 }
 
+/// Reads a head of HTTP, up to its empty line.
+pub fn read_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(take::<1>(stream));
+    }
+    String::from_utf8(head).unwrap()
+}
+
 /// Reads a reply with an IPv4 bound address: REP and the address.
 pub fn reply(stream: &mut TcpStream) -> (u8, SocketAddr) {
     let octets: [u8; 10] = take(stream);

@@ -93,7 +93,7 @@ fn nothing_is_served_after_a_failure() {
 
 /// Does something that has the right password refused for a second, up to five times: on a busy
 /// machine the second may have passed before the right password comes.
-fn refused_within_a_second(mut attempt: impl FnMut() -> bool) {
+pub fn refused_within_a_second(mut attempt: impl FnMut() -> bool) {
     assert!((0..5).any(|_| attempt()), "the right password is looked at");
 }
 

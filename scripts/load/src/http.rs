@@ -14,9 +14,13 @@ const LONGEST_HEAD: usize = 16 * 1024;
 /// Behind the start line and the target's host.
 const FIELDS: &str = "User-Agent: curl/8.14.1\r\nProxy-Connection: Keep-Alive\r\n";
 
+/// The user and the password, which are the same, in Base64.
+const LOGIN: &str = "Proxy-Authorization: Basic YmVuY2g6YmVuY2g=\r\n";
+
 /// Has the proxy connect to `target`. What that sends at once is left to be read.
-pub(crate) fn connect(stream: &mut TcpStream, target: Target<'_>) -> io::Result<()> {
-    let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{FIELDS}\r\n");
+pub(crate) fn connect(stream: &mut TcpStream, users: bool, target: Target<'_>) -> io::Result<()> {
+    let login = if users { LOGIN } else { "" };
+    let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}{FIELDS}\r\n");
     stream.write_all(head.as_bytes())?;
     expect_success(&read_head(stream)?)
 }
@@ -29,11 +33,13 @@ pub(crate) fn get(
     length: usize,
     mut look: impl FnMut(&[u8]),
 ) -> io::Result<()> {
-    let is_plain = proxy.is_some_and(|proxy| proxy.by == By::PlainHttp);
-    let place = if is_plain { format!("http://{target}") } else { String::new() };
-    let fields = if is_plain { FIELDS } else { "" };
-    let head =
-        format!("GET {place}/{length} HTTP/1.1\r\nHost: {target}\r\nAccept: */*\r\n{fields}\r\n");
+    let proxy = proxy.filter(|proxy| proxy.by == By::PlainHttp);
+    let place = proxy.map_or(String::new(), |_| format!("http://{target}"));
+    let login = proxy.filter(|proxy| proxy.users).map_or("", |_| LOGIN);
+    let fields = proxy.map_or("", |_| FIELDS);
+    let head = format!(
+        "GET {place}/{length} HTTP/1.1\r\nHost: {target}\r\nAccept: */*\r\n{login}{fields}\r\n"
+    );
     stream.write_all(head.as_bytes())?;
     let head = read_head(stream)?;
     expect_success(&head)?;
@@ -56,11 +62,20 @@ pub(crate) fn get(
 
 /// Shows that an answer of so many octets arrives unchanged.
 pub(crate) fn check(proxy: Option<Proxy>, target: SocketAddrV4, length: usize) -> io::Result<()> {
-    let mut stream = tunnel::open(proxy, target)?;
+    check_over(proxy, &mut tunnel::open(proxy, target)?, target, length)
+}
+
+/// The same over a connection that is there.
+pub(crate) fn check_over(
+    proxy: Option<Proxy>,
+    stream: &mut TcpStream,
+    target: SocketAddrV4,
+    length: usize,
+) -> io::Result<()> {
     let block = octets(DOWN, BLOCK);
     let mut expected = block.iter().cycle();
     let mut is_same = true;
-    get(proxy, &mut stream, target, length, |octets| {
+    get(proxy, stream, target, length, |octets| {
         is_same &= octets.iter().all(|octet| expected.next() == Some(octet));
     })?;
     if is_same { Ok(()) } else { Err(io::Error::other("the answer arrived changed")) }
@@ -161,12 +176,14 @@ mod tests {
             let (mut client, mut proxy) = pair();
             let reason = "x".repeat(length - "HTTP/1.1 200 \r\n\r\n".len());
             write!(proxy, "HTTP/1.1 200 {reason}\r\n\r\nearly").unwrap();
-            connect(&mut client, TARGET.into()).unwrap();
+            connect(&mut client, true, TARGET.into()).unwrap();
             let mut early = [0; 5];
             client.read_exact(&mut early).unwrap();
             assert_eq!(early, *b"early", "{length}");
             let head = read_head(&mut proxy).unwrap();
-            assert!(head.starts_with(b"CONNECT 192.0.2.7:80 HTTP/1.1\r\nHost: 192.0.2.7:80\r\n"));
+            let expected = "CONNECT 192.0.2.7:80 HTTP/1.1\r\nHost: 192.0.2.7:80\r\n".to_owned()
+                + "Proxy-Authorization: Basic YmVuY2g6YmVuY2g=\r\n";
+            assert!(head.starts_with(expected.as_bytes()));
         }
     }
 

@@ -33,7 +33,7 @@ impl fmt::Display for By {
     }
 }
 
-/// Where a proxy is, what it is spoken to, and whether it asks who comes, which only SOCKS5 does here.
+/// Where a proxy is, what it is spoken to, and whether it asks who comes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -61,13 +61,17 @@ pub(crate) fn open_from(
         (None, Target::Name(..)) => return Err(io::Error::other("only a proxy knows names")),
     };
     let mut stream = dial(client, to, patience)?;
-    match proxy.map(|proxy| proxy.by) {
-        Some(By::Socks5) => {
-            let users = proxy.is_some_and(|proxy| proxy.users);
-            socks::negotiate(&mut stream, users, CONNECT, target)?;
-        }
-        Some(By::HttpConnect) => http::connect(&mut stream, target)?,
-        Some(By::PlainHttp) | None => {}
+    if let Some(proxy) = proxy {
+        ask(&mut stream, proxy, target)?;
     }
     Ok(stream)
+}
+
+/// Asks for `target`, where that is not left to the request.
+pub(crate) fn ask(stream: &mut TcpStream, proxy: Proxy, target: Target<'_>) -> io::Result<()> {
+    match proxy.by {
+        By::Socks5 => socks::negotiate(stream, proxy.users, CONNECT, target).map(drop),
+        By::HttpConnect => http::connect(stream, proxy.users, target),
+        By::PlainHttp => Ok(()),
+    }
 }

@@ -20,6 +20,8 @@ complete -c tabi -l log-rate-limit -d 'Lines a second in the log for one client;
 complete -c tabi -l status -d 'Status page, metrics and health over HTTP; a PORT alone is on loopback' -r
 complete -c tabi -l status-host -d 'Further names by which browsers and programs may ask for the status page, as in nas.lan; repeatable' -r
 complete -c tabi -l log-file -d 'Append the log to this file, not to standard error' -r -F
+complete -c tabi -l log-format -d 'What each line of the log is: text, or a JSON object for programs' -r -f -a "text\t''
+json\t''"
 complete -c tabi -s v -l verbose -d 'Log more: clients that leave without a request, too'
 complete -c tabi -s q -l quiet -d 'Log warnings and errors only'
 complete -c tabi -l check -d 'Say whether the options and files are in order, and exit'

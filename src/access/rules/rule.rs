@@ -465,6 +465,49 @@ mod tests {
         assert_eq!(rule("deny user ren\u{e9}e").user.unwrap(), r"ren\xc3\xa9e");
     }
 
+    /// The error about a line.
+    fn expect_error(line: &str, token: &str, expected: &str) {
+        let error = Rule::parse(line.as_bytes()).unwrap_err();
+        assert!(error.starts_with(&format!("'{token}': expected ")), "{line}: {error}");
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+
+    #[test]
+    fn an_error_about_a_limit_says_what_is_expected() {
+        for (line, token, expected) in [
+            ("limit", "limit", "connections, rate or both behind it"),
+            ("limit each user from 10.0.0.0/8", "limit", "connections, rate or both"),
+            ("limit rate", "rate", "a value behind it: a rate from 1kbit to 1000GB"),
+            ("limit connections", "connections", "a value behind it: a number from 1"),
+            ("limit each", "each", "a value behind it: user or client"),
+            ("limit each network rate 1MB", "network", "user or client"),
+            ("limit rate 1MB rate 2MB", "rate", "every field once"),
+            ("limit connections 1 connections 1", "connections", "every field once"),
+            ("limit each user each client rate 1MB", "each", "every field once"),
+            ("limit connections 0", "0", "a number from 1 to 1000000"),
+            ("limit connections -1", "-1", "a number from 1 to 1000000"),
+            ("limit connections +1", "+1", "a number from 1 to 1000000"),
+            ("limit connections 1000001", "1000001", "a number from 1 to 1000000"),
+            ("limit connections 99999999999999999999", "99999999999999999999", "a number from 1"),
+            ("limit connections many", "many", "a number from 1 to 1000000"),
+            ("limit rate 0MB", "0MB", "a rate from 1kbit to 1000GB"),
+            ("limit rate -1MB", "-1MB", "a rate from 1kbit"),
+            ("limit rate +1MB", "+1MB", "a rate from 1kbit"),
+            ("limit rate 1001GB", "1001GB", "to 1000GB"),
+            ("limit rate 18446744073709551615GB", "18446744073709551615GB", "to 1000GB"),
+            ("limit rate 1.5MB", "1.5MB", "a whole number and kB, MB, GB, kbit, Mbit or Gbit"),
+            ("limit rate 20", "20", "and kB, MB, GB"),
+            ("limit rate MB", "MB", "a whole number"),
+            ("limit rate 20MiB", "20MiB", "and kB, MB, GB"),
+            ("limit rate 20mb", "20mb", "and kB, MB, GB"),
+            ("limit rate 20 MB", "20", "and kB, MB, GB"),
+            ("limit rate 1MB dest 10.0.0.1", "dest", "each, user, from, command, to, port, conn"),
+            ("deny rate 1MB", "rate", "command, user, from, to or port"),
+        ] {
+            expect_error(line, token, expected);
+        }
+    }
+
     #[test]
     fn an_error_says_what_is_wrong_and_what_is_expected() {
         for (line, token, expected) in [
@@ -503,38 +546,8 @@ mod tests {
             ("deny to 10.0.0.1, 127.1", "127.1", "a network as in"),
             ("deny to 10.0.0.1 to 10.0.0.2", "to", "every field once"),
             ("deny\x1b[31m", r"deny\u{1b}[31m", "allow, deny, via or limit"),
-            ("limit", "limit", "connections, rate or both behind it"),
-            ("limit each user from 10.0.0.0/8", "limit", "connections, rate or both"),
-            ("limit rate", "rate", "a value behind it: a rate from 1kbit to 1000GB"),
-            ("limit connections", "connections", "a value behind it: a number from 1"),
-            ("limit each", "each", "a value behind it: user or client"),
-            ("limit each network rate 1MB", "network", "user or client"),
-            ("limit rate 1MB rate 2MB", "rate", "every field once"),
-            ("limit connections 1 connections 1", "connections", "every field once"),
-            ("limit each user each client rate 1MB", "each", "every field once"),
-            ("limit connections 0", "0", "a number from 1 to 1000000"),
-            ("limit connections -1", "-1", "a number from 1 to 1000000"),
-            ("limit connections +1", "+1", "a number from 1 to 1000000"),
-            ("limit connections 1000001", "1000001", "a number from 1 to 1000000"),
-            ("limit connections 99999999999999999999", "99999999999999999999", "a number from 1"),
-            ("limit connections many", "many", "a number from 1 to 1000000"),
-            ("limit rate 0MB", "0MB", "a rate from 1kbit to 1000GB"),
-            ("limit rate -1MB", "-1MB", "a rate from 1kbit"),
-            ("limit rate +1MB", "+1MB", "a rate from 1kbit"),
-            ("limit rate 1001GB", "1001GB", "to 1000GB"),
-            ("limit rate 18446744073709551615GB", "18446744073709551615GB", "to 1000GB"),
-            ("limit rate 1.5MB", "1.5MB", "a whole number and kB, MB, GB, kbit, Mbit or Gbit"),
-            ("limit rate 20", "20", "and kB, MB, GB"),
-            ("limit rate MB", "MB", "a whole number"),
-            ("limit rate 20MiB", "20MiB", "and kB, MB, GB"),
-            ("limit rate 20mb", "20mb", "and kB, MB, GB"),
-            ("limit rate 20 MB", "20", "and kB, MB, GB"),
-            ("limit rate 1MB dest 10.0.0.1", "dest", "each, user, from, command, to, port, conn"),
-            ("deny rate 1MB", "rate", "command, user, from, to or port"),
         ] {
-            let error = Rule::parse(line.as_bytes()).unwrap_err();
-            assert!(error.starts_with(&format!("'{token}': expected ")), "{line}: {error}");
-            assert!(error.contains(expected), "{line}: {error}");
+            expect_error(line, token, expected);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What the page shows, as JSON.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::Display;
 use std::time::{Duration, SystemTime};
 
 use super::history::{History, INTERVAL};
 use super::rates::{Rated, Rates};
 use super::source::StatusSource;
+use crate::report::json::Json;
 use crate::report::line::{Or, destination};
 use crate::report::metrics::since_1970;
 use crate::sessions::SessionState;
@@ -99,92 +100,9 @@ fn usage(used: Option<usize>, max: usize) -> [(&'static str, Or<usize>); 2] {
     [("used", Or(used, "null")), ("max", Or((max < usize::MAX).then_some(max), "null"))]
 }
 
-/// Text in the making. What a name or an address may bring is escaped, and so is what would be
-/// markup if somebody took it for that.
-struct Json(String);
-
-impl Json {
-    fn object(&mut self, members: impl FnOnce(&mut Json)) {
-        self.0.push('{');
-        members(self);
-        self.0.push('}');
-    }
-
-    fn list(&mut self, items: impl FnOnce(&mut Json)) {
-        self.0.push('[');
-        items(self);
-        self.0.push(']');
-    }
-
-    /// Separates what comes from what is there already.
-    fn item(&mut self) -> &mut Self {
-        if !self.0.ends_with(['{', '[']) {
-            self.0.push(',');
-        }
-        self
-    }
-
-    /// The name of a member, whose value comes next.
-    fn key(&mut self, name: &str) -> &mut Self {
-        self.item().write(format_args!("\"{name}\":"));
-        self
-    }
-
-    /// A number, or true or false.
-    fn number(&mut self, name: &str, value: impl Display) {
-        self.key(name).write(value);
-    }
-
-    fn numbers(
-        &mut self,
-        name: &str,
-        members: impl IntoIterator<Item = (&'static str, impl Display)>,
-    ) {
-        self.key(name).object(|json| {
-            members.into_iter().for_each(|(name, value)| json.number(name, value));
-        });
-    }
-
-    /// A text, or null.
-    fn text(&mut self, name: &str, value: Option<impl Display>) {
-        let Some(value) = value else { return self.number(name, "null") };
-        self.key(name).0.push('"');
-        write!(Escaped(&mut self.0), "{value}").expect("memory takes every text");
-        self.0.push('"');
-    }
-
-    fn write(&mut self, value: impl Display) {
-        write!(self.0, "{value}").expect("memory takes every text");
-    }
-}
-
-/// Takes text, and writes it as the inside of a string.
-struct Escaped<'a>(&'a mut String);
-
-impl Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            if character.is_control() || "\"\\<>&'\u{2028}\u{2029}".contains(character) {
-                write!(self.0, "\\u{:04x}", u32::from(character))?;
-            } else {
-                self.0.push(character);
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_client_chose_is_escaped() {
-        let mut json = Json(String::new());
-        json.object(|json| json.text("user", Some("<b>\"\\\n\x1b&'\u{2028}é")));
-        let expected = r#"{"user":"\u003cb\u003e\u0022\u005c\u000a\u001b\u0026\u0027\u2028é"}"#;
-        assert_eq!(json.0, expected);
-    }
 
     #[test]
     fn members_and_items_are_separated() {

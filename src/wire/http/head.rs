@@ -15,6 +15,9 @@ pub(super) const MOST_FIELDS: usize = 128;
 const HOP_BY_HOP: [&str; 4] = ["connection", "keep-alive", "te", "upgrade"];
 const PROXY: &str = "proxy-";
 
+/// Fields that Connection may not name.
+const NEEDED: [&str; 3] = ["host", "content-length", "transfer-encoding"];
+
 /// Reads up to the empty line that ends a head. Each line ends with CR LF: who takes less for an end reads
 /// another request than who does not.
 pub(super) fn read(reader: &mut impl BufRead) -> Result<Vec<u8>, Error> {
@@ -61,6 +64,15 @@ pub(super) fn words<'h>(
 ) -> impl Iterator<Item = &'h [u8]> {
     let lists = values(fields, name).flat_map(|value| value.split(|octet| *octet == b','));
     lists.map(<[u8]>::trim_ascii)
+}
+
+/// Whether Connection names none of the fields without which another message would arrive.
+pub(super) fn check_connection(fields: &[Header<'_>]) -> Result<(), Error> {
+    let is_needed = |word: &[u8]| NEEDED.iter().any(|it| word.eq_ignore_ascii_case(it.as_bytes()));
+    if words(fields, "connection").any(is_needed) {
+        return Err("Connection names a field that says what the message is".into());
+    }
+    Ok(())
 }
 
 /// Appends the lines of a head that go on, as they came: `fields` are what is in them.

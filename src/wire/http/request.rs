@@ -20,9 +20,6 @@ const PORT: u16 = 80;
 /// The longest name of a user, as in RFC 1929.
 const LONGEST_NAME: usize = 255;
 
-/// Fields that Connection may not name: without them another request would arrive.
-const NEEDED: [&str; 3] = ["host", "content-length", "transfer-encoding"];
-
 /// A request: its head, and how far the body behind it goes.
 #[derive(Debug)]
 pub struct Request {
@@ -96,9 +93,7 @@ impl Request {
                 Target::Forwarded(address, head)
             }
         };
-        if words(fields, "connection").any(|word| NEEDED.iter().any(|it| is(word, it))) {
-            return Err("Connection names a field that says what the request is".into());
-        }
+        head::check_connection(fields)?;
         let body = body(fields, version)?;
         let may_lack_body = value(fields, "expect")?.is_some() && !body.is_complete();
         let closes = version == 0 || words(fields, "connection").any(|word| is(word, "close"));
@@ -562,7 +557,7 @@ mod tests {
                 format!("connection: ,{name}\t,close\r\n"),
                 format!("Connection: close\r\nConnection:{name}\r\n"),
             ] {
-                let why = "Connection names a field that says what the request is";
+                let why = "Connection names a field that says what the message is";
                 is_malformed(get(&connection), why);
                 is_malformed(get(&format!("Content-Length: 5\r\n{connection}")), why);
                 is_malformed(format!("CONNECT a:443 HTTP/1.1\r\n{connection}\r\n"), why);

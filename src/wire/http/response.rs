@@ -26,11 +26,16 @@ impl ResponseHead {
         };
         // Some servers send an empty line first, and httparse reads over it.
         let octets = octets[..length].trim_ascii_start();
-        let version = parsed.version.unwrap_or(1);
+        let (fields, version) = (&*parsed.headers, parsed.version.unwrap_or(1));
+        head::check_connection(fields)?;
+        let length_too = head::value(fields, "content-length")?.is_some();
+        if length_too && head::values(fields, "transfer-encoding").next().is_some() {
+            return Err("both Content-Length and Transfer-Encoding".into());
+        }
         let is_interim = parsed.code.is_some_and(|code| (100..200).contains(&code) && code != 101);
         let line = octets.split(|octet| *octet == b'\n').next().unwrap_or_default();
         let mut forwarded = [line.strip_suffix(b"\r").unwrap_or(line), b"\r\n"].concat();
-        append_end_to_end(octets, parsed.headers, &mut forwarded);
+        append_end_to_end(octets, fields, &mut forwarded);
         if is_interim {
             forwarded.extend(b"\r\n");
         } else {
@@ -65,10 +70,28 @@ mod tests {
         let head =
             b"HTTP/1.1 200 All  right\r\nContent-Length: 5\r\nconnection: X-A, keep-alive\r\n\
             Set-Cookie: a=\xff \r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nx-a: b\r\n\
-            Via: 1.0 c\r\nUpgrade: h2\r\nTransfer-Encoding: gzip, chunked\r\nEmpty:\r\n\r\n";
+            Via: 1.0 c\r\nUpgrade: h2\r\nEmpty:\r\n\r\n";
         let expected = "HTTP/1.1 200 All  right\r\nContent-Length: 5\r\nSet-Cookie: a=\\xff \r\n\
-            Via: 1.0 c\r\nTransfer-Encoding: gzip, chunked\r\nEmpty:\r\n";
+            Via: 1.0 c\r\nEmpty:\r\n";
         assert_eq!(forwarded(head), (format!("{expected}{END}"), false));
+    }
+
+    #[test]
+    fn what_two_clients_might_end_at_different_places_does_not_go_on() {
+        for fields in [
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 5\r\nConnection: content-length\r\n",
+            "Transfer-Encoding: chunked\r\nConnection: a, Transfer-Encoding\r\n",
+        ] {
+            let head = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            assert!(matches!(read(head), Err(Error::Malformed(_))), "{fields}");
+        }
+        assert!(
+            forwarded(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n")
+                .0
+                .contains("gzip")
+        );
     }
 
     #[test]

@@ -293,8 +293,13 @@ fn chunked(sent: &[u8]) -> Result<Option<usize>, Malformed> {
 fn trailer(last: &[u8], mut rest: &[u8]) -> Result<Option<usize>, Malformed> {
     loop {
         let (line, behind) = line(rest)?;
+        let name = line.split(|octet| *octet == b':').next().unwrap_or_default();
+        let may_go_on = line.len() == rest.len();
+        let has_colon = name.len() < line.len() && !name.is_empty();
+        let is_field =
+            name.iter().all(u8::is_ascii_graphic) && (has_colon || may_go_on && name == line);
         rest = behind.unwrap_or_default();
-        if last.len() - rest.len() > MOST_AROUND {
+        if !(line.is_empty() || is_field) || last.len() - rest.len() > MOST_AROUND {
             return Err(Malformed);
         }
         match behind {

@@ -1,6 +1,6 @@
 //! One cell of the table at work: a program of its own, and everybody who takes part.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::thread;
@@ -10,19 +10,18 @@ use rustix::process::Signal;
 use socket2::Socket;
 use tabi::report::Outcome;
 
+use super::client::{Destination, Message, Speaks, socks5};
 use super::far::Link;
 use super::left::{Held, await_shown, outcomes};
 use super::seen::finish;
-use super::{Cell, Fault, Seen, Step, World};
+use super::step::ask;
+use super::{Cell, Fault, Play, Seen, Step, World};
 use crate::scratch::{Program, Scratch, bare};
-use crate::stage::{LONG, accept, reply, request, request_by_name};
+use crate::stage::{LONG, accept, reply};
 
 /// A limit that is to be reached, and one that is not.
 const SHORT: Duration = Duration::from_secs(4);
 const NEVER_HERE: &str = "600";
-
-/// A message of the client, and the length of the answer.
-pub(super) type Message = (Vec<u8>, usize);
 
 /// The far ends of a tunnel: the client's and the target's.
 pub(super) type Ends = (TcpStream, TcpStream);
@@ -31,6 +30,7 @@ pub(super) type Ends = (TcpStream, TcpStream);
 pub(super) struct Scene<'w> {
     pub(super) world: &'w World<'w>,
     pub(super) number: u8,
+    pub(super) speaks: Speaks,
     pub(super) step: Step,
     pub(super) fault: Fault,
     cell: Cell,
@@ -79,18 +79,18 @@ pub(super) struct Extra {
 }
 
 impl<'w> Scene<'w> {
-    pub(super) fn open(
-        world: &'w World<'w>,
-        number: u8,
-        (step, fault, cell): (Step, Fault, Cell),
-    ) -> Self {
+    pub(super) fn open(world: &'w World<'w>, number: u8, play: Play) -> Self {
+        let Play { speaks, step, fault, cell } = play;
         let vanishes = matches!(fault, Fault::ClientVanishes | Fault::TargetVanishes);
         let link = world.far.filter(|_| vanishes).map(|far| far.link(number));
         // Whoever is on another machine may not have a target on loopback.
         let here = link.as_ref().map_or(Ipv4Addr::LOCALHOST, |link| link.here);
         let users = Scratch::new(b"alice:sesame");
         let mut command = bare();
-        command.args([&format!("{here}:0"), "--users", users.path(), "-v"]);
+        command.args([&format!("{here}:0"), "-v"]);
+        if speaks.has_login() {
+            command.args(["--users", users.path()]);
+        }
         command.args(["--status", "127.0.0.1:0"]).args(limits(cell));
         command.stdout(Stdio::null());
         let mut program = Program::spawn(command);
@@ -101,6 +101,7 @@ impl<'w> Scene<'w> {
         let mut scene = Scene {
             world,
             number,
+            speaks,
             step,
             fault,
             cell,
@@ -153,20 +154,25 @@ impl<'w> Scene<'w> {
     fn warm_up(&mut self) {
         if let Some(gate) = &self.world.gate {
             gate.let_through("warm.test");
-            let mut client = self.greeted_here();
-            client.write_all(&request_by_name(b"warm.test", 9)).unwrap();
+            let mut client = self.ask_here(Destination::Name("warm.test", 9));
             // Nobody is at that port, and a client elsewhere may not even ask.
             assert!(matches!(reply(&mut client).0, 0x02 | 0x05));
         }
         let listener = TcpListener::bind((self.here, 0)).unwrap();
-        let mut client = self.greeted_here();
-        client.write_all(&request(listener.local_addr().unwrap())).unwrap();
+        let mut client = self.ask_here(listener.local_addr().unwrap().into());
         let mut target = accept(&listener);
         assert_eq!(reply(&mut client).0, 0x00);
         finish(&mut client, &mut target);
         drop((client, target));
         self.await_live(0);
         self.before = Held::at_rest(self.program.id());
+    }
+
+    /// The request of a client that does not vanish, by SOCKS5.
+    fn ask_here(&mut self, to: Destination<'_>) -> TcpStream {
+        self.opened += 1;
+        let client = crate::stage::connect(self.program.address);
+        ask(client, socks5(self.speaks.has_login(), to))
     }
 
     pub(super) fn await_shown(&self, part: &str) {

@@ -1,18 +1,17 @@
 //! What those see whose fault it is not, each within the limit on its waits.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use std::{iter, thread};
 
 use socket2::SockRef;
 
+use super::client::{BODY, Speaks, read_answer};
 use super::scene::Scene;
-use super::step::datagram;
+use super::step::{POURED, datagram};
 use super::{Fault, Seen, Step};
-use crate::stage::{
-    LONG, accept, at_end, at_end_or_reset, connect, expect_reset, reply, request, take,
-};
+use crate::stage::{LONG, at_end, at_end_or_reset, connect, expect_reset, request, take};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -25,7 +24,7 @@ impl Scene<'_> {
             Seen::ByNobody => assert!(self.target.is_none() && self.client.is_none()),
             Seen::Rep(rep) => {
                 let client = self.client.as_mut().unwrap();
-                assert_eq!(reply(client).0, rep);
+                self.speaks.read_refusal(client, rep);
                 assert!(at_end(client));
             }
             Seen::EndOfFile => assert!(at_end(self.client.as_mut().unwrap())),
@@ -65,14 +64,14 @@ impl Scene<'_> {
                 let client = self.client.as_mut().unwrap();
                 for (message, answer) in self.extra.unsaid.drain(..) {
                     client.write_all(&message).unwrap();
-                    client.read_exact(&mut vec![0; answer]).unwrap();
+                    read_answer(client, answer);
                 }
-                self.target = self.extra.listener.as_ref().map(accept);
+                self.accept_target();
             }
             Step::Lookup => {
                 self.world.gate.as_ref().unwrap().let_through(&self.name());
                 self.read_reply();
-                self.target = self.extra.listener.as_ref().map(accept);
+                self.accept_target();
             }
             Step::Reply => self.read_reply(),
             Step::RelayUp | Step::RelayDown | Step::Draining => {}
@@ -89,7 +88,33 @@ impl Scene<'_> {
             Step::UdpAssociation => return self.exchange_and_leave(),
             Step::Dial | Step::FailingReply => panic!("there is nothing to go on with"),
         }
+        if self.speaks == Speaks::Plain {
+            return self.finish_answer();
+        }
         finish(self.client.as_mut().unwrap(), self.target.as_mut().unwrap());
+    }
+
+    /// The rest of a request in absolute-form, and of its answer. The target has no end of file before
+    /// it has answered, and the client's connection ends with the answer.
+    fn finish_answer(&mut self) {
+        if self.step == Step::RelayUp {
+            let (client, target) = (self.client.as_mut().unwrap(), self.target.as_mut().unwrap());
+            thread::scope(|scope| {
+                let left = (BODY - POURED) as u64;
+                scope.spawn(move || io::copy(&mut io::repeat(b'x').take(left), client).unwrap());
+                assert_eq!(io::copy(&mut target.take(left), &mut io::sink()).unwrap(), left);
+            });
+        }
+        if self.step != Step::RelayDown {
+            self.begin_answer();
+        }
+        let (client, target) = (self.client.as_mut().unwrap(), self.target.as_mut().unwrap());
+        target.write_all(b"pong").unwrap();
+        assert_eq!(take(client), *b"pong");
+        target.shutdown(Shutdown::Write).unwrap();
+        assert!(at_end(client));
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(at_end(target));
     }
 
     fn exchange_and_leave(&mut self) {

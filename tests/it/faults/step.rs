@@ -1,40 +1,38 @@
 //! How a session comes to each step.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 use std::{io, thread};
 
 use socket2::{Domain, Socket, Type};
 
-use super::scene::{Ends, Message, Scene};
+use super::client::{Answer, Destination, Message, Speaks, read_answer, socks5};
+use super::scene::{Ends, Scene};
 use super::seen::conclude;
 use super::{Fault, Step};
 use crate::stage::{
-    LONG, accept, black_hole_at, expect, limited, pattern, reply, request, request_by_name, send,
+    LONG, accept, black_hole_at, expect, limited, pattern, read_head, reply, request, send,
 };
 
 const MIB: usize = 1024 * 1024;
 
+/// So much has been relayed when the relay is tried.
+pub(super) const POURED: usize = 2 * MIB;
+
 const BIND: u8 = 0x02;
 const UDP_ASSOCIATE: u8 = 0x03;
-
-/// What a client says, and how long each answer is.
-fn conversation(request: &[u8]) -> Vec<Message> {
-    let credentials = b"\x01\x05alice\x06sesame";
-    vec![(b"\x05\x01\x02".to_vec(), 2), (credentials.to_vec(), 2), (request.to_vec(), 10)]
-}
 
 impl Scene<'_> {
     pub(super) fn reach(&mut self) {
         self.begun = Instant::now();
         match self.step {
-            Step::Greeting => {
-                self.say_half_of(0);
-                self.await_live(1);
-            }
+            Step::Greeting => self.say_half_of(0),
             Step::Authentication => self.say_half_of(1),
-            Step::Request => self.say_half_of(2),
+            Step::Request => {
+                let last = self.conversation(SocketAddr::from(([0; 4], 0)).into()).len() - 1;
+                self.say_half_of(last);
+            }
             Step::Lookup => self.look_up(),
             Step::Dial => self.dial_in_vain(),
             Step::Reply => self.begin_tunnel(),
@@ -63,17 +61,31 @@ impl Scene<'_> {
 
     /// Has the client say so many messages and half of the next.
     fn say_half_of(&mut self, whole: usize) {
-        let mut messages = conversation(&request(self.listen()));
+        let target = self.listen();
+        let mut messages = self.conversation(target.into());
         let mut client = self.connect();
         for (message, answer) in messages.drain(..whole) {
             client.write_all(&message).unwrap();
-            client.read_exact(&mut vec![0; answer]).unwrap();
+            read_answer(&mut client, answer);
         }
         let half = messages[0].0.len() / 2;
         let said: Vec<u8> = messages[0].0.drain(..half).collect();
         client.write_all(&said).unwrap();
         self.extra.unsaid = messages;
         self.client = Some(client);
+        if whole == 0 {
+            self.await_live(1);
+        }
+    }
+
+    fn conversation(&self, to: Destination<'_>) -> Vec<Message> {
+        self.speaks.conversation(self.step, to)
+    }
+
+    /// Has the client say all that leads to this target.
+    fn ask(&mut self, to: Destination<'_>) {
+        let messages = self.conversation(to);
+        self.client = Some(ask(self.connect(), messages));
     }
 
     /// The name that this session asks for.
@@ -83,10 +95,8 @@ impl Scene<'_> {
 
     fn look_up(&mut self) {
         let port = self.listen().port();
-        let mut client = self.greeted();
-        client.write_all(&request_by_name(self.name().as_bytes(), port)).unwrap();
+        self.ask(Destination::Name(&self.name(), port));
         self.world.gate.as_ref().unwrap().await_question(&self.name());
-        self.client = Some(client);
     }
 
     /// The target is beyond a link that is down, or else its backlog is full.
@@ -100,30 +110,48 @@ impl Scene<'_> {
             self.extra.hole = Some((waiting, socket));
             target
         };
-        let mut client = self.greeted();
-        client.write_all(&request(target)).unwrap();
-        self.await_shown("\"command\":\"CONNECT\"");
-        self.client = Some(client);
+        self.ask(target.into());
+        self.await_shown(&format!("\"command\":\"{}\"", self.speaks.command()));
     }
 
     /// The client does not read the reply, but it is there.
     fn begin_tunnel(&mut self) {
         let target = self.listen();
-        let mut client = self.greeted();
-        client.write_all(&request(target)).unwrap();
-        self.target = self.extra.listener.as_ref().map(accept);
-        assert_eq!(client.peek(&mut [0; 10]).unwrap(), 10);
-        self.client = Some(client);
+        self.ask(target.into());
+        self.accept_target();
+        if self.speaks != Speaks::Plain {
+            self.speaks.await_answer(self.client.as_ref().unwrap());
+        }
+    }
+
+    /// A request in absolute-form arrives in origin-form.
+    pub(super) fn accept_target(&mut self) {
+        let mut target = accept(self.extra.listener.as_ref().unwrap());
+        if self.speaks == Speaks::Plain {
+            let head = read_head(&mut target);
+            assert!(head.contains(" /path HTTP/1.1\r\n") && !head.contains("Basic"), "{head}");
+        }
+        self.target = Some(target);
     }
 
     fn open_tunnel(&mut self) {
         self.begin_tunnel();
         self.read_reply();
+        if (self.speaks, self.step) == (Speaks::Plain, Step::RelayDown) {
+            self.begin_answer();
+        }
+    }
+
+    /// The target begins an answer that ends with its connection.
+    pub(super) fn begin_answer(&mut self) {
+        let (client, target) = (self.client.as_mut().unwrap(), self.target.as_mut().unwrap());
+        target.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        read_answer(client, Answer::Http(200));
     }
 
     /// The reply that says that all is well.
     pub(super) fn read_reply(&mut self) {
-        assert_eq!(reply(self.client.as_mut().unwrap()).0, 0x00);
+        self.speaks.read_success(self.client.as_mut().unwrap());
     }
 
     fn be_refused(&mut self) {
@@ -131,10 +159,8 @@ impl Scene<'_> {
         socket.bind(&SocketAddr::from((self.here, 0)).into()).unwrap();
         let target = socket.local_addr().unwrap().as_socket().unwrap();
         self.extra.refusing = Some(socket);
-        let mut client = self.greeted();
-        client.write_all(&request(target)).unwrap();
-        assert_eq!(client.peek(&mut [0; 10]).unwrap(), 10);
-        self.client = Some(client);
+        self.ask(target.into());
+        self.speaks.await_answer(self.client.as_ref().unwrap());
     }
 
     fn drain(&mut self) {
@@ -248,22 +274,23 @@ impl Scene<'_> {
         limited(self.by_client(move |_| TcpStream::connect_timeout(&proxy, LONG)).unwrap())
     }
 
-    /// The client, with all of it said but its request.
+    /// A client of SOCKS5, with all of it said but its request.
     fn greeted(&mut self) -> TcpStream {
-        greeted(self.connect())
-    }
-
-    /// A client that does not vanish.
-    pub(super) fn greeted_here(&mut self) -> TcpStream {
-        self.opened += 1;
-        greeted(crate::stage::connect(self.program.address))
+        let mut messages = socks5(true, SocketAddr::from(([0; 4], 0)).into());
+        messages.pop();
+        messages.push((Vec::new(), Answer::Nothing));
+        ask(self.connect(), messages)
     }
 }
 
-fn greeted(mut client: TcpStream) -> TcpStream {
-    for (message, answer) in conversation(&[]).into_iter().take(2) {
+/// Has the client say all of it, and leave the last answer.
+pub(super) fn ask(mut client: TcpStream, messages: Vec<Message>) -> TcpStream {
+    let last = messages.len() - 1;
+    for (place, (message, answer)) in messages.into_iter().enumerate() {
         client.write_all(&message).unwrap();
-        client.read_exact(&mut vec![0; answer]).unwrap();
+        if place < last {
+            read_answer(&mut client, answer);
+        }
     }
     client
 }
@@ -277,7 +304,7 @@ pub(super) fn datagram(request: &[u8], payload: &[u8]) -> Vec<u8> {
 fn pour(from: &mut Option<TcpStream>, to: &mut Option<TcpStream>) {
     let (from, to) = (from.as_mut().unwrap(), to.as_mut().unwrap());
     thread::scope(|scope| {
-        scope.spawn(|| send(from, pattern(1, 2 * MIB)).unwrap());
-        expect(to, pattern(1, 2 * MIB));
+        scope.spawn(|| send(from, pattern(1, POURED)).unwrap());
+        expect(to, pattern(1, POURED));
     });
 }

@@ -77,6 +77,12 @@ pub(super) enum Say {
     /// A request to where somebody sends for ever.
     Source,
     WrongPassword,
+    /// A head of HTTP without its end.
+    HalfHead,
+    /// A plain HTTP request to where nobody answers.
+    BlackHolePlain,
+    /// A password in HTTP.
+    WrongLogin,
 }
 
 impl Say {
@@ -99,6 +105,13 @@ impl Say {
             Say::WrongPassword => {
                 [b"\x05\x01\x02\x01\x05bench\x04".as_slice(), &number.to_be_bytes()[4..]].concat()
             }
+            Say::HalfHead => b"GET http://192.0.2.1/ HTTP/1.1\r\nHost: 192.0.2.1\r\nX: ".to_vec(),
+            Say::BlackHolePlain => plain(black_hole, ""),
+            // Four of these digits are three octets of Base64; before them is "bench:".
+            Say::WrongLogin => {
+                let digits = number % 10_000;
+                plain(sink, &format!("Proxy-Authorization: Basic YmVuY2g6{digits:04}\r\n"))
+            }
         }
     }
 }
@@ -107,6 +120,10 @@ impl Say {
 fn asking(target: Target<'_>, early: &[u8]) -> Vec<u8> {
     let request = request(CONNECT, target).unwrap_or_default();
     [b"\x05\x01\x00", request.as_slice(), early].concat()
+}
+
+fn plain(target: SocketAddrV4, fields: &str) -> Vec<u8> {
+    format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n{fields}\r\n").into_bytes()
 }
 
 const GOAL: Duration = Duration::from_millis(100);
@@ -125,7 +142,7 @@ const PLAIN: Flood = Flood {
     goal: GOAL,
 };
 
-pub(super) static FLOODS: [Flood; 20] = [
+pub(super) static FLOODS: [Flood; 23] = [
     Flood {
         name: "half-open",
         what: "2,000 half-open greetings",
@@ -280,6 +297,29 @@ pub(super) static FLOODS: [Flood; 20] = [
         addresses: 4,
         per_second: 5000,
         act: Act::Keep(1000, Say::WrongPassword),
+        ..PLAIN
+    },
+    Flood {
+        name: "http-heads",
+        what: "2,000 heads of HTTP without an end",
+        act: Act::Keep(2000, Say::HalfHead),
+        ..PLAIN
+    },
+    Flood {
+        name: "http-black-hole",
+        what: "plain HTTP requests to a black hole, kept, 7 addresses",
+        addresses: 7,
+        per_second: 305,
+        act: Act::Keep(20_000, Say::BlackHolePlain),
+        ..PLAIN
+    },
+    Flood {
+        name: "http-passwords",
+        what: "wrong passwords by HTTP, 4 addresses",
+        users: true,
+        addresses: 4,
+        per_second: 5000,
+        act: Act::Keep(1000, Say::WrongLogin),
         ..PLAIN
     },
 ];

@@ -18,6 +18,10 @@ pub(super) enum Kind {
     Header,
     HalfClosed,
     Slow,
+    /// By HTTP CONNECT.
+    HttpConnect,
+    /// Plain HTTP requests, of which heads count as well.
+    PlainHttp,
     Datagrams,
     /// The client resets.
     Aborted,
@@ -28,13 +32,15 @@ pub(super) enum Kind {
     WrongPassword,
 }
 
-pub(super) const KINDS: [Kind; 11] = [
+pub(super) const KINDS: [Kind; 13] = [
     Kind::Short,
     Kind::Long,
     Kind::Upstream,
     Kind::Header,
     Kind::HalfClosed,
     Kind::Slow,
+    Kind::HttpConnect,
+    Kind::PlainHttp,
     Kind::Datagrams,
     Kind::Aborted,
     Kind::Reset,
@@ -45,8 +51,8 @@ pub(super) const KINDS: [Kind; 11] = [
 impl Kind {
     /// Whether every byte arrives, so that all three books have to agree.
     pub(super) fn is_exact(self) -> bool {
-        use Kind::{Aborted, Datagrams, Reset, Vanished, WrongPassword};
-        !matches!(self, Datagrams | Aborted | Reset | Vanished | WrongPassword)
+        use Kind::{Aborted, Datagrams, PlainHttp, Reset, Vanished, WrongPassword};
+        !matches!(self, PlainHttp | Datagrams | Aborted | Reset | Vanished | WrongPassword)
     }
 }
 

@@ -15,8 +15,9 @@ use super::books::{Books, Kind};
 use super::targets::Targets;
 use crate::association::{associate, header};
 use crate::digest::{echo, octets};
+use crate::http;
 use crate::sockets::dial;
-use crate::socks::{self, CONNECT};
+use crate::tunnel::{self, By, Proxy};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,13 +70,14 @@ impl Client {
     /// One session, and the bytes that went up and came down.
     fn once(&self, round: u64) -> io::Result<(u64, u64)> {
         match self.kind {
-            Kind::Short | Kind::Upstream | Kind::Header => {
+            Kind::Short | Kind::Upstream | Kind::Header | Kind::HttpConnect => {
                 let mut stream = self.tunnel(round)?;
                 let length = 1 + usize::try_from(round * 7919 % 65_536).unwrap_or(0);
                 // Both buffers on the way hold this much.
                 echo(&mut stream, &octets(round, length))?;
                 Ok((length as u64, length as u64))
             }
+            Kind::PlainHttp => self.plain_http(round),
             Kind::Long => self.long(round),
             Kind::HalfClosed => self.half_closed(round, 200_000, Duration::ZERO),
             Kind::Slow => self.half_closed(round, 600_000, Duration::from_millis(20)),
@@ -98,8 +100,20 @@ impl Client {
 
     fn tunnel(&self, round: u64) -> io::Result<TcpStream> {
         let mut stream = self.dial(round)?;
-        socks::negotiate(&mut stream, true, CONNECT, self.targets.of(self.kind).into())?;
+        let by = if self.kind == Kind::HttpConnect { By::HttpConnect } else { By::Socks5 };
+        tunnel::ask(&mut stream, self.proxy_by(by), self.targets.of(self.kind).into())?;
         Ok(stream)
+    }
+
+    fn proxy_by(&self, by: By) -> Proxy {
+        Proxy { address: self.proxy, by, users: true }
+    }
+
+    fn plain_http(&self, round: u64) -> io::Result<(u64, u64)> {
+        let length = usize::try_from(round * 7919 % 1_000_000).unwrap_or(0);
+        let proxy = Some(self.proxy_by(By::PlainHttp));
+        http::check_over(proxy, &mut self.dial(round)?, self.targets.of(self.kind), length)?;
+        Ok((0, length as u64))
     }
 
     fn long(&self, round: u64) -> io::Result<(u64, u64)> {

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::books::{Books, KINDS, Kind};
 use crate::digest::octets;
-use crate::echo;
+use crate::{echo, http};
 
 /// Where what goes through the upstream has its target: a rule says so.
 pub(super) const BEHIND_UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 5, 0, 1);
@@ -84,7 +84,9 @@ fn serve(mut stream: TcpStream, kind: Kind) -> io::Result<(u64, u64)> {
             }
             Ok((0, sent))
         }
+        Kind::PlainHttp => http::answer(stream).map(|()| (0, 0)),
         Kind::Short
+        | Kind::HttpConnect
         | Kind::Long
         | Kind::Upstream
         | Kind::Header
