@@ -68,6 +68,8 @@
 //! how many connections there can be   system/capacity
 //! who gets a place, who has to go     sessions/admission
 //! how much one client may have        system/shares, for everything that is bounded
+//! who shares a `limit` of the rules   access/rules/limits; how a rate is kept is system/rate, where one waits
+//!                                     for that is sessions/rates
 //! where a wrong password is counted   access/users/penalties
 //! what decides about a request        access/policy; the rule that matches is found in access/rules/index
 //! which addresses are the machine's   system/interfaces: a list that system/links keeps as long as nothing

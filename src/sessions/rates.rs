@@ -90,20 +90,21 @@ impl Rates {
         let (shared, mut longest) = (shared.as_mut()?, Duration::ZERO);
         for index in 0..shared.len() {
             let (rate, part_until) = &mut shared[index];
-            match rate.book((way, bytes, waits), sharers(rate), &mut part_until[way], now) {
-                Some(wait) => longest = longest.max(wait),
-                None => {
-                    give_back(&shared[..index], way, bytes);
-                    return None;
-                }
-            }
+            let wait = rate.book((way, bytes, waits), sharers(rate), &mut part_until[way], now);
+            let Some(wait) = wait else {
+                give_back(&shared[..index], way, bytes);
+                return None;
+            };
+            longest = longest.max(wait);
         }
         Some(longest)
     }
 }
 
 fn give_back(shared: &[Shared], way: usize, bytes: usize) {
-    shared.iter().for_each(|(rate, _)| rate.give_back(way, bytes));
+    for (rate, _) in shared {
+        rate.give_back(way, bytes);
+    }
 }
 
 /// How many sessions share a rate: each of them holds it once.
