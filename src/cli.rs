@@ -21,6 +21,7 @@ use crate::access::users::Passwords;
 use crate::config::{Config, MONITORING};
 
 mod environment;
+pub mod new_password;
 
 /// What stands below the options. Lines fit into 80 columns, as clap leaves them as they are.
 const BELOW: &str = "\
@@ -82,6 +83,11 @@ pub struct Arguments {
     #[arg(long, value_parser = BoolishValueParser::new())]
     #[arg(env = "TABI_PROBE", help_heading = OTHER_MODES)]
     pub probe: bool,
+
+    /// Read a password from the terminal or a line of standard input, print its hash for --users, and exit
+    #[arg(long, value_parser = BoolishValueParser::new())]
+    #[arg(env = "TABI_HASH_PASSWORD", help_heading = OTHER_MODES)]
+    pub hash_password: bool,
 
     /// Print this help
     #[arg(short, long, action = ArgAction::Help, help_heading = OTHER_MODES)]
@@ -170,6 +176,10 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
     let invalid = |message| error(ErrorKind::ValueValidation, message);
     config.egress = config.egress_of_options().map_err(invalid)?;
     config.advertised = config.advertised_of_options().map_err(invalid)?;
+    if let Some(net) = config.unserved_without_password() {
+        let expected = "expected a network whose clients are served (--allow-from)";
+        return Err(invalid(format!("--no-password-from {net}: {expected}")));
+    }
     if matches.value_source("idle_timeout") != Some(ValueSource::DefaultValue) {
         config.udp_idle_timeout = config.idle_timeout;
     }
@@ -177,8 +187,8 @@ fn arguments(matches: &ArgMatches) -> Result<Arguments, clap::Error> {
         config.upstream = Some(upstream(matches, &url).map_err(invalid)?);
     }
     // A probe reads no files: one that has gone bad since the server has read it is not the server's
-    // state of health.
-    if !arguments.probe {
+    // state of health. Who makes a password may have no file yet.
+    if !arguments.probe && !arguments.hash_password {
         let mut files = AccessFiles::default();
         if let Some(path) = &config.rules_file {
             let read = |path: &_| RuleFile::load(path, 0);

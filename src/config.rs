@@ -11,7 +11,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use crate::access::in_force::AccessFiles;
-use crate::access::policy::{AllowFrom, Policy};
+use crate::access::policy::{AllowFrom, Clients, Policy};
 use crate::access::rules::networks;
 use crate::access::upstream::Upstream;
 use crate::commands::egress::Egress;
@@ -59,9 +59,15 @@ pub struct Config {
     #[arg(id = "rules", long, value_name = "FILE", env = "TABI_RULES", help_heading = ACCESS)]
     pub rules_file: Option<PathBuf>,
 
-    /// Require username and password: a file with `name:password` a line, that only its owner can read
+    /// Require username and password: a file with `name:password` or `name:hash` a line, that only its owner can read
     #[arg(id = "users", long, value_name = "FILE", env = "TABI_USERS", help_heading = ACCESS)]
     pub users_file: Option<PathBuf>,
+
+    /// Clients that need no username and password; repeatable. Those who send one all the same have to send
+    /// a right one
+    #[arg(long, value_name = "CIDR", value_parser = value::network, help_heading = ACCESS)]
+    #[arg(env = "TABI_NO_PASSWORD_FROM", value_delimiter = ',', requires = "users")]
+    pub no_password_from: Vec<IpNet>,
 
     /// What is served: socks5, socks4, http
     #[arg(long, value_name = "NAME", value_parser = value::protocol, help_heading = ACCESS)]
@@ -215,6 +221,24 @@ impl Config {
             .with_upstream(self.upstream.clone())
     }
 
+    /// A network whose clients need no password and are not served.
+    pub(crate) fn unserved_without_password(&self) -> Option<&IpNet> {
+        let clients = Clients::new(&self.allow_from);
+        self.no_password_from.iter().find(|net| !clients.include(net))
+    }
+
+    /// Says who needs no password, if anybody needs none.
+    pub fn without_password(&self) -> Option<String> {
+        let networks: Vec<_> = self.no_password_from.iter().map(ToString::to_string).collect();
+        let line = || {
+            format!(
+                "serving clients from {} without a password, too (--no-password-from)",
+                networks.join(", ")
+            )
+        };
+        (!networks.is_empty()).then(line)
+    }
+
     /// What `--udp-advertise` comes to.
     pub(crate) fn advertised_of_options(&self) -> Result<[Option<IpAddr>; 2], String> {
         one_a_family("--udp-advertise", self.udp_advertise.iter().copied())
@@ -241,7 +265,8 @@ impl Config {
             AllowFrom::Default => None,
         });
         let balancers = self.proxy_protocol.iter().map(|net| ("--proxy-protocol", net));
-        let odd = clients.chain(balancers).filter_map(|(option, net)| {
+        let without = self.no_password_from.iter().map(|net| ("--no-password-from", net));
+        let odd = clients.chain(balancers).chain(without).filter_map(|(option, net)| {
             networks::doubt(net).map(|doubt| format!("{option}: {doubt}"))
         });
         odd.chain(doubts(policy, &self.files)).collect()

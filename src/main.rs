@@ -13,7 +13,7 @@ use log::{Level, error, info, warn};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
-use tabi::cli::{self, Arguments};
+use tabi::cli::{self, Arguments, new_password};
 use tabi::config::Config;
 use tabi::probe;
 use tabi::report::Logger;
@@ -44,6 +44,11 @@ fn main() -> ExitCode {
     };
     if arguments.probe {
         return probe(&arguments.config);
+    }
+    if arguments.hash_password {
+        let print = |hash| writeln!(stdout(), "{hash}").map_err(|error| error.to_string());
+        let printed = new_password::hash().and_then(print);
+        return printed.map_or_else(|message| fail(&message), |()| ExitCode::SUCCESS);
     }
     // With a handler a write beyond `ulimit -f` fails, and the log counts its lost lines. Without one it
     // ends tabi.
@@ -116,6 +121,7 @@ fn run(
         for doubt in arguments.config.doubts().map_err(Failure::of_options)? {
             warn!("{doubt}");
         }
+        arguments.config.without_password().iter().for_each(|line| info!("{line}"));
         // Whoever cannot read this has the exit status.
         let _ = writeln!(stdout(), "the options are in order");
         return Ok(());

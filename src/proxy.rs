@@ -82,7 +82,8 @@ impl Proxy {
         // A reload frees the users and rules that it replaces: they are not held here as well.
         config.files = Arc::default();
         Proxy {
-            users: Users::new(Arc::clone(policy.in_force())),
+            users: Users::new(Arc::clone(policy.in_force()))
+                .with_no_password_from(config.no_password_from.clone()),
             client_log: ClientLog::new(config.log_rate_limit),
             config,
             policy,
@@ -300,7 +301,7 @@ impl Proxy {
     ) -> Result<(), Failure> {
         let Err(rejected) = self.check(state.far_end()) else { return Ok(()) };
         if is_here(state.far_end(), state.stream()) {
-            match socks5::greet(client, self.method()) {
+            match self.greet(client, state.far_end().ip()) {
                 // It is no probe.
                 Err(socks5::Error::Version(_)) => {}
                 greeted => {

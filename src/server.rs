@@ -315,6 +315,7 @@ fn log_policy(config: &Config, policy: &Policy, addresses: &[SocketAddr]) {
     if let Some(passwords) = users {
         info!("serving nobody but {} (--users)", counted(passwords.count(), "user"));
     }
+    config.without_password().iter().for_each(|line| info!("{line}"));
 }
 
 /// As many connections as the machine has capacity for beside `waiting` workers, `wanted` at the most.

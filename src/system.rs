@@ -12,6 +12,7 @@
 //! - [`memory`] is how much memory there is, and whether it is short; `groups` are the control groups.
 //! - [`usage`] is what of it is in use at present.
 //! - [`rate`] is so many bytes a second for several who share them.
+//! - `jobs` is what takes long and has few threads to run on, and who waits for it.
 //! - [`shares`] is how what there is too little of is shared among clients, and lists all of that.
 //! - `links` keeps the addresses of this machine and the prefixes of its links, and reads them again once the
 //!   kernel tells `routing` of a change, which also asks it about a single address. `interfaces` says what
@@ -29,6 +30,7 @@ mod groups;
 pub mod hosts;
 pub mod interfaces;
 pub mod ip;
+pub(crate) mod jobs;
 mod links;
 pub mod lru;
 pub mod memory;

@@ -13,10 +13,8 @@ mod doubts;
 mod exposure;
 mod permit;
 
-pub use clients::AllowFrom;
+pub use clients::{AllowFrom, Clients};
 pub use permit::{Denied, Permit, UpstreamRoute};
-
-use clients::Clients;
 
 use super::in_force::{AccessFiles, InForce};
 use super::rules::{Entry, Place, RuleFile, RuleQuery};

@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn identity() -> Identity {
-        Users::default().authenticate(None, [127, 0, 0, 1].into()).unwrap()
+        Users::default().authenticate(None, [127, 0, 0, 1].into(), |_| false).unwrap()
     }
 
     fn open(identity: &Identity, policy: &Policy) -> Association {

@@ -68,7 +68,7 @@ impl<'a> ClientWatch<'a> {
 ///
 /// [`Error::Unreachable`] with `TimedOut` once `deadline` has passed, [`Error::ClientLeft`] once
 /// `client` has left.
-pub(super) fn wait_for(
+pub(crate) fn wait_for(
     answer: impl AsFd,
     client: &ClientWatch<'_>,
     deadline: Deadline,

@@ -14,13 +14,13 @@ use std::{io, thread};
 use self::memory::Memory;
 use self::processor_time::ProcessorTime;
 use self::question::ResolveFn;
-use self::queue::{Job, Queue, Waiter};
 use super::client_watch::{ClientWatch, wait_for};
 use super::error::Error;
 use super::families::Families;
 use crate::system::address_space;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
+use crate::system::jobs::{self, Jobs};
 use crate::system::shares::LOOKUPS;
 use crate::system::sync::Mutex;
 use crate::system::waker::Waker;
@@ -30,7 +30,6 @@ mod answer;
 mod memory;
 mod processor_time;
 mod question;
-mod queue;
 
 pub(crate) use answer::{Answer, Found};
 pub(crate) use question::Question;
@@ -41,6 +40,9 @@ const SHARE_OF_DESCRIPTORS: usize = 16;
 /// Stack of a thread. `getaddrinfo` needs less than 128 KiB; the modules that the system's name
 /// service loads may need more.
 const STACK: usize = 512 * 1024;
+
+type Job = jobs::Job<Question>;
+type Waiter = jobs::Waiter<Question, Answer>;
 
 /// Names that are looked up, and those that were a moment ago.
 pub(crate) struct Resolver {
@@ -54,7 +56,7 @@ pub(crate) struct Resolver {
 
 struct State {
     memory: Memory,
-    queue: Queue,
+    queue: Jobs<Question, Answer>,
     processor_time: ProcessorTime,
     counts: Counts,
 }
@@ -95,7 +97,7 @@ impl Resolver {
         resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Arc<Self> {
         let max_running = (descriptors.limit() / SHARE_OF_DESCRIPTORS).clamp(1, LOOKUPS.all);
-        let (memory, queue) = (Memory::new(ttl), Queue::new(max_running));
+        let (memory, queue) = (Memory::new(ttl), Jobs::new(max_running, LOOKUPS.of_one));
         Arc::new(Resolver {
             ttl,
             families: Families::default(),

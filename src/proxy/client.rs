@@ -4,9 +4,12 @@ use std::cell::OnceCell;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::Duration;
 
-use crate::commands::client_watch::ClientWatch;
+use crate::commands::client_watch::{ClientWatch, wait_for};
 use crate::sessions::SessionState;
+use crate::system::deadline::Deadline;
+use crate::system::waker::Waker;
 use crate::wire::error::Error;
 use crate::wire::http::Body;
 
@@ -32,6 +35,14 @@ impl<'a> ClientStream<'a> {
     pub(super) fn watch(&self) -> &ClientWatch<'a> {
         let sent_more = self.has_said_all || !self.reader.buffer().is_empty();
         self.waiting.get_or_init(|| ClientWatch::new(self.reader.get_ref(), sent_more))
+    }
+
+    /// Waits until `answer` can be read, and says whether it can: the client may leave, and its session end,
+    /// before.
+    pub(super) fn waits_for(&self, answer: &Waker, limit: Duration) -> bool {
+        // Not the watch of later on: what is read until then may be an end of file.
+        let watch = ClientWatch::new(self.reader.get_ref(), !self.reader.buffer().is_empty());
+        wait_for(answer, &watch, Deadline::after(limit)).is_ok()
     }
 
     /// Where cores are scarce the client gets to run, and its message is there when it is asked for: that

@@ -112,7 +112,10 @@ impl From<LoginError> for Failure {
         match error {
             LoginError::Missing => Failure::new(Refusal::NoLogin, why),
             LoginError::Wrong(_) => Failure::new(Refusal::WrongLogin, None),
-            LoginError::Ignored(..) => Failure::new(Refusal::WrongLogin, why),
+            LoginError::Ignored(..) | LoginError::NotVerified(..) => {
+                Failure::new(Refusal::WrongLogin, why)
+            }
+            LoginError::ClientLeft => Failure::client_left(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a client speaks, who it is and what it asks for.
 
 use std::io::{BufRead, Write};
+use std::net::IpAddr;
 
 use super::client::ClientStream;
 use super::failure::Failure;
@@ -9,6 +10,7 @@ use crate::access::users::spelling::spell;
 use crate::access::users::{Identity, LoginError};
 use crate::report::Outcome;
 use crate::sessions::SessionState;
+use crate::system::waker::Waker;
 use crate::wire::address::Address;
 use crate::wire::credentials::Credentials;
 use crate::wire::http::{self, Body, Target};
@@ -57,10 +59,8 @@ impl Proxy {
         state: &SessionState,
         client: &mut ClientStream<'_>,
     ) -> Result<Negotiated, Failure> {
-        let method = self.method();
-        socks5::greet(client, method)?;
-        let identity = match method {
-            Method::NoAuthentication => self.authenticate(state, None)?,
+        let identity = match self.greet(client, state.peer().ip())? {
+            Method::NoAuthentication => self.authenticate(state, client, None)?,
             Method::UsernamePassword => self.log_in(state, client)?,
         };
         Ok(Negotiated { identity, request: Request::read_from(client)?, forwarded: None })
@@ -74,7 +74,7 @@ impl Proxy {
         client: &mut ClientStream<'_>,
     ) -> Result<Identity, Failure> {
         let credentials = Credentials::read_from(client)?;
-        let identity = self.authenticate(state, Some(&credentials))?;
+        let identity = self.authenticate(state, client, Some(&credentials))?;
         socks5::write_status(true, client)?;
         Ok(identity)
     }
@@ -90,7 +90,7 @@ impl Proxy {
         if !user.is_empty() {
             state.identified(spell(&user));
         }
-        let identity = self.authenticate(state, None).map_err(|_| {
+        let identity = self.authenticate(state, client, None).map_err(|_| {
             Failure::new(Refusal::NoLogin, String::from("SOCKS4 knows no password (--users)"))
         })?;
         Ok(Negotiated { identity, request, forwarded: None })
@@ -106,10 +106,10 @@ impl Proxy {
         if let Target::Page { method, path, host } = request.target {
             return Err(show_page(state, &method, &path, host)?);
         }
-        if request.credentials.is_none() && self.users.are_required() {
+        if request.credentials.is_none() && self.users.are_required(state.peer().ip()) {
             request = challenge(client, request)?;
         }
-        let identity = self.authenticate(state, request.credentials.as_ref())?;
+        let identity = self.authenticate(state, client, request.credentials.as_ref())?;
         let (command, destination, forwarded) = match request.target {
             Target::Connection(destination) => (Command::Connect, destination, None),
             Target::Forwarded(destination, mut head) => {
@@ -121,23 +121,35 @@ impl Proxy {
         Ok(Negotiated { identity, request: Request { command, destination }, forwarded })
     }
 
-    /// What a client of SOCKS5 has to agree to.
-    pub(super) fn method(&self) -> Method {
-        if self.users.are_required() { Method::UsernamePassword } else { Method::NoAuthentication }
+    /// Agrees with a client of SOCKS5, which is at `from`, on how it authenticates.
+    pub(super) fn greet(
+        &self,
+        client: &mut ClientStream<'_>,
+        from: IpAddr,
+    ) -> Result<Method, socks5::Error> {
+        let without = Method::NoAuthentication;
+        if !self.users.are_known() {
+            return socks5::greet(client, without, None);
+        }
+        // Who can log in does, so that rules and the log have the user.
+        let other = Some(without).filter(|_| !self.users.are_required(from));
+        socks5::greet(client, Method::UsernamePassword, other)
     }
 
+    #[inline(never)]
     fn authenticate(
         &self,
         state: &SessionState,
+        client: &ClientStream<'_>,
         credentials: Option<&Credentials>,
     ) -> Result<Identity, LoginError> {
-        let identity = self.users.authenticate(credentials, state.peer().ip());
+        use LoginError::{Ignored, NotVerified, Wrong};
+        let wait = |waker: &Waker| client.waits_for(waker, self.config.handshake_timeout);
+        let identity = self.users.authenticate(credentials, state.peer().ip(), wait);
         let name = match &identity {
             Ok(identity) => identity.user().cloned(),
-            Err(LoginError::Wrong(name) | LoginError::Ignored(name, _)) => {
-                Some(name.as_str().into())
-            }
-            Err(LoginError::Missing) => None,
+            Err(LoginError::Missing | LoginError::ClientLeft) => None,
+            Err(Wrong(name) | Ignored(name, _) | NotVerified(name)) => Some(name.as_str().into()),
         };
         if let Some(name) = name {
             state.identified(name);

@@ -8,7 +8,8 @@ use super::ip::ClientPrefix;
 mod bounds;
 
 pub use bounds::{
-    Bound, LOG_LINES, LOOKUPS, PASSWORDS, PENDING, PIPES, REMEMBERED_NAMES, TABLE, Thing, VISITORS,
+    Bound, LOG_LINES, LOOKUPS, PASSWORDS, PENDING, PIPES, REMEMBERED_NAMES, TABLE, Thing,
+    VERIFICATIONS, VISITORS,
 };
 
 /// With fewer things than this there is nothing to share.

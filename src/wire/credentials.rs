@@ -34,8 +34,8 @@ impl Password {
         Some(password)
     }
 
-    /// The password itself, for who has to be shown it.
-    pub(super) fn octets(&self) -> &[u8] {
+    /// The password itself, for who has to be shown it; none if there is no password.
+    pub(crate) fn octets(&self) -> &[u8] {
         &self.octets[..usize::from(self.length)]
     }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use socket2::{Domain, Socket, Type};
 use tabi::system::shares::{Bound, TABLE, Thing};
 
+use crate::hashes::log_in;
 use crate::names::{name_server, resolving_with};
 use crate::namespace::{alone, ip, with_name_server};
 use crate::scratch::{Program, Scratch, bare};
@@ -198,6 +199,25 @@ fn passwords() {
     assert_eq!(login(HONEST, b"alice", b"secret"), Some(true));
 }
 
+/// Each attacker has more guesses at hashes waiting than can be looked at meanwhile.
+fn verifications() {
+    let password = "$2b$05$6ND3p0xdFjM8y6k20HA1oOozRM5UtNgz/xsx87SmlQKeuLuYXNQba";
+    let users: Vec<_> = (0..33).map(|number| format!("user{number:02}:{password}")).collect();
+    let file = Scratch::new(users.join("\n").as_bytes());
+    let server = start(&["--users", file.path()]);
+    let guess = |from: Ipv4Addr, number: usize| {
+        let mut client = connect_from(from, server.address);
+        let name = format!("user{number:02}");
+        let said = [b"\x05\x01\x02\x01\x06", name.as_bytes(), b"\x01x"].concat();
+        client.write_all(&said).unwrap();
+        client
+    };
+    let guesses = (0..33).flat_map(|number| ATTACKERS.map(|from| guess(from, number)));
+    let guesses: Vec<_> = guesses.collect();
+    assert_eq!(log_in(HONEST, server.address, "user07", "open sesame"), Some(0));
+    drop(guesses);
+}
+
 fn log_lines() {
     let mut server = Program::start(&[]);
     for _ in 0..1100 {
@@ -235,6 +255,7 @@ fn of_everything_that_is_bounded_others_get_theirs() {
             Thing::RememberedNames => remembered_names(),
             Thing::UpstreamConnections => upstream_connections(),
             Thing::Passwords => passwords(),
+            Thing::Verifications => verifications(),
             Thing::LogLines => log_lines(),
             Thing::Visitors => visitors(),
         }

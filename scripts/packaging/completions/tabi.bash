@@ -23,7 +23,7 @@ _tabi() {
 
     case "${cmd}" in
         tabi)
-            opts="-v -q -h -V --allow-from --rules --users --protocols --proxy-protocol --upstream --source --interface --mark --udp-ports --udp-advertise --max-connections --max-per-client --handshake-timeout --connect-timeout --idle-timeout --grace --name-cache --log-rate-limit --status --status-host --log-file --log-format --verbose --quiet --check --probe --help --version"
+            opts="-v -q -h -V --allow-from --rules --users --no-password-from --protocols --proxy-protocol --upstream --source --interface --mark --udp-ports --udp-advertise --max-connections --max-per-client --handshake-timeout --connect-timeout --idle-timeout --grace --name-cache --log-rate-limit --status --status-host --log-file --log-format --verbose --quiet --check --probe --hash-password --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -38,6 +38,10 @@ _tabi() {
                     return 0
                     ;;
                 --users)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --no-password-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,7 @@
 complete -c tabi -l allow-from -d 'Clients that are served; repeatable, replaces the default: loopback and private networks, which the word `default` stands for' -r
 complete -c tabi -l rules -d 'Who may do what, and where: a file with a rule a line, the first that matches decides' -r -F
-complete -c tabi -l users -d 'Require username and password: a file with `name:password` a line, that only its owner can read' -r -F
+complete -c tabi -l users -d 'Require username and password: a file with `name:password` or `name:hash` a line, that only its owner can read' -r -F
+complete -c tabi -l no-password-from -d 'Clients that need no username and password; repeatable. Those who send one all the same have to send a right one' -r
 complete -c tabi -l protocols -d 'What is served: socks5, socks4, http' -r
 complete -c tabi -l proxy-protocol -d 'Load balancers whose PROXY header (v1 or v2) is believed, and required; repeatable' -r
 complete -c tabi -l upstream -d 'The SOCKS5 server that CONNECT goes through where no rule says otherwise: socks5h://HOST:PORT gets names as they are, socks5://HOST:PORT the addresses that they have here and that the rules permit; USER:PASSWORD@ before HOST in the environment or a rules file alone' -r
@@ -26,5 +27,6 @@ complete -c tabi -s v -l verbose -d 'Log more: clients that leave without a requ
 complete -c tabi -s q -l quiet -d 'Log warnings and errors only'
 complete -c tabi -l check -d 'Say whether the options and files are in order, and exit'
 complete -c tabi -l probe -d 'Greet the server at LISTEN, and exit with status 0 if it answers within 2 seconds'
+complete -c tabi -l hash-password -d 'Read a password from the terminal or a line of standard input, print its hash for --users, and exit'
 complete -c tabi -s h -l help -d 'Print this help'
 complete -c tabi -s V -l version -d 'Print the version'

@@ -42,7 +42,7 @@ impl fmt::Display for AllowFrom {
 
 /// The networks whose clients are served.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub struct Clients {
     /// [`DEFAULT_CLIENTS`], or none.
     pub(super) default: Vec<IpNet>,
     /// Those that an option names.
@@ -50,7 +50,8 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) fn new(options: &[AllowFrom]) -> Self {
+    /// Those that `options` name, or the default where there are none.
+    pub fn new(options: &[AllowFrom]) -> Self {
         let is_default = options.is_empty() || options.contains(&AllowFrom::Default);
         let default = DEFAULT_CLIENTS.iter().filter(|_| is_default);
         let named = options.iter().filter_map(|option| match option {
@@ -61,6 +62,11 @@ impl Clients {
             default: default.map(|net| net.parse().expect("it is a network")).collect(),
             named: named.collect(),
         }
+    }
+
+    /// Whether all clients of `network` are in one that is served.
+    pub fn include(&self, network: &IpNet) -> bool {
+        self.named.iter().chain(&self.default).any(|net| net.contains(network))
     }
 
     /// Why the client at `client` is not served, if it is not.

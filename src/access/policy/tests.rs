@@ -162,7 +162,7 @@ const LAN: &str = "192.168.1.7:50000";
 const LOCAL: &str = "127.0.0.1:50000";
 
 fn anyone() -> Identity {
-    Users::default().authenticate(None, Ipv4Addr::LOCALHOST.into()).unwrap()
+    Users::default().authenticate(None, Ipv4Addr::LOCALHOST.into(), |_| false).unwrap()
 }
 
 /// A machine at 192.168.1.1 and `2001:db8::1`.
@@ -208,7 +208,7 @@ fn identity(user: &str) -> Identity {
     let users = Users::new(Arc::new(InForce::new(Arc::new(files))));
     let password = Password::new(b"x").unwrap();
     let credentials = Credentials { name: user.into(), password };
-    users.authenticate(Some(&credentials), Ipv4Addr::LOCALHOST.into()).unwrap()
+    users.authenticate(Some(&credentials), Ipv4Addr::LOCALHOST.into(), |_| false).unwrap()
 }
 
 fn following(file: &str) -> Policy {

@@ -1,4 +1,4 @@
-//! The users file: one `name:password` a line.
+//! The users file: one `name:password` or `name:hash` a line.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use subtle::{Choice, ConstantTimeEq};
 
+use super::hash::{Hash, known_by};
 use super::spelling;
+use super::verifications::Guess;
 use crate::access::lines;
 use crate::access::secret::SecretFile;
+use crate::system::ip::ClientPrefix;
 use crate::wire::credentials::{Credentials, Password};
 
 /// The longest UNAME (RFC 1929 section 2), in bytes.
@@ -19,6 +22,8 @@ const LONGEST_NAME: usize = 255;
 /// The names and passwords of a users file.
 pub struct Passwords {
     users: HashMap<Box<[u8]>, User>,
+    /// The hash that takes longest to compare with, if there is any.
+    longest: Option<Arc<Hash>>,
     /// Bytes in the file.
     pub(crate) length: usize,
 }
@@ -27,7 +32,9 @@ struct User {
     /// As the log and rules spell it. All who have logged in with this name and password share the text,
     /// and nobody else does.
     spelled: Arc<str>,
+    /// None where there is a hash of it.
     password: Password,
+    hash: Option<Arc<Hash>>,
     /// Where the file has it.
     line: u32,
 }
@@ -54,7 +61,7 @@ impl Passwords {
     pub fn parse(bytes: &[u8], file: &str) -> Result<Self, String> {
         let mut users: HashMap<_, User> = HashMap::new();
         lines::each(bytes, file, |line, text| {
-            let Some((name, password)) = parse_line(text)? else { return Ok(()) };
+            let Some((name, user)) = parse_line(text, line)? else { return Ok(()) };
             match users.entry(name.into()) {
                 Entry::Occupied(earlier) => Err(format!(
                     "'{}': expected every name once, and it is in line {} already",
@@ -62,7 +69,7 @@ impl Passwords {
                     earlier.get().line
                 )),
                 Entry::Vacant(place) => {
-                    place.insert(User { spelled: spelling::spell(name).into(), password, line });
+                    place.insert(user);
                     Ok(())
                 }
             }
@@ -70,7 +77,9 @@ impl Passwords {
         if users.is_empty() {
             return Err(format!("{file}: no user in it: expected `name:password` a line"));
         }
-        Ok(Passwords { users, length: bytes.len() })
+        let hashes = users.values().filter_map(|user| user.hash.clone());
+        let longest = hashes.max_by_key(|hash| hash.rounds);
+        Ok(Passwords { users, longest, length: bytes.len() })
     }
 
     /// How many users there are, one at least.
@@ -88,17 +97,36 @@ impl Passwords {
         spelling::read(name.as_bytes()).is_some_and(|name| self.users.contains_key(&*name))
     }
 
-    /// The spelled name of the user whose credentials these are. A wrong password takes the same
-    /// time as an unknown name, which is compared with none, and as a right one.
-    pub fn check(&self, credentials: &Credentials) -> Option<Arc<str>> {
-        let user = self.users.get(&*credentials.name);
-        let known = Choice::from(u8::from(user.is_some()));
-        let password = user.map_or(&Password::NONE, |user| &user.password);
-        let right = known & password.ct_eq(&credentials.password);
-        user.filter(|_| right.into()).map(|user| Arc::clone(&user.spelled))
+    /// The spelled name of the user whose credentials these are, which `client` shows. A wrong password takes
+    /// the same time as an unknown name, which is compared with none, and as a right one. Where there are
+    /// hashes both take as long as the longest, if the user has no hash of its own.
+    ///
+    /// # Errors
+    ///
+    /// Where it takes long to say so: what has to be found out.
+    pub(super) fn check(
+        &self,
+        credentials: &Credentials,
+        client: ClientPrefix,
+    ) -> Result<Option<Arc<str>>, Box<Guess>> {
+        let Credentials { name, password } = credentials;
+        let user = self.users.get(&**name);
+        let known = Choice::from(u8::from(user.is_some_and(|user| user.hash.is_none())));
+        let expected = user.map_or(&Password::NONE, |user| &user.password);
+        let right = known & expected.ct_eq(password);
+        let of_user = user.and_then(|user| user.hash.as_ref());
+        let hash = of_user.or(self.longest.as_ref()).filter(|_| !bool::from(right));
+        let may_be = |it: bool| user.filter(|_| it).map(|user| Arc::clone(&user.spelled));
+        let Some(hash) = hash else { return Ok(may_be(right.into())) };
+        let (known_by, user) = (known_by(password), may_be(of_user.is_some()));
+        if user.is_some() && hash.remembers(&known_by) {
+            return Ok(user);
+        }
+        let (name, password, hash) = (name.as_slice().into(), password.clone(), Arc::clone(hash));
+        Err(Box::new(Guess { client, name, password, known_by, hash, user }))
     }
 
-    /// Why `user`, which is what [`Passwords::check`] has given to who has logged in, is none of these
+    /// Why `user`, which is what `Passwords::check` has given to who has logged in, is none of these
     /// users any more, if it is so: another password makes another user of the same name.
     pub fn revoked(&self, user: &Arc<str>) -> Option<&'static str> {
         let name = spelling::read(user.as_bytes());
@@ -116,8 +144,11 @@ impl Passwords {
         for (name, user) in &mut self.users {
             let same = earlier.users.get(name);
             let same = same.filter(|same| same.password.ct_eq(&user.password).into());
-            if let Some(same) = same {
+            let text = |user: &User| user.hash.as_ref().map(|hash| hash.text.clone());
+            if let Some(same) = same.filter(|same| text(same) == text(user)) {
                 user.spelled = Arc::clone(&same.spelled);
+                // It remembers the right password.
+                user.hash.clone_from(&same.hash);
             }
         }
     }
@@ -129,15 +160,15 @@ impl fmt::Debug for Passwords {
     }
 }
 
-/// The name and the password in a line; `None` if it is blank or a comment.
-fn parse_line(line: &[u8]) -> Result<Option<(&[u8], Password)>, String> {
+/// The user in a line with this number; `None` if it is blank or a comment.
+fn parse_line(line: &[u8], number: u32) -> Result<Option<(&[u8], User)>, String> {
     let text = line.trim_ascii_start();
     if text.is_empty() || text.starts_with(b"#") {
         return Ok(None);
     }
     // A line without a colon may be a password: it is not shown.
     let colon = line.iter().position(|byte| *byte == b':');
-    let colon = colon.ok_or("no colon in the line: expected `name:password`")?;
+    let colon = colon.ok_or("no colon in the line: expected `name:password` or `name:hash`")?;
     let (name, password) = (&line[..colon], &line[colon + 1..]);
     let shown = name[..name.len().min(LONGEST_NAME)].escape_ascii();
     if !(1..=LONGEST_NAME).contains(&name.len()) {
@@ -146,15 +177,19 @@ fn parse_line(line: &[u8]) -> Result<Option<(&[u8], Password)>, String> {
     if name.trim_ascii() != name {
         return Err(format!("'{shown}': expected a name without white space at its ends"));
     }
-    let password = Password::new(password).ok_or_else(|| {
+    let hash = Hash::parse(password).map_err(|error| format!("'{shown}': {error}"))?;
+    let none = hash.as_ref().map(|_| Password::NONE);
+    let password = none.or_else(|| Password::new(password)).ok_or_else(|| {
         format!("'{shown}': expected a password of 1 to 255 bytes behind the colon")
     })?;
-    Ok(Some((name, password)))
+    let (spelled, hash) = (spelling::spell(name).into(), hash.map(Arc::new));
+    Ok(Some((name, User { spelled, password, hash, line: number })))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
 
     fn load(content: &[u8]) -> Result<Passwords, String> {
         Passwords::parse(content, "users")
@@ -162,7 +197,9 @@ mod tests {
 
     fn check(passwords: &Passwords, name: &[u8], password: &[u8]) -> Option<Arc<str>> {
         let password = Password::new(password).unwrap_or(Password::NONE);
-        passwords.check(&Credentials { name: name.into(), password })
+        let client = IpAddr::from(Ipv4Addr::LOCALHOST).into();
+        let checked = passwords.check(&Credentials { name: name.into(), password }, client);
+        checked.ok().expect("there is no hash")
     }
 
     #[test]
@@ -222,7 +259,7 @@ mod tests {
         let lines: Vec<&str> = error.lines().collect();
         assert_eq!(lines.len(), 7, "{error}");
         for (line, (number, token, expected)) in lines.iter().zip([
-            (2, "no colon", "expected `name:password`"),
+            (2, "no colon", "expected `name:password` or `name:hash`"),
             (3, "''", "expected a name of 1 to 255 bytes"),
             (4, "'bob'", "expected a password of 1 to 255 bytes"),
             (5, "'alice'", "it is in line 1 already"),
@@ -259,5 +296,66 @@ mod tests {
     fn no_password_is_shown() {
         let passwords = load(b"alice:sesame").unwrap();
         assert_eq!(format!("{passwords:?}"), "Passwords of 1 users");
+    }
+
+    fn ask(passwords: &Passwords, name: &str) -> Result<Option<Arc<str>>, Box<Guess>> {
+        let password = Password::new(b"open sesame").unwrap();
+        let client = IpAddr::from(Ipv4Addr::LOCALHOST).into();
+        passwords.check(&Credentials { name: name.into(), password }, client)
+    }
+
+    #[test]
+    fn a_right_password_is_remembered_until_its_hash_changes() {
+        let [hash, other] = [(); 2].map(|()| bcrypt::hash("open sesame", 4).unwrap());
+        let file = |hash: &str| load(format!("bob:b\nalice:{hash}").as_bytes()).unwrap();
+        let is_known = |passwords: &Passwords| match ask(passwords, "alice") {
+            Ok(user) => user.is_some(),
+            Err(guess) => {
+                assert_eq!(guess.find_user().as_deref(), Some("alice"));
+                false
+            }
+        };
+        let passwords = file(&hash);
+        assert_eq!([is_known(&passwords), is_known(&passwords)], [false, true]);
+        let mut same = file(&hash);
+        same.keep_logins_of(&passwords);
+        assert!(is_known(&same));
+        let mut changed = file(&other);
+        changed.keep_logins_of(&same);
+        assert!(!is_known(&changed));
+        let mut plain = load(b"alice:open sesame").unwrap();
+        plain.keep_logins_of(&changed);
+        let Ok(user) = ask(&plain, "alice") else { panic!("there is no hash") };
+        assert!(changed.revoked(&user.unwrap()).is_some(), "another user of the same name");
+    }
+
+    #[test]
+    fn who_is_nobody_takes_as_long_as_the_longest_hash() {
+        let hashes = [4, 6, 5].map(|cost| bcrypt::hash("open sesame", cost).unwrap());
+        let file = format!("a:{}\nb:{}\nc:{}\nplain:p", hashes[0], hashes[1], hashes[2]);
+        let passwords = load(file.as_bytes()).unwrap();
+        for (name, hash) in [("a", 0), ("b", 1), ("c", 2), ("nobody", 1), ("plain", 1)] {
+            let Err(guess) = ask(&passwords, name) else { panic!("{name} is known") };
+            assert_eq!(guess.hash.text, hashes[hash], "{name}");
+            assert_eq!(guess.find_user().is_some(), name.len() == 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_bad_hash_is_named_with_its_line_and_not_shown() {
+        let file = "alice:a\nbob:$1$secret$secret\ncarol:$6$secret\ndave:$6$secret$secret\n\
+            eve:$2b$15$6ND3p0xdFjM8y6k20HA1oOozRM5UtNgz/xsx87SmlQKeuLuYXNQba\nmallory:$ecret\n";
+        let error = load(file.as_bytes()).unwrap_err();
+        let lines: Vec<&str> = error.lines().collect();
+        assert_eq!(lines.len(), 4, "{error}");
+        for (line, (start, expected)) in lines.iter().zip([
+            ("users:2: 'bob': ", "$6$, $5$, $2a$, $2b$ or $2y$"),
+            ("users:3: 'carol': ", "is not whole"),
+            ("users:4: 'dave': ", "is not whole"),
+            ("users:5: 'eve': ", "a cost from 4 to 14"),
+        ]) {
+            assert!(line.starts_with(start) && line.contains(expected), "{line}");
+        }
+        assert!(!error.contains("secret") && !error.contains("6ND3"), "{error}");
     }
 }

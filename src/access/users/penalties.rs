@@ -11,6 +11,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::system::ip::ClientPrefix;
@@ -80,17 +81,6 @@ struct Failures {
     last: Instant,
 }
 
-/// What became of an attempt to log in.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Attempt<T> {
-    /// The password is right.
-    Right(T),
-    /// The password is wrong.
-    Wrong,
-    /// The password was not looked at, and will not be for this time.
-    Ignored(Duration),
-}
-
 impl Default for LoginPenalties {
     fn default() -> Self {
         let tables = Tables {
@@ -123,29 +113,48 @@ impl LoginPenalties {
         (of(client), network.map(of))
     }
 
-    /// What becomes of an attempt, where `check` compares the password. It runs under a lock: of many
-    /// attempts at once none is looked at before the failures of the others count.
-    pub(super) fn attempt<T>(
-        &self,
-        client: IpAddr,
-        name: &[u8],
-        now: Instant,
-        check: impl FnOnce() -> Option<T>,
-    ) -> Attempt<T> {
+    /// How `client` and `name` stand, under the lock.
+    pub(super) fn standing(&self, client: IpAddr, name: &[u8], now: Instant) -> Standing<'_> {
         let (keys, network) = self.keys(client.into(), name);
-        let mut tables = self.tables.lock();
-        if let Some(left) = tables.left(keys, network, now) {
-            return Attempt::Ignored(left);
+        Standing { tables: self.tables.lock(), keys, network, now }
+    }
+}
+
+/// How a client and name stand. Nothing changes meanwhile: of many attempts at once none is looked at before the
+/// failures of the others count.
+pub(super) struct Standing<'a> {
+    tables: MutexGuard<'a, Tables>,
+    keys: Keys,
+    network: Option<Keys>,
+    now: Instant,
+}
+
+impl Standing<'_> {
+    /// How long they are still refused, if they are.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.tables.left(self.keys, self.network, self.now)
+    }
+
+    /// Counts a failure.
+    pub(super) fn failed(&mut self) {
+        self.tables.failed(self.keys, EACH_NAME, self.now);
+        if let Some(network) = self.network {
+            self.tables.failed(network, EACH_NAME / NETWORK, self.now);
         }
-        if let Some(user) = check() {
-            tables.succeeded(keys);
-            Attempt::Right(user)
-        } else {
-            tables.failed(keys, EACH_NAME, now);
-            if let Some(network) = network {
-                tables.failed(network, EACH_NAME / NETWORK, now);
-            }
-            Attempt::Wrong
+    }
+
+    /// Notes a success, which forgives this client and name, and nothing else.
+    pub(super) fn succeeded(&mut self) {
+        self.tables.forgive(self.keys, EACH_NAME);
+        self.tables.trusted.insert(self.keys.pair, (), 1);
+        self.tables.trusted.insert(self.keys.client, (), 1);
+    }
+
+    /// The same of an attempt that was counted as a failure until then, also of the network.
+    pub(super) fn succeeded_after_all(&mut self) {
+        self.succeeded();
+        if let Some(network) = self.network {
+            self.tables.forgive(network, EACH_NAME / NETWORK);
         }
     }
 }
@@ -196,16 +205,14 @@ impl Tables {
         count
     }
 
-    /// Forgives this client and name, and nothing else.
-    fn succeeded(&mut self, Keys { pair, client }: Keys) {
+    /// Forgets the failures of a client and name, for which so much time was owed.
+    fn forgive(&mut self, Keys { pair, client }: Keys, owed: Duration) {
         if self.pairs.remove(&pair).is_some() {
-            let paid_back = self.clients.peek(&client).and_then(|it| it.checked_sub(EACH_NAME));
+            let paid_back = self.clients.peek(&client).and_then(|it| it.checked_sub(owed));
             if let Some(paid_back) = paid_back {
                 self.clients.insert(client, paid_back, 1);
             }
         }
-        self.trusted.insert(pair, (), 1);
-        self.trusted.insert(client, (), 1);
     }
 }
 
@@ -228,14 +235,15 @@ mod tests {
 
         /// Whether the attempt is looked at.
         fn attempt(&self, client: &str, name: &str, right: bool) -> bool {
-            let mut looked_at = false;
             let client = client.parse().unwrap();
-            let result = self.penalties.attempt(client, name.as_bytes(), self.now, || {
-                looked_at = true;
-                right.then_some(())
-            });
-            assert_eq!(result == Attempt::Right(()), looked_at && right);
-            looked_at
+            let mut standing = self.penalties.standing(client, name.as_bytes(), self.now);
+            let is_looked_at = standing.left().is_none();
+            match right {
+                _ if !is_looked_at => {}
+                true => standing.succeeded(),
+                false => standing.failed(),
+            }
+            is_looked_at
         }
 
         fn fail(&self, client: &str, name: &str) -> bool {
@@ -425,8 +433,8 @@ mod tests {
         let penalties = LoginPenalties::default();
         for client in 0..20_000_u32 {
             let client = IpAddr::V4((0x0a00_0000 + client).into());
-            penalties.attempt(client, b"alice", Instant::now(), || None::<()>);
-            penalties.attempt(client, b"bob", Instant::now(), || Some(()));
+            penalties.standing(client, b"alice", Instant::now()).failed();
+            penalties.standing(client, b"bob", Instant::now()).succeeded();
         }
         let tables = penalties.tables.lock();
         let counts = [tables.pairs.len(), tables.clients.len(), tables.trusted.len()];

@@ -47,6 +47,9 @@ pub enum Thing {
     /// Wrong passwords that are remembered.
     #[strum(to_string = "wrong passwords")]
     Passwords,
+    /// Passwords that are compared with hashes at once.
+    #[strum(to_string = "passwords compared with hashes at once")]
+    Verifications,
     /// Lines of the log.
     #[strum(to_string = "lines in the log")]
     LogLines,
@@ -106,6 +109,16 @@ pub const PASSWORDS: Bound = Bound {
     gives_way: "the failure that is the oldest",
 };
 
+/// Passwords that are compared with hashes: whoever waits for that has a connection without a request.
+pub const VERIFICATIONS: Bound = Bound {
+    thing: Thing::Verifications,
+    all: 0,
+    bound: "one for each core but one",
+    of_one: 16,
+    share: "half of those that are free, at most {}",
+    gives_way: "nobody: who has fewest is next",
+};
+
 /// Lines of the log: a browser that opens thirty tabs makes 1,000 connections.
 pub const LOG_LINES: Bound = Bound {
     thing: Thing::LogLines,
@@ -127,7 +140,7 @@ pub const VISITORS: Bound = Bound {
 };
 
 /// Everything that is bounded, how much of it one client may have, and who gives way.
-pub const TABLE: [Bound; 10] = [
+pub const TABLE: [Bound; 11] = [
     Bound {
         thing: Thing::Places,
         all: 0,
@@ -157,6 +170,7 @@ pub const TABLE: [Bound; 10] = [
         gives_way: "as for places",
     },
     PASSWORDS,
+    VERIFICATIONS,
     LOG_LINES,
     VISITORS,
 ];

@@ -48,12 +48,17 @@ impl Greeting {
     }
 }
 
-/// Reads the greeting of a client and selects `method`, if the client offers that.
-pub fn greet(client: &mut (impl Read + Write), method: Method) -> Result<(), Error> {
-    if !Greeting::read_from(client)?.offers(method) {
-        return Err(Error::NoAcceptableMethod(method));
-    }
-    Ok(write_selection(Some(method), client)?)
+/// Reads the greeting of a client and selects `method`, or else the `other`, if the client offers that.
+pub fn greet(
+    client: &mut (impl Read + Write),
+    method: Method,
+    other: Option<Method>,
+) -> Result<Method, Error> {
+    let greeting = Greeting::read_from(client)?;
+    let mut offered = [Some(method), other].into_iter().flatten().filter(|it| greeting.offers(*it));
+    let selected = offered.next().ok_or(Error::NoAcceptableMethod(method))?;
+    write_selection(Some(selected), client)?;
+    Ok(selected)
 }
 
 /// Writes the method selection: VER and METHOD, 0xFF for none.
@@ -175,9 +180,17 @@ mod tests {
     }
 
     /// The outcome, the answers, and what the client has sent that was not read.
-    fn play(method: Method, sent: &[u8]) -> (Result<(), Error>, Vec<u8>, &[u8]) {
+    fn play(method: Method, sent: &[u8]) -> (Result<Method, Error>, Vec<u8>, &[u8]) {
+        play_with(method, None, sent)
+    }
+
+    fn play_with(
+        method: Method,
+        other: Option<Method>,
+        sent: &[u8],
+    ) -> (Result<Method, Error>, Vec<u8>, &[u8]) {
         let mut client = Script { sent, answers: Vec::new() };
-        let outcome = greet(&mut client, method);
+        let outcome = greet(&mut client, method, other);
         (outcome, client.answers, client.sent)
     }
 
@@ -192,6 +205,24 @@ mod tests {
         );
         let (outcome, answers, _) = play(Method::NoAuthentication, b"\x05\x01\x02");
         assert!(matches!(outcome, Err(Error::NoAcceptableMethod(_))));
+        assert_eq!(answers, b"");
+    }
+
+    #[test]
+    fn where_both_are_taken_who_offers_a_password_is_asked_for_it() {
+        for (sent, selected) in [
+            (b"\x05\x01\x00".as_slice(), Method::NoAuthentication),
+            (b"\x05\x01\x02", Method::UsernamePassword),
+            (b"\x05\x02\x00\x02", Method::UsernamePassword),
+        ] {
+            let without = Some(Method::NoAuthentication);
+            let (outcome, answers, _) = play_with(Method::UsernamePassword, without, sent);
+            assert_eq!(outcome.unwrap(), selected);
+            assert_eq!(answers, [0x05, selected as u8]);
+        }
+        let without = Some(Method::NoAuthentication);
+        let (outcome, answers, _) = play_with(Method::UsernamePassword, without, b"\x05\x01\x01");
+        assert!(matches!(outcome, Err(Error::NoAcceptableMethod(Method::UsernamePassword))));
         assert_eq!(answers, b"");
     }
 

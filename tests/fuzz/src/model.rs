@@ -225,12 +225,14 @@ impl Question {
 
 fn identity(user: Option<&str>) -> Identity {
     let from = Ipv4Addr::LOCALHOST.into();
-    let Some(user) = user else { return Users::default().authenticate(None, from).unwrap() };
+    let Some(user) = user else {
+        return Users::default().authenticate(None, from, |_| false).unwrap();
+    };
     let passwords = Passwords::parse(format!("{user}:x").as_bytes(), "users").unwrap();
     let credentials = Credentials { name: user.into(), password: Password::new(b"x").unwrap() };
     let files = AccessFiles { users: Some(passwords), ..AccessFiles::default() };
     Users::new(Arc::new(InForce::new(Arc::new(files))))
-        .authenticate(Some(&credentials), from)
+        .authenticate(Some(&credentials), from, |_| false)
         .unwrap()
 }
 

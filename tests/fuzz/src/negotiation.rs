@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tabi::access::in_force::{AccessFiles, InForce};
 use tabi::access::users::{LoginError, Passwords, Users};
+use tabi::system::waker::Waker;
 use tabi::wire::credentials::Credentials;
 use tabi::wire::request::Request;
 use tabi::wire::socks5::{self, Error, Method};
@@ -41,11 +42,12 @@ fn negotiate(users: &Users, octets: &[u8], sizes: &[u8]) -> Outcome {
 
 fn ask(users: &Users, client: &mut Stream<'_>) -> Result<(Option<String>, Request), Failure> {
     let method = [Method::NoAuthentication, Method::UsernamePassword];
-    let method = method[usize::from(users.are_required())];
-    socks5::greet(client, method).map_err(Failure::Message)?;
-    let credentials = users.are_required().then(|| Credentials::read_from(client)).transpose();
+    let method = method[usize::from(users.are_known())];
+    socks5::greet(client, method, None).map_err(Failure::Message)?;
+    let credentials = users.are_known().then(|| Credentials::read_from(client)).transpose();
     let credentials = credentials.map_err(Failure::Message)?;
-    let identity = users.authenticate(credentials.as_ref(), FROM).map_err(Failure::Login)?;
+    let never = |_: &Waker| panic!("plain passwords are compared at once");
+    let identity = users.authenticate(credentials.as_ref(), FROM, never).map_err(Failure::Login)?;
     if credentials.is_some() {
         socks5::write_status(true, client).unwrap();
     }

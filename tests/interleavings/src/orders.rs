@@ -43,6 +43,7 @@ mod system {
     pub mod deadline;
     pub mod descriptors;
     pub mod ip;
+    pub mod jobs;
     pub mod lru;
     pub mod poll;
     pub mod pool;
