@@ -216,7 +216,7 @@ impl Sessions {
         let mut ended = 0;
         for Entry { state, .. } in self.live.lock().entries.values() {
             let is_served = matches!(state.stage(), Stage::Dial | Stage::Relay);
-            if let Some(why) = state.user().filter(|_| is_served).and_then(&revoked) {
+            if let Some(why) = state.login().filter(|_| is_served).and_then(&revoked) {
                 state.end(Ending::Revoked(why));
                 ended += 1;
             }

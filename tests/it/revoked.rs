@@ -180,3 +180,20 @@ fn rules_that_are_all_gone_are_a_doubt() {
     program.log_line("reloaded: 1 rule (--rules)");
     assert_eq!(program.log_so_far().matches("no rule is left").count(), 1);
 }
+
+#[test]
+fn what_a_client_of_socks4_calls_itself_is_nobodys_login() {
+    let users = Scratch::new(b"alice:x\n");
+    let options = ["--users", users.path(), "--no-password-from", "127.0.0.0/8"];
+    let mut program = Program::heeding(&options);
+    let (listener, target) = listen();
+    let mut client = connect(program.address);
+    let port = target.port().to_be_bytes();
+    client.write_all(&[b"\x04\x01", &port[..], b"\x7f\0\0\x01mallory\0"].concat()).unwrap();
+    let mut far = accept(&listener);
+    assert_eq!(take::<8>(&mut client)[..2], [0x00, 0x5a]);
+    program.signal(Signal::HUP);
+    program.log_line("reloaded: 1 user (--users)");
+    client.write_all(b"payload").unwrap();
+    assert_eq!(take(&mut far), *b"payload");
+}
