@@ -101,10 +101,10 @@ pub(super) fn admit(
     }
     let now = Instant::now();
     let is_full = live.count() >= limits.sessions || live.pairs.total() >= limits.pairs;
-    let turn = match is_balancer {
-        false => turn(live, client, 0, limits)?,
-        true if is_full => Turn::Wait,
-        true => Turn::Free,
+    let turn = match (is_balancer, is_full) {
+        (false, _) => turn(live, client, 0, limits)?,
+        (true, true) => Turn::Wait,
+        (true, false) => Turn::Free,
     };
     let has_none = live.places.of(client) == 0;
     let victim = match turn {

@@ -225,10 +225,10 @@ mod tests {
         let limits = Limits::of_one(NEVER_HERE, idle);
         let (session, mut client, _target) = relaying(limits);
         let queued = || session.unacknowledged().unwrap();
-        let near = session.client().stream().unwrap();
+        let mut near = session.client().stream().unwrap();
         near.set_nonblocking(true).unwrap();
         // Until neither system takes more.
-        while (&*near).write(&[0; 4096]).is_ok() || queued() == 0 {}
+        while near.write(&[0; 4096]).is_ok() || queued() == 0 {}
         let (begin, mut activity) = (Instant::now(), Activity::default());
         activity.check(&session, begin, limits);
         activity.check(&session, begin + idle, limits);

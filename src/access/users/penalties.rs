@@ -238,10 +238,10 @@ mod tests {
             let client = client.parse().unwrap();
             let mut standing = self.penalties.standing(client, name.as_bytes(), self.now);
             let is_looked_at = standing.left().is_none();
-            match right {
-                _ if !is_looked_at => {}
-                true => standing.succeeded(),
-                false => standing.failed(),
+            match (is_looked_at, right) {
+                (false, _) => {}
+                (true, true) => standing.succeeded(),
+                (true, false) => standing.failed(),
             }
             is_looked_at
         }

@@ -87,7 +87,7 @@ impl Chunk {
         self.next = match (self.next, octet) {
             _ if self.around > MOST_AROUND => return Err(Error::TooLarge),
             (Next::FirstDigit | Next::Digit, _) if digit.is_some() && self.size >> 60 == 0 => {
-                self.size = self.size << 4 | u64::from(digit.unwrap_or_default());
+                self.size = (self.size << 4) | u64::from(digit.unwrap_or_default());
                 Next::Digit
             }
             (Next::Digit, b';') => Next::Extension,
