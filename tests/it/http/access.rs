@@ -22,8 +22,9 @@ const NOT_SERVED: &str = "Set it as SOCKS5 host";
 #[test]
 fn a_rule_that_denies_is_403_and_the_log_names_its_line() {
     let (listener, target) = listen();
+    // A name on this machine may have both addresses.
     let rules =
-        format!("# nothing there\ndeny to 127.0.0.1 port {}\ndeny to *.test\n", target.port());
+        format!("# nothing there\ndeny to 127.0.0.1,::1 port {}\ndeny to *.test\n", target.port());
     let rules = Scratch::new(rules.as_bytes());
     let mut program = Program::start(&["--rules", rules.path()]);
     let port = target.port();
