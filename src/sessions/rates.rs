@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use portable_atomic::AtomicU64;
 
-use crate::system::rate::{BURST, Rate};
+use crate::system::rate::{NOTHING_SAVED, Rate};
 use crate::system::sync::Mutex;
 
 /// Whoever waits looks this often whether the session has ended, or has other limits.
@@ -32,7 +32,7 @@ pub struct Rates {
 impl Rates {
     /// Has the session keep to these limits from now on. Whoever comes new has saved nothing of its part.
     pub fn set(&self, rates: Vec<Arc<Rate>>) {
-        let used_until = Instant::now() + BURST;
+        let used_until = Instant::now() + NOTHING_SAVED;
         self.are_limits.store(rates.iter().any(|rate| rate.is_limit()), Ordering::Relaxed);
         *self.shared.lock() = Some(rates.into_iter().map(|rate| (rate, [used_until; 2])).collect());
         self.changes.fetch_add(1, Ordering::Release);
