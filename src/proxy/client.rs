@@ -86,7 +86,7 @@ impl<'a> ClientStream<'a> {
         }
         let early = self.reader.buffer();
         if let (false, Some(mut target)) = (early.is_empty(), session.target().stream()) {
-            session.wait_for_turn(session.client(), early.len());
+            session.wait_for_turn(session.client(), early.len())?;
             target.write_all(early)?;
             session.client().count(early.len());
         }

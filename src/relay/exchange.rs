@@ -79,9 +79,11 @@ impl Direction<'_> {
             let Ok(taken) = body.take(&buffer[..length]) else {
                 return session.end(Ending::BadRequest("a chunk of the body is none"));
             };
-            self.sink.wait_for_turn(taken);
-            let written =
-                self.sink.endpoint.while_writing(|| self.sink.stream.write_all(&buffer[..taken]));
+            let turn = self.sink.wait_for_turn(taken);
+            let written = turn.and_then(|_| {
+                let sink = &mut self.sink;
+                sink.endpoint.while_writing(|| sink.stream.write_all(&buffer[..taken]))
+            });
             if written.is_err() {
                 return;
             }

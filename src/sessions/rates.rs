@@ -60,9 +60,9 @@ impl Rates {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many bytes may go this way, or `is_over`.
+    /// Waits until so many bytes may go this way, and says whether they may: not where it `is_over` before.
     #[inline(never)]
-    pub(super) fn wait(&self, way: usize, bytes: usize, is_over: impl Fn() -> bool) {
+    pub(super) fn wait(&self, way: usize, bytes: usize, is_over: impl Fn() -> bool) -> bool {
         let (mut changes, mut until) = (None, Instant::now());
         loop {
             let latest = self.changes.load(Ordering::Acquire);
@@ -71,11 +71,12 @@ impl Rates {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                return true;
             }
             if is_over() {
                 let shared = self.shared.lock();
-                return give_back(shared.as_deref().unwrap_or_default(), way, bytes);
+                give_back(shared.as_deref().unwrap_or_default(), way, bytes);
+                return false;
             }
             self.waits.fetch_add(1, Ordering::Relaxed);
             thread::sleep(left.min(STEP));

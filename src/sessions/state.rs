@@ -28,7 +28,7 @@
 //! Whoever ends the session, passes on an end of file, or brings the connection with the target holds
 //! one lock while doing so: each sees what the others have done.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -305,14 +305,21 @@ impl SessionState {
         if self.rates.are_limits() { self.rates.portion() } else { usize::MAX }
     }
 
-    /// Waits until so many bytes from `source` may be passed on, or the session has ended.
-    pub fn wait_for_turn(&self, source: &Endpoint, bytes: usize) {
-        if self.rates.are_limits() {
-            let way = self.way(source);
-            let sink = self.directions()[way].1;
-            // Nobody reads from the source meanwhile: the watch looks out for a reset.
-            sink.while_writing(|| self.rates.wait(way, bytes, || self.ending().is_some()));
+    /// Waits until so many bytes from `source` may be passed on.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended, and they may not any more.
+    pub fn wait_for_turn(&self, source: &Endpoint, bytes: usize) -> io::Result<()> {
+        if !self.rates.are_limits() {
+            return Ok(());
         }
+        let way = self.way(source);
+        let is_over = || self.ending().is_some() && !source.is_delivered_after_end();
+        // Nobody reads from the source meanwhile: the watch looks out for a reset.
+        let sink = self.directions()[way].1;
+        let may_go = sink.while_writing(|| self.rates.wait(way, bytes, is_over));
+        if may_go { Ok(()) } else { Err(ErrorKind::ConnectionAborted.into()) }
     }
 
     /// Whether a datagram from `source` may be passed on: none waits.

@@ -2,7 +2,7 @@
 //! takes at the least: a busy machine makes it longer, and nothing makes it shorter.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -241,6 +241,21 @@ fn a_tunnel_that_waits_for_its_turn_ends_when_a_side_resets_or_the_server_stops(
         }
         expect_reset(&mut target);
     }
+}
+
+/// A client that has sent much and resets does not have the rest of it passed on at once.
+#[test]
+fn what_has_not_had_its_turn_is_not_passed_on_when_the_tunnel_ends() {
+    let (server, _file) = limited("limit rate 1kbit\n");
+    let (mut client, mut target) = pair(&server);
+    client.set_nonblocking(true).unwrap();
+    while client.write(&[0; 4096]).is_ok() {}
+    take::<1>(&mut target);
+    reset(client);
+    let (mut taken, begin) = (Vec::new(), Instant::now());
+    assert_eq!(target.read_to_end(&mut taken).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let most = 125 * (1 + begin.elapsed().as_secs() as usize);
+    assert!(taken.len() <= most, "{}", taken.len());
 }
 
 #[test]
