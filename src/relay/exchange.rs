@@ -79,11 +79,9 @@ impl Direction<'_> {
             let Ok(taken) = body.take(&buffer[..length]) else {
                 return session.end(Ending::BadRequest("a chunk of the body is none"));
             };
-            let turn = self.sink.wait_for_turn(taken);
-            let written = turn.and_then(|_| {
-                let sink = &mut self.sink;
-                sink.endpoint.while_writing(|| sink.stream.write_all(&buffer[..taken]))
-            });
+            let Ok(_) = self.sink.wait_for_turn(taken) else { return };
+            let written =
+                self.sink.endpoint.while_writing(|| self.sink.stream.write_all(&buffer[..taken]));
             if written.is_err() {
                 return;
             }

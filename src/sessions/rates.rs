@@ -1,5 +1,6 @@
 //! The limits that a session shares with others, and how it keeps to those on bytes a second.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -60,9 +61,14 @@ impl Rates {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many bytes may go this way, and says whether they may: not where it `is_over` before.
+    /// Waits until so many bytes may go this way. Where it `is_over` before, they may not.
     #[inline(never)]
-    pub(super) fn wait(&self, way: usize, bytes: usize, is_over: impl Fn() -> bool) -> bool {
+    pub(super) fn wait(
+        &self,
+        way: usize,
+        bytes: usize,
+        is_over: impl Fn() -> bool,
+    ) -> io::Result<()> {
         let (mut changes, mut until) = (None, Instant::now());
         loop {
             let latest = self.changes.load(Ordering::Acquire);
@@ -71,12 +77,12 @@ impl Rates {
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return true;
+                return Ok(());
             }
             if is_over() {
                 let shared = self.shared.lock();
                 give_back(shared.as_deref().unwrap_or_default(), way, bytes);
-                return false;
+                return Err(ErrorKind::ConnectionAborted.into());
             }
             self.waits.fetch_add(1, Ordering::Relaxed);
             thread::sleep(left.min(STEP));

@@ -28,7 +28,7 @@
 //! Whoever ends the session, passes on an end of file, or brings the connection with the target holds
 //! one lock while doing so: each sees what the others have done.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -318,8 +318,7 @@ impl SessionState {
         let is_over = || self.ending().is_some() && !source.is_delivered_after_end();
         // Nobody reads from the source meanwhile: the watch looks out for a reset.
         let sink = self.directions()[way].1;
-        let may_go = sink.while_writing(|| self.rates.wait(way, bytes, is_over));
-        if may_go { Ok(()) } else { Err(ErrorKind::ConnectionAborted.into()) }
+        sink.while_writing(|| self.rates.wait(way, bytes, is_over))
     }
 
     /// Whether a datagram from `source` may be passed on: none waits.

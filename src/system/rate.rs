@@ -70,21 +70,17 @@ impl Rate {
         let mut paid_until = self.paid_until[way].lock();
         let (before, part_before) = ((*paid_until).max(now), (*part_until).max(now));
         let (after, part_after) = (before + time, part_before + time * sharers);
+        let (turn, own) = (wait(after), wait(part_after).saturating_sub(LEAST_WAIT));
+        let is_message = can_wait && (bytes as u64) < SMALL_PORTION;
         let booked = if goes_now(before, after) {
             Duration::ZERO
-        } else if sharers > 1 && goes_now(part_before, part_after) {
+        } else if sharers > 1 && (goes_now(part_before, part_after) || is_message && own < turn) {
             *part_until = part_after;
-            Duration::ZERO
+            own
         } else if can_wait {
-            let (turn, own) = (wait(after), wait(part_after).saturating_sub(LEAST_WAIT));
-            if sharers > 1 && own < turn && (bytes as u64) < SMALL_PORTION {
-                *part_until = part_after;
-                own
-            } else {
-                // What it saved while it waits would let a hasty one move more than the others.
-                *part_until = now + turn + BURST;
-                turn
-            }
+            // What it saved while it waits would let a hasty one move more than the others.
+            *part_until = now + turn + BURST;
+            turn
         } else {
             return None;
         };
