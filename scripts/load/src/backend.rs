@@ -4,12 +4,10 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 
+use crate::digest::BLOCK;
 use crate::process::Service;
 use crate::sockets::listen;
 use crate::{digest, echo, http};
-
-/// Large enough that the back end makes few system calls, small enough for the processor's cache.
-pub(crate) const BLOCK: usize = 256 * 1024;
 
 /// The echo service is on this many loopback addresses, so that the ports of connections that have
 /// just been closed do not run out.

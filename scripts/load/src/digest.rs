@@ -7,6 +7,9 @@ use sha2::{Digest, Sha256};
 
 use crate::tunnel::{self, Proxy};
 
+/// Large enough that whoever sends makes few system calls, small enough for the processor's cache.
+pub(crate) const BLOCK: usize = 256 * 1024;
+
 /// Octets each way. More than all the buffers on the way hold together.
 const LENGTH: usize = 4 * 1024 * 1024;
 

@@ -9,6 +9,7 @@ mod digest;
 mod echo;
 mod figure;
 mod flood;
+mod head;
 mod http;
 mod machine;
 mod name_server;

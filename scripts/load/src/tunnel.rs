@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
-use crate::http;
+use crate::head;
 use crate::sockets::{PATIENCE, dial};
 use crate::socks::{self, CONNECT, Target};
 
@@ -71,7 +71,7 @@ pub(crate) fn open_from(
 pub(crate) fn ask(stream: &mut TcpStream, proxy: Proxy, target: Target<'_>) -> io::Result<()> {
     match proxy.by {
         By::Socks5 => socks::negotiate(stream, proxy.users, CONNECT, target).map(drop),
-        By::HttpConnect => http::connect(stream, proxy.users, target),
+        By::HttpConnect => head::connect(stream, proxy.users, target),
         By::PlainHttp => Ok(()),
     }
 }

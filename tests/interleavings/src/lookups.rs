@@ -12,9 +12,9 @@ use crate::Wanted;
 use crate::commands::client_watch::ClientWatch;
 use crate::commands::error::Error;
 use crate::commands::resolver::Resolver;
-use crate::wire::address::Name;
 use crate::system::deadline::Deadline;
 use crate::system::descriptors::Descriptors;
+use crate::wire::address::Name;
 
 /// Enough descriptors for so many lookups at once.
 fn names(

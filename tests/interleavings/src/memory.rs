@@ -48,6 +48,7 @@ mod system {
     pub mod descriptors;
     pub mod ip;
     pub mod poll;
+    pub mod rate;
     pub mod shares;
     pub mod sync;
 

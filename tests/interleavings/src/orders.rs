@@ -47,6 +47,7 @@ mod system {
     pub mod lru;
     pub mod poll;
     pub mod pool;
+    pub mod rate;
     pub mod shares;
     pub mod sync;
     pub mod usage;

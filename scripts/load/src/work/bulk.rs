@@ -2,8 +2,9 @@
 
 use std::io::{self, Read, Write};
 
-use crate::backend::{BLOCK, Backend};
+use crate::backend::Backend;
 use crate::contender::Running;
+use crate::digest::BLOCK;
 use crate::figure::{Better, Figure, Measure, of_client, of_proxy, real};
 use crate::tunnel;
 use crate::window::{self, Timing};

@@ -4,8 +4,9 @@ use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
-use crate::backend::{BLOCK, Backend};
+use crate::backend::Backend;
 use crate::contender::Running;
+use crate::digest::BLOCK;
 use crate::figure::{Figure, Measure, of_proxy, real};
 use crate::tunnel;
 

@@ -37,6 +37,11 @@ impl Instant {
     }
 
     #[must_use]
+    pub fn checked_sub(self, less: Duration) -> Option<Self> {
+        self.0.checked_sub(less).map(Instant)
+    }
+
+    #[must_use]
     pub fn elapsed(self) -> Duration {
         Instant::now().duration_since(self)
     }
