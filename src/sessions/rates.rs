@@ -69,14 +69,12 @@ impl Rates {
         bytes: usize,
         is_over: impl Fn() -> bool,
     ) -> io::Result<()> {
-        let (mut changes, mut until) = (None, Instant::now());
+        let changes = self.changes.load(Ordering::Acquire);
+        let until = Instant::now() + self.book(way, bytes, true).unwrap_or_default();
         loop {
-            let latest = self.changes.load(Ordering::Acquire);
-            if changes.replace(latest) != Some(latest) {
-                until = Instant::now() + self.book(way, bytes, true).unwrap_or_default();
-            }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            // What was to go at once by other limits may be too much for those of now to wait for it.
+            if left.is_zero() || self.changes.load(Ordering::Acquire) != changes {
                 return Ok(());
             }
             if is_over() {
@@ -117,4 +115,28 @@ fn give_back(shared: &[Shared], way: usize, bytes: usize) {
 /// How many sessions share a rate: each of them holds it once.
 fn sharers(rate: &Arc<Rate>) -> u32 {
     u32::try_from(Arc::strong_count(rate)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_at_the_rate_of_before_a_reload_is_not_booked_at_that_of_now() {
+        let rates = Rates::default();
+        let [fast, slow] = [1_000_000, 125].map(|it| Arc::new(Rate::new(Some(it), Instant::now())));
+        rates.set(vec![fast]);
+        let begin = Instant::now();
+        let is_over = || begin.elapsed() > Duration::from_secs(20);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| rates.wait(0, 30_000_000, is_over));
+            while rates.waits() == 0 {
+                thread::yield_now();
+            }
+            rates.set(vec![Arc::clone(&slow)]);
+            waiting.join().unwrap().unwrap();
+        });
+        let now = Instant::now();
+        assert_eq!(slow.book((0, 1, true), 1, &mut { now }, now), Some(Duration::ZERO));
+    }
 }
