@@ -230,13 +230,10 @@ impl Config {
     /// Says who needs no password, if anybody needs none.
     pub fn without_password(&self) -> Option<String> {
         let networks: Vec<_> = self.no_password_from.iter().map(ToString::to_string).collect();
-        let line = || {
-            format!(
-                "serving clients from {} without a password, too (--no-password-from)",
-                networks.join(", ")
-            )
-        };
-        (!networks.is_empty()).then(line)
+        let networks = networks.join(", ");
+        let line =
+            format!("serving clients from {networks} without a password, too (--no-password-from)");
+        (!networks.is_empty()).then_some(line)
     }
 
     /// What `--udp-advertise` comes to.

@@ -148,19 +148,15 @@ impl Proxy {
         Err((Rejection::Penalty, why))
     }
 
-    /// Has a session that reaches one of `addresses` keep to the limits that match it. Only one that `is_new`
-    /// can find a place lacking.
+    /// Has a session that reaches one of `addresses` keep to the limits that match it. Only one that has none
+    /// yet can find a place lacking: it would count itself.
     #[inline(never)]
-    fn limit(
-        &self,
-        state: &SessionState,
-        addresses: &[SocketAddr],
-        is_new: bool,
-    ) -> Result<(), Denied> {
+    fn limit(&self, state: &SessionState, addresses: &[SocketAddr]) -> Result<(), Denied> {
         let Some(request) = state.request() else { return Ok(()) };
         loop {
             let generation = self.policy.generation();
             let client = (state.login(), state.peer());
+            let is_new = !state.rates.are_set();
             state.rates.set(self.policy.limits(client, request, addresses, is_new)?);
             // Should the rules have changed meanwhile, whoever looks through all sessions for that may have
             // passed this one by.
@@ -175,7 +171,7 @@ impl Proxy {
         self.sessions.each(|_, state, _| {
             if state.rates.are_set() {
                 // There is no error for one that has its places.
-                let _ = self.limit(state, state.reached().as_slice(), false);
+                let _ = self.limit(state, state.reached().as_slice());
             }
         });
     }
@@ -410,7 +406,7 @@ impl Exchange<'_, '_> {
         drop(listener);
         relay::prepare(&peer);
         self.state.connected(peer, address);
-        self.proxy.limit(self.state, &[address], false)?;
+        self.proxy.limit(self.state, &[address])?;
         Ok(address.into())
     }
 
@@ -513,7 +509,7 @@ impl Exchange<'_, '_> {
 
     /// Takes a place in each limit that matches.
     fn limit(&self, permit: &Permit) -> Result<(), Denied> {
-        self.proxy.limit(self.state, permit.addresses(), true)
+        self.proxy.limit(self.state, permit.addresses())
     }
 
     fn lookup(

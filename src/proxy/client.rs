@@ -22,7 +22,7 @@ pub(super) struct ClientStream<'a> {
     reader: BufReader<&'a TcpStream>,
     waiting: OnceCell<ClientWatch<'a>>,
     /// It has said all that it has to say: its end of file does not mean that it leaves.
-    has_said_all: bool,
+    pub(super) has_said_all: bool,
 }
 
 impl<'a> ClientStream<'a> {
@@ -33,16 +33,19 @@ impl<'a> ClientStream<'a> {
 
     /// The client while it waits for an answer: nothing more is read from it until then.
     pub(super) fn watch(&self) -> &ClientWatch<'a> {
+        self.waiting.get_or_init(|| self.watch_from_now())
+    }
+
+    fn watch_from_now(&self) -> ClientWatch<'a> {
         let sent_more = self.has_said_all || !self.reader.buffer().is_empty();
-        self.waiting.get_or_init(|| ClientWatch::new(self.reader.get_ref(), sent_more))
+        ClientWatch::new(self.reader.get_ref(), sent_more)
     }
 
     /// Waits until `answer` can be read, and says whether it can: the client may leave, and its session end,
     /// before.
     pub(super) fn waits_for(&self, answer: &Waker, limit: Duration) -> bool {
         // Not the watch of later on: what is read until then may be an end of file.
-        let watch = ClientWatch::new(self.reader.get_ref(), !self.reader.buffer().is_empty());
-        wait_for(answer, &watch, Deadline::after(limit)).is_ok()
+        wait_for(answer, &self.watch_from_now(), Deadline::after(limit)).is_ok()
     }
 
     /// Where cores are scarce the client gets to run, and its message is there when it is asked for: that
@@ -55,7 +58,6 @@ impl<'a> ClientStream<'a> {
 
     /// Takes as much of the client's request's body as has come.
     pub(super) fn take_early(&mut self, body: &mut Body) -> Result<Vec<u8>, Error> {
-        self.has_said_all = true;
         let taken = body.take(self.reader.buffer())?;
         let early = self.reader.buffer()[..taken].to_vec();
         self.reader.consume(taken);
@@ -84,7 +86,7 @@ impl<'a> ClientStream<'a> {
         }
         let early = self.reader.buffer();
         if let (false, Some(mut target)) = (early.is_empty(), session.target().stream()) {
-            session.wait_for_turn(session.client(), early.len());
+            session.wait_for_turn(session.client(), early.len())?;
             target.write_all(early)?;
             session.client().count(early.len());
         }

@@ -109,6 +109,7 @@ impl Proxy {
         if request.credentials.is_none() && self.users.are_required(state.peer().ip()) {
             request = challenge(client, request)?;
         }
+        client.has_said_all = matches!(request.target, Target::Forwarded(..));
         let identity = self.authenticate(state, client, request.credentials.as_ref())?;
         let (command, destination, forwarded) = match request.target {
             Target::Connection(destination) => (Command::Connect, destination, None),

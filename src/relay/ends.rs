@@ -135,10 +135,9 @@ impl<'a> Sink<'a> {
     }
 
     /// Waits until some of so many bytes may be passed on, and says how many.
-    pub(super) fn wait_for_turn(&self, bytes: usize) -> usize {
+    pub(super) fn wait_for_turn(&self, bytes: usize) -> io::Result<usize> {
         let turn = bytes.min(self.portion());
-        self.session.wait_for_turn(self.source, turn);
-        turn
+        self.session.wait_for_turn(self.source, turn).map(|()| turn)
     }
 
     /// Writes by `call`, which has something to write.
@@ -159,7 +158,7 @@ impl<'a> Sink<'a> {
 
 impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let turn = self.wait_for_turn(bytes.len());
+        let turn = self.wait_for_turn(bytes.len())?;
         self.send(|| { self.stream }.write(&bytes[..turn]))
     }
 

@@ -79,7 +79,7 @@ impl Direction<'_> {
             let Ok(taken) = body.take(&buffer[..length]) else {
                 return session.end(Ending::BadRequest("a chunk of the body is none"));
             };
-            self.sink.wait_for_turn(taken);
+            let Ok(_) = self.sink.wait_for_turn(taken) else { return };
             let written =
                 self.sink.endpoint.while_writing(|| self.sink.stream.write_all(&buffer[..taken]));
             if written.is_err() {

@@ -64,7 +64,7 @@ impl Pipe {
                     0 => break,
                     mut left => {
                         while left > 0 {
-                            let turn = sink.wait_for_turn(left);
+                            let turn = sink.wait_for_turn(left)?;
                             self.empty_into(sink, turn)?;
                             left -= turn;
                         }

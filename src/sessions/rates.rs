@@ -1,5 +1,6 @@
 //! The limits that a session shares with others, and how it keeps to those on bytes a second.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use portable_atomic::AtomicU64;
 
-use crate::system::rate::{BURST, Rate};
+use crate::system::rate::{NOTHING_SAVED, Rate};
 use crate::system::sync::Mutex;
 
 /// Whoever waits looks this often whether the session has ended, or has other limits.
@@ -32,7 +33,7 @@ pub struct Rates {
 impl Rates {
     /// Has the session keep to these limits from now on. Whoever comes new has saved nothing of its part.
     pub fn set(&self, rates: Vec<Arc<Rate>>) {
-        let used_until = Instant::now() + BURST;
+        let used_until = Instant::now() + NOTHING_SAVED;
         self.are_limits.store(rates.iter().any(|rate| rate.is_limit()), Ordering::Relaxed);
         *self.shared.lock() = Some(rates.into_iter().map(|rate| (rate, [used_until; 2])).collect());
         self.changes.fetch_add(1, Ordering::Release);
@@ -60,22 +61,26 @@ impl Rates {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many bytes may go this way, or `is_over`.
+    /// Waits until so many bytes may go this way. Where it `is_over` before, they may not.
     #[inline(never)]
-    pub(super) fn wait(&self, way: usize, bytes: usize, is_over: impl Fn() -> bool) {
-        let (mut changes, mut until) = (None, Instant::now());
+    pub(super) fn wait(
+        &self,
+        way: usize,
+        bytes: usize,
+        is_over: impl Fn() -> bool,
+    ) -> io::Result<()> {
+        let changes = self.changes.load(Ordering::Acquire);
+        let until = Instant::now() + self.book(way, bytes, true).unwrap_or_default();
         loop {
-            let latest = self.changes.load(Ordering::Acquire);
-            if changes.replace(latest) != Some(latest) {
-                until = Instant::now() + self.book(way, bytes, true).unwrap_or_default();
-            }
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
+            // What was to go at once by other limits may be too much for those of now to wait for it.
+            if left.is_zero() || self.changes.load(Ordering::Acquire) != changes {
+                return Ok(());
             }
             if is_over() {
                 let shared = self.shared.lock();
-                return give_back(shared.as_deref().unwrap_or_default(), way, bytes);
+                give_back(shared.as_deref().unwrap_or_default(), way, bytes);
+                return Err(ErrorKind::ConnectionAborted.into());
             }
             self.waits.fetch_add(1, Ordering::Relaxed);
             thread::sleep(left.min(STEP));
@@ -110,4 +115,28 @@ fn give_back(shared: &[Shared], way: usize, bytes: usize) {
 /// How many sessions share a rate: each of them holds it once.
 fn sharers(rate: &Arc<Rate>) -> u32 {
     u32::try_from(Arc::strong_count(rate)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_at_the_rate_of_before_a_reload_is_not_booked_at_that_of_now() {
+        let rates = Rates::default();
+        let [fast, slow] = [1_000_000, 125].map(|it| Arc::new(Rate::new(Some(it), Instant::now())));
+        rates.set(vec![fast]);
+        let begin = Instant::now();
+        let is_over = || begin.elapsed() > Duration::from_secs(20);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| rates.wait(0, 30_000_000, is_over));
+            while rates.waits() == 0 {
+                thread::yield_now();
+            }
+            rates.set(vec![Arc::clone(&slow)]);
+            waiting.join().unwrap().unwrap();
+        });
+        let now = Instant::now();
+        assert_eq!(slow.book((0, 1, true), 1, &mut { now }, now), Some(Duration::ZERO));
+    }
 }

@@ -305,14 +305,20 @@ impl SessionState {
         if self.rates.are_limits() { self.rates.portion() } else { usize::MAX }
     }
 
-    /// Waits until so many bytes from `source` may be passed on, or the session has ended.
-    pub fn wait_for_turn(&self, source: &Endpoint, bytes: usize) {
-        if self.rates.are_limits() {
-            let way = self.way(source);
-            let sink = self.directions()[way].1;
-            // Nobody reads from the source meanwhile: the watch looks out for a reset.
-            sink.while_writing(|| self.rates.wait(way, bytes, || self.ending().is_some()));
+    /// Waits until so many bytes from `source` may be passed on.
+    ///
+    /// # Errors
+    ///
+    /// When the session has ended, and they may not any more.
+    pub fn wait_for_turn(&self, source: &Endpoint, bytes: usize) -> io::Result<()> {
+        if !self.rates.are_limits() {
+            return Ok(());
         }
+        let way = self.way(source);
+        let is_over = || self.ending().is_some() && !source.is_delivered_after_end();
+        // Nobody reads from the source meanwhile: the watch looks out for a reset.
+        let sink = self.directions()[way].1;
+        sink.while_writing(|| self.rates.wait(way, bytes, is_over))
     }
 
     /// Whether a datagram from `source` may be passed on: none waits.

@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 use super::sync::Mutex;
 
 /// What may go at once after a pause. Whoever wakes late by less loses nothing.
-pub const BURST: Duration = Duration::from_millis(100);
+const BURST: Duration = Duration::from_millis(100);
 
-/// Nobody waits for less: at 100 MB a second, waits of a fifth of this take a quarter more processor time.
+/// No bulk waits for less: at 100 MB a second, waits of a fifth of this take a quarter more processor time.
 const LEAST_WAIT: Duration = Duration::from_millis(50);
+
+/// The part of one that has saved nothing is used up for so long: many short connections have no more together
+/// than one.
+pub const NOTHING_SAVED: Duration = BURST.saturating_add(LEAST_WAIT);
 
 /// All who share a rate have had their turn after a tenth of a second, but for those who are so many that
 /// each would move too little at once for the processor time that it takes. A pipe takes no more than a MiB.
@@ -66,15 +70,17 @@ impl Rate {
         let mut paid_until = self.paid_until[way].lock();
         let (before, part_before) = ((*paid_until).max(now), (*part_until).max(now));
         let (after, part_after) = (before + time, part_before + time * sharers);
+        let (turn, own) = (wait(after), wait(part_after).saturating_sub(LEAST_WAIT));
+        let is_message = can_wait && (bytes as u64) < SMALL_PORTION;
         let booked = if goes_now(before, after) {
             Duration::ZERO
-        } else if sharers > 1 && goes_now(part_before, part_after) {
+        } else if sharers > 1 && (goes_now(part_before, part_after) || is_message && own < turn) {
             *part_until = part_after;
-            Duration::ZERO
+            own
         } else if can_wait {
             // What it saved while it waits would let a hasty one move more than the others.
-            *part_until = now + wait(after) + BURST;
-            wait(after)
+            *part_until = now + turn + BURST;
+            turn
         } else {
             return None;
         };
@@ -131,7 +137,7 @@ mod tests {
         }
 
         fn newcomer(now: Instant) -> Sharer {
-            Sharer { free_at: now, part_until: now + BURST, moved: 0, waiting: 0 }
+            Sharer { free_at: now, part_until: now + NOTHING_SAVED, moved: 0, waiting: 0 }
         }
 
         /// Moves a portion, and says how long that has waited.
@@ -219,14 +225,27 @@ mod tests {
 
     #[test]
     fn who_comes_again_and_again_has_no_more_for_that() {
-        let stage = Stage::new(MB, 2);
-        let (mut now, mut moved) = (stage.begin, 0);
-        while now < stage.begin + 5 * SECOND {
-            let mut newcomer = Stage::newcomer(now);
-            stage.send(&mut newcomer, 50_000);
-            (now, moved) = (newcomer.free_at, moved + newcomer.moved);
+        for bytes in [1000, 10_000, 50_000] {
+            let stage = Stage::new(MB, 2);
+            let (mut now, mut moved) = (stage.begin, 0);
+            while now < stage.begin + 5 * SECOND {
+                let mut newcomer = Stage::newcomer(now);
+                stage.send(&mut newcomer, bytes);
+                now = newcomer.free_at + Duration::from_millis(1);
+                moved += bytes;
+            }
+            assert!(moved <= 5 * MB + MB / 2, "{bytes}: {moved}");
         }
-        assert!(moved <= 5 * MB + MB / 2, "{moved}");
+    }
+
+    #[test]
+    fn a_newcomers_small_message_does_not_wait_behind_bulk() {
+        let stage = Stage::new(MB, 3);
+        let mut bulk = [stage.sharer(), stage.sharer()];
+        stage.run(&mut bulk, SECOND);
+        let mut newcomer = Stage::newcomer(stage.begin + SECOND);
+        let wait = stage.send(&mut newcomer, 1000);
+        assert!(wait <= Duration::from_millis(3), "{wait:?}");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use crate::scratch::{Program, Scratch, bare, check};
-use crate::stage::{LONG, connect, connect_from, echo, reply, request, start};
+use crate::stage::{LONG, accept, connect, connect_from, echo, listen, reply, request, start};
 
 /// What `openssl passwd -6` and `mkpasswd -m bcrypt` make of `open sesame`.
 const SHA: &str = "$6$saltsalt$e/5XKibXPLqVcfjpD.ouauaJrAOL5V0uo80Lt7n7EbRdRiCx3HbQ90yjOHr.G0T.mx79PEMRy8nmtr0qSYhQp1";
@@ -72,6 +73,26 @@ fn what_a_client_sends_behind_its_credentials_is_not_lost_while_they_are_verifie
     let mut echoed = Vec::new();
     client.read_to_end(&mut echoed).unwrap();
     assert_eq!(echoed, b"payload");
+}
+
+/// Such as one that has its input from a pipe.
+#[test]
+fn a_client_of_http_that_has_said_all_waits_while_its_password_is_verified() {
+    let file = Scratch::new(format!("alice:{BCRYPT}").as_bytes());
+    let server = start(&["--users", file.path()]);
+    let (listener, target) = listen();
+    let mut client = connect(server.address);
+    // alice:open sesame
+    let login = "Proxy-Authorization: Basic YWxpY2U6b3BlbiBzZXNhbWU=";
+    write!(client, "GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\n{login}\r\n\r\n").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut told = [0; 12];
+    let answer = thread::spawn(move || {
+        accept(&listener).write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    });
+    client.read_exact(&mut told).unwrap();
+    assert_eq!(told, *b"HTTP/1.1 204");
+    answer.join().unwrap();
 }
 
 #[test]
