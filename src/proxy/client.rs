@@ -6,8 +6,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
+use crate::commands;
 use crate::commands::client_watch::{ClientWatch, wait_for};
-use crate::sessions::SessionState;
+use crate::sessions::{Ending, SessionState};
 use crate::system::deadline::Deadline;
 use crate::system::waker::Waker;
 use crate::wire::error::Error;
@@ -41,11 +42,20 @@ impl<'a> ClientStream<'a> {
         ClientWatch::new(self.reader.get_ref(), sent_more)
     }
 
-    /// Waits until `answer` can be read, and says whether it can: the client may leave, and its session end,
-    /// before.
-    pub(super) fn waits_for(&self, answer: &Waker, limit: Duration) -> bool {
+    /// Waits until `answer` can be read, and says whether it can: the client of `session` may leave before, and
+    /// its session end, which takes place here where whoever sees to that is late.
+    pub(super) fn waits_for(
+        &self,
+        answer: &Waker,
+        session: &SessionState,
+        limit: Duration,
+    ) -> bool {
         // Not the watch of later on: what is read until then may be an end of file.
-        wait_for(answer, &self.watch_from_now(), Deadline::after(limit)).is_ok()
+        let waited = wait_for(answer, &self.watch_from_now(), Deadline::after(limit));
+        if matches!(waited, Err(commands::Error::Unreachable(_))) {
+            session.end(Ending::HandshakeTimeout);
+        }
+        waited.is_ok()
     }
 
     /// Where cores are scarce the client gets to run, and its message is there when it is asked for: that
@@ -146,5 +156,16 @@ mod tests {
         drop(client);
         drop(open);
         assert_eq!(target.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_wait_that_takes_too_long_ends_the_session_though_its_watch_is_late() {
+        let sessions = Sessions::new(Limits::of_one(LONG, LONG), Descriptors::new(usize::MAX));
+        let (sender, stream) = connection();
+        let open = sessions.open(sender.local_addr().unwrap(), false, stream, || ()).unwrap();
+        let client = ClientStream::new(open.state().stream());
+        let waker = Waker::new().unwrap();
+        assert!(!client.waits_for(&waker, open.state(), Duration::from_millis(10)));
+        assert_eq!(open.state().ending(), Some(Ending::HandshakeTimeout));
     }
 }

@@ -145,7 +145,7 @@ impl Proxy {
         credentials: Option<&Credentials>,
     ) -> Result<Identity, LoginError> {
         use LoginError::{Ignored, NotVerified, Wrong};
-        let wait = |waker: &Waker| client.waits_for(waker, self.config.handshake_timeout);
+        let wait = |waker: &Waker| client.waits_for(waker, state, self.config.handshake_timeout);
         let identity = self.users.authenticate(credentials, state.peer().ip(), wait);
         let name = match &identity {
             Ok(identity) => identity.user().cloned(),
